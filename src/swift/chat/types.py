@@ -1,0 +1,98 @@
+"""What a row means, whatever format it came in: conversations, preferences, and what encoding makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a row stands in the user's data: a file (or dataset id) and the line or row number, counted from 1."""
+
+    source: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}"
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """One call of a tool: its name and its arguments as JSON text."""
+
+    name: str
+    arguments: str
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn. `weight` None follows the role (1 for assistant, 0 otherwise); `reasoning` is its thinking, if kept apart."""
+
+    role: Role
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str | None = None
+    weight: float | None = None
+
+
+@dataclass(frozen=True)
+class Media:
+    """Paths, URLs or data URIs of what a multimodal row carries, in the order of their tags in the text."""
+
+    images: tuple[str, ...] = ()
+    videos: tuple[str, ...] = ()
+    audios: tuple[str, ...] = ()
+    objects: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A row to train on or to answer.
+
+    `messages` may open with a system turn: an empty one means "no system", none at all means "the template's default".
+    A pre-training text is one assistant message. A conversation to answer ends with a user or tool turn.
+    """
+
+    messages: tuple[Message, ...]
+    tools: tuple[dict[str, Any], ...] = ()
+    media: Media = field(default_factory=Media)
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True)
+class Preference:
+    """The same prompt with a better and a worse end. KTO rows have one end (`chosen`) and a `label`."""
+
+    chosen: Conversation
+    rejected: Conversation | None = None
+    label: bool | None = None
+
+
+Row = Conversation | Preference
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of the rendered prompt: text for the tokenizer, or ids already; `weight` 0 is context, above 0 is trained."""
+
+    content: str | tuple[int, ...]
+    weight: float = 0.0
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of one training example or prompt, all lists of equal length.
+
+    `labels` holds -100 where nothing is trained. `loss_scale` is None when every trained token counts the same.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    loss_scale: list[float] | None = None
+    media: Media = field(default_factory=Media)
+    truncated: int = 0
+    """Tokens that truncation cut off."""

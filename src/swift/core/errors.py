@@ -1,0 +1,71 @@
+"""The one error a user sees: what is wrong, where, why, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class SwiftError(Exception):
+    """A mistake in the input or the surroundings that the user can mend; ends the command with `exit_code`.
+
+    Anything that is not a `SwiftError` is a bug of ours and shows as one.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, where: str | None = None, why: str | None = None, next: str | None = None):
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.why = why
+        self.next = next
+
+    def lines(self) -> list[str]:
+        """The message as it is printed, at most four lines."""
+        labelled = (("where", self.where), ("why", self.why), ("next", self.next))
+        return [f"error: {self.what}", *(f"{label:>5}: {text}" for label, text in labelled if text)]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+
+class NotBuilt(SwiftError):
+    """A flag, value or command of the contract whose work does not exist yet. Refused, never ignored."""
+
+
+class CheckFailed(SwiftError):
+    """The work was done and its own check rejects the result (a merge that differs, rows that went missing)."""
+
+    exit_code = 1
+
+
+class Interrupted(SwiftError):
+    """A signal stopped the run after everything was saved: 75 (try again later) for SIGTERM, 130 for Ctrl-C."""
+
+    def __init__(self, what: str, *, exit_code: int, next: str | None = None):
+        super().__init__(what, next=next)
+        self.exit_code = exit_code
+
+
+class SeveralErrors(SwiftError):
+    """Mistakes that were found together are reported together."""
+
+    def __init__(self, errors: Iterable[SwiftError]):
+        self.errors = list(errors)
+        super().__init__("; ".join(error.what for error in self.errors))
+
+    def lines(self) -> list[str]:
+        """One line a mistake, at most six in all, so that the last screen line is still about the input."""
+        shown = self.errors if len(self.errors) <= 6 else self.errors[:5]
+        rows = ["error: " + ", ".join(filter(None, (e.what, e.next))) for e in shown]
+        hidden = len(self.errors) - len(shown)
+        return [*rows, f"error: {hidden} more of this kind"] if hidden else rows
+
+
+def raise_together(errors: Iterable[SwiftError]) -> None:
+    """Raise nothing, the one error, or all of them as one."""
+    found = list(errors)
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        raise SeveralErrors(found)

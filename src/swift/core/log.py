@@ -1,0 +1,39 @@
+"""Log lines for people: plain text on standard error, from the first process only."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+
+def _first_process() -> bool:
+    return int(os.environ.get("RANK", "0") or 0) == 0
+
+
+class _Stderr(logging.StreamHandler):
+    """Looks standard error up at each line, so that a caller who redirects it gets the lines."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+log = logging.getLogger("swift")
+log.propagate = False
+log.setLevel(logging.INFO if _first_process() else logging.ERROR)
+_handler = _Stderr()
+_handler.setFormatter(logging.Formatter("[%(levelname)s:swift] %(message)s"))
+log.addHandler(_handler)
+
+_said: set[str] = set()
+
+
+def once(message: str, *, level: int = logging.WARNING) -> None:
+    """Log `message` the first time this process comes across it."""
+    if message not in _said:
+        _said.add(message)
+        log.log(level, message)

@@ -1,0 +1,1 @@
+"""Backends that answer requests: one protocol, one file a backend."""

@@ -1,0 +1,100 @@
+"""The Engine protocol: token ids in, deltas out. Infer, deploy, eval and the pages know nothing else of a backend."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from swift.chat.types import Media
+
+FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How to pick tokens. Temperature 0 is greedy; the seed makes a sampled answer repeat."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_k: int = 0
+    """0 keeps the whole vocabulary."""
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    length_penalty: float = 1.0
+    num_beams: int = 1
+    n: int = 1
+    seed: int | None = None
+    min_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    logprobs: int | None = None
+    """None gives none; k gives the chosen token's log-probability and those of the k likeliest."""
+    grammar: str | None = None
+    """A JSON schema (as JSON text) or `json_object`; the answer is held to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One prompt. `adapter` names a LoRA the engine serves; None is the engine's default model."""
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    sampling: Sampling
+    adapter: str | None = None
+    media: Media = field(default_factory=Media)
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token of the answer, its log-probability (natural log) and the likeliest tokens in its place."""
+
+    token: str
+    token_id: int
+    logprob: float
+    top: tuple[tuple[str, int, float], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delta:
+    """A piece of answer number `index` (0 to n-1). `text` never ends inside a character or a possible stop string.
+
+    The last delta of an index carries `finish_reason`; with "error", `error` says what happened.
+    Stop strings and stop tokens are not part of the text.
+    """
+
+    request_id: str
+    index: int = 0
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: FinishReason | None = None
+    error: str | None = None
+    cached_tokens: int = 0
+
+
+class Engine(Protocol):
+    """A loaded model that answers many requests at once."""
+
+    tokenizer: Any
+    max_model_len: int
+    """Tokens of prompt and answer together."""
+    adapters: tuple[str, ...]
+
+    def stream(self, request: Request) -> AsyncIterator[Delta]:
+        """Deltas as they are made. Closing the iterator aborts the request and frees its place."""
+        ...
+
+    async def add_adapter(self, name: str, folder: str) -> None:
+        """Serve the LoRA at `folder` under `name` from now on. Raises SwiftError when it does not fit the base."""
+        ...
+
+    def statistics(self) -> dict[str, float]:
+        """Gauges for /metrics: running, waiting, kv_used (a share from 0 to 1)."""
+        ...
+
+    async def close(self) -> None:
+        """Stop the work and give the memory back."""
+        ...
