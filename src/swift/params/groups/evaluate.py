@@ -1,0 +1,43 @@
+"""Measuring a model on benchmarks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from swift.params.spec import Basic, Deprecated, Exists, Range
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measuring a model on benchmarks."""
+
+    eval_dataset: Annotated[tuple[str, ...], Basic()] = ()
+    """Benchmarks to run; empty means all. Ignored when custom_eval_config is set."""
+    eval_limit: str | None = None
+    """Rows per sub dataset: an integer or a slice such as [10:20]; None means all."""
+    eval_backend: Literal["Native", "OpenCompass"] = "OpenCompass"
+    """Harness that runs the benchmarks."""
+    name: str = ""
+    """Label of the run: results go to {eval_output_dir}/{name}, by default eval_outputs/defaults, in a directory
+    named by time."""
+    eval_url: str | None = None
+    """OpenAI-compatible endpoint to evaluate instead of deploying the model."""
+    eval_token: str = "EMPTY"
+    """Token of eval_url."""
+    eval_is_chat_model: bool | None = None
+    """With eval_url: whether the served model is a chat model (False: base model)."""
+    custom_eval_config: Annotated[str | None, Exists()] = None
+    """Local file that describes own evaluation data."""
+    eval_use_cache: bool = False
+    """Reuse results of earlier runs and only make the report again."""
+    eval_output_dir: str = "eval_outputs"
+    """Directory of the results."""
+    eval_batch_size: Annotated[int, Range(1)] = 8
+    """Requests of one evaluation batch."""
+    eval_nproc: Annotated[int, Range(1)] = 16
+    """Parallel workers; multimodal evaluation only."""
+    deploy_timeout: Annotated[int, Range(1)] = 1800
+    """Seconds to wait for the deployed model to come up before evaluating."""
+    eval_few_shot: Annotated[int | None, Deprecated(""), Range(0)] = None
+    """Examples in the prompt of each benchmark."""

@@ -1,0 +1,49 @@
+"""Quantizing, converting and handing over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from swift.params.spec import Basic, Range
+
+
+@dataclass(frozen=True)
+class Export:
+    """Quantizing, converting and handing over."""
+
+    quant_bits: Annotated[Literal[0, 2, 3, 4, 8], Basic()] = 0
+    """Bits of post-training quantization, 0 for none; awq: 4, gptq: 2, 3, 4, 8. Output:
+    {model_type}-{quant_method}-int{quant_bits}, or {ckpt_dir}-{quant_method}-int{quant_bits} for a tuned model."""
+    quant_method: Annotated[Literal["awq", "gptq", "bnb"], Basic()] = "awq"
+    """Method of quantizing after training."""
+    quant_n_samples: Annotated[int, Range(1)] = 256
+    """Calibration rows; lower it together with quant_seqlen when awq runs out of memory."""
+    quant_seqlen: Annotated[int, Range(1)] = 2048
+    """Length of calibration sequences."""
+    quant_batch_size: Annotated[int, Range(1)] = 1
+    """Batch size of calibration."""
+    quant_device_map: str | None = None
+    """Device map for loading the model to be quantized, e.g. cuda:0, auto, cpu."""
+    quant_output_dir: str | None = None
+    """Output directory of quantization; the default is printed."""
+    to_peft_format: bool = False
+    """Convert an adapter saved by tuner_backend swift to the PEFT format."""
+    commit_message: str = "update files"
+    """Commit message of the push."""
+    to_ollama: bool = False
+    """Export for ollama."""
+    ollama_output_dir: str | None = None
+    """Output directory of the ollama export; default {model_type}-ollama in the current directory."""
+    gguf_file: str | None = None
+    """GGUF file to load the weights from."""
+    to_megatron: bool = False
+    """Convert the model to megatron's format."""
+    to_hf: bool = False
+    """Convert a megatron checkpoint to the Hugging Face format."""
+    megatron_output_dir: str | None = None
+    """Output folder of to_megatron."""
+    hf_output_dir: str | None = None
+    """Output folder of to_hf."""
+    pp: Annotated[int, Range(1)] = 1
+    """Pipeline parallelism of the megatron conversion."""

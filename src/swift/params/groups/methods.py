@@ -1,0 +1,165 @@
+"""Settings of the tuning methods beside LoRA."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from swift.params.spec import Json, Range
+
+
+@dataclass(frozen=True)
+class Adalora:
+    """AdaLoRA."""
+
+    adalora_target_r: Annotated[int, Range(1)] = 8
+    """AdaLoRA: average rank aimed at."""
+    adalora_init_r: Annotated[int, Range(1)] = 12
+    """AdaLoRA: initial rank."""
+    adalora_tinit: Annotated[int, Range(0)] = 0
+    """AdaLoRA: steps of initial warm-up."""
+    adalora_tfinal: Annotated[int, Range(0)] = 0
+    """AdaLoRA: steps of final fine-tuning."""
+    adalora_deltaT: Annotated[int, Range(1)] = 1
+    """AdaLoRA: steps between rank allocations."""
+    adalora_beta1: Annotated[float, Range(0, 1)] = 0.85
+    """AdaLoRA: first EMA coefficient."""
+    adalora_beta2: Annotated[float, Range(0, 1)] = 0.85
+    """AdaLoRA: second EMA coefficient."""
+    adalora_orth_reg_weight: float = 0.5
+    """AdaLoRA: weight of the orthogonality regularizer."""
+
+
+@dataclass(frozen=True)
+class Ia3:
+    """IA3."""
+
+    ia3_feedforward_modules: tuple[str, ...] = ()
+    """IA3: names of the MLP linear layers; they must be among the target modules."""
+
+
+@dataclass(frozen=True)
+class Vera:
+    """VeRA."""
+
+    vera_rank: Annotated[int, Range(1)] = 256
+    """VeRA rank."""
+    vera_projection_prng_key: int | bool = True
+    """Seed of the shared VeRA projection; true takes seed 0 and stores the projection with the adapter."""
+    vera_dropout: Annotated[float, Range(0, 1)] = 0.0
+    """VeRA dropout."""
+    vera_d_initial: float = 0.1
+    """VeRA: initial value of the d vector."""
+
+
+@dataclass(frozen=True)
+class Boft:
+    """BOFT."""
+
+    boft_block_size: Annotated[int, Range(1)] = 4
+    """BOFT block size."""
+    boft_block_num: Annotated[int, Range(0)] = 0
+    """BOFT number of blocks; excludes boft_block_size."""
+    boft_n_butterfly_factor: int = 1
+    """BOFT: number of butterfly factors."""
+    boft_dropout: Annotated[float, Range(0, 1)] = 0.0
+    """BOFT dropout."""
+
+
+@dataclass(frozen=True)
+class Fourierft:
+    """FourierFT."""
+
+    fourier_n_frequency: Annotated[int, Range(1)] = 2000
+    """FourierFT: number of frequencies (comparable to r of LoRA)."""
+    fourier_scaling: float = 300.0
+    """FourierFT: scale of the weight update (comparable to lora_alpha)."""
+
+
+@dataclass(frozen=True)
+class Reft:
+    """ReFT."""
+
+    reft_layers: tuple[int, ...] | None = None
+    """ReFT: layer numbers it works on; None means all."""
+    reft_layer_key: str | None = None
+    """ReFT: name of the module list that holds the layers; None finds it."""
+    reft_rank: Annotated[int, Range(1)] = 4
+    """ReFT: rank."""
+    reft_intervention_type: Literal[
+        "NoreftIntervention",
+        "LoreftIntervention",
+        "ConsreftIntervention",
+        "LobireftIntervention",
+        "DireftIntervention",
+        "NodireftIntervention",
+    ] = "LoreftIntervention"
+    """ReFT: kind of intervention."""
+    reft_args: Annotated[str | dict[str, Any] | None, Json()] = None
+    """ReFT: further settings of the intervention as JSON text."""
+
+
+@dataclass(frozen=True)
+class Llamapro:
+    """LLaMA-Pro."""
+
+    llamapro_num_new_blocks: Annotated[int, Range(1)] = 4
+    """LLaMA-Pro: number of new layers."""
+    llamapro_num_groups: Annotated[int | None, Range(1)] = None
+    """LLaMA-Pro: number of groups the new layers are put in as; None means one group per new layer."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Adapter layers."""
+
+    adapter_act: str = "gelu"
+    """Activation of the adapter layers."""
+    adapter_length: Annotated[int, Range(1)] = 128
+    """Hidden width of the adapter layers."""
+
+
+@dataclass(frozen=True)
+class Galore:
+    """GaLore and Q-GaLore."""
+
+    use_galore: bool = False
+    """Use GaLore."""
+    galore_target_modules: tuple[str, ...] | None = None
+    """Modules GaLore works on; None means attention and MLP."""
+    galore_rank: Annotated[int, Range(1)] = 128
+    """GaLore rank."""
+    galore_update_proj_gap: Annotated[int, Range(1)] = 50
+    """Steps between updates of the GaLore projection."""
+    galore_scale: float = 1.0
+    """GaLore scale factor."""
+    galore_proj_type: str = "std"
+    """Kind of GaLore projection."""
+    galore_optim_per_parameter: bool = False
+    """Give every GaLore parameter an optimizer of its own."""
+    galore_with_embedding: bool = False
+    """Apply GaLore to the embeddings as well."""
+    galore_quantization: bool = False
+    """Use Q-GaLore."""
+    galore_proj_quant: bool = False
+    """Quantize the SVD projection."""
+    galore_proj_bits: Annotated[int, Range(1)] = 4
+    """Bits of the quantized projection."""
+    galore_proj_group_size: Annotated[int, Range(1)] = 256
+    """Group size of the quantized projection."""
+    galore_cos_threshold: Annotated[float, Range(0, 1)] = 0.4
+    """Cosine similarity above which the projection counts as unchanged."""
+    galore_gamma_proj: int = 2
+    """Factor by which the update gap grows while projections stay similar."""
+    galore_queue_size: Annotated[int, Range(1)] = 5
+    """Length of the queue used to compare projections."""
+
+
+@dataclass(frozen=True)
+class Lisa:
+    """LISA."""
+
+    lisa_activated_layers: Annotated[int, Range(0)] = 0
+    """LISA (full tuning only): layers trained at a time, 0 for off; 2 or 8 advised."""
+    lisa_step_interval: Annotated[int, Range(1)] = 20
+    """LISA: steps between switches of the trained layers."""

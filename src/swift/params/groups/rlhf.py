@@ -1,0 +1,61 @@
+"""Alignment by preferences and rewards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from swift.params.spec import Basic, Range
+
+
+@dataclass(frozen=True)
+class Rlhf:
+    """Alignment by preferences and rewards."""
+
+    rlhf_type: Annotated[Literal["dpo", "orpo", "simpo", "kto", "cpo", "rm", "ppo"], Basic()] = "dpo"
+    """Alignment algorithm."""
+    ref_model_type: str | None = None
+    """model_type of the reference model; None means the trained model. Not used by cpo, simpo, orpo."""
+    ref_model_id_or_path: str | None = None
+    """Local path or id of the reference model."""
+    ref_model_revision: str | None = None
+    """Revision of the reference model; None as for the trained model."""
+    beta: Annotated[float | None, Range(0)] = None
+    """Strength of the KL regularization; None means 2.0 for simpo and 0.1 otherwise."""
+    label_smoothing: Annotated[float, Range(0, 1)] = 0.0
+    """DPO label smoothing, usually between 0 and 0.5."""
+    loss_type: str | None = None
+    """Loss variant; None means sigmoid for dpo and cpo, simpo for simpo."""
+    rpo_alpha: Annotated[float, Basic()] = 1.0
+    """DPO: weight of the added SFT loss (total = KL loss + rpo_alpha * SFT loss)."""
+    cpo_alpha: float = 1.0
+    """CPO/SimPO: weight of the NLL term."""
+    simpo_gamma: float = 1.0
+    """SimPO: reward margin, 0.5 to 1.5 advised."""
+    desirable_weight: float = 1.0
+    """KTO: weight of desirable responses."""
+    undesirable_weight: float = 1.0
+    """KTO: weight of undesirable responses; (desirable_weight*n_d)/(undesirable_weight*n_u) is best kept in 1 to
+    4/3."""
+    reward_model_id_or_path: str | None = None
+    """PPO: path of the reward model, with the value head weights (value_head.safetensors or value_head.bin)."""
+    reward_model_type: str | None = None
+    """PPO: model_type of the reward model."""
+    reward_model_revision: str | None = None
+    """PPO: revision of the reward model."""
+    local_rollout_forward_batch_size: Annotated[int, Range(1)] = 64
+    """PPO: rows of one forward pass while rolling out."""
+    whiten_rewards: bool = False
+    """PPO: normalize rewards."""
+    kl_coef: float = 0.05
+    """PPO: coefficient of the KL term."""
+    cliprange: float = 0.2
+    """PPO: clip range of the policy loss."""
+    vf_coef: float = 0.1
+    """PPO: coefficient of the value loss."""
+    cliprange_value: float = 0.2
+    """PPO: clip range of the value loss."""
+    gamma: Annotated[float, Range(0, 1)] = 1.0
+    """PPO: discount factor."""
+    lam: Annotated[float, Range(0, 1)] = 0.95
+    """PPO: lambda of GAE."""

@@ -1,0 +1,30 @@
+"""The HTTP server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from swift.params.spec import Exists, Range
+
+
+@dataclass(frozen=True)
+class Serve:
+    """The HTTP server."""
+
+    host: str = "0.0.0.0"
+    """Address to listen on; 0.0.0.0 is reachable from other machines."""
+    port: Annotated[int, Range(0, 65535)] = 8000
+    """Port to listen on."""
+    api_key: str | None = None
+    """Key clients must send; None means no check."""
+    ssl_keyfile: Annotated[str | None, Exists()] = None
+    """TLS key file."""
+    ssl_certfile: Annotated[str | None, Exists()] = None
+    """TLS certificate file."""
+    log_interval: Annotated[int, Range(0)] = 10
+    """Seconds between statistics lines, 0 for none."""
+    owned_by: str = "swift"
+    """Owner named by /v1/models."""
+    served_model_name: str | None = None
+    """Name of the model for clients; None means its model_type."""

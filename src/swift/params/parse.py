@@ -1,0 +1,122 @@
+"""From a command line to `Args`: argv > file > checkpoint > the command's defaults > the fields' defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from swift.core.errors import SwiftError, raise_together
+from swift.params import legacy
+from swift.params.args import Args, Origin
+from swift.params.commands import COMMANDS, SHORT, Command
+from swift.params.hints import unknown_command
+from swift.params.said import Reading, Said, read_file, read_words
+from swift.params.saved import read_saved
+from swift.params.spec import Flag, Saved, flags_of
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """The arguments as far as they could be read, the mistakes, and what the user should be told besides."""
+
+    args: Args
+    errors: list[SwiftError] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def parse(argv: Sequence[str]) -> Args:
+    """The arguments of a command line such as `["sft", "--dataset", "a.jsonl"]`. Raises SwiftError for every mistake."""
+    parsed = read(argv)
+    raise_together(parsed.errors)
+    return parsed.args
+
+
+def find_command(name: str) -> tuple[Command, dict[str, Any]]:
+    """The command called `name` and what its short form says. Raises SwiftError with the nearest name."""
+    spelled = name.replace("_", "-")
+    if spelled in SHORT:
+        return COMMANDS[SHORT[spelled]], {"rlhf_type": spelled}
+    if spelled not in COMMANDS:
+        raise unknown_command(name)
+    return COMMANDS[spelled], {}
+
+
+def read(argv: Sequence[str]) -> Parsed:
+    """Read a command line and keep its mistakes, so that they can be reported together."""
+    command, short = find_command(argv[0])
+    words = list(argv[1:])
+    file = Reading()
+    errors: list[SwiftError] = []
+    if words and not words[0].startswith("-") and Path(words[0]).suffix in (".yaml", ".yml", ".json"):
+        try:
+            file = read_file(command, Path(words.pop(0)))
+        except SwiftError as error:
+            errors.append(error)
+    cli = read_words(command, words)
+    said = {**file.said, **cli.said}
+    errors += file.errors + cli.errors
+    warnings: list[str] = []
+    unknown = file.unknown + cli.unknown
+    if unknown and "ignore_args_error" in said and said["ignore_args_error"].value is True:
+        warnings.append("ignored flags that are not known: " + ", ".join(f"--{name}" for name, _ in unknown))
+    else:
+        errors += [error for _, error in unknown]
+    errors += _contradicts(short, said, argv[0])
+    try:
+        saved = _saved(command, said)
+    except SwiftError as error:
+        errors.append(error)
+        saved = {}
+    args = _layered(command, short, said, saved)
+    return Parsed(args, errors, warnings + legacy.notes(args))
+
+
+def _contradicts(short: dict[str, Any], said: dict[str, Said], spelled: str) -> list[SwiftError]:
+    return [
+        SwiftError(f"`swift {spelled}` contradicts --{name} {said[name].value}", next=f"swift rlhf --{name} …")
+        for name, value in short.items()
+        if name in said and said[name].value != value
+    ]
+
+
+def _saved(command: Command, said: dict[str, Said]) -> dict[str, Any]:
+    """The flags that the checkpoint passes on to this command."""
+
+    def value(name: str) -> Any:
+        return said[name].value if name in said else command.flags[name].default
+
+    if "ckpt_dir" not in command.flags or value("ckpt_dir") is None or not value("load_args_from_ckpt_dir"):
+        return {}
+    parts = ("model", "data") if value("load_dataset_config") else ("model",)
+    saved = read_saved(value("ckpt_dir"))
+    return {
+        flag.name: _typed(flag, saved[flag.name])
+        for flag in command.flags.values()
+        if (mark := flag.marker(Saved)) is not None and mark.part in parts and flag.name in saved
+    }
+
+
+def _typed(flag: Flag, value: Any) -> Any:
+    return tuple(value) if flag.many and isinstance(value, list) else value
+
+
+def _layered(command: Command, short: dict[str, Any], said: dict[str, Said], saved: dict[str, Any]) -> Args:
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
+    overridden: dict[str, tuple[Any, Any]] = {}
+    for name, flag in command.flags.items():
+        if name in said:
+            values[name], origins[name] = said[name].value, said[name].origin
+            if name in saved and saved[name] != said[name].value:
+                overridden[name] = (said[name].value, saved[name])
+        elif name in short:
+            values[name], origins[name] = short[name], "cli"
+        elif name in saved:
+            values[name], origins[name] = saved[name], "checkpoint"
+        else:
+            declared = next(f.default for f in flags_of(flag.group) if f.name == name)
+            values[name] = flag.default
+            origins[name] = "default" if flag.default == declared else "command"
+    return Args(command.name, values, origins, overridden)

@@ -1,0 +1,194 @@
+"""Read the command line and the YAML or JSON file into what was said, collecting every mistake on the way."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from swift.core.errors import SwiftError
+from swift.params.commands import Command
+from swift.params.hints import unknown_flag
+from swift.params.spec import Alias, Bare, Flag
+from swift.params.values import FALSE, NOTHING, TRUE, BadValue, Plain, from_file, from_words
+
+_FLAG = re.compile(r"--[A-Za-z][\w-]*(=.*)?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Said:
+    """A value somebody gave: as which spelling, and where."""
+
+    value: Any
+    spelling: str
+    where: str | None
+    origin: Literal["cli", "file"]
+
+
+@dataclass
+class Reading:
+    """What one source said, by canonical flag, and what was wrong with it."""
+
+    said: dict[str, Said] = field(default_factory=dict)
+    errors: list[SwiftError] = field(default_factory=list)
+    unknown: list[tuple[str, SwiftError]] = field(default_factory=list)
+
+    def add(self, command: Command, flag: Flag, said: Said) -> None:
+        """Note a value under its canonical flag; two spellings in one source must agree."""
+        alias = flag.marker(Alias)
+        if alias is None:
+            name = flag.name
+        else:
+            if said.value == flag.default:
+                return
+            name = alias.of
+            said = Said(_translated(alias, said.value), said.spelling, said.where, said.origin)
+        earlier = self.said.get(name)
+        if earlier and earlier.spelling != said.spelling and earlier.value != said.value:
+            # An unset value beside its alias (as `--print_config` writes them) is no second opinion.
+            if earlier.value == command.flags[earlier.spelling].default and alias is not None:
+                pass
+            elif alias is None and said.value == flag.default:
+                return
+            else:
+                self.errors.append(
+                    SwiftError(
+                        f"--{said.spelling} and --{earlier.spelling} are the same flag with two values",
+                        where=said.where,
+                        next=f"keep --{name}",
+                    )
+                )
+        self.said[name] = said
+
+
+def _translated(alias: Alias, value: Any) -> Any:
+    return alias.values.get(value, value) if isinstance(value, str) else value
+
+
+def read_words(command: Command, words: Sequence[str]) -> Reading:
+    """Read the words after the command (and after the file, if there is one)."""
+    reading = Reading()
+    at = 0
+    while at < len(words):
+        if not _FLAG.fullmatch(words[at]):
+            end = _until_flag(words, at + 1)
+            reading.errors.append(_stray(words[at:end]))
+            at = end
+            continue
+        name, equals, attached = words[at][2:].partition("=")
+        end = _until_flag(words, at + 1)
+        values = ([attached] if equals else []) + list(words[at + 1 : end])
+        _read_flag(command, reading, name, values)
+        at = end
+    return reading
+
+
+def _until_flag(words: Sequence[str], at: int) -> int:
+    while at < len(words) and not _FLAG.fullmatch(words[at]):
+        at += 1
+    return at
+
+
+def _stray(words: Sequence[str]) -> SwiftError:
+    word = words[0]
+    if word.startswith("-") and len(word) > 1:
+        return SwiftError(f"`{word}` is no flag: they begin with two dashes", next=f"--{word.lstrip('-')}")
+    return SwiftError(f"`{word}` belongs to no flag", next="a YAML or JSON file is the first word after the command")
+
+
+def _read_flag(command: Command, reading: Reading, spelled: str, words: list[str]) -> None:
+    name = spelled.replace("-", "_")
+    flag = command.flags.get(name)
+    if flag is None and name.startswith("no_"):
+        switch = command.flags.get(name[3:])
+        if switch is not None and switch.is_switch:
+            if words:
+                reading.errors.append(
+                    SwiftError(f"--{spelled} takes no value, not `{words[0]}`", next=f"--{switch.name} {words[0]}")
+                )
+            reading.add(command, switch, Said(False, switch.name, None, "cli"))
+            return
+    if flag is None:
+        reading.unknown.append((spelled, unknown_flag(command, name)))
+        return
+    try:
+        value = _flag_value(flag, words)
+    except BadValue as bad:
+        reading.errors.append(SwiftError(f"--{spelled} {bad.what}", next=bad.next))
+        return
+    reading.add(command, flag, Said(value, flag.name, None, "cli"))
+
+
+def _flag_value(flag: Flag, words: list[str]) -> Any:
+    bare = flag.marker(Bare)
+    if flag.is_switch and (not words or (words[0].lower() not in TRUE | FALSE and words[0] not in NOTHING)):
+        if words:
+            raise BadValue(f"takes true or false, not `{words[0]}`")
+        return True
+    if bare is not None and not words:
+        return from_words(flag, [bare.value])
+    return from_words(flag, words)
+
+
+def read_file(command: Command, path: Path) -> Reading:
+    """Read a YAML or JSON file of flags. Raises SwiftError for a file that is not one."""
+    reading = Reading()
+    for key, line, raw in _entries(path):
+        where = f"{path}:{line}"
+        flag = command.flags.get(key.replace("-", "_"))
+        if flag is None:
+            hint = unknown_flag(command, key.replace("-", "_"))
+            reading.unknown.append((key, SwiftError(f"{where}: {hint.what}", next=hint.next)))
+            continue
+        try:
+            value = from_file(flag, raw)
+        except BadValue as bad:
+            reading.errors.append(SwiftError(f"{where}: {key} {bad.what}", next=bad.next))
+            continue
+        reading.add(command, flag, Said(value, flag.name, where, "file"))
+    return reading
+
+
+def _entries(path: Path) -> list[tuple[str, int, Any]]:
+    """Key, line and raw value of each flag in the file."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SwiftError("the file of flags is not UTF-8 text", where=str(path)) from error
+    except OSError as error:
+        raise SwiftError(f"the file of flags cannot be read: {error.strerror}", where=str(path)) from error
+    if path.suffix == ".json":
+        return _json_entries(path, text)
+    from swift.params.yamlfile import entries
+
+    return entries(path, text)
+
+
+def _json_entries(path: Path, text: str) -> list[tuple[str, int, Any]]:
+    pairs: list[tuple[str, Any]] = []
+
+    def keep(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        pairs[:] = found  # the outermost object comes last
+        return dict(found)
+
+    try:
+        whole = json.loads(text, object_pairs_hook=keep)
+    except json.JSONDecodeError as error:
+        raise SwiftError(f"not valid JSON: {error.msg}", where=f"{path}:{error.lineno}") from error
+    if not isinstance(whole, dict):
+        raise SwiftError("a file of flags holds one object: {flag: value, …}", where=f"{path}:1")
+    return [(key, _line_of(text, key), _json_raw(value)) for key, value in (pairs if whole else [])]
+
+
+def _json_raw(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_json_raw(item) for item in value]
+    return Plain(json.dumps(value)) if isinstance(value, bool | int | float) else value
+
+
+def _line_of(text: str, key: str) -> int:
+    found = re.search(re.escape(json.dumps(key)) + r"\s*:", text) or re.search(re.escape(key), text)
+    return text.count("\n", 0, found.start()) + 1 if found else 1

@@ -1,0 +1,210 @@
+"""From words to values: what `8`, `true`, `a,b`, `None` and `{"x": 1}` mean for a flag."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from swift.core.suggest import closest
+from swift.params.spec import Flag, Json, Kind, Range, Text
+
+TRUE = frozenset({"true", "1", "yes", "y", "t", "on"})
+FALSE = frozenset({"false", "0", "no", "n", "f", "off"})
+NOTHING = frozenset({"None", "null", "NULL", "Null"})
+
+_NOUNS: dict[Kind, str] = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}
+
+
+class BadValue(Exception):
+    """A value that the flag does not take: `what` follows the flag's name in the message."""
+
+    def __init__(self, what: str, next: str | None = None):
+        super().__init__(what)
+        self.what = what
+        self.next = next
+
+
+@dataclass(frozen=True)
+class Plain:
+    """An unquoted scalar of a file, still as text."""
+
+    text: str
+
+
+def from_words(flag: Flag, words: Sequence[str]) -> Any:
+    """The value of a flag followed by `words` on the command line. Raises BadValue."""
+    if flag.many:
+        return _items(flag, [_Word(word, True) for word in words])
+    if not words:
+        raise BadValue(f"needs {_wanted(flag)}", next=f"--{flag.name} VALUE")
+    if len(words) > 1:
+        raise BadValue(f"takes one value, and `{words[1]}` follows it", next="quote a text that holds blanks")
+    return _scalar(flag, words[0], plain=True)
+
+
+def from_file(flag: Flag, raw: Any) -> Any:
+    """The value of a flag in a YAML or JSON file: Plain, str (quoted), None, a list of these, or a dict. Raises BadValue."""
+    if raw is None:
+        return _nothing(flag)
+    if isinstance(raw, dict):
+        if flag.marker(Json) is None:
+            raise BadValue(f"takes {_wanted(flag)}, not a mapping")
+        return raw
+    if isinstance(raw, list):
+        if not flag.many:
+            raise BadValue(f"takes {_wanted(flag)}, not a list")
+        if any(isinstance(item, list | dict) for item in raw):
+            raise BadValue("takes a flat list")
+        return _items(flag, [_word(item) for item in raw], split=False)
+    word = _word(raw)
+    return _items(flag, [word]) if flag.many else _scalar(flag, word.text, plain=word.plain)
+
+
+@dataclass(frozen=True)
+class _Word:
+    text: str
+    plain: bool
+
+
+def _word(raw: Any) -> _Word:
+    if raw is None:
+        return _Word("None", True)
+    return _Word(raw.text, True) if isinstance(raw, Plain) else _Word(raw, False)
+
+
+def _items(flag: Flag, words: list[_Word], *, split: bool = True) -> Any:
+    if not words and split:
+        raise BadValue("needs at least one value", next=f"--{flag.name} None for an empty list")
+    if len(words) == 1 and split:
+        only = words[0]
+        if only.plain and only.text in NOTHING:
+            return _nothing(flag)
+        if only.text.startswith("["):
+            words = _json_list(only.text) or words
+    parts = [part for word in words for part in (_split(flag, word) if split else [word])]
+    return tuple(_item(flag, part) for part in parts)
+
+
+def _json_list(text: str) -> list[_Word] | None:
+    try:
+        items = json.loads(text)
+    except ValueError:
+        return None
+    return [_Word(item if isinstance(item, str) else json.dumps(item), True) for item in items]
+
+
+def _split(flag: Flag, word: _Word) -> list[_Word]:
+    """Part a word at its commas; a text may hold commas of its own, which a blank follows or which stand alone."""
+    if flag.marker(Text) is not None:
+        parts = re.split(r",(?!\s)", word.text)
+        return [_Word(part, word.plain) for part in parts] if all(parts) else [word]
+    parts = [part.strip() for part in word.text.split(",")]
+    return [_Word(part, word.plain) for part in parts if part]
+
+
+def _item(flag: Flag, word: _Word) -> Any:
+    if flag.empty_items and word.plain and word.text in NOTHING:
+        return None
+    return _check(flag, _read(flag, word.text))
+
+
+def _nothing(flag: Flag) -> Any:
+    if flag.optional:
+        return None
+    if flag.many:
+        return ()
+    raise BadValue(f"takes {_wanted(flag)}, not None")
+
+
+def _scalar(flag: Flag, text: str, *, plain: bool) -> Any:
+    if plain and text in NOTHING:
+        return _nothing(flag)
+    if plain and flag.optional and text.lower() == "none" and "str" not in flag.kinds:
+        return None
+    return _check(flag, _read(flag, text))
+
+
+def _read(flag: Flag, text: str) -> Any:
+    if flag.choices:
+        return _choice(flag, text)
+    if len(flag.kinds) > 1 and "bool" in flag.kinds and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    readers = {"int": _int, "float": _float, "str": str} if len(flag.kinds) > 1 else {flag.kinds[0]: None}
+    for kind, reader in readers.items():
+        if kind not in flag.kinds:
+            continue
+        value = (reader or _READERS[kind])(text)
+        if value is not None:
+            return value
+    raise BadValue(f"takes {_wanted(flag)}, not `{text}`", next=_mend(flag, text))
+
+
+def _choice(flag: Flag, text: str) -> Any:
+    for choice in flag.choices:
+        if str(choice) == text:
+            return choice
+    for choice in flag.choices:
+        if str(choice).lower() == text.lower():
+            return choice
+    names = [str(choice) for choice in flag.choices]
+    near = closest(text, names)
+    raise BadValue(
+        f"does not take `{text}`, but {', '.join(names[:-1])} or {names[-1]}",
+        next=f"did you mean `{near[0]}`?" if near else None,
+    )
+
+
+def _bool(text: str) -> bool | None:
+    word = text.lower()
+    return True if word in TRUE else False if word in FALSE else None
+
+
+def _int(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"[+-]?\d+", text) else None
+
+
+def _float(text: str) -> float | None:
+    if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
+        return None
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+_READERS = {"bool": _bool, "int": _int, "float": _float, "str": str}
+
+
+def _mend(flag: Flag, text: str) -> str | None:
+    """How a number that is written in another way would be written here."""
+    number = _float(text.replace("_", "").replace(",", ""))
+    if number is None or "int" not in flag.kinds or number != int(number):
+        return None
+    return f"write {int(number)}"
+
+
+def _check(flag: Flag, value: Any) -> Any:
+    limits = flag.marker(Range)
+    if limits is not None and isinstance(value, int | float) and not isinstance(value, bool) and value not in limits:
+        raise BadValue(f"must be {limits}, not {value}")
+    if flag.marker(Json) is not None and isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            json.loads(value)
+        except json.JSONDecodeError as error:
+            raise BadValue(
+                f"is not valid JSON: {error.msg} at character {error.pos + 1}",
+                next="quote the whole text in ' ' so that the shell leaves it alone",
+            ) from error
+    return value
+
+
+def _wanted(flag: Flag) -> str:
+    if flag.choices:
+        return "one of " + ", ".join(str(choice) for choice in flag.choices)
+    nouns = [_NOUNS[kind] for kind in flag.kinds if not (kind == "int" and "float" in flag.kinds)]
+    if flag.marker(Json) is not None:
+        nouns = ["JSON text or a JSON file"]
+    text = " or ".join(nouns)
+    return f"{text} each" if flag.many else text

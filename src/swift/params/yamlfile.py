@@ -1,0 +1,44 @@
+"""A YAML file of flags, with the line of each key. The only module that needs PyYAML, and only for such a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from swift.core.errors import SwiftError
+from swift.params.values import NOTHING, Plain
+
+
+def entries(path: Path, text: str) -> list[tuple[str, int, Any]]:
+    """Key, line and raw value (see `values.from_file`) of each flag.
+
+    Unquoted scalars stay text: the flag decides what they mean, so that `1e-4` is a number and `no` can be a strategy.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return []
+        if not isinstance(root, yaml.MappingNode):
+            raise SwiftError("a file of flags holds lines `flag: value`", where=f"{path}:1")
+        return [(str(key.value), key.start_mark.line + 1, _raw(loader, value)) for key, value in root.value]
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        raise SwiftError(f"not valid YAML: {error.problem or error.context}", where=f"{path}{line}") from error
+    except yaml.YAMLError as error:
+        raise SwiftError(f"not valid YAML: {error}", where=str(path)) from error
+    finally:
+        loader.dispose()
+
+
+def _raw(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.ScalarNode):
+        if node.style is not None:
+            return node.value
+        return None if node.value in NOTHING or node.value in ("", "~") else Plain(node.value)
+    if isinstance(node, yaml.SequenceNode):
+        return [_raw(loader, item) for item in node.value]
+    return loader.construct_object(node, deep=True)
