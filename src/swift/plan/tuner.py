@@ -1,0 +1,207 @@
+"""Which parameters a run trains, and how. Pure; `swift.tuners.attach` carries it out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from swift.core.errors import NotBuilt, SwiftError
+from swift.params.args import Args
+from swift.params.groups import Adalora, Boft, Fourierft, Ia3, Lora, Tuner, Vera
+from swift.plan.model import ModelPlan
+
+ADAPTERS = ("lora", "adalora", "ia3", "vera", "boft", "fourierft")
+"""The sft types that PEFT carries out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunerPlan:
+    """One tuning method and its settings. For `full` the freeze fields count, for adapters the others."""
+
+    sft_type: str
+    target_modules: tuple[str, ...] = ("DEFAULT",)
+    target_regex: str | None = None
+    default_targets: tuple[str, ...] | str | None = None
+    """What DEFAULT stands for: registered names, a regular expression, or None for "see the architecture"."""
+    modules_to_save: tuple[str, ...] = ()
+    freeze_parameters: tuple[str, ...] = ()
+    freeze_parameters_ratio: float = 0.0
+    additional_trainable_parameters: tuple[str, ...] = ()
+    dtype: str | None = None
+    """fp32, fp16 or bf16 of the adapter's weights; None follows the module each belongs to."""
+    lora_lr_ratio: float | None = None
+    tuner_backend: str = "peft"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the method's PEFT configuration."""
+
+    def summary(self) -> str:
+        """One line for the plan that a command prints."""
+        if self.sft_type == "full":
+            parts = [f"freeze {share:.0%}" for share in (self.freeze_parameters_ratio,) if share]
+            parts += [f"freeze {', '.join(names)}" for names in (self.freeze_parameters,) if names]
+            parts += [f"train {', '.join(names)}" for names in (self.additional_trainable_parameters,) if names]
+            return ", ".join(["full", *parts])
+        targets = self.target_regex or ", ".join(self.target_modules)
+        sizes = [f"{name} {self.settings[name]}" for name in ("r", "lora_alpha", "n_frequency") if name in self.settings]
+        return ", ".join([self.sft_type, *sizes, f"targets {targets}"])
+
+
+def plan_tuner(args: Args, model: ModelPlan) -> TunerPlan:
+    """The tuner that the flags ask for. Raises SwiftError for combinations that cannot work."""
+    tuner = args[Tuner]
+    _check_backend(tuner)
+    if tuner.sft_type == "full":
+        return _plan_full(tuner, model)
+    if tuner.sft_type not in ADAPTERS:
+        raise NotBuilt(
+            f"--sft_type {tuner.sft_type} is not built yet",
+            where="--sft_type",
+            next=f"use one of {', '.join((*ADAPTERS, 'full'))}",
+        )
+    _refuse_full_flags(tuner)
+    lora = args[Lora]
+    return TunerPlan(
+        sft_type=tuner.sft_type,
+        target_modules=tuple(tuner.target_modules),
+        target_regex=tuner.target_regex,
+        default_targets=model.lora_targets,
+        modules_to_save=tuple(tuner.modules_to_save),
+        dtype=None if lora.lora_dtype == "AUTO" else lora.lora_dtype,
+        lora_lr_ratio=_lr_ratio(tuner, lora),
+        tuner_backend=tuner.tuner_backend,
+        settings=_settings(args, tuner.sft_type),
+    )
+
+
+def _settings(args: Args, sft_type: str) -> dict[str, Any]:
+    """The method's own flags under PEFT's names."""
+    if sft_type == "lora":
+        return _lora(args[Lora])
+    if sft_type == "adalora":
+        lora, adalora = args[Lora], args[Adalora]
+        return {
+            "init_r": adalora.adalora_init_r,
+            "target_r": adalora.adalora_target_r,
+            "tinit": adalora.adalora_tinit,
+            "tfinal": adalora.adalora_tfinal,
+            "deltaT": adalora.adalora_deltaT,
+            "beta1": adalora.adalora_beta1,
+            "beta2": adalora.adalora_beta2,
+            "orth_reg_weight": adalora.adalora_orth_reg_weight,
+            "lora_alpha": lora.lora_alpha,
+            "lora_dropout": lora.lora_dropout,
+        }
+    if sft_type == "ia3":
+        return {"feedforward_modules": list(args[Ia3].ia3_feedforward_modules)}
+    if sft_type == "vera":
+        vera = args[Vera]
+        return {
+            "r": vera.vera_rank,
+            "projection_prng_key": int(vera.vera_projection_prng_key),
+            "vera_dropout": vera.vera_dropout,
+            "d_initial": vera.vera_d_initial,
+        }
+    if sft_type == "boft":
+        return _boft(args[Boft])
+    fourier = args[Fourierft]
+    return {"n_frequency": fourier.fourier_n_frequency, "scaling": fourier.fourier_scaling}
+
+
+def _lora(lora: Lora) -> dict[str, Any]:
+    if lora.lora_rank < 1:
+        raise SwiftError(f"--lora_rank {lora.lora_rank} leaves nothing to train", where="--lora_rank", next="use 8")
+    return {
+        "r": lora.lora_rank,
+        "lora_alpha": lora.lora_alpha,
+        "lora_dropout": lora.lora_dropout,
+        "bias": lora.lora_bias_trainable,
+        "init_lora_weights": initial_weights(lora.init_lora_weights),
+        "use_dora": lora.use_dora,
+        "use_rslora": lora.use_rslora,
+    }
+
+
+def initial_weights(said: bool | str) -> bool | str:
+    """`--init_lora_weights` as PEFT takes it. `guassian` is how the reference spells gaussian."""
+    text = str(said).lower()
+    if text in ("true", "false"):
+        return text == "true"
+    if text in ("gaussian", "guassian"):
+        return "gaussian"
+    if text in ("pissa", "olora") or re.fullmatch(r"pissa_niter_[1-9]\d*", text):
+        return text
+    if text == "loftq":
+        raise NotBuilt(
+            "--init_lora_weights loftq needs a quantized base, which is not built yet", where="--init_lora_weights"
+        )
+    raise SwiftError(
+        f"--init_lora_weights does not know {said!r}",
+        where="--init_lora_weights",
+        next="use true, false, gaussian, pissa, pissa_niter_16 or olora",
+    )
+
+
+def _boft(boft: Boft) -> dict[str, Any]:
+    blocks = {"boft_block_num": boft.boft_block_num, "boft_block_size": 0 if boft.boft_block_num else boft.boft_block_size}
+    return {**blocks, "boft_n_butterfly_factor": boft.boft_n_butterfly_factor, "boft_dropout": boft.boft_dropout}
+
+
+def _lr_ratio(tuner: Tuner, lora: Lora) -> float | None:
+    if lora.lora_lr_ratio is None:
+        return None
+    if tuner.sft_type != "lora" or lora.lora_lr_ratio <= 0:
+        raise SwiftError(
+            f"--lora_lr_ratio {lora.lora_lr_ratio} needs --sft_type lora and a number above 0",
+            where="--lora_lr_ratio",
+            why="it is the learning rate of B divided by that of A",
+            next="10 to 16 is advised",
+        )
+    return lora.lora_lr_ratio
+
+
+def _plan_full(tuner: Tuner, model: ModelPlan) -> TunerPlan:
+    if model.quant is not None:
+        raise SwiftError(
+            "--sft_type full cannot train a quantized model",
+            where="--quantization_bit",
+            why="quantized weights have no gradient",
+            next="use --sft_type lora, or leave --quantization_bit out",
+        )
+    if not 0 <= tuner.freeze_parameters_ratio <= 1:
+        raise SwiftError(
+            f"--freeze_parameters_ratio {tuner.freeze_parameters_ratio} is not a share between 0 and 1",
+            where="--freeze_parameters_ratio",
+        )
+    return TunerPlan(
+        sft_type="full",
+        target_modules=(),
+        freeze_parameters=tuple(tuner.freeze_parameters),
+        freeze_parameters_ratio=tuner.freeze_parameters_ratio,
+        additional_trainable_parameters=tuple(tuner.additional_trainable_parameters),
+        tuner_backend=tuner.tuner_backend,
+    )
+
+
+def _refuse_full_flags(tuner: Tuner) -> None:
+    full_only = {
+        "freeze_parameters": tuner.freeze_parameters,
+        "freeze_parameters_ratio": tuner.freeze_parameters_ratio,
+        "additional_trainable_parameters": tuner.additional_trainable_parameters,
+    }
+    for flag, value in full_only.items():
+        if value:
+            raise SwiftError(
+                f"--{flag} does nothing with --sft_type {tuner.sft_type}",
+                where=f"--{flag}",
+                why="an adapter freezes the whole base model",
+                next="use --sft_type full, or leave the flag out",
+            )
+
+
+def _check_backend(tuner: Tuner) -> None:
+    if tuner.tuner_backend != "peft":
+        raise NotBuilt(
+            f"--tuner_backend {tuner.tuner_backend} is not built yet", where="--tuner_backend", next="use peft"
+        )

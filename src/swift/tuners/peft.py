@@ -1,0 +1,162 @@
+"""The methods PEFT carries out, one row each. Importing PEFT is slow, so only `swift.tuners` functions import this."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import peft
+import torch
+from peft.tuners.adalora import AdaLoraModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from swift.core.errors import SwiftError
+from swift.plan.tuner import TunerPlan
+from swift.tuners.targets import matches, resolve_saved, resolve_targets
+
+CONFIGS: dict[str, type[peft.PeftConfig]] = {
+    "lora": peft.LoraConfig,
+    "adalora": peft.AdaLoraConfig,
+    "ia3": peft.IA3Config,
+    "vera": peft.VeraConfig,
+    "boft": peft.BOFTConfig,
+    "fourierft": peft.FourierFTConfig,
+}
+TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+ON_EMBEDDINGS = ("lora",)
+"""Methods that also work on embedding layers."""
+
+
+def attach_adapter(model: PreTrainedModel, plan: TunerPlan, total_steps: int | None) -> peft.PeftModel:
+    """Wrap `model` in the plan's adapter; the base's own parameters are frozen."""
+    config = _config(model, plan, total_steps)
+    with known_warnings():
+        tuned = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+    set_dtype(tuned, plan.dtype)
+    return tuned
+
+
+def set_dtype(model: peft.PeftModel, dtype: str | None) -> None:
+    """Cast the adapter's weights. None leaves them as their modules are, except that fp16 trains in fp32.
+
+    Gradient scaling cannot unscale gradients that are fp16 themselves.
+    """
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if dtype is not None and ".modules_to_save." not in name:
+            parameter.data = parameter.data.to(TORCH_DTYPES[dtype])
+        elif parameter.dtype == torch.float16:
+            parameter.data = parameter.data.float()
+
+
+@contextmanager
+def known_warnings() -> Iterator[None]:
+    """Silence what PEFT says on every wrap and what is dealt with here."""
+    with warnings.catch_warnings():
+        # `merge` unties embeddings that an adapter sits on.
+        warnings.filterwarnings("ignore", message=r"Model (with|has) `tie_word_embeddings=True`")
+        # PEFT 0.21 asks transformers 5 by an older name.
+        warnings.filterwarnings("ignore", message=r"`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        # BOFT's kernel is optional, and its butterfly factor of 1 is what the flag says.
+        warnings.filterwarnings("ignore", message=r"Setting boft_n_butterfly_factor to 1")
+        warnings.filterwarnings("ignore", message=r"Failed to load the CUDA extension")
+        yield
+
+
+def adalora(model: nn.Module) -> AdaLoraModel | None:
+    """The AdaLoRA tuner inside `model`, if that is what it is tuned with."""
+    if isinstance(model, peft.PeftModel) and isinstance(model.base_model, AdaLoraModel):
+        return model.base_model
+    return None
+
+
+def orthogonality(tuner: AdaLoraModel) -> Tensor:
+    """AdaLoRA's penalty, a scalar: weight x mean Frobenius norm of P Pᵀ - I and QᵀQ - I (arXiv 2303.10512, eq. 4)."""
+    weight = tuner.peft_config[tuner.trainable_adapter_name].orth_reg_weight
+    norms = []
+    for name, parameter in tuner.model.named_parameters():
+        if ("lora_A" in name or "lora_B" in name) and tuner.trainable_adapter_name in name:
+            gram = parameter @ parameter.T if "lora_A" in name else parameter.T @ parameter
+            norms.append(torch.linalg.matrix_norm(gram - torch.eye(gram.shape[0], device=gram.device, dtype=gram.dtype)))
+    return weight * torch.stack(norms).mean()
+
+
+def _config(model: PreTrainedModel, plan: TunerPlan, total_steps: int | None) -> peft.PeftConfig:
+    targets = resolve_targets(model, plan)
+    reached = _reached(model, targets)
+    _check_kinds(plan, reached)
+    settings: dict[str, Any] = {**plan.settings, "target_modules": targets}
+    saved = resolve_saved(model, plan.modules_to_save)
+    if saved:
+        settings["modules_to_save"] = saved
+    if plan.sft_type != "boft" and all(isinstance(module, Conv1D) for module in reached.values()):
+        settings["fan_in_fan_out"] = True
+    if plan.sft_type == "ia3":
+        _check_feedforward(settings)
+    if plan.sft_type == "adalora":
+        if not total_steps:
+            raise ValueError("AdaLoRA needs total_steps")
+        _check_schedule(settings, total_steps)
+        settings["total_step"] = total_steps
+    try:
+        return CONFIGS[plan.sft_type](task_type="CAUSAL_LM", **settings)
+    except ValueError as error:
+        raise SwiftError(f"the settings of {plan.sft_type} do not go together", why=str(error)) from error
+
+
+def _reached(model: PreTrainedModel, targets: list[str] | str) -> dict[str, nn.Module]:
+    import re
+
+    def hit(path: str) -> bool:
+        if isinstance(targets, str):
+            return re.fullmatch(targets, path) is not None
+        return any(matches(path, name) for name in targets)
+
+    return {path: module for path, module in model.named_modules() if path and hit(path)}
+
+
+def _check_kinds(plan: TunerPlan, reached: dict[str, nn.Module]) -> None:
+    embedding = [path for path, module in reached.items() if isinstance(module, nn.Embedding)]
+    if embedding and plan.sft_type not in ON_EMBEDDINGS:
+        raise SwiftError(
+            f"--sft_type {plan.sft_type} does not work on embeddings ({embedding[0]})",
+            where="--target_modules",
+            next="leave EMBEDDING out, or use --modules_to_save EMBEDDING",
+        )
+    if embedding and plan.settings.get("use_dora") and len(embedding) == len(reached):
+        raise SwiftError(
+            "--use_dora true does not work on embeddings alone", where="--use_dora", next="add ALL to --target_modules"
+        )
+
+
+def _check_feedforward(settings: dict[str, Any]) -> None:
+    targets = settings["target_modules"]
+    outside = [name for name in settings["feedforward_modules"] if isinstance(targets, list) and name not in targets]
+    if outside:
+        raise SwiftError(
+            f"--ia3_feedforward_modules names {outside[0]}, which is not among the targets",
+            where="--ia3_feedforward_modules",
+            why=f"the targets are {', '.join(targets)}",
+            next=f"--target_modules {' '.join([*targets, *outside])}",
+        )
+
+
+def _check_schedule(settings: dict[str, Any], total_steps: int) -> None:
+    if settings["tinit"] + settings["tfinal"] >= total_steps:
+        raise SwiftError(
+            f"--adalora_tinit {settings['tinit']} and --adalora_tfinal {settings['tfinal']} fill all {total_steps} steps",
+            where="--adalora_tinit, --adalora_tfinal",
+            why="ranks are allocated in the steps between them",
+            next="make them smaller or train longer",
+        )
+    if settings["init_r"] < settings["target_r"]:
+        raise SwiftError(
+            f"--adalora_init_r {settings['init_r']} is below --adalora_target_r {settings['target_r']}",
+            where="--adalora_init_r",
+            why="ranks are only taken away",
+        )

@@ -1,0 +1,144 @@
+"""Which modules get adapters: names, groups of names and expressions resolved against the model itself."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from swift.core.errors import SwiftError
+from swift.core.log import log
+from swift.plan.tuner import TunerPlan
+
+ATTENTION_INPUTS = frozenset(
+    "q_proj k_proj v_proj qkv_proj qkv query_key_value c_attn Wqkv wqkv W_pack query key value key_value q_lin k_lin v_lin "
+    "q_a_proj q_b_proj kv_a_proj_with_mqa kv_b_proj in_proj_qkv in_proj_qkvz".split()
+)
+"""Names that model families give the linear layers in front of attention."""
+
+
+def resolve_targets(model: PreTrainedModel, plan: TunerPlan) -> list[str] | str:
+    """The plan's targets as PEFT takes them: sorted names (matched at the end of a module's path) or one expression.
+
+    Raises SwiftError when a name or expression matches no linear or embedding layer.
+    """
+    if plan.target_regex is not None:
+        return _expression(model, plan.target_regex, "--target_regex")
+    names: set[str] = set()
+    for said in plan.target_modules:
+        group = said.upper()
+        if group in ("DEFAULT", "AUTO"):
+            default = _default(model, plan)
+            if isinstance(default, str):
+                return default
+            names.update(default)
+        elif group == "ALL":
+            names.update(_endings(model, linear_layers(model)))
+        elif group == "EMBEDDING":
+            names.update(_endings(model, embeddings(model)))
+        else:
+            _check_name(model, said, "--target_modules")
+            names.add(said)
+    return sorted(names)
+
+
+def resolve_saved(model: PreTrainedModel, said: Iterable[str]) -> list[str]:
+    """`--modules_to_save` with EMBEDDING and LN replaced by the model's names for them."""
+    names: set[str] = set()
+    for name in said:
+        if name.upper() == "EMBEDDING":
+            names.update(_endings(model, embeddings(model)))
+        elif name.upper() == "LN":
+            norms = [path for path, module in model.named_modules() if _is_norm(module)]
+            names.update(path.rpartition(".")[2] for path in norms)
+        else:
+            _check_name(model, name, "--modules_to_save", any_kind=True)
+            names.add(name)
+    return sorted(names)
+
+
+def linear_layers(model: PreTrainedModel) -> list[str]:
+    """Paths of all linear layers except the language model's head."""
+    head = model.get_output_embeddings()
+    return [path for path, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head]
+
+
+def embeddings(model: PreTrainedModel) -> list[str]:
+    """Paths of all embedding layers."""
+    return [path for path, module in model.named_modules() if isinstance(module, nn.Embedding)]
+
+
+def matches(path: str, name: str) -> bool:
+    """Whether a module's path ends with `name`, as PEFT matches target names."""
+    return path == name or path.endswith("." + name)
+
+
+def _default(model: PreTrainedModel, plan: TunerPlan) -> list[str] | str:
+    registered = plan.default_targets
+    if isinstance(registered, str):
+        return _expression(model, registered, "the registered targets")
+    paths = linear_layers(model)
+    if registered and all(any(matches(path, name) for path in paths) for name in registered):
+        return list(registered)
+    derived = sorted({path.rpartition(".")[2] for path in paths} & ATTENTION_INPUTS)
+    if not derived:
+        leaves = sorted({path.rpartition(".")[2] for path in paths})
+        raise SwiftError(
+            f"--target_modules DEFAULT does not know the attention layers of {type(model).__name__}",
+            where="--target_modules",
+            why=f"its linear layers are {', '.join(leaves)}",
+            next="name some of them, or use --target_modules ALL",
+        )
+    if registered:
+        log.info("target_modules: %s instead of the registered %s", ", ".join(derived), ", ".join(registered))
+    return derived
+
+
+def _endings(model: PreTrainedModel, wanted: list[str]) -> list[str]:
+    """The last names of the wanted paths, or the paths themselves where a last name would match more than wanted."""
+    leaves = {path.rpartition(".")[2] for path in wanted}
+    layers = [path for path, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D | nn.Embedding)]
+    reached = {path for path in layers if any(matches(path, leaf) for leaf in leaves)}
+    return sorted(leaves) if reached == set(wanted) else sorted(wanted)
+
+
+def _expression(model: PreTrainedModel, pattern: str, where: str) -> str:
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise SwiftError(f"{where} {pattern} is not a regular expression", where=where, why=str(error)) from error
+    paths = [path for path, module in model.named_modules() if path and expression.fullmatch(path)]
+    layers = set(linear_layers(model)) | set(embeddings(model))
+    if not layers & set(paths):
+        raise SwiftError(
+            f"{where} {pattern} matches no linear or embedding layer",
+            where=where,
+            why="it must match a module's whole path",
+            next=f"paths look like {', '.join(sorted(layers)[:3])}",
+        )
+    return pattern
+
+
+def _check_name(model: PreTrainedModel, name: str, flag: str, *, any_kind: bool = False) -> None:
+    kinds = nn.Module if any_kind else nn.Linear | Conv1D | nn.Embedding | nn.Conv1d | nn.Conv2d
+    paths = [path for path, module in model.named_modules() if path]
+    if any(matches(path, name) for path, module in model.named_modules() if path and isinstance(module, kinds)):
+        return
+    leaves = {path.rpartition(".")[2] for path, module in model.named_modules() if path and isinstance(module, kinds)}
+    leaves = {leaf for leaf in leaves if not leaf.isdigit()}
+    near = difflib.get_close_matches(name, sorted(leaves), n=1, cutoff=0.5)
+    exists = any(matches(path, name) for path in paths)
+    raise SwiftError(
+        f"{flag} names {name!r}, which {'takes no adapter' if exists else 'the model does not have'}",
+        where=flag,
+        why=f"the model has {', '.join(sorted(leaves))}",
+        next=f"did you mean {near[0]}?" if near else None,
+    )
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return isinstance(module, nn.LayerNorm) or type(module).__name__.endswith(("RMSNorm", "LayerNorm"))
