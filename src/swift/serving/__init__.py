@@ -1,0 +1,1 @@
+"""The OpenAI API over any engine: schema, routes, limits, metrics and the server that drains."""

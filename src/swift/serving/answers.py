@@ -1,0 +1,104 @@
+"""The body of an answer: choices, log-probabilities, events of a stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from swift.engines.base import TokenLogprob
+from swift.serving.errors import ApiError, envelope
+from swift.serving.job import Job
+from swift.serving.schema import ChatLogprobs, CompletionLogprobs, Generation
+
+LOWEST = -9999.0
+"""Stands for a log-probability of minus infinity, which JSON cannot say; OpenAI uses the same number."""
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events made from `source`, which is closed at once when the client goes away, wherever it waits."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[str, None], source: AsyncGenerator[Any, None], request_id: str):
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "X-Request-Id": request_id}
+        super().__init__(events, headers=headers)
+        self._events = events
+        self._source = source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events, then close their source; not inside the task group that a lost client cancels."""
+        async with aclosing(self._source), aclosing(self._events):
+            await super().__call__(scope, receive, send)
+
+
+class Chunks:
+    """Makes the events of one stream. Without `stream_options` each carries token counts, as in the 2.5 release."""
+
+    def __init__(self, job: Job, body: Generation, object_name: str):
+        self._job = job
+        self._head = {"id": job.id, "object": object_name, "created": job.created, "model": job.model}
+        options = body.stream_options
+        self._each = options is None or options.continuous_usage_stats
+        self._end = options is not None and options.include_usage
+
+    def choice(self, choice: Mapping[str, Any]) -> str:
+        """One piece of one choice."""
+        return self._event([choice], self._job.usage() if self._each else None)
+
+    def end(self) -> Iterable[str]:
+        """The closing events."""
+        if self._end:
+            yield self._event([], self._job.usage())
+        yield "data: [DONE]\n\n"
+
+    def failure(self, error: ApiError) -> Iterable[str]:
+        """The answer broke off after its first piece was sent."""
+        yield _event(envelope(error))
+        yield "data: [DONE]\n\n"
+
+    def _event(self, choices: Sequence[Mapping[str, Any]], usage: Mapping[str, Any] | None) -> str:
+        body: dict[str, Any] = {**self._head, "choices": choices}
+        if usage is not None or self._end:
+            body["usage"] = usage
+        return _event(body)
+
+
+def _event(body: Mapping[str, Any]) -> str:
+    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+
+def chat_logprobs(tokens: Sequence[TokenLogprob]) -> ChatLogprobs:
+    """Log-probabilities in the form of chat answers."""
+    return {
+        "content": [
+            {
+                "token": token.token,
+                "logprob": max(token.logprob, LOWEST),
+                "bytes": list(token.token.encode()),
+                "top_logprobs": [
+                    {"token": text, "logprob": max(logprob, LOWEST), "bytes": list(text.encode())}
+                    for text, _, logprob in token.top
+                ],
+            }
+            for token in tokens
+        ]
+    }
+
+
+def completion_logprobs(tokens: Sequence[TokenLogprob], offset: int) -> CompletionLogprobs:
+    """Log-probabilities in the form of /v1/completions; `offset` is where the first token's text begins."""
+    offsets = []
+    for token in tokens:
+        offsets.append(offset)
+        offset += len(token.token)
+    return {
+        "tokens": [token.token for token in tokens],
+        "token_logprobs": [max(token.logprob, LOWEST) for token in tokens],
+        "top_logprobs": [{text: max(logprob, LOWEST) for text, _, logprob in token.top} for token in tokens],
+        "text_offset": offsets,
+    }

@@ -1,0 +1,128 @@
+"""POST /v1/completions: plain text in, its continuation out."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+
+from swift.core.log import log
+from swift.engines.base import Delta, TokenLogprob
+from swift.serving.answers import Chunks, EventStream, chat_logprobs, completion_logprobs
+from swift.serving.conversation import shown
+from swift.serving.errors import ApiError
+from swift.serving.job import Job, best, collect, until_gone
+from swift.serving.sampling import answer_grammar, sampling, wants_top
+from swift.serving.schema import ChatLogprobs, Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
+from swift.serving.service import Service
+
+
+async def completions(service: Service, http: HttpRequest, body: CompletionRequest) -> Response:
+    """Continue one or several prompts, whole or as a stream. Raises ApiError."""
+    job = await _job(service, body)
+    echoes = [service.loaded.engine.tokenizer.decode(ids) if body.echo else "" for ids in job.prompts]
+    if service.plan.verbose:
+        log.info("%s asked: %s", job.id, shown(body))
+    if not body.stream:
+        answer = await until_gone(http, _whole(job, body, echoes))
+        return JSONResponse(answer, headers={"X-Request-Id": job.id})
+    deltas = job.deltas()
+    first = await until_gone(http, anext(deltas))
+    return EventStream(_events(job, body, echoes, first, deltas), deltas, job.id)
+
+
+async def _job(service: Service, body: CompletionRequest) -> Job:
+    adapter = service.adapter(body.model)
+    for kind, said in (("images", body.images), ("videos", body.videos), ("audios", body.audios)):
+        if said:
+            raise ApiError(400, f"`{kind}` needs /v1/chat/completions.", param=kind)
+    vocabulary = len(service.loaded.engine.tokenizer)
+    prompts = []
+    for prompt in _prompts(body):
+        if not isinstance(prompt, str) and max(prompt) >= vocabulary:
+            raise ApiError(400, f"Token {max(prompt)} is not in the vocabulary of {vocabulary}.", param="prompt")
+        prompts.append(await service.text_prompt(prompt) if isinstance(prompt, str) else tuple(prompt))
+    grammar = answer_grammar(body)
+    return Job(
+        service=service,
+        id=f"cmpl-{uuid.uuid4().hex}",
+        model=body.model,
+        prompts=prompts,
+        sampling=sampling(
+            body,
+            service.loaded.defaults,
+            room=min(service.room(prompt, "prompt") for prompt in prompts),
+            max_logprobs=service.plan.max_logprobs,
+            grammar=grammar,
+            ends=((), service.loaded.encoder.stop_token_ids),
+        ),
+        adapter=adapter,
+        blame="response_format" if grammar else None,
+    )
+
+
+def _prompts(body: CompletionRequest) -> Sequence[str | Sequence[int]]:
+    """One entry a prompt, whichever of the four forms was sent."""
+    prompt = body.prompt
+    if isinstance(prompt, str):
+        return [prompt]
+    return [prompt] if isinstance(prompt[0], int) else prompt  # type: ignore[list-item,return-value]
+
+
+async def _whole(job: Job, body: CompletionRequest, echoes: list[str]) -> Completion:
+    choices: list[CompletionChoice] = [
+        {
+            "index": at,
+            "text": echoes[at // body.n] + answer.text,
+            "finish_reason": answer.finish_reason,
+            "logprobs": _logprobs(body, answer.logprobs, 0),
+        }
+        for at, answer in enumerate(best(await collect(job), body.n, job.sampling.n))
+    ]
+    return {
+        "id": job.id,
+        "object": "text_completion",
+        "created": job.created,
+        "model": job.model,
+        "choices": choices,
+        "usage": job.usage(),
+    }
+
+
+async def _events(
+    job: Job,
+    body: CompletionRequest,
+    echoes: list[str],
+    first: tuple[int, Delta],
+    rest: AsyncIterator[tuple[int, Delta]],
+) -> AsyncGenerator[str, None]:
+    chunks = Chunks(job, body, "text_completion")
+    sent = [0] * (len(job.prompts) * job.sampling.n)
+
+    def event(at: int, delta: Delta) -> str:
+        text = (echoes[at // job.sampling.n] if sent[at] == 0 else "") + delta.text
+        logprobs = _logprobs(body, delta.logprobs, sent[at])
+        sent[at] += max(len(text), sum(len(token.token) for token in delta.logprobs))
+        return chunks.choice({"index": at, "text": text, "logprobs": logprobs, "finish_reason": delta.finish_reason})
+
+    yield event(*first)
+    try:
+        async for at, delta in rest:
+            yield event(at, delta)
+    except ApiError as error:
+        for line in chunks.failure(error):
+            yield line
+        return
+    for line in chunks.end():
+        yield line
+
+
+def _logprobs(
+    body: CompletionRequest, tokens: Sequence[TokenLogprob], offset: int
+) -> CompletionLogprobs | ChatLogprobs | None:
+    """OpenAI's form for a number, the form of the 2.5 release for `true`."""
+    if not wants_top(body) or not tokens:
+        return None
+    return chat_logprobs(tokens) if body.logprobs is True else completion_logprobs(tokens, offset)

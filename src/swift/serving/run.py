@@ -1,0 +1,165 @@
+"""The server process: binds first, loads, answers, drains on a signal, stops."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from swift.core.errors import Interrupted, SwiftError
+from swift.core.log import log
+from swift.serving.app import create_app
+from swift.serving.service import Loaded, Service
+
+HEADER_SECONDS = 15.0
+"""The head of a request must have come in whole after this time."""
+IDLE_SECONDS = 75
+"""A connection without a request is closed after this time; longer than the pools of clients keep theirs."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises SwiftError when the address is taken or not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise SwiftError(
+            f"cannot listen on {host}:{port}", where="--host, --port", why=str(error), next="choose another --port"
+        ) from error
+    return listener
+
+
+class PatientProtocol(H11Protocol):
+    """uvicorn's HTTP protocol with a time limit on the head of a request, which uvicorn has only between requests."""
+
+    _limit: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock with the connection."""
+        super().connection_made(transport)
+        self._limit = self.loop.call_later(HEADER_SECONDS, self._too_slow)
+
+    def data_received(self, data: bytes) -> None:
+        """Stop the clock when a head is whole, start it again with the first byte of the next one."""
+        super().data_received(data)
+        waiting = self.cycle is None or self.cycle.response_complete
+        if waiting and self._limit is None and not self.transport.is_closing():
+            self._limit = self.loop.call_later(HEADER_SECONDS, self._too_slow)
+        elif not waiting:
+            self._stop_clock()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock with the connection."""
+        self._stop_clock()
+        super().connection_lost(exc)
+
+    def _stop_clock(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
+
+    def _too_slow(self) -> None:
+        self._limit = None
+        self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """Answers on a listening socket until a signal or `stop`.
+
+    `load` runs beside the event loop, and until it is done every answer is 503; `ready` is called once the model
+    answers. At the end what is new is refused and what was accepted is finished.
+    """
+
+    def __init__(
+        self, service: Service, listener: socket.socket, load: Callable[[], Loaded], ready: Callable[[], None]
+    ):
+        plan = service.plan
+        super().__init__(
+            uvicorn.Config(
+                create_app(service),
+                http=PatientProtocol,
+                ws="none",
+                lifespan="on",
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=IDLE_SECONDS,
+                ssl_keyfile=plan.ssl_keyfile,
+                ssl_certfile=plan.ssl_certfile,
+            )
+        )
+        self._failure: BaseException | None = None
+        self._service = service
+        self._listener = listener
+        self._load = load
+        self._ready = ready
+
+    def answer(self) -> None:
+        """Run to the end. Raises what `load` raised, and Interrupted when a second signal cut the end short."""
+        self.run(sockets=[self._listener])
+        if self._failure is not None:
+            raise self._failure
+        if self.force_exit:
+            raise Interrupted("stopped before every answer was finished", exit_code=130)
+
+    def stop(self) -> None:
+        """End as after a first signal. May be called from any thread."""
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer /health at once and load meanwhile."""
+        await super().startup(sockets)
+        loop = asyncio.get_running_loop()
+        # A daemon: a signal while the model is loaded ends the process without waiting for it.
+        threading.Thread(target=self._load_beside, args=(loop,), name="load", daemon=True).start()
+
+    def _load_beside(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            loaded = self._load()
+        except BaseException as error:  # raised again by `serve`, in the thread of the command
+            self._failure = error
+            self.should_exit = True
+            return
+        loop.call_soon_threadsafe(self._open, loaded)
+
+    def _open(self, loaded: Loaded) -> None:
+        self._service.open(loaded)
+        self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait for the answers under way with the door still open, so that newcomers hear 503 and not a broken line."""
+        gate = self._service.gate
+        gate.drain()
+        if gate.requests:
+            log.info("finishing %d requests; a second signal stops at once", gate.requests)
+        while gate.requests and not self.force_exit:
+            await asyncio.sleep(0.05)
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT for the time of the server. uvicorn would raise them again after a clean end."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """The first signal drains, the second stops."""
+        self.force_exit = self.should_exit
+        self.should_exit = True

@@ -1,0 +1,120 @@
+"""From the fields of a request to the engine's `Sampling`; what cannot be done is refused with the field's name."""
+
+from __future__ import annotations
+
+import json
+
+from swift.engines.base import Sampling
+from swift.plan.serve import Defaults
+from swift.serving.errors import ApiError
+from swift.serving.schema import ChatRequest, CompletionRequest, Generation
+
+GREEDY_BELOW = 1e-5
+"""A temperature this low would overflow the logits; it means greedy."""
+
+
+def sampling(
+    body: Generation,
+    defaults: Defaults,
+    *,
+    room: int,
+    max_logprobs: int,
+    grammar: str | None,
+    ends: tuple[tuple[str, ...], tuple[int, ...]],
+) -> Sampling:
+    """How to answer `body` when `room` tokens are left; `ends` are texts and token ids that end any answer.
+
+    Raises ApiError for values that do not fit.
+    """
+    _refuse_unsupported(body)
+    temperature = defaults.temperature if body.temperature is None else body.temperature
+    greedy = temperature < GREEDY_BELOW or body.top_p == 0
+    top_k = defaults.top_k if body.top_k is None else max(body.top_k, 0)
+    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or defaults.stop)
+    return Sampling(
+        max_tokens=_max_tokens(body, defaults, room),
+        temperature=0.0 if greedy else temperature,
+        top_k=top_k,
+        top_p=(defaults.top_p if body.top_p is None else body.top_p) or 1.0,
+        repetition_penalty=body.repetition_penalty or defaults.repetition_penalty,
+        presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        length_penalty=1.0 if body.length_penalty is None else body.length_penalty,
+        num_beams=body.num_beams or defaults.num_beams,
+        n=answers(body),
+        seed=body.seed,
+        min_tokens=min(body.min_tokens or 0, room),
+        stop=tuple(dict.fromkeys((*stop, *ends[0]))),
+        stop_token_ids=tuple(dict.fromkeys((*(body.stop_token_ids or ()), *ends[1]))),
+        logprobs=_logprobs(body, max_logprobs),
+        grammar=grammar,
+    )
+
+
+def answers(body: Generation) -> int:
+    """How many answers a prompt gets before the best are picked."""
+    if body.best_of is None:
+        return body.n
+    if body.best_of < body.n:
+        raise ApiError(400, f"`best_of` ({body.best_of}) is below `n` ({body.n}).", param="best_of")
+    if body.stream and body.best_of > body.n:
+        raise ApiError(400, "`best_of` above `n` cannot be streamed.", param="best_of")
+    return body.best_of
+
+
+def answer_grammar(body: Generation) -> str | None:
+    """The grammar that `response_format` asks for: `json_object` or a JSON schema as text."""
+    form = body.response_format
+    if form is None or form.type == "text":
+        return None
+    if form.type == "json_object":
+        return "json_object"
+    if form.json_schema is None or form.json_schema.json_schema is None:
+        where = "response_format.json_schema.schema"
+        raise ApiError(400, f"`{where}` is missing.", param=where)
+    return json.dumps(form.json_schema.json_schema)
+
+
+def wants_top(body: Generation) -> bool:
+    """Whether log-probabilities were asked for."""
+    if isinstance(body, CompletionRequest):
+        return body.logprobs is not None and body.logprobs is not False
+    return isinstance(body, ChatRequest) and bool(body.logprobs)
+
+
+def _max_tokens(body: Generation, defaults: Defaults, room: int) -> int:
+    """What was asked for, cut to what the context holds."""
+    said = body.max_completion_tokens if isinstance(body, ChatRequest) else None
+    wanted = said or body.max_tokens or defaults.max_tokens
+    return room if wanted is None else min(wanted, room)
+
+
+def _logprobs(body: Generation, limit: int) -> int | None:
+    top = body.top_logprobs
+    if not wants_top(body):
+        if top:
+            raise ApiError(400, "`top_logprobs` needs `logprobs` to be true.", param="top_logprobs")
+        return 0 if answers(body) > body.n else None
+    param = "top_logprobs"
+    if isinstance(body, CompletionRequest) and not isinstance(body.logprobs, bool):
+        param, top = "logprobs", body.logprobs
+    if (top or 0) > limit:
+        message = f"The value of {param}({top}) is greater than the server's max_logprobs({limit})."
+        raise ApiError(400, message, param=param)
+    return top or 0
+
+
+def _refuse_unsupported(body: Generation) -> None:
+    """A field that would change the answer and is not built is refused, never ignored."""
+    if body.logit_bias:
+        raise ApiError(400, "`logit_bias` is not supported.", param="logit_bias")
+    if body.stream_options is not None and not body.stream:
+        raise ApiError(400, "`stream_options` needs `stream` to be true.", param="stream_options")
+    if isinstance(body, ChatRequest) and (body.functions or body.function_call):
+        param = "functions" if body.functions else "function_call"
+        raise ApiError(400, f"`{param}` is not supported; use `tools` and `tool_choice`.", param=param)
+    if isinstance(body, CompletionRequest):
+        if body.suffix:
+            raise ApiError(400, "`suffix` is not supported.", param="suffix")
+        if body.echo and wants_top(body):
+            raise ApiError(400, "`echo` with `logprobs` is not supported.", param="echo")

@@ -1,0 +1,343 @@
+"""The wire format: OpenAI's request types plus the sampling fields of the 2.5 release. Unknown fields are ignored."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
+
+INT64 = 2**63 - 1
+
+
+def _plain_text(value: Any) -> Any:
+    """Refuse JSON that cannot be written as UTF-8 (lone surrogates): no tokenizer takes it."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds a lone surrogate, which is no valid text") from None
+    return value
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_plain_text)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class ContentPart(_Model):
+    """A piece of a message: text, or an image, video or audio for models that take them."""
+
+    type: Literal["text", "refusal", "image_url", "video_url", "audio_url", "input_audio", "image", "video", "audio"]
+    text: str | None = None
+    image_url: str | JsonObject | None = None
+    video_url: str | JsonObject | None = None
+    audio_url: str | JsonObject | None = None
+    image: str | None = None
+    video: str | None = None
+    audio: str | None = None
+
+
+class FunctionCall(_Model):
+    """A call as the model made it; `arguments` is JSON text."""
+
+    name: str
+    arguments: str = ""
+
+
+class ToolCall(_Model):
+    """One call in an assistant turn of the history."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class ChatMessage(_Model):
+    """One turn of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[ContentPart] | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+
+
+class Function(_Model):
+    """A function the model may call; `parameters` is a JSON schema."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str = Field(min_length=1, max_length=256)
+    description: str | None = None
+    parameters: JsonObject | None = None
+
+
+class Tool(_Model):
+    """A tool of the model. Only functions exist."""
+
+    type: Literal["function"] = "function"
+    function: Function
+
+
+class NamedFunction(_Model):
+    """The function that must be called."""
+
+    name: str
+
+
+class NamedTool(_Model):
+    """`tool_choice` as an object."""
+
+    type: Literal["function"] = "function"
+    function: NamedFunction
+
+
+class SchemaFormat(_Model):
+    """The schema an answer is held to."""
+
+    name: str = "answer"
+    json_schema: JsonObject | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(_Model):
+    """Free text, any JSON object, or JSON of one schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: SchemaFormat | None = None
+
+
+class StreamOptions(_Model):
+    """Where the token counts of a stream go."""
+
+    include_usage: bool = False
+    continuous_usage_stats: bool = False
+
+
+StopText = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class Generation(_Model):
+    """The fields that chat and completions share."""
+
+    model: str
+    max_tokens: int | None = Field(default=None, ge=1, le=INT64)
+    temperature: float | None = Field(default=None, ge=0, le=100)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    top_k: int | None = Field(default=None, ge=-1, le=2**31 - 1)
+    n: int = Field(default=1, ge=1, le=128)
+    best_of: int | None = Field(default=None, ge=1, le=128)
+    seed: int | None = Field(default=None, ge=-INT64, le=INT64)
+    stop: StopText | list[StopText] | None = None
+    stop_token_ids: list[Annotated[int, Field(ge=0, le=2**31 - 1)]] | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=INT64)
+    presence_penalty: float | None = Field(default=0.0, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=0.0, ge=-2, le=2)
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=100)
+    length_penalty: float | None = Field(default=1.0, ge=-100, le=100)
+    num_beams: int | None = Field(default=None, ge=1, le=64)
+    min_tokens: int | None = Field(default=0, ge=0, le=INT64)
+    logit_bias: JsonObject | None = None
+    response_format: ResponseFormat | None = None
+    images: list[str] | None = None
+    videos: list[str] | None = None
+    audios: list[str] | None = None
+
+
+class ChatRequest(Generation):
+    """POST /v1/chat/completions."""
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=INT64)
+    logprobs: bool | None = False
+    tools: list[Tool] | None = None
+    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = True
+    functions: list[JsonObject] | None = None
+    function_call: str | JsonObject | None = None
+
+
+TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+class CompletionRequest(Generation):
+    """POST /v1/completions. `logprobs` is OpenAI's number, or `true` (with `top_logprobs`) as in the 2.5 release."""
+
+    prompt: (
+        str
+        | Annotated[list[str], Field(min_length=1)]
+        | Annotated[list[TokenId], Field(min_length=1)]
+        | Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1)]
+    )
+    logprobs: bool | Annotated[int, Field(ge=0, le=INT64)] | None = None
+    echo: bool | None = False
+    suffix: str | None = None
+
+
+# Answers are plain dictionaries: they are written once and never read back. The types say their shape to the
+# type checker and to /openapi.json.
+
+
+class CachedTokens(TypedDict):
+    """Prompt tokens that an earlier request had left in the cache."""
+
+    cached_tokens: int
+
+
+class Usage(TypedDict):
+    """Token counts of a request, all its choices together."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: CachedTokens
+
+
+class TopLogprob(TypedDict):
+    """A token that could have stood here."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ContentLogprob(TypedDict):
+    """A token of the answer and the likeliest ones in its place."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(TypedDict):
+    """Log-probabilities of a chat answer."""
+
+    content: list[ContentLogprob]
+
+
+class CompletionLogprobs(TypedDict):
+    """Log-probabilities in the older form of /v1/completions."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class CalledFunction(TypedDict, total=False):
+    """Name and arguments (JSON text) of a call; pieces of them in a stream."""
+
+    name: str
+    arguments: str
+
+
+class CallDelta(TypedDict, total=False):
+    """A call, or the next piece of it in a stream."""
+
+    index: int
+    id: str
+    type: str
+    function: CalledFunction
+
+
+class AnswerMessage(TypedDict):
+    """The model's turn."""
+
+    role: str
+    content: str | None
+    tool_calls: list[CallDelta] | None
+
+
+class ChatChoice(TypedDict):
+    """One of n answers."""
+
+    index: int
+    message: AnswerMessage
+    finish_reason: str
+    logprobs: ChatLogprobs | None
+
+
+class ChatCompletion(TypedDict):
+    """Answer of POST /v1/chat/completions."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class CompletionChoice(TypedDict):
+    """One of n answers to one of the prompts."""
+
+    index: int
+    text: str
+    finish_reason: str | None
+    logprobs: CompletionLogprobs | ChatLogprobs | None
+
+
+class Completion(TypedDict):
+    """Answer of POST /v1/completions."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage
+
+
+class ModelCard(TypedDict):
+    """A name that `model` may have."""
+
+    id: str
+    object: str
+    created: int
+    owned_by: str
+    is_chat: bool
+    is_multimodal: bool
+    max_model_len: int
+    root: str
+    parent: str | None
+
+
+class ModelList(TypedDict):
+    """Answer of GET /v1/models."""
+
+    object: str
+    data: list[ModelCard]
+
+
+class Health(TypedDict):
+    """Answer of GET /health."""
+
+    status: str
+
+
+class Version(TypedDict):
+    """Answer of GET /version."""
+
+    version: str
+
+
+class ErrorBody(TypedDict):
+    """What is wrong and which field is to blame."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorEnvelope(TypedDict):
+    """Body of every answer that is not 2xx."""
+
+    error: ErrorBody
+    object: str
+    message: str
