@@ -1,0 +1,88 @@
+"""Batches from examples: one row without padding, or rows padded to the longest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORED = -100
+
+
+def flatten(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """All examples end to end in one row of T tokens, nothing padded.
+
+    `input_ids`, `labels` and `position_ids` are (1, T) and int64; positions start at 0 in every sequence, so a packed
+    item starts as often as it has `lengths`. `loss_scale` (1, T) is there when an item has it. `rows` lists the rows.
+    """
+    pieces = [piece for item in items for piece in segments(item)]
+    return {**_joined(items), "position_ids": torch.cat([torch.arange(piece) for piece in pieces])[None]}
+
+
+def _joined(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    batch: dict[str, Any] = {
+        "input_ids": _row([token for item in items for token in item["input_ids"]], torch.long),
+        "labels": _row([token for item in items for token in item["labels"]], torch.long),
+        "rows": rows(items),
+    }
+    if any("loss_scale" in item for item in items):
+        batch["loss_scale"] = _row([weight for item in items for weight in _weights(item)], torch.float)
+    return batch
+
+
+def pad(items: Sequence[dict[str, Any]], pad_id: int, *, side: str = "right") -> dict[str, Any]:
+    """Every sequence in a row of its own, all as long as the longest.
+
+    `input_ids`, `labels`, `attention_mask` are (B, T); padding is `pad_id`, -100 and 0. `rows` lists the rows.
+    """
+    pieces = [piece for item in items for piece in unpacked(item)]
+    width = max(len(piece["input_ids"]) for piece in pieces)
+
+    def padded(values: list[list[Any]], fill: float, kind: torch.dtype) -> Tensor:
+        tensor = torch.full((len(values), width), fill, dtype=kind)
+        for number, value in enumerate(values):
+            place = slice(width - len(value), width) if side == "left" else slice(0, len(value))
+            tensor[number, place] = torch.tensor(value, dtype=kind)
+        return tensor
+
+    batch: dict[str, Any] = {
+        "input_ids": padded([piece["input_ids"] for piece in pieces], pad_id, torch.long),
+        "labels": padded([piece["labels"] for piece in pieces], IGNORED, torch.long),
+        "attention_mask": padded([[1] * len(piece["input_ids"]) for piece in pieces], 0, torch.long),
+        "rows": rows(items),
+    }
+    if any("loss_scale" in piece for piece in pieces):
+        batch["loss_scale"] = padded([_weights(piece) for piece in pieces], 0.0, torch.float)
+    return batch
+
+
+def segments(item: dict[str, Any]) -> list[int]:
+    """Lengths of the sequences in an item: several in a packed one."""
+    return item.get("lengths") or [len(item["input_ids"])]
+
+
+def unpacked(item: dict[str, Any]) -> list[dict[str, Any]]:
+    """The sequences of an item as items of their own."""
+    if "lengths" not in item:
+        return [item]
+    pieces, start = [], 0
+    for length in item["lengths"]:
+        place = slice(start, start + length)
+        pieces.append({name: item[name][place] for name in ("input_ids", "labels", "loss_scale") if name in item})
+        start += length
+    return pieces
+
+
+def rows(items: Sequence[dict[str, Any]]) -> list[int]:
+    """The rows that an example came from, over all examples."""
+    return [row for item in items for row in item.get("rows", [item["row"]] if "row" in item else [])]
+
+
+def _weights(item: dict[str, Any]) -> list[float]:
+    return item.get("loss_scale") or [1.0] * len(item["input_ids"])
+
+
+def _row(values: list[Any], kind: torch.dtype) -> Tensor:
+    return torch.tensor(values, dtype=kind)[None]

@@ -1,0 +1,380 @@
+"""Chunks of rows become shards of token ids: in this process or in several, from the cache where it has them."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swift.chat.encode import Encoder, TooLong
+from swift.chat.types import Conversation, Encoded, Origin, Preference, Row
+from swift.core.errors import SwiftError
+from swift.core.log import log
+from swift.data.cache import TokenCache
+from swift.data.convert import Converted, convert
+from swift.data.converters import converter
+from swift.data.faults import BadRow
+from swift.data.read import RawRow, read_rows
+from swift.data.shard import KEPT, TRUNCATED, UNENCODED, UNUSABLE, Shard, columns_of, unpack
+from swift.data.source import SourceFile
+from swift.plan.data import Kind, Rounds
+
+CHUNK = 512
+"""Rows of a file that are encoded, stored and lost together."""
+SAY_EVERY = 10.0
+"""Seconds between two lines about progress."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How rows become examples. Without an encoder they are only converted, to see which can be used."""
+
+    kind: Kind
+    encoder: Encoder | None = None
+    rounds: Rounds = "last"
+    """Which answers of a preference are trained."""
+    notes_are_faults: bool = False
+    """Drop rows that needed mending (`--check_dataset_strategy discard`)."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with everything that would change a shard, except the rows."""
+        of_encoder = self.encoder.fingerprint if self.encoder else "convert only"
+        return hashlib.sha256(f"1|{self.kind}|{self.rounds}|{self.notes_are_faults}|{of_encoder}".encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Neighbouring rows of one file."""
+
+    file: SourceFile
+    rows: Sequence[RawRow]
+    indices: Sequence[int]
+    """Where in the file the rows are, counted from 0."""
+
+    def key(self) -> str:
+        """Names the content: the bytes of the rows and how their columns are read."""
+        digest = hashlib.sha256(self.file.reading.encode())
+        for row in self.rows:
+            digest.update(b"%d:" % len(row.payload))
+            digest.update(row.payload)
+        return digest.hexdigest()
+
+
+def chunks(file: SourceFile, wanted: NDArray[np.bool_] | None = None) -> Iterator[Chunk]:
+    """The file cut every `CHUNK` rows from its start, so that appended rows leave the earlier chunks as they are.
+
+    `wanted` marks the rows to take by their index in the file.
+    """
+    rows = enumerate(read_rows(file.path))
+    while block := list(itertools.islice(rows, CHUNK)):
+        chosen = block if wanted is None else [(index, row) for index, row in block if wanted[index]]
+        if chosen:
+            yield Chunk(file, [row for _, row in chosen], [index for index, _ in chosen])
+
+
+def encode_chunks(
+    work: Iterable[Chunk], recipe: Recipe, *, num_proc: int = 1, cache: TokenCache | None = None
+) -> Iterator[tuple[Chunk, Shard]]:
+    """Each chunk with its shard, in order. New shards go to the cache as they are made."""
+    with _workers(recipe, num_proc, cache) as submit:
+        pending: deque[tuple[Chunk, Callable[[], Shard]]] = deque()
+        for chunk in work:
+            key = chunk.key() if cache else ""
+            found = cache.get(key) if cache else None
+            pending.append((chunk, (lambda shard=found: shard) if found else submit(chunk, key)))
+            while len(pending) > 2 * num_proc:
+                ready, shard = pending.popleft()
+                yield ready, shard()
+        while pending:
+            ready, shard = pending.popleft()
+            yield ready, shard()
+
+
+def encode_chunk(chunk: Chunk, recipe: Recipe) -> Shard:
+    """Convert and encode every row of a chunk; rows that cannot be used carry their fault."""
+    size = len(chunk.rows)
+    fate = np.full(size, KEPT, dtype=np.uint8)
+    faults: dict[int, tuple[str, str]] = {}
+    notes: dict[int, str] = {}
+    formats: Counter[str] = Counter()
+    unused: set[str] = set()
+    usable: list[tuple[int, Row]] = []
+    for index, raw in enumerate(chunk.rows):
+        try:
+            converted = read_row(raw, chunk.file, recipe)
+        except BadRow as fault:
+            fate[index], faults[index] = UNUSABLE, (fault.reason, fault.detail)
+            continue
+        formats[converted.format] += 1
+        unused |= converted.unused
+        if converted.notes:
+            notes[index] = "; ".join(converted.notes)
+        usable.append((index, converted.row))
+
+    examples: list[dict[str, Any]] = []
+    counts = np.zeros((3, size), dtype=np.int32)
+    if recipe.encoder is not None:
+        for (index, _), made in zip(usable, encode_rows([row for _, row in usable], recipe), strict=True):
+            if isinstance(made, BadRow):
+                fate[index], faults[index] = UNENCODED, (made.reason, made.detail)
+                continue
+            examples += made.examples
+            counts[:, index] = made.tokens, made.trained, len(made.examples)
+            fate[index] = TRUNCATED if made.truncated else KEPT
+    tokens, trained, several = counts
+    _complete(examples)
+    return Shard(fate, tokens, trained, several, columns_of(examples), faults, notes, dict(formats), sorted(unused))
+
+
+def read_row(raw: RawRow, file: SourceFile, recipe: Recipe) -> Converted:
+    """What a raw row means. Raises BadRow."""
+    if raw.fault is not None:
+        raise raw.fault
+    fields = converter(file)(_fields(raw.payload))
+    converted = convert(
+        fields,
+        answered=recipe.kind != "prompt",
+        labelled=recipe.kind == "kto",
+        origin=Origin(file.label, raw.line),
+        folder=file.path.parent,
+    )
+    if recipe.kind == "kto" and isinstance(converted.row, Preference) and converted.row.rejected:
+        converted = replace(converted, row=replace(converted.row, rejected=None))
+    if recipe.kind == "pairs" and not (isinstance(converted.row, Preference) and converted.row.rejected):
+        raise BadRow("missing key", key="rejected_response", expected="a worse answer", value=sorted(map(str, fields)))
+    if converted.notes and recipe.notes_are_faults:
+        raise BadRow("needed mending", expected="a row without remarks", value="; ".join(converted.notes))
+    return converted
+
+
+def _fields(payload: bytes) -> Any:
+    """The JSON value of a row."""
+    try:
+        text = payload.decode("utf-8")
+    except UnicodeDecodeError as broken:
+        around = payload[max(0, broken.start - 20) : broken.start + 20]
+        raise BadRow("not UTF-8", expected=f"UTF-8 (byte {broken.start + 1} of the row)", value=around) from None
+    try:
+        value = json.loads(text)
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except json.JSONDecodeError as broken:
+        around = text[max(0, broken.pos - 30) : broken.pos + 30]
+        raise BadRow("broken JSON", expected=f"JSON ({broken.msg} at column {broken.colno})", value=around) from None
+    except RecursionError:
+        raise BadRow("broken JSON", expected="JSON (nested too deep)", value=text) from None
+    except UnicodeEncodeError:
+        raise BadRow("not UTF-8", expected="whole characters (half a surrogate pair)", value=payload) from None
+    return value
+
+
+@dataclass(frozen=True)
+class Made:
+    """Examples of one row, and its counts."""
+
+    examples: list[dict[str, Any]]
+    tokens: int
+    trained: int
+    truncated: bool
+
+
+def encode_rows(rows: Sequence[Row], recipe: Recipe) -> list[Made | BadRow]:
+    """The examples of each row, or why it gives none."""
+    encoder = recipe.encoder
+    assert encoder is not None
+    if recipe.kind == "chat":
+        conversations = [row.chosen if isinstance(row, Preference) else row for row in rows]
+        return [
+            refusal(made) if isinstance(made, SwiftError) else _made(made)
+            for made in encoder.encode_batch(conversations)
+        ]
+    encode = _encode_prompt if recipe.kind == "prompt" else _encode_preference
+    made_rows: list[Made | BadRow] = []
+    for row in rows:
+        try:
+            made_rows.append(encode(encoder, row, recipe))
+        except SwiftError as error:
+            made_rows.append(refusal(error))
+    return made_rows
+
+
+def _made(encoded: list[Encoded]) -> Made | BadRow:
+    examples = [_example(one) for one in encoded if _trained(one)]
+    if not examples:
+        return BadRow("nothing to train on", key="labels", expected="at least one trained token", value=0)
+    return Made(
+        examples,
+        sum(len(one.input_ids) for one in encoded),
+        sum(_trained(one) for one in encoded),
+        any(one.truncated for one in encoded),
+    )
+
+
+def _example(encoded: Encoded, prefix: str = "") -> dict[str, Any]:
+    example: dict[str, Any] = {f"{prefix}input_ids": encoded.input_ids, f"{prefix}labels": encoded.labels}
+    if encoded.loss_scale is not None:
+        example[f"{prefix}loss_scale"] = encoded.loss_scale
+    return example
+
+
+def _trained(encoded: Encoded) -> int:
+    return len(encoded.labels) - encoded.labels.count(-100)
+
+
+def _encode_preference(encoder: Encoder, row: Row, recipe: Recipe) -> Made | BadRow:
+    assert isinstance(row, Preference)
+    ends = encoder.encode_preference(row, recipe.rounds)
+    made = [end for end in (ends.chosen, ends.rejected) if end is not None]
+    if not all(_trained(one) for one in made):
+        return BadRow("nothing to train on", key="labels", expected="at least one trained token", value=0)
+    if recipe.kind == "kto":
+        example = {**_example(ends.chosen), "label": row.label}
+    else:
+        assert ends.rejected is not None
+        example = {**_example(ends.chosen, "chosen_"), **_example(ends.rejected, "rejected_")}
+    return Made(
+        [example],
+        sum(len(one.input_ids) for one in made),
+        sum(_trained(one) for one in made),
+        any(one.truncated for one in made),
+    )
+
+
+def _encode_prompt(encoder: Encoder, row: Row, recipe: Recipe) -> Made | BadRow:
+    conversation = row.chosen if isinstance(row, Preference) else row
+    encoded = encoder.encode(without_answer(conversation), inference=True)[-1]
+    size = len(encoded.input_ids)
+    return Made([{"input_ids": encoded.input_ids}], size, size, bool(encoded.truncated))
+
+
+def without_answer(conversation: Conversation) -> Conversation:
+    """The conversation up to the turn that is to be answered."""
+    messages = conversation.messages
+    while messages and messages[-1].role == "assistant":
+        messages = messages[:-1]
+    return Conversation(messages, conversation.tools, conversation.media, conversation.origin)
+
+
+def refusal(error: SwiftError) -> BadRow:
+    """What the encoder says of a row, as the row's fault."""
+    if isinstance(error, TooLong):
+        return BadRow("too long", expected=f"at most {error.limit} tokens", value=error.length)
+    return BadRow("not for this template", value=error.what)
+
+
+def _complete(examples: list[dict[str, Any]]) -> None:
+    """Where some examples of a chunk have weights, the others weigh 1 everywhere."""
+    for prefix in ("", "chosen_", "rejected_"):
+        name = f"{prefix}loss_scale"
+        if any(name in example for example in examples):
+            for example in examples:
+                example.setdefault(name, [1.0] * len(example[f"{prefix}input_ids"]))
+
+
+Submit = Callable[[Chunk, str], Callable[[], Shard]]
+
+
+@contextmanager
+def _workers(recipe: Recipe, num_proc: int, cache: TokenCache | None) -> Iterator[Submit]:
+    """A way to have chunks encoded: at once in this process, or in `num_proc` others."""
+    if num_proc == 1:
+
+        def here(chunk: Chunk, key: str) -> Callable[[], Shard]:
+            return lambda: _encode_and_store(chunk, key, recipe, cache)
+
+        yield here
+        return
+    method = "fork" if sys.platform == "linux" else "spawn"
+    with _one_thread_each(), ProcessPoolExecutor(
+        num_proc, multiprocessing.get_context(method), initializer=_begin_worker, initargs=(recipe, cache)
+    ) as pool:
+
+        def there(chunk: Chunk, key: str) -> Callable[[], Shard]:
+            future: Future[bytes | None] = pool.submit(_work, chunk, key)
+            return lambda: _received(future.result(), key, cache)
+
+        try:
+            yield there
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Keep the tokenizer's own threads out of the workers; they would fight over the cores."""
+    name = "TOKENIZERS_PARALLELISM"
+    before = os.environ.get(name)
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+_recipe: Recipe
+_cache: TokenCache | None
+
+
+def _begin_worker(recipe: Recipe, cache: TokenCache | None) -> None:
+    global _recipe, _cache
+    _recipe, _cache = recipe, cache
+
+
+def _work(chunk: Chunk, key: str) -> bytes | None:
+    packed = encode_chunk(chunk, _recipe).pack()
+    if _cache is None:
+        return packed
+    _cache.put(key, packed)
+    return None
+
+
+def _received(packed: bytes | None, key: str, cache: TokenCache | None) -> Shard:
+    if packed is not None:
+        return unpack(packed)
+    assert cache is not None
+    shard = cache.get(key)
+    if shard is None:
+        raise OSError(f"the token cache at {cache.home} lost the shard it was just given")
+    return shard
+
+
+def _encode_and_store(chunk: Chunk, key: str, recipe: Recipe, cache: TokenCache | None) -> Shard:
+    shard = encode_chunk(chunk, recipe)
+    if cache is None:
+        return shard
+    cache.put(key, shard.pack())
+    return _received(None, key, cache)
+
+
+class Progress:
+    """A line in the log now and then while rows are encoded."""
+
+    def __init__(self, what: str):
+        self.what, self.rows, self._start = what, 0, time.monotonic()
+        self._said = self._start
+
+    def add(self, rows: int) -> None:
+        """Count rows; says how many there were so far once in a while."""
+        self.rows += rows
+        now = time.monotonic()
+        if now - self._said > SAY_EVERY:
+            self._said = now
+            log.info("%s: %d rows, %.0f rows/s", self.what, self.rows, self.rows / (now - self._start))

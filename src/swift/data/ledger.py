@@ -1,0 +1,187 @@
+"""The account of every row: kept, truncated or dropped with a reason, by file and line, with totals that add up."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, TextIO
+
+from swift.core.errors import SwiftError
+from swift.core.log import log
+
+Status = Literal["kept", "truncated", "dropped"]
+STATUSES: tuple[Status, ...] = ("kept", "truncated", "dropped")
+FILE_NAME = "data_ledger.jsonl"
+SHOWN = 5
+"""Bad rows that are shown in the log."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of one row."""
+
+    source: str
+    line: int
+    status: Status
+    reason: str | None = None
+    detail: str | None = None
+    tokens: int = 0
+    trained: int = 0
+    """Tokens of the row that are supervised."""
+    examples: int = 1
+    note: str | None = None
+
+    @property
+    def where(self) -> str:
+        return f"{self.source}:{self.line}"
+
+
+class Ledger:
+    """Writes one JSON line a row to `path` (nowhere when it is None) and a last line with the totals.
+
+    `strict` makes the first dropped row an error; `max_drop_ratio` is judged by `judge`.
+    """
+
+    def __init__(self, path: Path | None = None, *, max_drop_ratio: float = 1.0, strict: bool = False):
+        self.path = path
+        self.max_drop_ratio = max_drop_ratio
+        self.strict = strict
+        self.counts: Counter[Status] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.sampled_out: Counter[str] = Counter()
+        self.tokens = 0
+        self.trained = 0
+        self.bad: list[Entry] = []
+        """The first dropped rows."""
+        self._file: TextIO | None = None
+        self._closed = False
+
+    @property
+    def total(self) -> int:
+        """Rows that were asked for and read; rows left out by `#n` are counted apart."""
+        return sum(self.counts.values())
+
+    def add(self, entry: Entry, split: str | None = None) -> None:
+        """Account for one row. Raises SwiftError for a dropped row when `strict`."""
+        self.counts[entry.status] += 1
+        self.tokens += entry.tokens
+        self.trained += entry.trained
+        if entry.status == "dropped":
+            self.reasons[entry.reason or "?"] += 1
+            if len(self.bad) < SHOWN:
+                self.bad.append(entry)
+        self._write(_line(entry, split))
+        if entry.status == "dropped" and self.strict:
+            self.close()
+            raise bad_row_error(entry)
+
+    def leave_out(self, source: str, rows: int) -> None:
+        """Count rows that `#n` did not choose; they are neither kept nor dropped."""
+        if rows:
+            self.sampled_out[source] += rows
+
+    def judge(self) -> None:
+        """Stop a run that would train on nothing or on far less than was given. Raises SwiftError."""
+        used = self.counts["kept"] + self.counts["truncated"]
+        first = self.bad[0] if self.bad else None
+        why = f"{first.where}: {first.reason}: {first.detail}" if first else None
+        if not used:
+            raise SwiftError(
+                f"no row can be used: {self._dropped_by_reason() or 'there are no rows'}",
+                where=str(self.path) if self.path else None,
+                why=why,
+                next="mend the rows that are named, or choose other data",
+            )
+        if self.trained == 0:
+            raise SwiftError("no token of the data is trained", why="every label is masked", next="check the template")
+        dropped = self.counts["dropped"]
+        if dropped > self.max_drop_ratio * self.total:
+            raise SwiftError(
+                f"{dropped} of {self.total} rows were dropped: {self._dropped_by_reason()}",
+                where=str(self.path) if self.path else None,
+                why=why,
+                next=f"mend them, or allow more than {self.max_drop_ratio:g} with --max_drop_ratio",
+            )
+
+    def summary(self) -> str:
+        """The totals in one line."""
+        left_out = sum(self.sampled_out.values())
+        return (
+            f"{self.total} rows: {self.counts['kept']} kept, {self.counts['truncated']} truncated, "
+            f"{self.counts['dropped']} dropped"
+            + (f" ({self._dropped_by_reason()})" if self.reasons else "")
+            + (f"; {left_out} not sampled" if left_out else "")
+            + f"; {self.tokens} tokens, {self.trained} trained"
+        )
+
+    def close(self) -> None:
+        """Write the totals and close the file; a second call does nothing."""
+        if self._closed:
+            return
+        self._write(json.dumps({"summary": self.totals()}, ensure_ascii=False) + "\n")
+        self._closed = True
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def totals(self) -> dict[str, object]:
+        """The totals as they stand in the last line of the file."""
+        return {
+            "rows": self.total,
+            **{status: self.counts[status] for status in STATUSES},
+            "reasons": dict(self.reasons),
+            "not_sampled": dict(self.sampled_out),
+            "tokens": self.tokens,
+            "trained": self.trained,
+        }
+
+    def report(self) -> None:
+        """Say the totals and the first bad rows in the log."""
+        for entry in self.bad:
+            log.warning("dropped %s: %s: %s", entry.where, entry.reason, entry.detail)
+        hidden = self.counts["dropped"] - len(self.bad)
+        if hidden > 0:
+            log.warning("… and %d more, see %s", hidden, self.path or "the ledger")
+        log.info("data: %s", self.summary())
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _dropped_by_reason(self) -> str:
+        return ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common())
+
+    def _write(self, line: str) -> None:
+        if self.path is None or self._closed:
+            return
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("w", encoding="utf-8")
+        self._file.write(line)
+
+
+def bad_row_error(entry: Entry) -> SwiftError:
+    """The error that stops a strict run."""
+    return SwiftError(
+        f"{entry.reason}: {entry.detail}",
+        where=entry.where,
+        next="mend the row, or leave out --strict to drop such rows",
+    )
+
+
+def _line(entry: Entry, split: str | None) -> str:
+    """One ledger line; the common case is put together by hand, it is written once a row."""
+    start = f'{{"source": {json.dumps(entry.source, ensure_ascii=False)}, "line": {entry.line}, "status": "{entry.status}"'
+    more = "".join(
+        f', "{name}": {json.dumps(value, ensure_ascii=False)}'
+        for name, value in (("reason", entry.reason), ("detail", entry.detail), ("note", entry.note), ("split", split))
+        if value is not None
+    )
+    counted = f', "tokens": {entry.tokens}, "trained": {entry.trained}' if entry.status != "dropped" else ""
+    several = f', "examples": {entry.examples}' if entry.examples != 1 else ""
+    return f"{start}{counted}{several}{more}}}\n"
