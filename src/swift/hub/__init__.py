@@ -1,0 +1,113 @@
+"""ModelScope and Hugging Face behind two functions, `download` and `push`, each through its own client."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from swift.core.errors import SwiftError
+from swift.core.log import log
+
+HubName = Literal["modelscope", "huggingface"]
+Kind = Literal["model", "dataset"]
+TITLES = {"modelscope": "ModelScope", "huggingface": "Hugging Face"}
+ANSWER_SECONDS = 5
+"""How long a hub may take to answer before it counts as out of reach."""
+
+
+def download(
+    id: str,
+    *,
+    hub: str,
+    kind: Kind = "model",
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | Path | None = None,
+    allow: Sequence[str] | None = None,
+    check_latest: bool = True,
+) -> Path:
+    """The local folder of a repository, downloaded into the hub client's own cache; a cut download is resumed.
+
+    `allow` limits it to files of these patterns. Offline (`HF_HUB_OFFLINE=1`, or no answer from the hub) and without
+    `check_latest` the copy in the cache is taken. Raises SwiftError for a missing repository or revision, a wrong
+    token, and a hub out of reach with nothing in the cache.
+    """
+    client = _client(hub)
+    ask = {"revision": revision, "token": token, "cache_dir": cache_dir, "allow": allow}
+    reason = _no_network(hub)
+    if reason is None and check_latest:
+        return client.download(id, kind, local_only=False, **ask)
+    cached = client.cached(id, kind, **ask)
+    if cached is not None:
+        if reason:
+            log.warning("%s: %s; taking %s from the cache", TITLES[hub], reason, id)
+        return cached
+    if reason is None:
+        return client.download(id, kind, local_only=False, **ask)
+    raise SwiftError(
+        f"cannot download the {kind} {id}: {reason}",
+        where=f"{TITLES[hub]} ({client.endpoint()})",
+        why="it is not in the cache either",
+        next="check the network or proxy, use a local folder, or the other hub (USE_HF=1 is Hugging Face)",
+    )
+
+
+def push(
+    folder: Path,
+    id: str,
+    *,
+    hub: str,
+    kind: Kind = "model",
+    token: str | None = None,
+    private: bool = False,
+    path_in_repo: str = "",
+    message: str = "Upload by swift",
+    ignore: Sequence[str] = (),
+) -> str:
+    """Upload a folder into a repository, made if it is missing, and return its web address.
+
+    Raises SwiftError for a wrong token, a name that may not be written to and a hub out of reach.
+    """
+    client = _client(hub)
+    reason = _no_network(hub)
+    if reason:
+        raise SwiftError(f"cannot push to {id}: {reason}", where=f"{TITLES[hub]} ({client.endpoint()})")
+    return client.push(
+        folder, id, kind, token=token, private=private, path_in_repo=path_in_repo, message=message, ignore=ignore
+    )
+
+
+def _client(hub: str):  # type: ignore[no-untyped-def]
+    """The module that speaks with a hub; imported on use, since each brings a client library."""
+    if hub == "huggingface":
+        from swift.hub import huggingface
+
+        return huggingface
+    from swift.hub import modelscope
+
+    return modelscope
+
+
+def offline() -> bool:
+    """Whether the user forbids the network (`HF_HUB_OFFLINE=1` or `TRANSFORMERS_OFFLINE=1`)."""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(os.environ.get(name, "").strip().lower() in ("1", "true", "yes", "on") for name in names)
+
+
+def _no_network(hub: str) -> str | None:
+    """Why the hub cannot be asked, or None when it can. Clients retry for minutes, so one short question goes first."""
+    if offline():
+        return "offline mode is on (HF_HUB_OFFLINE)"
+    request = urllib.request.Request(_client(hub).endpoint(), method="HEAD", headers={"User-Agent": "swift"})
+    try:
+        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS):
+            return None
+    except urllib.error.HTTPError:
+        return None
+    except (OSError, ValueError) as error:
+        cause = error.reason if isinstance(error, urllib.error.URLError) else error
+        return f"no answer ({cause})"

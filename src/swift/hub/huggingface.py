@@ -1,0 +1,139 @@
+"""Hugging Face, through `huggingface_hub`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from swift.core.errors import SwiftError
+
+TITLE = "Hugging Face"
+
+
+def endpoint() -> str:
+    """Address of the hub: `HF_ENDPOINT`, else the public one."""
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+
+
+def cached(
+    id: str,
+    kind: str,
+    *,
+    revision: str | None,
+    token: str | None,
+    cache_dir: str | Path | None,
+    allow: Sequence[str] | None,
+) -> Path | None:
+    """The repository as the cache has it, or None."""
+    try:
+        return download(
+            id, kind, revision=revision, token=token, cache_dir=cache_dir, allow=allow, local_only=True
+        )
+    except LocalEntryNotFoundError:
+        return None
+
+
+def download(
+    id: str,
+    kind: str,
+    *,
+    revision: str | None,
+    token: str | None,
+    cache_dir: str | Path | None,
+    allow: Sequence[str] | None,
+    local_only: bool,
+) -> Path:
+    """Download a snapshot, or find it in the cache. Raises SwiftError, and LocalEntryNotFoundError when `local_only`."""
+    try:
+        folder = snapshot_download(
+            id,
+            repo_type=kind,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            allow_patterns=list(allow) if allow else None,
+            local_files_only=local_only,
+            endpoint=endpoint(),
+        )
+    except LocalEntryNotFoundError:
+        if local_only:
+            raise
+        raise _cut(id, kind) from None
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise explain(error, id, kind, revision, token) from error
+    return Path(str(folder))
+
+
+def push(
+    folder: Path,
+    id: str,
+    kind: str,
+    *,
+    token: str | None,
+    private: bool,
+    path_in_repo: str,
+    message: str,
+    ignore: Sequence[str],
+) -> str:
+    """Make the repository if it is missing, and commit the folder to it."""
+    api = HfApi(endpoint=endpoint(), token=token)
+    try:
+        if "/" not in id:
+            id = f"{api.whoami()['name']}/{id}"
+        api.create_repo(id, repo_type=kind, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=id,
+            repo_type=kind,
+            folder_path=folder,
+            path_in_repo=path_in_repo or None,
+            commit_message=message,
+            ignore_patterns=list(ignore) or None,
+        )
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise explain(error, id, kind, None, token) from error
+    return f"{endpoint()}/{'datasets/' if kind == 'dataset' else ''}{id}"
+
+
+def explain(error: Exception, id: str, kind: str, revision: str | None, token: str | None) -> SwiftError:
+    """What the client's error means for the user."""
+    where = f"{TITLE} ({endpoint()})"
+    page = f"{endpoint()}/{'datasets/' if kind == 'dataset' else ''}{id}"
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
+    if isinstance(error, HFValidationError):
+        return SwiftError(f"{id!r} is not a repository id", where=where, next="write owner/name")
+    if isinstance(error, RevisionNotFoundError):
+        return SwiftError(f"the {kind} {id} has no revision {revision!r}", where=where, next="check --model_revision")
+    if isinstance(error, GatedRepoError) or status == 403:
+        return SwiftError(
+            f"access to the {kind} {id} is not granted", where=where, next=f"ask for access at {page}, and set HF_TOKEN"
+        )
+    if status == 401 and (token or os.environ.get("HF_TOKEN")):
+        return SwiftError(
+            "the hub rejects the token", where=where, why=f"401 for {id}", next="check --hub_token or HF_TOKEN"
+        )
+    if isinstance(error, RepositoryNotFoundError) or status in (401, 404):
+        return SwiftError(
+            f"there is no {kind} {id}, or it is private",
+            where=where,
+            next="check the spelling, set HF_TOKEN for a private one, or unset USE_HF to look on ModelScope",
+        )
+    return SwiftError(f"the hub did not give the {kind} {id}", where=where, why=str(error).splitlines()[0])
+
+
+def _cut(id: str, kind: str) -> SwiftError:
+    return SwiftError(
+        f"the download of the {kind} {id} broke off",
+        where=f"{TITLE} ({endpoint()})",
+        next="run the command again: it goes on where it stopped",
+    )

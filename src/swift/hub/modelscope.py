@@ -1,0 +1,137 @@
+"""ModelScope, through `modelscope_hub`, the client that the `modelscope` package itself stands on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from swift.core.errors import SwiftError
+from swift.core.optional import need
+
+TITLE = "ModelScope"
+
+
+def endpoint() -> str:
+    """Address of the hub: `MODELSCOPE_ENDPOINT` or `MODELSCOPE_DOMAIN`, else the public one."""
+    given = os.environ.get("MODELSCOPE_ENDPOINT") or os.environ.get("MODELSCOPE_DOMAIN") or "https://www.modelscope.cn"
+    return (given if given.startswith(("http://", "https://")) else f"https://{given}").rstrip("/")
+
+
+def cached(
+    id: str,
+    kind: str,
+    *,
+    revision: str | None,
+    token: str | None,
+    cache_dir: str | Path | None,
+    allow: Sequence[str] | None,
+) -> Path | None:
+    """The repository as the cache has it, or None."""
+    try:
+        return download(
+            id, kind, revision=revision, token=token, cache_dir=cache_dir, allow=allow, local_only=True
+        )
+    except FileNotFoundError:
+        return None
+
+
+def download(
+    id: str,
+    kind: str,
+    *,
+    revision: str | None,
+    token: str | None,
+    cache_dir: str | Path | None,
+    allow: Sequence[str] | None,
+    local_only: bool,
+) -> Path:
+    """Download a snapshot, or find it in the cache. Raises SwiftError, and FileNotFoundError when `local_only`."""
+    errors = _library("errors")
+    try:
+        return _api(token).download_repo(
+            id,
+            kind,
+            revision=revision,
+            cache_dir=cache_dir,
+            allow_patterns=list(allow) if allow else None,
+            local_files_only=local_only,
+        )
+    except (errors.CacheError, FileNotFoundError) as error:
+        if local_only:
+            raise FileNotFoundError(id) from error
+        raise
+    except errors.HubError as error:
+        raise explain(error, id, kind, revision, token) from error
+
+
+def push(
+    folder: Path,
+    id: str,
+    kind: str,
+    *,
+    token: str | None,
+    private: bool,
+    path_in_repo: str,
+    message: str,
+    ignore: Sequence[str],
+) -> str:
+    """Make the repository if it is missing, and commit the folder to it."""
+    errors = _library("errors")
+    api = _api(token)
+    try:
+        if "/" not in id:
+            id = f"{api.whoami().username}/{id}"
+        if not api.repo_exists(id, kind):
+            api.create_repo(id, kind, visibility="private" if private else "public")
+        api.upload_folder(
+            id,
+            kind,
+            folder,
+            path_in_repo=path_in_repo,
+            commit_message=message,
+            ignore_patterns=list(ignore) or None,
+            use_cache=False,
+            disable_tqdm=True,
+        )
+    except errors.HubError as error:
+        raise explain(error, id, kind, None, token) from error
+    return f"{endpoint()}/{kind}s/{id}"
+
+
+def explain(error: Exception, id: str, kind: str, revision: str | None, token: str | None) -> SwiftError:
+    """What the client's error means for the user."""
+    errors = _library("errors")
+    where = f"{TITLE} ({endpoint()})"
+    if isinstance(error, errors.AuthenticationError):
+        return SwiftError(
+            "the hub rejects the token", where=where, why=f"401 for {id}", next="check --hub_token or MODELSCOPE_API_TOKEN"
+        )
+    if isinstance(error, errors.PermissionDeniedError):
+        return SwiftError(
+            f"access to the {kind} {id} is not granted", where=where, next="ask its owner, and set MODELSCOPE_API_TOKEN"
+        )
+    if isinstance(error, errors.NotExistError):
+        at = f" at revision {revision}" if revision else ""
+        return SwiftError(
+            f"there is no {kind} {id}{at}, or it is private",
+            where=where,
+            next="check the spelling and revision, or set USE_HF=1 to look on Hugging Face",
+        )
+    if isinstance(error, errors.FileDownloadError | errors.NetworkError | errors.FileIntegrityError):
+        return SwiftError(
+            f"the download of the {kind} {id} broke off",
+            where=where,
+            why=str(error).splitlines()[0],
+            next="run the command again: it goes on where it stopped",
+        )
+    return SwiftError(f"the hub did not give the {kind} {id}", where=where, why=str(error).splitlines()[0])
+
+
+def _api(token: str | None):  # type: ignore[no-untyped-def]
+    return _library().HubApi(endpoint=endpoint(), token=token)
+
+
+def _library(part: str = "") -> ModuleType:
+    return need(f"modelscope_hub.{part}" if part else "modelscope_hub", extra="modelscope", why="the ModelScope hub")
