@@ -6,8 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from swift.catalog.custom import register_dataset, register_model, register_template
-    from swift.catalog.entries import TemplateEntry as Template
+    from swift.catalog.custom import Template, register_dataset, register_model, register_template
     from swift.chat.rows import get_template
 
 __all__ = ["Template", "__version__", "get_template", "register_dataset", "register_model", "register_template"]
@@ -19,7 +18,7 @@ _PLACES = {
     "register_model": "swift.catalog.custom:register_model",
     "register_template": "swift.catalog.custom:register_template",
     "register_dataset": "swift.catalog.custom:register_dataset",
-    "Template": "swift.catalog.entries:TemplateEntry",
+    "Template": "swift.catalog.custom:Template",
 }
 
 

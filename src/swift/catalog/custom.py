@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from swift.catalog.entries import DatasetEntry, ModelEntry, Piece, TemplateEntry, template_text
+from swift.catalog.entries import DatasetEntry, ModelEntry, TemplateEntry
 from swift.catalog.read import shipped_datasets, shipped_models, shipped_templates
 from swift.core.errors import SwiftError
 
@@ -90,20 +91,78 @@ def register_model(
     return with_loader
 
 
-_PIECES = ("prefix", "prompt", "separator", "suffix", "system", "tool")
+Piece = str | Sequence[str | int]
+"""A part of a template: text, or a list of token ids and tokenizer attributes."""
+
+_SLOTS = {
+    "{{QUERY}}": "{{query}}",
+    "{{SYSTEM}}": "{{system}}",
+    "{{ROUND0}}": "{{round0}}",
+    "{{ROUND1}}": "{{round}}",
+    "eos_token_id": "{{eos}}",
+    "bos_token_id": "{{bos}}",
+}
+
+
+def Template(
+    prefix: Sequence[Piece],
+    prompt: Sequence[Piece],
+    chat_sep: Sequence[Piece] | None,
+    suffix: Sequence[Piece],
+    default_system: str | None = None,
+    system_prefix: Sequence[Piece] | None = None,
+    auto_add_bos: bool = False,
+    tools_prompt: str = "react_en",
+    tool_prompt: Sequence[Piece] | None = None,
+    *,
+    stop: Sequence[str] = (),
+) -> TemplateEntry:
+    """A template in the form of the 2.5 release: lists of texts such as "{{QUERY}}" and of ids such as ["eos_token_id"].
+
+    A prefix that holds {{SYSTEM}} is used with a system text; without one it is written without it. Raises SwiftError
+    for an unknown token name.
+    """
+    opening = _text(prefix) or ""
+    system = _text(system_prefix)
+    if "{{system}}" in opening:
+        opening, system = opening.replace("{{system}}", ""), opening
+    return TemplateEntry(
+        prefix=opening,
+        prompt=_text(prompt) or "",
+        separator=_text(chat_sep),
+        suffix=_text(suffix) or "",
+        default_system=default_system,
+        system=system,
+        tool=_text(tool_prompt),
+        start="bos" if auto_add_bos else None,
+        tools_format=tools_prompt,
+        stop=tuple(stop),
+    )
+
+
+def _text(pieces: Sequence[Piece] | None) -> str | None:
+    if pieces is None:
+        return None
+    text = ""
+    for piece in pieces:
+        if isinstance(piece, str):
+            text += re.sub(r"\{\{(QUERY|SYSTEM|ROUND0|ROUND1)\}\}", lambda slot: _SLOTS[slot.group()], piece)
+            continue
+        for token in piece:
+            if isinstance(token, str) and token not in _SLOTS:
+                raise SwiftError(
+                    f"a template names the token {token!r}", next="write eos_token_id, bos_token_id or a token id"
+                )
+            text += _SLOTS[token] if isinstance(token, str) else f"{{{{id:{token}}}}}"
+    return text
 
 
 def register_template(template_type: str, template: TemplateEntry, *, exist_ok: bool = False) -> None:
-    """Register a template, such as `swift.Template(["<s>"], ["User: {{QUERY}}"], ["\\n"], [["eos_token_id"]])`.
+    """Register a template, made by `swift.Template(["<s>"], ["User: {{QUERY}}"], ["\\n"], [["eos_token_id"]])`.
 
-    Raises SwiftError when the name is taken or a piece is wrong.
+    Raises SwiftError when the name is taken.
     """
-    texts = {name: _piece(getattr(template, name)) for name in _PIECES}
-    _add(replace(template, name=template_type, **texts), exist_ok)
-
-
-def _piece(pieces: str | Sequence[Piece] | None) -> str | None:
-    return None if pieces is None else template_text(pieces)
+    _add(replace(template, name=template_type), exist_ok)
 
 
 def register_dataset(

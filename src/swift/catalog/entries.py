@@ -9,9 +9,6 @@ from typing import Any
 
 from swift.core.errors import SwiftError
 
-Piece = str | Sequence[str | int]
-"""A part of a template as `register_template` takes it: text, or a list of token ids and tokenizer attributes."""
-
 
 @dataclass(frozen=True)
 class ModelEntry:
@@ -67,27 +64,28 @@ class TemplateEntry:
     """The text around the turns of a conversation.
 
     Pieces are text with slots: {{query}}, {{system}}, {{round}} (counted from 1), {{round0}}, {{eos}} and {{bos}} (the
-    tokenizer's tokens), {{id:7}} (a token id), {{today}}. `register_template` takes lists of the 2.5 release as well,
-    such as [["eos_token_id"]] or ["{{QUERY}}"].
+    tokenizer's tokens), {{id:7}} (a token id), {{today}}.
     """
 
-    prefix: str | Sequence[Piece] = ""
+    prefix: str = ""
     """Opens a conversation that has no system text."""
-    prompt: str | Sequence[Piece] = "{{query}}"
+    prompt: str = "{{query}}"
     """A user turn and the opening of the answer."""
-    separator: str | Sequence[Piece] | None = None
+    separator: str | None = None
     """Between an answer and the next turn; None where the model knows one turn only."""
-    suffix: str | Sequence[Piece] = "{{eos}}"
+    suffix: str = "{{eos}}"
     """Ends the answer; trained."""
     default_system: str | None = None
-    system: str | Sequence[Piece] | None = None
+    system: str | None = None
     """Opens a conversation that has a system text, in place of `prefix`; None where there is no system."""
-    tool: str | Sequence[Piece] | None = None
+    tool: str | None = None
     """A tool's result and the opening of the answer; None writes it as a user turn."""
     start: str | None = None
     """Opens everything: "bos" (the bos token, if the tokenizer adds one by itself) or "added" (whatever it adds)."""
     system_in_prompt: str | None = None
     """Where the system text stands before the last question instead of at the start."""
+    tool_without_system: str = ""
+    """Stands before a tool's result that is the last question, if there is no system text."""
     tools_format: str = "react_en"
     """How tools are written into the system text unless the user chooses."""
     generation: bool = False
@@ -136,35 +134,9 @@ class DatasetEntry:
         return tuple(filter(None, (self.ms, self.hf)))
 
 
-_OLD_SLOTS = {
-    "{{QUERY}}": "{{query}}",
-    "{{SYSTEM}}": "{{system}}",
-    "{{ROUND0}}": "{{round0}}",
-    "{{ROUND1}}": "{{round}}",
-    "eos_token_id": "{{eos}}",
-    "bos_token_id": "{{bos}}",
-}
 _SLOT = re.compile(r"\{\{(query|system|round0?|eos|bos|today|id:\d+)\}\}")
 
 
 def slots(text: str) -> list[str]:
     """The template text cut into plain text (even places) and slot names (odd places)."""
     return _SLOT.split(text)
-
-
-def template_text(pieces: str | Sequence[Piece]) -> str:
-    """One text with slots from a text or from a list of pieces in the form of the 2.5 release."""
-    if isinstance(pieces, str):
-        pieces = [pieces]
-    text = ""
-    for piece in pieces:
-        if isinstance(piece, str):
-            text += re.sub(r"\{\{(QUERY|SYSTEM|ROUND0|ROUND1)\}\}", lambda slot: _OLD_SLOTS[slot.group()], piece)
-            continue
-        for token in piece:
-            if isinstance(token, str) and token not in _OLD_SLOTS:
-                raise SwiftError(
-                    f"a template names the token {token!r}", next="write eos_token_id, bos_token_id or a token id"
-                )
-            text += _OLD_SLOTS[token] if isinstance(token, str) else f"{{{{id:{token}}}}}"
-    return text

@@ -81,6 +81,8 @@ class Segment:
 
     content: str | tuple[int, ...]
     weight: float = 0.0
+    inside_turn: bool = False
+    """Context in the middle of an answer, such as a tool's result: the answer does not end before it."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,181 @@
+"""From conversations to token ids, labels and weights: the one encoder that every command uses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from swift.catalog import Catalog
+from swift.chat.jinja import JinjaTemplate
+from swift.chat.template import DataTemplate
+from swift.chat.tokens import Tokens
+from swift.chat.types import Conversation, Encoded, Message, Origin, Preference, Segment
+from swift.chat.weights import load_loss_scale
+from swift.core.errors import SwiftError
+from swift.plan.prompt import JINJA, PromptPlan
+
+IGNORED = -100
+"""The label of a token that is not trained."""
+
+
+class TooLong(SwiftError):
+    """The row has more tokens than `max_length` and truncation_strategy `delete` leaves it out."""
+
+    def __init__(self, length: int, limit: int, origin: Origin | None):
+        super().__init__(
+            f"the row has {length} tokens, --max_length allows {limit}",
+            where=None if origin is None else str(origin),
+            next="raise --max_length, or --truncation_strategy truncation_left",
+        )
+        self.length = length
+        self.limit = limit
+
+
+@dataclass(frozen=True)
+class PreferenceEncoded:
+    """The two ends of a preference, each with its prompt. KTO rows have `chosen` and a `label`."""
+
+    chosen: Encoded
+    rejected: Encoded | None
+    label: bool | None
+
+
+def build_encoder(plan: PromptPlan, tokenizer: Any, catalog: Catalog) -> Encoder:
+    """The encoder a plan asks for. Raises SwiftError when the template does not fit the tokenizer or the plan."""
+    loss_scale = None if plan.loss_scale is None else load_loss_scale(plan.loss_scale)
+    options: dict[str, Any] = {"system": plan.system, "tools_format": plan.tools_format, "loss_scale": loss_scale}
+    template: DataTemplate | JinjaTemplate
+    if plan.template_type == JINJA and (plan.given or tokenizer.chat_template):
+        template = JinjaTemplate(tokenizer, **options)
+    else:
+        template = DataTemplate(catalog.templates.get(plan.template_type), tokenizer, **options)
+    return Encoder(plan, template, Tokens(tokenizer, whole=plan.template_type == JINJA))
+
+
+class Encoder:
+    """Encodes conversations and preferences by one plan. It can be pickled for worker processes."""
+
+    def __init__(self, plan: PromptPlan, template: DataTemplate | JinjaTemplate, tokens: Tokens):
+        self.plan = plan
+        self.template = template
+        self.tokens = tokens
+        self.template_type = plan.template_type
+        self._turn_end = self._ids(template.suffix)
+
+    def encode(self, conversation: Conversation, inference: bool = False) -> list[Encoded]:
+        """The examples of one conversation: one, or one a turn where the template does not keep its earlier text.
+
+        With `inference` the prompt to answer. Raises TooLong when truncation drops it, SwiftError when the template
+        cannot express it.
+        """
+        (found,) = self.encode_batch([conversation], inference)
+        if isinstance(found, SwiftError):
+            raise found
+        return found
+
+    def encode_batch(
+        self, conversations: Sequence[Conversation], inference: bool = False
+    ) -> list[list[Encoded] | SwiftError]:
+        """Many conversations with one call of the tokenizer. A row's own fault stands in its place, unraised."""
+        rendered: list[list[list[Segment]] | SwiftError] = []
+        for conversation in conversations:
+            try:
+                rendered.append(self.template.render(conversation, inference=inference))
+            except SwiftError as error:
+                rendered.append(error)
+        good = [segments for examples in rendered if not isinstance(examples, SwiftError) for segments in examples]
+        ids = iter(self.tokens.of_segments(good))
+        encoded: list[list[Encoded] | SwiftError] = []
+        for conversation, examples in zip(conversations, rendered, strict=True):
+            if isinstance(examples, SwiftError):
+                encoded.append(examples)
+                continue
+            made = [(segments, next(ids)) for segments in examples]
+            try:
+                encoded.append([self._assemble(segments, found, conversation) for segments, found in made])
+            except TooLong as error:
+                encoded.append(error)
+        return encoded
+
+    def encode_preference(self, preference: Preference, rounds: Literal["last", "all"] = "last") -> PreferenceEncoded:
+        """Both ends of a preference, trained on the last answer (`all` for ORPO). Raises as `encode` does."""
+        ends = [end for end in (preference.chosen, preference.rejected) if end is not None]
+        rendered = [self.template.render(end, last_only=rounds == "last")[-1] for end in ends]
+        ids = self.tokens.of_segments(rendered)
+        made = [self._assemble(*three) for three in zip(rendered, ids, ends, strict=True)]
+        return PreferenceEncoded(made[0], made[1] if len(made) == 2 else None, preference.label)
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """Texts that end an answer."""
+        return self.template.stop_strings
+
+    @property
+    def tool_stop_strings(self) -> tuple[str, ...]:
+        """Texts that end an answer as well when the conversation has tools."""
+        return self.template.tools.stop
+
+    @property
+    def stop_token_ids(self) -> tuple[int, ...]:
+        """Token ids that end an answer: the end of the turn, where it is one token, and the tokenizer's eos."""
+        ends = [self._turn_end[0]] if len(self._turn_end) == 1 else []
+        return tuple(dict.fromkeys([*ends, *self.tokens.eos]))
+
+    def parse_reply(self, text: str) -> Message:
+        """A generated answer as a message, with its tool calls if the template's format shows any."""
+        return self.template.parse_reply(text)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of everything that decides the encoding of a row: template, tokenizer and options."""
+        plan = self.plan
+        options = [plan.max_length, plan.truncation_strategy, plan.loss_scale and repr(self.template.loss_scale)]
+        facts = json.dumps([self.template.facts(), self.tokens.digest, options], ensure_ascii=False, sort_keys=True)
+        return hashlib.sha256(facts.encode()).hexdigest()
+
+    def _assemble(self, segments: Sequence[Segment], ids: Sequence[Sequence[int]], row: Conversation) -> Encoded:
+        weighted = self.template.loss_scale is not None or any(segment.weight not in (0, 1) for segment in segments)
+        input_ids: list[int] = []
+        labels: list[int] = []
+        scales: list[float] = []
+        gap: int | None = None
+        for segment, tokens in zip(segments, ids, strict=True):
+            start = len(input_ids)
+            input_ids += tokens
+            if weighted:
+                scales += [segment.weight] * len(tokens)
+            if segment.weight > 0:
+                if gap is not None and tokens:
+                    self._end_turn(labels, gap, start)
+                    gap = None
+                labels += tokens
+            else:
+                labels += [IGNORED] * len(tokens)
+                if gap is None and tokens and start and labels[start - 1] != IGNORED:
+                    gap = -1 if segment.inside_turn else start
+        return self._cut(input_ids, labels, scales if weighted else None, row)
+
+    def _end_turn(self, labels: list[int], gap: int, until: int) -> None:
+        """Teach that an answer ends: the labels after it carry the template's end of turn, whatever stands there.
+
+        Without it a template whose separator is not its suffix would never train the end of an earlier answer.
+        """
+        count = len(self._turn_end)
+        if gap > 0 and not self.tokens.whole and until - gap >= count:
+            labels[gap : gap + count] = self._turn_end
+
+    def _cut(self, input_ids: list[int], labels: list[int], scales: list[float] | None, row: Conversation) -> Encoded:
+        limit = self.plan.max_length
+        truncated = 0 if limit is None else max(0, len(input_ids) - limit)
+        if truncated and limit is not None:
+            if self.plan.truncation_strategy == "delete":
+                raise TooLong(len(input_ids), limit, row.origin)
+            input_ids, labels = input_ids[truncated:], labels[truncated:]
+            scales = scales[truncated:] if scales is not None else None
+        return Encoded(input_ids, labels, scales, row.media, truncated)
+
+    def _ids(self, pieces: Sequence[str | tuple[int, ...]]) -> list[int]:
+        return [token for ids in self.tokens.of_segments([[Segment(piece) for piece in pieces]])[0] for token in ids]

@@ -1,0 +1,137 @@
+"""The public door to prompts: `swift.get_template` encodes rows in the form of the 2.5 release."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from swift.catalog import load_catalog
+from swift.chat import agent
+from swift.chat.encode import Encoder, TooLong, build_encoder
+from swift.chat.types import Conversation, Media, Message, Role, ToolCall
+from swift.core.errors import SwiftError
+from swift.plan.prompt import JINJA, PromptPlan
+
+
+def get_template(
+    template_type: str,
+    tokenizer: Any,
+    *,
+    default_system: str | None = None,
+    max_length: int | None = None,
+    truncation_strategy: Literal["delete", "truncation_left"] = "delete",
+    tools_prompt: str = "react_en",
+    loss_scale: str | Path | Mapping[str, Any] | None = None,
+) -> RowTemplate:
+    """A registered template, or `jinja` for the tokenizer's own chat template, ready to encode rows.
+
+    `loss_scale` is None, "default", "alpha-umi", "agent-flan", a path or a dict of rules. A template with its own form
+    for tools keeps it unless `tools_prompt` is react_zh or toolbench. Raises SwiftError for an unknown template and for
+    a system text that the template has no place for.
+    """
+    catalog = load_catalog()
+    native = template_type == JINJA or catalog.templates.get(template_type).tools_format not in _GENERAL
+    plan = PromptPlan(
+        template_type=template_type,
+        system=default_system,
+        tools_format=None if native and tools_prompt == "react_en" else tools_prompt,
+        max_length=None if max_length is None or max_length < 0 else max_length,
+        truncation_strategy=truncation_strategy,
+        loss_scale=str(loss_scale) if isinstance(loss_scale, Path) else loss_scale,
+    )
+    return RowTemplate(build_encoder(plan, tokenizer, catalog))
+
+
+_GENERAL = ("react_en", "react_zh", "toolbench")
+
+
+class RowTemplate:
+    """Encodes rows such as `{"query": …, "response": …, "history": [[…, …]], "system": …}` or `{"messages": […]}`."""
+
+    def __init__(self, encoder: Encoder):
+        self.encoder = encoder
+
+    def encode(self, row: Mapping[str, Any], inference: bool = False) -> dict[str, Any] | None:
+        """`input_ids`, `labels` (None where there is no answer) and, with loss-scale rules, `loss_scale`.
+
+        None for a row that truncation drops. With `inference` the answer of the row is left out. Where a chat template
+        makes several examples of a row, this is the last one; `encoder.encode` gives all. Raises SwiftError for a row
+        that is not understood.
+        """
+        conversation = conversation_of(row)
+        messages = conversation.messages
+        answered = bool(messages) and messages[-1].role == "assistant"
+        if inference and answered:
+            conversation = Conversation(messages[:-1], conversation.tools, conversation.media)
+            answered = False
+        try:
+            encoded = self.encoder.encode(conversation, inference=not answered)[-1]
+        except TooLong:
+            return None
+        found: dict[str, Any] = {"input_ids": encoded.input_ids, "labels": encoded.labels if answered else None}
+        if encoded.loss_scale is not None:
+            found["loss_scale"] = encoded.loss_scale
+        return found
+
+
+def conversation_of(row: Mapping[str, Any]) -> Conversation:
+    """A row of query/response/history or of messages as a conversation. Raises SwiftError naming the wrong field."""
+    messages = _messages(row["messages"]) if row.get("messages") else _rounds(row)
+    system = row.get("system")
+    if system is not None and (not messages or messages[0].role != "system"):
+        messages = [Message("system", system), *messages]
+    return Conversation(tuple(messages), _tools(row.get("tools")), _media(row))
+
+
+def _rounds(row: Mapping[str, Any]) -> list[Message]:
+    history = row.get("history") or []
+    roles = row.get("history_roles") or [("user", "assistant")] * len(history)
+    messages: list[Message] = []
+    for place, (pair, (asker, _)) in enumerate(zip(history, roles, strict=True)):
+        if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise SwiftError(f"history[{place}] is not a pair of texts", why=repr(pair)[:80])
+        messages += _asked(pair[0], asker)
+        messages.append(Message("assistant", pair[1]))
+    query, response = row.get("query") or "", row.get("response")
+    messages += _asked(query, row.get("query_role") or "user") if query or response is None else []
+    if response is not None:
+        messages.append(Message("assistant", response))
+    return messages
+
+
+def _asked(text: str, role: Role) -> list[Message]:
+    return [Message(role, text)] if text else []
+
+
+_ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+
+
+def _messages(given: Sequence[Mapping[str, Any]]) -> list[Message]:
+    messages = []
+    for place, item in enumerate(given):
+        role = _ROLES.get(item.get("role", ""))
+        if role is None:
+            raise SwiftError(f"messages[{place}] has the unknown role {item.get('role')!r}")
+        calls = tuple(map(_call, item.get("tool_calls") or ()))
+        content, reasoning = item.get("content") or "", item.get("reasoning_content")
+        messages.append(Message(role, content, tool_calls=calls, reasoning=reasoning, weight=item.get("weight")))
+    return messages
+
+
+def _call(item: Mapping[str, Any]) -> ToolCall:
+    inner = agent.function(item)
+    arguments = inner.get("arguments", "{}")
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return ToolCall(inner["name"], text, item.get("id"))
+
+
+def _tools(given: Any) -> tuple[dict[str, Any], ...]:
+    tools = json.loads(given) if isinstance(given, str) and given.strip() else given
+    return tuple(tools or ())
+
+
+def _media(row: Mapping[str, Any]) -> Media:
+    listed = {kind: row.get(kind) or () for kind in ("images", "videos", "audios")}
+    return Media(**{kind: (paths,) if isinstance(paths, str) else tuple(paths) for kind, paths in listed.items()})

@@ -1,0 +1,292 @@
+"""Registered templates: a conversation becomes text and token ids, each piece with its weight in the loss."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from swift.catalog import TemplateEntry
+from swift.catalog.entries import slots
+from swift.chat import agent
+from swift.chat.types import Conversation, Message, Origin, Segment
+from swift.chat.weights import LossScale
+from swift.core.errors import SwiftError
+
+Piece = str | tuple[int, ...]
+"""Text, token ids, or (in a compiled template only) a slot as `{{name}}`."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question, who asks it (user or tool), and the messages of the answer; None where it is still to come."""
+
+    query: str
+    role: str
+    answer: tuple[Message, ...] | None
+
+
+class DataTemplate:
+    """A template of the catalog made ready for one tokenizer."""
+
+    def __init__(
+        self,
+        entry: TemplateEntry,
+        tokenizer: Any,
+        *,
+        system: str | None = None,
+        tools_format: str | None = None,
+        loss_scale: LossScale | None = None,
+        today: datetime.date | None = None,
+    ):
+        """`system` replaces the template's default system text, "" drops it; `today` fills {{today}}.
+
+        Raises SwiftError when the template has no place for `system` or the tokenizer lacks a token it needs.
+        """
+        self.name = entry.name
+        self.entry = entry
+        self.loss_scale = loss_scale
+        self.tools = agent.FORMATS[tools_format or entry.tools_format]
+        self.takes_system = entry.system is not None or entry.system_in_prompt is not None
+        if system and not self.takes_system:
+            raise self._no_system(where="--system")
+        self.default_system = (entry.default_system if system is None else system) or None
+        resolve = _Resolver(entry.name, tokenizer, today or datetime.date.today())
+        self.start = resolve.start(entry.start)
+        self.prefix = resolve(entry.prefix) or []
+        self.system = resolve(entry.system)
+        self.prompt = resolve(entry.prompt) or []
+        self.tool = resolve(entry.tool) or self.prompt
+        self.system_in_prompt = resolve(entry.system_in_prompt)
+        self.separator = resolve(entry.separator)
+        self.suffix = resolve(entry.suffix) or []
+
+    def render(
+        self, conversation: Conversation, *, inference: bool = False, last_only: bool = False
+    ) -> list[list[Segment]]:
+        """The one example this conversation makes, as segments.
+
+        With `inference` an answer at the end is left open, to be gone on with; `last_only` trains on the last answer alone.
+        Raises SwiftError with the row's origin when the template cannot express the conversation.
+        """
+        turns = list(_turns(conversation, self.tools))
+        if len(turns) > 1 and self.separator is None:
+            raise SwiftError(
+                f"the template {self.name} knows one question and one answer, the row has {len(turns)} turns",
+                where=_where(conversation.origin),
+                next="split the row, or choose a chat template with --template_type",
+            )
+        system = self._system(conversation)
+        pieces = _Pieces()
+        pieces.extend(self.start)
+        in_front = self.prefix if system is None or self.system is None else self.system
+        pieces.extend(_fill(in_front, system=system))
+        for index, turn in enumerate(turns):
+            last = index == len(turns) - 1
+            answer = self._answer(turn, trained=last or not last_only)
+            if not turn.query and not any(part[0] for part in answer or ()):
+                continue
+            if last:
+                pieces.extend(self._before_last(turn, system))
+            prompt = self.tool if turn.role == "tool" else self.prompt
+            pieces.extend(_fill(prompt, query=turn.query, round=str(index + 1), round0=str(index)))
+            for text, weight, inside_turn in answer or ():
+                pieces.add(text, weight, inside_turn)
+            if not last:
+                pieces.extend(self.separator if turns[index + 1].query and self.separator else [])
+            elif turn.answer and turn.answer[-1].role == "assistant" and not inference:
+                weight = turn.answer[-1].weight
+                pieces.extend(self.suffix, 1.0 if weight is None else weight)
+        return [pieces.segments()]
+
+    def _before_last(self, turn: Turn, system: str | None) -> Sequence[Piece]:
+        if system is None:
+            return [self.entry.tool_without_system] if turn.role == "tool" else []
+        return list(_fill(self.system_in_prompt or [], system=system))
+
+    def parse_reply(self, text: str) -> Message:
+        """A generated answer as a message, with the tool calls it shows."""
+        return agent.parse_reply(text, self.tools)
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """Texts that end an answer: the suffix as far as it is text, and what the template names beside it."""
+        suffix = "".join(piece for piece in self.suffix if isinstance(piece, str)).strip()
+        return tuple(dict.fromkeys(filter(None, (suffix, *self.entry.stop))))
+
+    def facts(self) -> dict[str, Any]:
+        """What decides the text, as JSON."""
+        pieces = (self.start, self.prefix, self.system, self.prompt, self.tool, self.system_in_prompt)
+        kept = {"default_system": self.default_system, "tools": self.tools.name, "separator": self.separator}
+        return {"template": self.name, "pieces": pieces, "suffix": self.suffix, **kept}
+
+    def _system(self, conversation: Conversation) -> str | None:
+        first = conversation.messages[0] if conversation.messages else None
+        said = first.content if first is not None and first.role == "system" else None
+        system = self.default_system if said is None else said or None
+        if conversation.tools:
+            described = self.tools.describe(conversation.tools)
+            system = described if system is None else f"{system}\n\n{described}"
+        if system is not None and not self.takes_system:
+            raise self._no_system(where=_where(conversation.origin))
+        return system
+
+    def _no_system(self, where: str | None) -> SwiftError:
+        return SwiftError(
+            f"the template {self.name} has no place for a system text",
+            where=where,
+            why="system prompts and tools are written there",
+            next="leave them out, or choose another --template_type",
+        )
+
+    def _answer(self, turn: Turn, *, trained: bool) -> list[tuple[str, float, bool]] | None:
+        """Text, weight and whether it stands inside the turn, for each part of the answer."""
+        if turn.answer is None:
+            return None
+        parts: list[tuple[str, float, bool]] = []
+        for part in self.tools.interleave(turn.answer):
+            if part.role == "tool":
+                parts.append((part.content, 0.0, True))
+                continue
+            weight = (1.0 if part.weight is None else part.weight) if trained else 0.0
+            if weight == 0.0 or self.loss_scale is None:
+                parts.append((part.content, weight, False))
+            else:
+                scaled = self.loss_scale.split(turn.query, part.content)
+                parts += [(text, scale * weight, False) for text, scale in scaled]
+        return parts
+
+
+class _Pieces:
+    """Collects pieces; neighbours of text with the same weight become one, as the tokenizer must see them whole."""
+
+    def __init__(self) -> None:
+        self._segments: list[Segment] = []
+        self._texts: list[str] = []
+        self._weight = 0.0
+        self._inside_turn = False
+
+    def add(self, content: Piece, weight: float = 0.0, inside_turn: bool = False) -> None:
+        if isinstance(content, str):
+            if not content:
+                return
+            if weight != self._weight:
+                self._flush()
+            if not self._texts:
+                self._weight, self._inside_turn = weight, inside_turn
+            self._texts.append(content)
+        elif content:
+            self._flush()
+            self._segments.append(Segment(content, weight, inside_turn))
+
+    def extend(self, pieces: Iterable[Piece], weight: float = 0.0) -> None:
+        for piece in pieces:
+            self.add(piece, weight)
+
+    def segments(self) -> list[Segment]:
+        self._flush()
+        return self._segments
+
+    def _flush(self) -> None:
+        if self._texts:
+            self._segments.append(Segment("".join(self._texts), self._weight, self._inside_turn))
+            self._texts = []
+
+
+class _Resolver:
+    """Cuts a template text into pieces and fills the slots that depend on the tokenizer and the day only."""
+
+    def __init__(self, name: str, tokenizer: Any, today: datetime.date):
+        self._name = name
+        self._tokenizer = tokenizer
+        self._today = today.strftime("%d %b %Y")
+
+    def __call__(self, text: str | None) -> list[Piece] | None:
+        if text is None:
+            return None
+        pieces: list[Piece] = []
+        for place, part in enumerate(slots(text)):
+            piece = self._slot(part) if place % 2 else part
+            if piece:
+                pieces.append(piece)
+        return pieces
+
+    def start(self, kind: str | None) -> list[Piece]:
+        """What the tokenizer itself puts in front of a text: nothing, its bos, or all of it."""
+        if kind is None:
+            return []
+        added = tuple(self._tokenizer.encode(""))
+        bos = self._tokenizer.bos_token_id
+        if kind == "bos":
+            return [(bos,)] if bos is not None and bos in added else []
+        return [added] if added else []
+
+    def _slot(self, name: str) -> Piece:
+        if name.startswith("id:"):
+            return (int(name[3:]),)
+        if name == "today":
+            return self._today
+        if name in ("eos", "bos"):
+            token = self._tokenizer.eos_token_id if name == "eos" else self._tokenizer.bos_token_id
+            if token is None:
+                raise SwiftError(
+                    f"the template {self._name} needs the {name} token, the tokenizer has none",
+                    next=f"set {name}_token in tokenizer_config.json, or choose another --template_type",
+                )
+            return (token,)
+        return f"{{{{{name}}}}}"
+
+
+def _fill(pieces: Sequence[Piece], **values: str | None) -> Iterator[Piece]:
+    """The pieces with values in place of slots. Each slot is a piece of its own, so values are never searched."""
+    slotted = {f"{{{{{name}}}}}": value for name, value in values.items()}
+    for piece in pieces:
+        value = slotted.get(piece, piece) if isinstance(piece, str) else piece
+        if value:
+            yield value
+
+
+def _turns(conversation: Conversation, tools: agent.ToolFormat) -> Iterator[Turn]:
+    """Questions with their answers. Raises SwiftError with the origin when roles are out of order."""
+    messages = conversation.messages
+    place = 1 if messages and messages[0].role == "system" else 0
+    while place < len(messages):
+        message = messages[place]
+        query, role = "", "user"
+        if message.role == "tool":
+            end = _end_of(messages, place, "tool")
+            query, role = "\n".join(result.content for result in messages[place:end]), "tool"
+            place = end
+        elif message.role == "user":
+            query = message.content
+            place += 1
+        elif message.role == "system":
+            raise _out_of_order(conversation, place, "a system turn must be the first one")
+        if place == len(messages):
+            yield Turn(query, role, None)
+            return
+        if messages[place].role != "assistant":
+            raise _out_of_order(conversation, place, f"after {messages[place - 1].role} comes assistant")
+        end = tools.end_of_answer(messages, place)
+        yield Turn(query, role, tuple(messages[place:end]))
+        place = end
+
+
+def _end_of(messages: Sequence[Message], place: int, role: str) -> int:
+    while place < len(messages) and messages[place].role == role:
+        place += 1
+    return place
+
+
+def _out_of_order(conversation: Conversation, place: int, why: str) -> SwiftError:
+    roles = " ".join(message.role for message in conversation.messages)
+    return SwiftError(
+        f"roles are out of order at message {place + 1} ({conversation.messages[place].role})",
+        where=_where(conversation.origin),
+        why=f"{why}; the roles are: {roles[:200]}",
+    )
+
+
+def _where(origin: Origin | None) -> str | None:
+    return None if origin is None else str(origin)

@@ -1,0 +1,58 @@
+"""How a run turns conversations into tokens: decided here, done by `swift.chat`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from swift.catalog import Catalog
+from swift.params.groups import Prompt
+from swift.params.args import Args
+
+TruncationStrategy = Literal["delete", "truncation_left"]
+
+JINJA = "jinja"
+"""The template type that stands for the tokenizer's own chat template."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptPlan:
+    """Everything `swift.chat.encode.build_encoder` needs beside the tokenizer and the catalog."""
+
+    template_type: str
+    """A registered template, or `jinja` for the tokenizer's own."""
+    given: bool = True
+    """Whether the user named the template. If not, `jinja` falls back to plain text for tokenizers without one."""
+    system: str | None = None
+    """Replaces the template's default system text; empty means none."""
+    tools_format: str | None = None
+    """How tools are written; None takes what the template does by itself."""
+    max_length: int | None = None
+    truncation_strategy: TruncationStrategy = "delete"
+    loss_scale: str | Mapping[str, Any] | None = None
+    """Name, file or dict of loss-scale rules; None weighs all trained tokens the same."""
+    ignore_mismatch: bool = False
+
+
+def plan_prompt(args: Args, catalog: Catalog, template: str | None = None) -> PromptPlan:
+    """Decide the prompt side of a run. `template` is the one registered for the model, None for an unknown model.
+
+    Raises SwiftError when `--template_type` names no template.
+    """
+    prompt = args[Prompt]
+    given = prompt.template_type != "AUTO"
+    if given and prompt.template_type != JINJA:
+        catalog.templates.get(prompt.template_type)
+    unknown = "default-generation" if args.command == "pt" else JINJA
+    said_tools = args.origins.get("tools_prompt", "default") not in ("default", "command")
+    return PromptPlan(
+        template_type=prompt.template_type if given else template or unknown,
+        given=given,
+        system=prompt.system,
+        tools_format=prompt.tools_prompt if said_tools else None,
+        max_length=None if prompt.max_length is None or prompt.max_length < 0 else prompt.max_length,
+        truncation_strategy=prompt.truncation_strategy,
+        loss_scale=prompt.loss_scale_config_path if prompt.use_loss_scale else None,
+        ignore_mismatch=prompt.ignore_template_mismatch,
+    )
