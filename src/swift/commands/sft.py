@@ -1,0 +1,41 @@
+"""`swift sft`: fine-tune a model on your rows."""
+
+from __future__ import annotations
+
+from swift.params.args import Args
+
+
+def run(args: Args) -> int:
+    """Plan, encode, load, train, and say how to try the result. -> exit code."""
+    from datetime import datetime
+
+    from swift.catalog import load_catalog
+    from swift.core.log import log
+    from swift.hub.machine import probe
+    from swift.params.groups import Data, Model
+    from swift.plan.sft import plan_sft
+
+    catalog = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info)
+    machine = probe()
+    plan = plan_sft(args, catalog, machine)
+    log.info(plan.summary())
+
+    from swift.training.folder import run_folder
+
+    if plan.dry_run:
+        from swift.training.preview import preview
+
+        print(preview(plan, catalog, run_folder(plan.train, None, datetime.now())))
+        return 0
+
+    from swift.training import folder, processes
+    from swift.training.sft import train_sft
+
+    processes.join(plan.train)
+    try:
+        resume = processes.told_by_first(folder.resume_point(plan.train) if machine.first else None)
+        run_dir = processes.told_by_first(run_folder(plan.train, resume, datetime.now()))
+        train_sft(args, plan, catalog, machine, run_dir, resume)
+    finally:
+        processes.leave()
+    return 0

@@ -1,0 +1,76 @@
+"""A fine-tuning or pre-training run, decided: model, tuner, prompt, data, training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from swift.catalog import Catalog
+from swift.core.machine import Machine
+from swift.params.args import Args
+from swift.params.groups import Train
+from swift.plan.data import DataPlan, plan_data
+from swift.plan.model import ModelPlan, plan_model
+from swift.plan.prompt import PromptPlan, plan_prompt
+from swift.plan.train import TrainPlan, plan_train
+from swift.plan.tuner import TunerPlan, plan_tuner
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftPlan:
+    """Everything `swift sft` and `swift pt` will do. `dry_run` stops before weights are loaded."""
+
+    command: str
+    model: ModelPlan
+    tuner: TunerPlan
+    prompt: PromptPlan
+    data: DataPlan
+    train: TrainPlan
+    dry_run: bool
+
+    def summary(self) -> str:
+        """The plan in a few lines, as it is printed before anything is loaded."""
+        train, data = self.train, self.data
+        length = "any length" if data.max_length is None else f"up to {data.max_length} tokens"
+        rows = ", ".join(spec.text for spec in data.train)
+        held_back = ", ".join(spec.text for spec in data.val) or f"{data.test_ratio:.3g} of the rows held back"
+        batch = f"{train.batch_size} x {train.accumulation} accumulation"
+        if train.world_size > 1:
+            batch += f" x {train.world_size} processes"
+        length_of_run = f"{train.max_steps} steps" if train.max_steps > 0 else f"{train.epochs:g} epochs"
+        return "\n".join(
+            [
+                f"swift {self.command}",
+                f"  model     {self.model.summary()}",
+                f"  template  {self.prompt.template_type}, {length}, {self.prompt.truncation_strategy} what is longer",
+                f"  tuner     {self.tuner.summary()}",
+                f"  data      {rows}; validation: {held_back}",
+                f"  batch     {batch} = {train.effective_batch} rows a step, {length_of_run}",
+                f"  optimizer {train.optim.name}, {train.optim.scheduler} from {train.optim.learning_rate:g}",
+                f"  output    {train.output_dir}{f'/{train.model_type}/vN-TIME' if train.dated else ''}",
+            ]
+        )
+
+
+def plan_sft(args: Args, catalog: Catalog, machine: Machine) -> SftPlan:
+    """Decide a run from what was said. Raises SwiftError for anything that cannot work."""
+    model = plan_model(args, catalog, machine)
+    tuner = plan_tuner(args, model)
+    prompt = plan_prompt(args, catalog, model.entry.template if model.entry else None)
+    data = plan_data(args, catalog, multimodal=model.entry is not None and model.entry.multimodal)
+    train = plan_train(
+        args,
+        machine,
+        model_type=model.model_type,
+        sft_type=tuner.sft_type,
+        dtype=model.dtype,
+        encodes_in_workers=data.mode != "eager",
+    )
+    return SftPlan(
+        command=args.command,
+        model=model,
+        tuner=tuner,
+        prompt=prompt,
+        data=data,
+        train=train,
+        dry_run=args[Train].dry_run,
+    )

@@ -1,0 +1,1 @@
+"""Training: one Trainer, objectives that are passed in, checkpoints that are whole or absent."""

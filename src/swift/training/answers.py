@@ -1,0 +1,99 @@
+"""`--predict_with_generate`: the model answers the validation rows and the answers are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from swift.plan.train import GenerationPlan
+from swift.training.objectives.sft import IGNORED
+from swift.training.scores import scores
+
+
+class Answers:
+    """Generates an answer to each validation row and compares it with the row's last trained reply."""
+
+    def __init__(
+        self,
+        rows: Sequence[dict[str, Any]],
+        tokenizer: PreTrainedTokenizerBase,
+        plan: GenerationPlan,
+        batch_size: int,
+        stop_ids: Sequence[int],
+    ):
+        self._rows = rows
+        self._tokenizer = tokenizer
+        self._plan = plan
+        self._batch_size = batch_size
+        self._stop_ids = list(dict.fromkeys([*stop_ids, tokenizer.eos_token_id]))
+
+    @torch.no_grad()
+    def __call__(self, model: Any) -> dict[str, float]:
+        """`rouge-1`, `rouge-2`, `rouge-l`, `bleu-4` over all rows; each process answers its share."""
+        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        turns = [turn for i in range(rank, len(self._rows), world) if (turn := last_reply(self._rows[i])) is not None]
+        config = self._config(model.generation_config)
+        pairs: list[tuple[str, str]] = []
+        for start in range(0, len(turns), self._batch_size):
+            part = turns[start : start + self._batch_size]
+            made = self._generate(model, [prompt for prompt, _ in part], config)
+            pairs += [(self._text(ids), self._text(wanted)) for ids, (_, wanted) in zip(made, part, strict=True)]
+        if world > 1:
+            shares: list[Any] = [None] * world
+            dist.all_gather_object(shares, pairs)
+            pairs = [pair for share in shares for pair in share]
+        return scores(pairs)
+
+    def _generate(self, model: Any, prompts: list[list[int]], config: GenerationConfig) -> list[list[int]]:
+        longest = max(map(len, prompts))
+        ids = torch.full((len(prompts), longest), config.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for i, prompt in enumerate(prompts):
+            ids[i, longest - len(prompt) :] = torch.tensor(prompt)
+            mask[i, longest - len(prompt) :] = 1
+        device = model.device
+        out = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config)
+        return out[:, longest:].tolist()
+
+    def _config(self, own: GenerationConfig) -> GenerationConfig:
+        """The model's own generation settings with what the user said on top."""
+        plan = self._plan
+        said = {
+            "do_sample": plan.do_sample,
+            "temperature": plan.temperature,
+            "top_k": plan.top_k,
+            "top_p": plan.top_p,
+            "repetition_penalty": plan.repetition_penalty,
+        }
+        merged = {**own.to_dict(), **{name: value for name, value in said.items() if value is not None}}
+        if plan.temperature == 0 or not merged.get("do_sample"):
+            merged.update(do_sample=False, temperature=1.0, top_p=1.0, top_k=50)
+        merged.pop("max_length", None)
+        return GenerationConfig(
+            **{
+                **merged,
+                "max_new_tokens": plan.max_new_tokens,
+                "num_beams": plan.num_beams,
+                "use_cache": True,
+                "eos_token_id": self._stop_ids,
+                "pad_token_id": self._tokenizer.pad_token_id,
+            }
+        )
+
+    def _text(self, ids: list[int]) -> str:
+        text = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return text if isinstance(text, str) else "".join(text)
+
+
+def last_reply(row: dict[str, Any]) -> tuple[list[int], list[int]] | None:
+    """Prompt and expected ids of the last run of trained tokens in a row; None when nothing is trained or no prompt is left."""
+    labels = row["labels"]
+    end = next((i for i in range(len(labels), 0, -1) if labels[i - 1] != IGNORED), 0)
+    start = end
+    while start and labels[start - 1] != IGNORED:
+        start -= 1
+    return (row["input_ids"][:start], row["input_ids"][start:end]) if start else None

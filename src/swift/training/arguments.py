@@ -1,0 +1,102 @@
+"""From a TrainPlan to transformers' TrainingArguments."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+from transformers.trainer_utils import SchedulerType
+from transformers.training_args import OptimizerNames, TrainingArguments
+
+from swift.core.errors import SwiftError, raise_together
+from swift.plan.train import TrainPlan
+
+OWN_TRACKERS = ("tensorboard",)
+"""Trackers that `swift.training.curves` writes itself, when there is something to write."""
+
+
+def check_names(plan: TrainPlan) -> None:
+    """Raise SwiftError for an optimizer or a schedule that does not exist."""
+    raise_together(
+        [
+            *_unknown(plan.optim.name, (name.value for name in OptimizerNames), "--optim"),
+            *_unknown(plan.optim.scheduler, (kind.value for kind in SchedulerType), "--lr_scheduler_type"),
+        ]
+    )
+
+
+def training_arguments(plan: TrainPlan, run: Path, *, steps: int, evaluates: bool) -> TrainingArguments:
+    """The plan in transformers' words, for a run of `steps` optimizer steps that writes to `run`.
+
+    Building them joins the process group when there are several processes. transformers does no logging, no progress
+    and no pushing of its own for us, so those fields are off.
+    """
+    optim = plan.optim
+    return TrainingArguments(
+        output_dir=str(run),
+        per_device_train_batch_size=plan.batch_size,
+        per_device_eval_batch_size=plan.eval_batch_size,
+        gradient_accumulation_steps=plan.accumulation,
+        num_train_epochs=plan.epochs,
+        max_steps=steps,
+        optim=optim.name,
+        learning_rate=optim.learning_rate,
+        lr_scheduler_type=optim.scheduler,
+        lr_scheduler_kwargs=dict(optim.scheduler_kwargs),
+        warmup_steps=plan.warmup(steps),
+        weight_decay=optim.weight_decay,
+        max_grad_norm=optim.max_grad_norm,
+        adam_beta1=optim.adam_beta1,
+        adam_beta2=optim.adam_beta2,
+        adam_epsilon=optim.adam_epsilon,
+        bf16=plan.dtype == "bf16",
+        fp16=plan.dtype == "fp16",
+        activation_checkpointing=plan.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if plan.gradient_checkpointing else None,
+        seed=plan.seed,
+        data_seed=plan.data_seed,
+        full_determinism=plan.full_determinism,
+        ignore_data_skip=plan.ignore_data_skip,
+        eval_strategy=plan.eval_strategy if evaluates else "no",
+        eval_steps=plan.eval_steps,
+        metric_for_best_model="rouge-l" if plan.generation else "loss",
+        greater_is_better=plan.generation is not None,
+        save_strategy=plan.save_strategy,
+        save_steps=plan.save_steps,
+        save_only_model=plan.save_only_model,
+        save_on_each_node=plan.save_on_each_node,
+        logging_steps=plan.logging_steps,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        report_to=[name for name in plan.report_to if name not in OWN_TRACKERS],
+        run_name=str(run),
+        disable_tqdm=True,
+        log_level="error",
+        log_level_replica="error",
+        include_num_input_tokens_seen="all" if plan.count_tokens else "no",
+        dataloader_num_workers=plan.workers,
+        dataloader_pin_memory=plan.pin_memory,
+        dataloader_drop_last=plan.drop_last,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        use_cpu=plan.device == "cpu",
+        ddp_backend=plan.ddp_backend,
+        ddp_timeout=plan.ddp_timeout,
+        ddp_find_unused_parameters=bool(plan.ddp_find_unused_parameters),
+        ddp_broadcast_buffers=plan.ddp_broadcast_buffers,
+    )
+
+
+def _unknown(name: str, known: Iterable[str], flag: str) -> list[SwiftError]:
+    names = list(known)
+    if name in names:
+        return []
+    near = difflib.get_close_matches(name, names, n=1)
+    return [
+        SwiftError(
+            f"{flag} does not know {name!r}",
+            where=flag,
+            next=f"did you mean {near[0]}?" if near else f"one of {', '.join(names)}",
+        )
+    ]

@@ -1,0 +1,37 @@
+"""From encoded rows to batches, and the order in which rows come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch.utils.data import Sampler
+
+from swift.data.collate import flatten, pad
+from swift.training.objectives import Batch
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Puts rows into one batch: end to end where the model keeps its attention inside sequences, padded otherwise."""
+
+    flat: bool
+    pad_id: int
+
+    def __call__(self, items: list[dict[str, Any]]) -> Batch:
+        """The batch, with the numbers of its rows under `rows`."""
+        return flatten(items) if self.flat else pad(items, self.pad_id)
+
+
+class LongestFirst(Sampler[int]):
+    """Rows by falling length, so that a lack of memory shows at the first step (`--test_oom_error`)."""
+
+    def __init__(self, lengths: Sequence[int]):
+        self._order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._order)
+
+    def __len__(self) -> int:
+        return len(self._order)

@@ -1,0 +1,229 @@
+"""Puts a run together from its plan and runs it to its end, wherever that is."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from swift import tuners
+from swift.core.errors import Interrupted
+from swift.core.log import log
+from swift.plan.train import TrainPlan
+from swift.plan.tuner import TunerPlan
+from swift.training.arguments import training_arguments
+from swift.training.attention import keep_inside_sequences
+from swift.training.batches import Collate, LongestFirst
+from swift.training.curves import TensorBoard, draw
+from swift.training.meter import Meter, peak_memory
+from swift.training.neftune import Neftune
+from swift.training.objectives import Objective
+from swift.training.progress import LOG, Progress, append
+from swift.training.record import length_info, model_info, write_training_args
+from swift.training.stop import StopOnSignal, on_signal_exit_code
+from swift.training.trainer import SwiftTrainer
+from swift.training.watch import Watch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything a run consists of."""
+
+    plan: TrainPlan
+    tuner: TunerPlan
+    folder: Path
+    model: nn.Module
+    make_objective: Callable[[PreTrainedModel], Objective]
+    train: Dataset
+    val: Dataset | None
+    pad_id: int
+    save_into: Callable[[Path], None]
+    """Writes weights, tokenizer and records into a checkpoint folder."""
+    resume: Path | None = None
+    evaluator: Callable[[Any], dict[str, float]] | None = None
+    lengths: Sequence[int] | None = None
+    """Tokens of each training row, where they are known."""
+    where: Callable[[int], str] = str
+    """`file:line` of a training row, for messages."""
+    flat: bool = True
+    """Whether batches may be padding-free; False for models that need padding."""
+
+
+def train(run: Run) -> SwiftTrainer:
+    """Train to the end and write the curves. Raises Interrupted, after saving, when a signal ended the run.
+
+    With `auto_find_batch_size`, a batch that does not fit is halved and the accumulation doubled, as often as needed.
+    """
+    initial = _trainable(run.model) if run.plan.auto_find_batch_size else None
+    while True:
+        trainer = build(run)
+        try:
+            _loop(trainer, run)
+            return trainer
+        except RuntimeError as error:
+            if initial is None or not should_reduce_batch_size(error) or run.plan.batch_size == 1:
+                raise
+        run.model.load_state_dict(initial, strict=False)
+        run = replace(run, plan=halved(run.plan))
+        del trainer
+
+
+def halved(plan: TrainPlan) -> TrainPlan:
+    """The same rows per optimizer step in micro-batches of half the size (rounded up for odd sizes)."""
+    rows = plan.batch_size * plan.accumulation
+    size = next(size for size in range(plan.batch_size // 2, 0, -1) if rows % size == 0)
+    log.warning(
+        "batch size %d does not fit into memory: going on with %d x %d accumulation, the same %d rows a step",
+        plan.batch_size,
+        size,
+        rows // size,
+        rows * plan.world_size,
+    )
+    return replace(plan, batch_size=size, accumulation=rows // size)
+
+
+def build(run: Run) -> SwiftTrainer:
+    """The Trainer of a run, with everything that watches it."""
+    plan = run.plan
+    if plan.gpu_memory_fraction and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(plan.gpu_memory_fraction)
+    rows = len(run.train) if plan.max_steps <= 0 or run.lengths is not None else 0  # type: ignore[arg-type]
+    steps = plan.steps(rows)[1] if rows else plan.max_steps
+    args = training_arguments(plan, run.folder, steps=steps, evaluates=run.val is not None)
+    base = _base(run.model)
+    flat = run.flat and keep_inside_sequences(base)
+    if not flat:
+        log.info("batches are padded: this model's attention cannot be kept inside sequences")
+    objective = run.make_objective(base)
+    meter = Meter(plan.speed_warmup)
+    stop = StopOnSignal()
+    callbacks: list[TrainerCallback] = [_Schedule(), Progress(run.folder, meter, bar=not plan.disable_tqdm), stop]
+    if any(name in ("tensorboard", "all") for name in plan.report_to):
+        callbacks.append(TensorBoard(Path(plan.logging_dir or run.folder / "runs")))
+    ratio = run.tuner.lora_lr_ratio
+    groups = None
+    if ratio is not None:
+        optim = plan.optim
+        groups = lambda model: tuners.loraplus_groups(model, optim.learning_rate, ratio, optim.weight_decay)  # noqa: E731
+    trainer = SwiftTrainer(
+        model=run.model,
+        args=args,
+        objective=objective,
+        collate=Collate(flat, run.pad_id),
+        train_dataset=run.train,
+        eval_dataset=run.val,
+        save_into=run.save_into,
+        callbacks=callbacks,
+        meter=meter,
+        stop=stop,
+        optimizer_groups=groups,
+        train_order=LongestFirst(run.lengths) if plan.longest_first and run.lengths is not None else None,
+        evaluator=run.evaluator,
+        save_total_limit=plan.save_total_limit,
+        where=run.where,
+    )
+    trainer.add_callback(Watch())
+    write_training_args(run.folder / "training_args.json", args)
+    return trainer
+
+
+def _loop(trainer: SwiftTrainer, run: Run) -> None:
+    noise = Neftune(run.model, run.plan.neftune_alpha) if run.plan.neftune_alpha else None
+    resume = None if run.plan.resume_only_model or run.resume is None else str(run.resume)
+    try:
+        with trainer.stop.listening():
+            trainer.train(resume_from_checkpoint=resume)
+    finally:
+        if noise is not None:
+            noise.remove()
+    if trainer.is_world_process_zero():
+        draw(trainer.state.log_history, run.folder / "images")
+    received = trainer.stop.received
+    if received is not None:
+        raise Interrupted(
+            f"stopped by a signal after step {trainer.state.global_step} of {trainer.state.max_steps}",
+            exit_code=on_signal_exit_code(received),
+            next=resume_command(run.folder, trainer.state.global_step),
+        )
+
+
+def resume_command(folder: Path, step: int) -> str:
+    """The command line that goes on from checkpoint `step`: the one of this process, with the checkpoint named."""
+    words = ["swift", *_without(sys.argv[1:], "--resume_from_checkpoint")]
+    return shlex.join([*words, "--resume_from_checkpoint", str(folder / f"checkpoint-{step}")])
+
+
+def _without(words: Sequence[str], flag: str) -> list[str]:
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        name = word.partition("=")[0].replace("-", "_").lstrip("_")
+        if name == flag.lstrip("-"):
+            skip = "=" not in word
+        elif skip:
+            skip = False
+        else:
+            kept.append(word)
+    return kept
+
+
+def finish(trainer: SwiftTrainer, run: Run, lengths: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """Write the last line of the log and say where the results are and how to try them."""
+    state = trainer.state
+    last = run.folder / f"checkpoint-{state.global_step}"
+    best = state.best_model_checkpoint or (str(last) if last.is_dir() else None)
+    runtime = next((event["train_runtime"] for event in reversed(state.log_history) if "train_runtime" in event), 0.0)
+    summary = {
+        "memory": peak_memory(),
+        "last_model_checkpoint": str(last) if last.is_dir() else None,
+        "best_model_checkpoint": best,
+        "best_metric": state.best_metric,
+        "global_step": state.global_step,
+        "log_history": state.log_history,
+        "model_info": model_info(run.model),
+        "dataset_info": {f"{name}_dataset": length_info(values) for name, values in lengths.items()},
+        "train_time": {
+            "train_runtime": runtime,
+            "n_train_samples": len(lengths["train"]),
+            "train_samples_per_second": len(lengths["train"]) / runtime if runtime else 0.0,
+        },
+    }
+    if not trainer.is_world_process_zero():
+        return summary
+    append(run.folder / LOG, summary)
+    log.info("last checkpoint: %s", summary["last_model_checkpoint"])
+    log.info("best checkpoint: %s", best)
+    log.info("images_dir: %s", run.folder / "images")
+    if best:
+        log.info("try it:  %s", shlex.join(["swift", "infer", "--ckpt_dir", best]))
+    return summary
+
+
+class _Schedule(TrainerCallback):
+    """Evaluates after the last step, whatever `eval_steps` says."""
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Ask for the evaluation."""
+        if state.global_step >= state.max_steps and args.eval_strategy == "steps":
+            control.should_evaluate = True
+
+
+def _base(model: nn.Module) -> PreTrainedModel:
+    from peft import PeftModel
+
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(base, PreTrainedModel)
+    return base
+
+
+def _trainable(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}

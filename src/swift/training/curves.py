@@ -1,0 +1,99 @@
+"""Curves of a run: TensorBoard events while it goes on, PNG images at its end.
+
+Both libraries take seconds to import, so neither is before there is a number to draw.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from swift.core.log import once
+from swift.core.optional import installed
+
+
+class TensorBoard(TrainerCallback):
+    """Writes numbers under `train/…` and `eval/…` to the folder that `tensorboard --logdir` reads."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._writer: Any = None
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Add one point a curve."""
+        if logs is None or not state.is_world_process_zero:
+            return
+        if self._writer is None:
+            if not installed("tensorboard"):
+                once("no TensorBoard events are written: pip install tensorboard, or --report_to none")
+                return
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._folder))
+        for name, value in logs.items():
+            if isinstance(value, int | float):
+                self._writer.add_scalar(tag(name), value, state.global_step)
+        self._writer.flush()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Close the file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def tag(name: str) -> str:
+    """`eval_loss` -> `eval/loss`, `loss` -> `train/loss`."""
+    return f"eval/{name[5:]}" if name.startswith("eval_") else f"train/{name}"
+
+
+def draw(history: list[dict[str, Any]], folder: Path) -> None:
+    """One PNG a curve of the log history, named after its tag with `_` for `/`. Needs matplotlib, else says so."""
+    if not installed("matplotlib"):
+        once("no images are drawn: pip install matplotlib")
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    points: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for event in history:
+        for name, value in event.items():
+            if name != "step" and isinstance(value, int | float):
+                points[tag(name)].append((event["step"], float(value)))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, series in points.items():
+        figure = Figure(figsize=(8, 5), dpi=100)
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        steps, values = zip(*series, strict=True)
+        axes.plot(
+            steps, values, color="#c9daf8" if len(series) > 1 else "#1a73e8", marker="o" if len(series) < 3 else ""
+        )
+        if len(series) > 1:
+            axes.plot(steps, smooth(list(values)), color="#1a73e8")
+        axes.set_title(name)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        figure.savefig(folder / f"{name.replace('/', '_')}.png")
+
+
+def smooth(values: list[float], weight: float = 0.9) -> list[float]:
+    """TensorBoard's smoothing: an exponential mean without bias at the start."""
+    total, norm, out = 0.0, 0.0, []
+    for value in values:
+        total = weight * total + (1 - weight) * value
+        norm = weight * norm + (1 - weight)
+        out.append(total / norm)
+    return out

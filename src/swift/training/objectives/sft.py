@@ -1,0 +1,115 @@
+"""Supervised fine-tuning and pre-training: cross-entropy at the labels, and nothing computed where there is none."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from swift.training.attention import lengths_of
+from swift.training.loss import linear_cross_entropy
+from swift.training.objectives import Batch, Sums
+
+IGNORED = -100
+
+
+class SftObjective:
+    """Token-normalised cross-entropy with per-token weights, and token or sentence accuracy.
+
+    The model's own forward runs up to its head; there the hidden states at the labels are taken and go through
+    `linear_cross_entropy`. Where the head is more than a linear layer (logits that are capped or scaled, a LoRA on
+    the head), which is measured once, the model makes the logits itself.
+    """
+
+    def __init__(self, model: PreTrainedModel, accuracy: Literal["token", "sentence"] = "token", acc_steps: int = 1):
+        self.accuracy = accuracy
+        self.acc_steps = acc_steps
+        self._calls = 0
+        head = model.get_output_embeddings()
+        self._head = head if isinstance(head, nn.Linear) and type(head) is nn.Linear and _plain(model, head) else None
+
+    def denominator(self, batch: Batch) -> Tensor:
+        """Sum of the weights of all targets (their number where no weights are given)."""
+        targets = _targets(batch)
+        if "loss_scale" not in batch:
+            return targets.sum().float()
+        return batch["loss_scale"][..., 1:][targets].float().sum()
+
+    def sums(self, model: nn.Module, batch: Batch) -> Sums:
+        """Sum of weight x cross-entropy over the targets of `batch`, and `acc`."""
+        targets = _targets(batch)
+        labels = batch["labels"][..., 1:][targets]
+        weights = batch["loss_scale"][..., 1:][targets] if "loss_scale" in batch else None
+        if self._head is not None:
+            hidden = _hidden_before(self._head, model, batch)[..., :-1, :][targets]
+            loss, hits = linear_cross_entropy(hidden, self._head.weight, self._head.bias, labels, weights)
+        else:
+            logits = model(**_inputs(batch)).logits[..., :-1, :][targets].float()
+            nll = cross_entropy(logits, labels, reduction="none")
+            loss = (nll if weights is None else nll * weights).sum()
+            hits = logits.detach().argmax(-1) == labels
+        self._calls += 1
+        if not labels.numel() or (torch.is_grad_enabled() and self._calls % self.acc_steps):
+            return Sums(loss)
+        return Sums(loss, {"acc": self._accuracy(hits, targets, batch)})
+
+    def _accuracy(self, hits: Tensor, targets: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        if self.accuracy == "token":
+            return hits.sum().float(), targets.sum().float()
+        if "position_ids" in batch:
+            sentence = (batch["position_ids"] == 0).cumsum(-1)[..., 1:]
+        else:
+            sentence = torch.arange(1, targets.shape[0] + 1, device=targets.device)[:, None].expand_as(targets)
+        wrong, trained = sentence[targets][~hits].unique(), sentence[targets].unique()
+        return torch.tensor(float(trained.numel() - wrong.numel())), torch.tensor(float(trained.numel()))
+
+
+def _targets(batch: Batch) -> Tensor:
+    """(B, T-1) bool: where a label is predicted from the token before it in the same sequence."""
+    targets = batch["labels"][..., 1:] != IGNORED
+    if "position_ids" in batch:
+        targets = targets & (batch["position_ids"][..., 1:] != 0)
+    return targets
+
+
+def _inputs(batch: Batch) -> dict[str, Any]:
+    """The model's keywords. A flattened batch says where its sequences end; a padded one has its attention mask."""
+    inputs = {k: v for k, v in batch.items() if k not in ("labels", "loss_scale", "rows")}
+    if "position_ids" in batch and "attention_mask" not in batch:
+        inputs["sequence_lengths"] = lengths_of(batch["position_ids"])
+    return {**inputs, "use_cache": False}
+
+
+def _hidden_before(head: nn.Module, model: nn.Module, batch: Batch) -> Tensor:
+    """Final hidden states (B, T, H): the input of `head`, which itself only gets one position to work on."""
+    taken: list[Tensor] = []
+
+    def take(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        taken.append(inputs[0])
+        return (inputs[0][:, :1].detach(),)
+
+    handle = head.register_forward_pre_hook(take)
+    try:
+        model(**_inputs(batch))
+    finally:
+        handle.remove()
+    return taken[0]
+
+
+@torch.no_grad()
+def _plain(model: PreTrainedModel, head: nn.Linear) -> bool:
+    """Whether the model's logits are `head(hidden)` and nothing else, tried on a few tokens."""
+    was_training = model.training
+    model.eval()
+    seen: list[Tensor] = []
+    handle = head.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    try:
+        ids = torch.arange(1, 5, device=head.weight.device)[None]
+        logits = model(input_ids=ids, use_cache=False).logits
+    finally:
+        handle.remove()
+        model.train(was_training)
+    return len(seen) == 1 and torch.equal(seen[0].float(), logits.float())

@@ -1,0 +1,49 @@
+"""Several processes as one run: joined early, so that the first can work ahead and tell the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch.distributed as dist
+from accelerate import PartialState
+
+from swift.plan.train import TrainPlan
+
+T = TypeVar("T")
+
+
+def join(plan: TrainPlan) -> None:
+    """Enter the process group (gloo on CPUs, else the device's own) when the run has several processes."""
+    if plan.world_size == 1:
+        return
+    backend = {"backend": plan.ddp_backend} if plan.ddp_backend else {}
+    PartialState(cpu=plan.device == "cpu", timeout=timedelta(seconds=plan.ddp_timeout), **backend)
+
+
+@contextmanager
+def first_ahead() -> Iterator[None]:
+    """The first process runs what is inside, then the others do, over what it left on disk."""
+    state = PartialState() if dist.is_initialized() else None
+    if state is not None and not state.is_main_process:
+        state.wait_for_everyone()
+    yield
+    if state is not None and state.is_main_process:
+        state.wait_for_everyone()
+
+
+def told_by_first(value: T) -> T:
+    """The first process's `value`, in all processes."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def leave() -> None:
+    """Close the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,114 @@
+"""What a run leaves beside its numbers: sft_args.json, training_args.json, the first example in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase, TrainingArguments
+
+from swift.core.machine import Machine
+from swift.core.transaction import write_file
+from swift.params.args import Args
+from swift.plan.model import ModelPlan
+from swift.plan.train import TrainPlan
+from swift.training.objectives.sft import IGNORED
+
+ARGS = "sft_args.json"
+TORCH_NAMES = {"fp32": "torch.float32", "fp16": "torch.float16", "bf16": "torch.bfloat16"}
+SECRETS = ("hub_token",)
+
+
+def saved_args(
+    args: Args, *, model: ModelPlan, train: TrainPlan, machine: Machine, run: Path, template_type: str, seed: int
+) -> dict[str, Any]:
+    """Every flag with what became of it, and the computed values that later commands and people look for."""
+    targets = {name: list(value) if isinstance(value, tuple) else value for name, value in args.values.items()}
+    return {
+        **{name: value for name, value in targets.items() if name not in SECRETS},
+        "command": args.command,
+        "model_type": model.model_type,
+        "model_id_or_path": str(Path(model.source).resolve()) if model.hub == "local" else model.source,
+        "model_revision": model.revision,
+        "dtype": model.dtype,
+        "template_type": template_type,
+        "output_dir": str(run),
+        "logging_dir": str(train.logging_dir or run / "runs"),
+        "dataset_seed": seed,
+        "learning_rate": train.optim.learning_rate,
+        "gradient_accumulation_steps": train.accumulation,
+        "eval_batch_size": train.eval_batch_size,
+        "eval_steps": train.eval_steps,
+        "save_steps": train.save_steps,
+        "dataloader_num_workers": train.workers,
+        "evaluation_strategy": train.eval_strategy,
+        "torch_dtype": TORCH_NAMES[model.dtype],
+        "fp16": model.dtype == "fp16",
+        "bf16": model.dtype == "bf16",
+        "rank": machine.rank if machine.world_size > 1 else -1,
+        "local_rank": machine.local_rank if machine.world_size > 1 else -1,
+        "world_size": machine.world_size,
+        "local_world_size": machine.local_world_size,
+        "train_type": args.command,
+    }
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """A JSON file, written in one step; what JSON cannot hold is written as text."""
+    write_file(path, json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
+
+
+def write_training_args(path: Path, args: TrainingArguments) -> None:
+    """transformers' view of the run, for the record."""
+    write_json(path, {name: value for name, value in args.to_dict().items() if not name.endswith("_token")})
+
+
+def model_info(model: nn.Module) -> str:
+    """`PeftModelForCausalLM: 3.2252M Params (0.0051M Trainable [0.1588%]), 0.0000M Buffers.`"""
+    total = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    buffers = sum(b.numel() for b in model.buffers())
+    return (
+        f"{type(model).__name__}: {total / 1e6:.4f}M Params ({trained / 1e6:.4f}M Trainable "
+        f"[{100 * trained / total:.4f}%]), {buffers / 1e6:.4f}M Buffers."
+    )
+
+
+def length_info(lengths: Sequence[int]) -> str:
+    """`54.681818±11.639569, min=37.000000, max=87.000000, size=198`"""
+    if not lengths:
+        return "size=0"
+    return f"{fmean(lengths):.6f}±{pstdev(lengths):.6f}, min={min(lengths):.6f}, max={max(lengths):.6f}, size={len(lengths)}"
+
+
+def example(item: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
+    """A row as text, what is trained between ⟦ and ⟧."""
+    pieces: list[str] = []
+    for trained, ids in runs(item):
+        text = tokenizer.decode(ids)
+        pieces.append(f"⟦{text}⟧" if trained else str(text))
+    return "".join(pieces)
+
+
+def runs(item: Mapping[str, Any]) -> list[tuple[bool, list[int]]]:
+    """The row cut where training starts and stops: (trained, ids)."""
+    found: list[tuple[bool, list[int]]] = []
+    for token, label in zip(item["input_ids"], item["labels"], strict=True):
+        trained = label != IGNORED
+        if not found or found[-1][0] != trained:
+            found.append((trained, []))
+        found[-1][1].append(token)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    return str(value)

@@ -1,0 +1,122 @@
+"""A fine-tuning run from its plan: rows, model, tuner, Trainer, checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase, set_seed
+
+from swift import data, models, tuners
+from swift.catalog import Catalog
+from swift.chat.encode import Encoder, build_encoder
+from swift.core.log import log
+from swift.core.machine import Machine
+from swift.data.ledger import FILE_NAME, Ledger
+from swift.params.args import Args
+from swift.plan.sft import SftPlan
+from swift.training import folder, processes
+from swift.training.answers import Answers
+from swift.training.arguments import check_names
+from swift.training.build import Run, finish, train
+from swift.training.objectives.sft import SftObjective
+from swift.training.record import ARGS, example, model_info, saved_args, write_json
+from swift.tuners.checkpoint import Card
+
+
+def train_sft(
+    args: Args, plan: SftPlan, catalog: Catalog, machine: Machine, run_dir: Path, resume: Path | None
+) -> None:
+    """Encode, load, train, save. Everything that can be wrong with flags or rows shows before weights are loaded."""
+    check_names(plan.train)
+    source = models.fetch(plan.model)
+    tokenizer = models.load_tokenizer(plan.model, source)
+    encoder = build_encoder(plan.prompt, tokenizer, catalog)
+    if machine.first:
+        folder.make(run_dir)
+    with processes.first_ahead():
+        built = data.build(plan.data, encoder, _ledger(plan, run_dir, machine))
+    log.info("first example, what is trained in ⟦⟧:\n%s", example(built.train[0], tokenizer))
+
+    record = saved_args(
+        args,
+        model=plan.model,
+        train=plan.train,
+        machine=machine,
+        run=run_dir,
+        template_type=encoder.template_type,
+        seed=plan.data.seed,
+    )
+    if machine.first:
+        write_json(run_dir / ARGS, record)
+    set_seed(plan.train.seed)
+    model = load(plan, source, resume, plan.train.steps(len(built.train))[1])
+    log.info(model_info(model))
+
+    card = Card(
+        model=plan.model,
+        tuner=plan.tuner,
+        template_type=encoder.template_type,
+        system=plan.prompt.system,
+        base=models.identity(source),
+    )
+    run = Run(
+        plan=plan.train,
+        tuner=plan.tuner,
+        folder=run_dir,
+        model=model,
+        make_objective=lambda base: SftObjective(base, plan.train.accuracy, plan.train.acc_steps),
+        train=built.train,
+        val=built.val,
+        pad_id=tokenizer.pad_token_id,
+        save_into=saver(model, card, tokenizer, record),
+        resume=resume,
+        evaluator=_answers(plan, built.val, tokenizer, encoder),
+        lengths=built.train.lengths.tolist(),
+        where=built.train.origin,
+    )
+    trainer = train(run)
+    finish(trainer, run, {"train": run.lengths or [], "val": built.val.lengths.tolist() if built.val else []})
+
+
+def load(plan: SftPlan, source: Path, resume: Path | None, steps: int) -> nn.Module:
+    """The model to train: with a new tuner on top, or as the checkpoint to go on from left it."""
+    if resume is None:
+        return tuners.attach(models.load_model(plan.model, source), plan.tuner, total_steps=steps)
+    if plan.tuner.sft_type == "full":
+        whole = replace(plan.model, source=str(resume), hub="local", entry=None)
+        return tuners.attach(models.load_model(whole, resume), plan.tuner, total_steps=steps)
+    return tuners.load(models.load_model(plan.model, source), resume, trainable=True)
+
+
+def saver(
+    model: nn.Module, card: Card, tokenizer: PreTrainedTokenizerBase, record: dict[str, Any]
+) -> Callable[[Path], None]:
+    """What goes into a checkpoint beside the Trainer's own state."""
+
+    def save_into(target: Path) -> None:
+        tuners.save(model, target, card)
+        tokenizer.save_pretrained(target)
+        write_json(target / ARGS, record)
+
+    return save_into
+
+
+def _ledger(plan: SftPlan, run_dir: Path, machine: Machine) -> Ledger:
+    path = run_dir / FILE_NAME if machine.first else None
+    return Ledger(path, max_drop_ratio=plan.data.max_drop_ratio, strict=plan.data.strict)
+
+
+def _answers(plan: SftPlan, val: Any, tokenizer: PreTrainedTokenizerBase, encoder: Encoder) -> Answers | None:
+    if plan.train.generation is None or val is None:
+        return None
+    return Answers(
+        [val[i] for i in range(len(val))],
+        tokenizer,
+        plan.train.generation,
+        plan.train.eval_batch_size,
+        encoder.stop_token_ids,
+    )

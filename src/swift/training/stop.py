@@ -1,0 +1,61 @@
+"""SIGTERM and Ctrl-C: the step under way is finished, a checkpoint is written, then the run ends. Twice stops at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from swift.core.log import log
+
+EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
+"""75 (EX_TEMPFAIL) tells a scheduler to run the command again."""
+
+
+class StopOnSignal(TrainerCallback):
+    """Turns the first signal into "save and stop after this step", on all processes at the same step."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        """The signal that ended the run, once it has."""
+        self._pending: int | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handle both signals inside, and give back the handlers that were there before."""
+        before = {number: signal.signal(number, self._note) for number in EXIT_CODES}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._pending is not None:
+            os._exit(128 + number)
+        self._pending = number
+        log.warning("%s: saving after this step; send it again to stop at once", signal.Signals(number).name)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Ask for a checkpoint and the end, when a signal has come to any process."""
+        number = self._pending or 0
+        if args.world_size > 1:
+            shared = torch.tensor(number, device=args.device)
+            dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+            number = int(shared)
+        if number and not control.should_training_stop:
+            self.received = number
+            control.should_save = args.save_strategy != "no"
+            control.should_training_stop = True
+
+
+def on_signal_exit_code(received: int) -> int:
+    """The exit code that a run ended by `received` reports."""
+    return EXIT_CODES[signal.Signals(received)]

@@ -1,0 +1,258 @@
+"""One Trainer for every objective: transformers' loop, our loss, our metrics, our checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import PrinterCallback
+
+from swift.training import checkpoint
+from swift.training.meter import Meter, peak_memory
+from swift.training.objectives import Batch, Objective
+from swift.training.stop import StopOnSignal
+from swift.training.watch import not_a_number
+
+Evaluator = Callable[[nn.Module], dict[str, float]]
+
+
+class SwiftTrainer(Trainer):
+    """`transformers.Trainer` that asks an Objective for sums and divides them by what the whole step adds up to.
+
+    The denominator is counted over all micro-batches of an optimizer step and all processes before the first forward
+    pass, so loss and gradient do not depend on how the rows of a step are split.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        args: TrainingArguments,
+        objective: Objective,
+        collate: Callable[[list[dict[str, Any]]], Batch],
+        train_dataset: Dataset,
+        eval_dataset: Dataset | None,
+        save_into: Callable[[Path], None],
+        callbacks: list[TrainerCallback],
+        meter: Meter,
+        stop: StopOnSignal,
+        optimizer_groups: Callable[[nn.Module], list[dict[str, Any]]] | None = None,
+        train_order: Sampler[int] | None = None,
+        evaluator: Evaluator | None = None,
+        save_total_limit: int | None = None,
+        where: Callable[[int], str] = str,
+    ):
+        self.objective = objective
+        self.stop = stop
+        self._meter = meter
+        self._tokens = 0
+        self._save_into = save_into
+        self._train_order = train_order
+        self._optimizer_groups = optimizer_groups
+        self._evaluator = evaluator
+        self._keep = save_total_limit
+        self._where = where
+        self._checkpoint_bytes = 0
+        self._metrics: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=collate,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            callbacks=callbacks,
+        )
+        self.remove_callback(PrinterCallback)
+
+    # The loss.
+
+    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Tensor:
+        """The denominator of an optimizer step: summed over its micro-batches and over all processes."""
+        total = torch.zeros((), device=device)
+        for batch in batch_samples:
+            total += self.objective.denominator(batch).to(device)
+        if self.args.world_size > 1:
+            total = self.accelerator.reduce(total, "sum")
+        return total.clamp(min=torch.finfo(total.dtype).tiny)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """The micro-batch's share of the step's mean. DDP averages gradients over processes, hence the factor."""
+        sums = self.objective.sums(model, inputs)
+        for name, (total, count) in sums.metrics.items():
+            self._metrics[name] += torch.stack([total, count]).detach().double().cpu()
+        self._tokens += _tokens(inputs)
+        return sums.loss * (self.args.world_size / num_items_in_batch)
+
+    def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
+        """A micro-batch forward and backward. Raises CheckFailed, naming the rows, when its loss is not a number."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            raise not_a_number(
+                "loss", loss.item(), self.state.global_step + 1, [self._where(row) for row in inputs["rows"]]
+            )
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the window's metrics, memory and speed to a training log line."""
+        if "loss" in logs:
+            means, tokens = self._window()
+            speeds = self._meter.speeds(self.state.global_step, tokens)
+            logs = {"loss": logs["loss"], **means, **logs, "memory(GiB)": peak_memory(), **speeds}
+        super().log(logs, start_time)
+
+    def _window(self) -> tuple[dict[str, float], int]:
+        """Means of the metrics since the last log line and tokens since the start, both over all processes."""
+        tokens = torch.tensor([float(self._tokens), 1.0], dtype=torch.float64)
+        sums = self._over_processes({**self._metrics, "tokens": tokens})
+        self._metrics.clear()
+        return means(sums, but="tokens"), int(sums["tokens"][0])
+
+    def _over_processes(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """(sum, count) pairs added up over all processes. Every process must bring the same names."""
+        if self.args.world_size == 1:
+            return dict(sums)
+        reduced = {name: self.accelerator.reduce(sums[name].to(self.args.device), "sum") for name in sorted(sums)}
+        return {name: pair.cpu() for name, pair in reduced.items()}
+
+    # Evaluation.
+
+    def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
+        """Loss and metrics over the validation rows, each counted once, or what the evaluator measures."""
+        start = time.time()
+        model = self.accelerator.unwrap_model(self.model)
+        was_training = model.training
+        model.eval()
+        with self._meter.paused():
+            found = self._loss_over(model)
+            if self._evaluator is not None:
+                found.update(self._evaluator(model))
+        model.train(was_training)
+        seconds = time.time() - start
+        rows = len(self.eval_dataset)  # type: ignore[arg-type]
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        metrics[f"{metric_key_prefix}_runtime"] = round(seconds, 4)
+        metrics[f"{metric_key_prefix}_samples_per_second"] = round(rows / seconds, 3)
+        batches = -(-rows // self.args.per_device_eval_batch_size)
+        metrics[f"{metric_key_prefix}_steps_per_second"] = round(batches / seconds, 3)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    @torch.no_grad()
+    def _loss_over(self, model: nn.Module) -> dict[str, float]:
+        """Loss and metrics of the validation rows. Each process takes every n-th row, so none counts twice."""
+        rows = Subset(self.eval_dataset, range(self.args.process_index, len(self.eval_dataset), self.args.world_size))  # type: ignore[arg-type]
+        loader = DataLoader(
+            rows,
+            self.args.per_device_eval_batch_size,
+            collate_fn=self.data_collator,
+            generator=torch.Generator(),  # a loader without one draws from the random state that training depends on
+        )
+        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
+        for batch in loader:
+            denominator = self.objective.denominator(batch)
+            batch = self._prepare_inputs(batch)
+            result = self.objective.sums(model, batch)
+            sums["loss"] += torch.stack([result.loss.detach().cpu(), denominator.cpu()]).double()
+            for name, (total, count) in result.metrics.items():
+                sums[name] += torch.stack([total, count]).double().cpu()
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        return means(self._over_processes(sums))
+
+    # Order of the rows, optimizer.
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
+        return self._train_order if self._train_order is not None else super()._get_train_sampler(train_dataset)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """transformers' optimizer, over the parameter groups of the tuner where it has its own (LoRA+)."""
+        if self.optimizer is None and self._optimizer_groups is not None:
+            target = self.model if model is None else model
+            kind, kwargs = self.get_optimizer_cls_and_kwargs(self.args, target)
+            self.optimizer = kind(self._optimizer_groups(target), **kwargs)
+        return super().create_optimizer(model)
+
+    # Checkpoints.
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Nothing: the weights of a resumed run are loaded when its model is built."""
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write checkpoint-STEP as one transaction, then remove what is neither best, last, nor within the limit."""
+        run = Path(self.args.output_dir)
+        target = run / f"checkpoint-{self.state.global_step}"
+        if self._written == target:
+            return
+        self.store_flos()
+        self.state.best_model_checkpoint = self._best_with(target)
+        with self._meter.paused(), ExitStack() as stack:
+            scratch = target.with_name(f".tmp-{target.name}")
+            if self.args.should_save:
+                checkpoint.require_room(target, self._checkpoint_bytes)
+                scratch = stack.enter_context(checkpoint.writing(target))
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                self._save_into(scratch)
+                self.state.save_to_json(str(scratch / TRAINER_STATE_NAME))
+            if not self.args.save_only_model:
+                self._save_state(scratch)
+            self.accelerator.wait_for_everyone()
+        self._written = target
+        if self.args.should_save:
+            self._checkpoint_bytes = checkpoint.size(target)
+            best = self.state.best_model_checkpoint
+            checkpoint.rotate(run, self._keep, {Path(best)} if best else set())
+
+    _written: Path | None = None
+
+    def _save_state(self, scratch: Path) -> None:
+        """Optimizer, schedule, scaler and the random state of each process, into a folder this node writes."""
+        self._save_optimizer_and_scheduler(str(scratch))
+        self._save_scaler(str(scratch))
+        first_node = self.args.process_index == self.args.local_process_index
+        if first_node or self.args.save_on_each_node:
+            self._save_rng_state(str(scratch))
+
+    def _best_with(self, target: Path) -> str | None:
+        """The best of the checkpoint noted so far and `target`, by their evaluations; a tie goes to the earlier one."""
+        noted = self.state.best_model_checkpoint
+        mine = self._metric_at(self.state.global_step)
+        if noted is None or not Path(noted).is_dir():
+            return str(target) if mine is not None else None
+        theirs = self._metric_at(checkpoint.step_of(Path(noted)))
+        if mine is None or theirs is None:
+            return noted
+        better = mine > theirs if self.args.greater_is_better else mine < theirs
+        return str(target) if better else noted
+
+    def _metric_at(self, step: int) -> float | None:
+        name = f"eval_{self.args.metric_for_best_model}"
+        found = [event[name] for event in self.state.log_history if event["step"] == step and name in event]
+        return found[-1] if found else None
+
+
+def means(sums: Mapping[str, Tensor], but: str = "") -> dict[str, float]:
+    """The means of (sum, count) pairs; pairs that counted nothing are left out."""
+    return {name: (pair[0] / pair[1]).item() for name, pair in sums.items() if name != but and pair[1]}
+
+
+def _tokens(batch: Batch) -> int:
+    mask = batch.get("attention_mask")
+    return batch["input_ids"].numel() if mask is None else int(mask.sum())

@@ -1,0 +1,71 @@
+"""Looks after the numbers: a loss that is no number, a learning rate of zero, an adapter that gets no gradient."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from swift.core.errors import CheckFailed
+from swift.core.log import log, once
+
+
+class Watch(TrainerCallback):
+    """Stops a run that cannot learn, at its first step, and names what is odd about one that hardly can."""
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """At the first step: which trainable parameters got no gradient?"""
+        if state.global_step != 0 or model is None:
+            return
+        trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        without = [name for name, p in trainable if p.grad is None]
+        if without and len(without) == len(trainable):
+            raise CheckFailed(
+                "no trainable parameter gets a gradient",
+                where=without[0],
+                why="nothing on the way from the trained weights to the loss is differentiable",
+                next="check --target_modules; with --gradient_checkpointing true try false",
+            )
+        if without:
+            log.warning(
+                "%d of %d trainable tensors get no gradient, the first is %s", len(without), len(trainable), without[0]
+            )
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Does this log line show a run that learns?"""
+        logs = logs or {}
+        if "grad_norm" in logs and not math.isfinite(logs["grad_norm"]):
+            raise not_a_number("grad_norm", logs["grad_norm"], state.global_step, [])
+        if logs.get("loss") == 0.0:
+            once(f"the loss is exactly 0 at step {state.global_step}: nothing is learned from these rows")
+
+
+def not_a_number(name: str, value: float, step: int, rows: list[str]) -> CheckFailed:
+    """The error for a loss or gradient that is infinite or not a number."""
+    return CheckFailed(
+        f"{name} is {value} at step {step}",
+        where=_some(rows) or None,
+        why="a weight or an activation left the range of its precision",
+        next="lower --learning_rate, use --dtype bf16 or fp32, look at these rows; the last checkpoint is good",
+    )
+
+
+def _some(rows: list[str]) -> str:
+    shown = ", ".join(rows[:8])
+    return f"{shown} …" if len(rows) > 8 else shown
