@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 ENOUGH = 0.58
 """Below this likeness a guess would be noise."""
 
 
-def closest(name: str, candidates: Iterable[str], *, limit: int = 1) -> list[str]:
-    """The candidates most like `name`, best first, or nothing when none is like it.
+def closest(name: str, candidates: Iterable[str], *, limit: int = 1, margin: float = 1.0) -> list[str]:
+    """The candidates most like `name`, best first: at most `limit`, none further than `margin` behind the best.
 
     Likeness joins three views: how many letters have to change (a swap of two neighbours counts once), which words the
     two share, and whether one is the beginning of the other.
     """
-    ranked = sorted(((likeness(name, c), c) for c in dict.fromkeys(candidates)), key=lambda pair: (-pair[0], pair[1]))
-    return [candidate for score, candidate in ranked[:limit] if score >= ENOUGH]
+    scores = {candidate: likeness(name, candidate) for candidate in candidates}
+    ranked = sorted(scores, key=lambda candidate: (-scores[candidate], candidate))[:limit]
+    return [c for c in ranked if scores[c] >= max(ENOUGH, scores[ranked[0]] - margin)]
 
 
 def likeness(left: str, right: str) -> float:
@@ -24,13 +24,13 @@ def likeness(left: str, right: str) -> float:
     left, right = _plain(left), _plain(right)
     if left == right:
         return 1.0
-    if not left or not right:
+    short, long = sorted((len(left), len(right)))
+    if not short:
         return 0.0
-    letters = 1 - distance(left, right) / max(len(left), len(right))
-    words = _shared(left.split("_"), right.split("_"))
-    score = max(letters, 0.45 * letters + 0.55 * words)
+    letters = 1 - distance(left, right) / long if _most_alike(left, right) >= 0.5 else 0.0
+    score = max(letters, 0.45 * letters + 0.55 * _shared(left.split("_"), right.split("_")))
     if len(left) >= 3 and (right.startswith(left) or left.startswith(right)):
-        score = max(score, 0.62 + 0.3 * min(len(left), len(right)) / max(len(left), len(right)))
+        score = max(score, 0.62 + 0.3 * short / long)
     return min(score, 0.99)
 
 
@@ -41,16 +41,28 @@ def distance(left: str, right: str) -> int:
     for i, a in enumerate(left, 1):
         row = [i]
         for j, b in enumerate(right, 1):
-            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (a != b))
-            if i > 1 and j > 1 and a == right[j - 2] and left[i - 2] == b:
-                cost = min(cost, before[j - 2] + 1)
+            cost = last[j - 1] + (a != b)
+            if last[j] < cost:
+                cost = last[j] + 1
+            if row[j - 1] < cost:
+                cost = row[j - 1] + 1
+            if i > 1 and j > 1 and a == right[j - 2] and left[i - 2] == b and before[j - 2] < cost:
+                cost = before[j - 2] + 1
             row.append(cost)
         before, last = last, row
     return last[-1]
 
 
+def _most_alike(left: str, right: str) -> float:
+    """An upper bound of `1 - distance / length` that is quick to find: the share of letters both have."""
+    common = sum(min(left.count(letter), right.count(letter)) for letter in set(left))
+    return common / max(len(left), len(right))
+
+
 def _plain(name: str) -> str:
-    return re.sub(r"[-_./ ]+", "_", name.lower()).strip("_")
+    for mark in "-./ ":
+        name = name.replace(mark, "_")
+    return name.strip("_").lower()
 
 
 def _shared(left: list[str], right: list[str]) -> float:
@@ -58,19 +70,20 @@ def _shared(left: list[str], right: list[str]) -> float:
     rest = list(right)
     common = 0.0
     for word in left:
-        best = max(rest, key=lambda other: _same(word, other), default="")
-        alike = _same(word, best) if best else 0.0
+        alike, best = max(((_same(word, other), other) for other in rest), default=(0.0, ""))
         if alike:
             rest.remove(best)
             common += alike * (len(word) + len(best))
-    return common / (sum(map(len, left)) + sum(map(len, right)))
+    return common / max(1, sum(map(len, left)) + sum(map(len, right)))
 
 
 def _same(word: str, other: str) -> float:
     if word == other:
         return 1.0
-    if min(len(word), len(other)) >= 3 and (word.startswith(other) or other.startswith(word)):
+    short, long = sorted((len(word), len(other)))
+    if short >= 3 and (word.startswith(other) or other.startswith(word)):
         return 0.85
-    if min(len(word), len(other)) >= 4 and distance(word, other) <= 1 + (min(len(word), len(other)) >= 7):
-        return 0.8
+    slips = 1 + (short >= 7)
+    if short >= 4 and long - short <= slips and _most_alike(word, other) * long >= long - slips:
+        return 0.8 if distance(word, other) <= slips else 0.0
     return 0.0

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from swift.params.commands import COMMANDS
-from swift.params.spec import Alias
+from swift.params.record import Record
 
 Origin = Literal["default", "command", "file", "checkpoint", "cli"]
-G = TypeVar("G")
+G = TypeVar("G", bound=Record)
 
 
-@dataclass(frozen=True)
-class Args:
+class Args(Record):
     """The flags of one command. `args[Group]` gives the typed values of a group, e.g. `args[Optim].learning_rate`."""
 
     command: str
     values: Mapping[str, Any]
     """Each flag's value as said: `AUTO` stays `AUTO`, lists are tuples. Alias flags keep their default."""
     origins: Mapping[str, Origin]
-    overridden: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    overridden: Mapping[str, tuple[Any, Any]] = MappingProxyType({})
     """Flags that the checkpoint knows and the user said otherwise: (said, saved)."""
 
     def __getitem__(self, group: type[G]) -> G:
@@ -33,7 +31,7 @@ class Args:
         use = next((use for use in COMMANDS[self.command].uses if use.group is group), None)
         if use is None:
             raise LookupError(f"swift {self.command} does not use the group {group.__name__}")
-        return group(**{f.name: self.values[f.name] for f in use.flags() if f.marker(Alias) is None})
+        return group(**{f.name: self.values[f.name] for f in use.flags()})
 
     def said(self, name: str) -> bool:
         """Whether the user gave the flag a value, on the command line or in the file."""
@@ -46,4 +44,4 @@ class Args:
 
     def with_values(self, **changes: Any) -> Args:
         """The same arguments with some values replaced (their origin stays)."""
-        return dataclasses.replace(self, values={**self.values, **changes})
+        return self.replace(values={**self.values, **changes})

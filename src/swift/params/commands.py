@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
+import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from swift.params import groups as g
+from swift.params.record import Record
 from swift.params.spec import Flag, flags_of
 
 
-@dataclass(frozen=True)
-class Use:
-    """A group in a command: all its flags, only some of them, or all `but` some."""
+class Use(Record):
+    """A group in a command: all its flags, only some of them, or all `but` some.
 
-    group: type
+    Groups go by name here, so that `swift --help` need not read a single flag.
+    """
+
+    name: str
     only: tuple[str, ...] = ()
     but: tuple[str, ...] = ()
+
+    @property
+    def group(self) -> type[Record]:
+        """The class that declares the flags."""
+        return importlib.import_module("swift.params.groups").__dict__[self.name]
 
     def flags(self) -> tuple[Flag, ...]:
         """The flags the command takes from the group."""
@@ -27,36 +33,33 @@ class Use:
         return tuple(f for f in taken if not self.only or f.name in self.only)
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(Record):
     """One command; `run` is the function that does its work, named so that nothing is imported before it is needed."""
 
     name: str
     summary: str
     uses: tuple[Use, ...]
     run: str
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = MappingProxyType({})
 
     @functools.cached_property
     def flags(self) -> Mapping[str, Flag]:
         """Every flag by name, with this command's default."""
-        found: dict[str, Flag] = {}
-        for use in self.uses:
-            for flag in use.flags():
-                default = self.defaults.get(flag.name, flag.default)
-                found[flag.name] = dataclasses.replace(flag, default=default) if default != flag.default else flag
+        found = {flag.name: flag for use in self.uses for flag in use.flags()}
+        for name, default in self.defaults.items():
+            found[name] = found[name].with_default(default)
         return MappingProxyType(found)
 
 
 _TRAIN = (
-    *map(Use, (g.Model, g.Data, g.Prompt, g.Tuner, g.Lora, g.Train, g.Optim)),
-    Use(g.Generate, but=("stop_words",)),
-    *map(Use, (g.Quant, g.Distributed, g.Hub)),
-    *map(Use, (g.Adalora, g.Ia3, g.Vera, g.Boft, g.Fourierft, g.Reft, g.Llamapro, g.Adapter, g.Galore, g.Lisa)),
-    Use(g.Run),
+    *map(Use, ("Model", "Data", "Prompt", "Tuner", "Lora", "Train", "Optim")),
+    Use("Generate", but=("stop_words",)),
+    *map(Use, ("Quant", "Distributed", "Hub")),
+    *map(Use, ("Adalora", "Ia3", "Vera", "Boft", "Fourierft", "Reft", "Llamapro", "Adapter", "Galore", "Lisa")),
+    Use("Run"),
 )
 _ROWS = Use(
-    g.Data,
+    "Data",
     but=(
         "lazy_tokenize",
         "preprocess_num_proc",
@@ -72,13 +75,13 @@ _ROWS = Use(
     ),
 )
 _LOAD = (
-    *map(Use, (g.Checkpoint, g.Infer, g.Model)),
+    *map(Use, ("Checkpoint", "Infer", "Model")),
     _ROWS,
-    Use(g.Prompt, but=("use_loss_scale", "loss_scale_config_path")),
-    Use(g.Tuner, only=("sft_type",)),
-    Use(g.Generate),
+    Use("Prompt", but=("use_loss_scale", "loss_scale_config_path")),
+    Use("Tuner", only=("sft_type",)),
+    Use("Generate"),
 )
-_ANSWER = (*_LOAD, Use(g.Quant), Use(g.Hub, only=("hub_token",)), Use(g.Vllm), Use(g.Lmdeploy), Use(g.Run))
+_ANSWER = (*_LOAD, Use("Quant"), Use("Hub", only=("hub_token",)), Use("Vllm"), Use("Lmdeploy"), Use("Run"))
 _ANSWER_DEFAULTS: Mapping[str, Any] = {"max_length": -1, "bnb_4bit_quant_storage": True}
 
 _ALL = (
@@ -93,7 +96,7 @@ _ALL = (
     Command(
         "rlhf",
         "Align a model with preferences or rewards (short forms: dpo orpo simpo cpo kto ppo).",
-        (Use(g.Rlhf), *_TRAIN),
+        (Use("Rlhf"), *_TRAIN),
         "swift.commands.rlhf:run",
     ),
     Command(
@@ -114,11 +117,11 @@ _ALL = (
         "export",
         "Merge, quantize, convert or push a model.",
         (
-            Use(g.Export),
+            Use("Export"),
             *_LOAD,
-            Use(g.Quant, but=("quant_method",)),
-            Use(g.Hub, but=("hub_strategy", "push_hub_strategy")),
-            *map(Use, (g.Vllm, g.Lmdeploy, g.Run)),
+            Use("Quant", but=("quant_method",)),
+            Use("Hub", but=("hub_strategy", "push_hub_strategy")),
+            *map(Use, ("Vllm", "Lmdeploy", "Run")),
         ),
         "swift.commands.export:run",
         _ANSWER_DEFAULTS,
@@ -126,31 +129,43 @@ _ALL = (
     Command(
         "eval",
         "Measure a model on benchmarks.",
-        (Use(g.Evaluate), *_ANSWER),
+        (Use("Evaluate"), *_ANSWER),
         "swift.commands.eval:run",
         {**_ANSWER_DEFAULTS, "do_sample": False, "temperature": 0.0},
     ),
     Command(
         "app-ui",
         "Chat with a model on a web page.",
-        (Use(g.Page, but=("lang",)), *_ANSWER),
+        (Use("Page", but=("lang",)), *_ANSWER),
         "swift.commands.app_ui:run",
         _ANSWER_DEFAULTS,
     ),
     Command(
         "deploy",
         "Serve a model over the OpenAI API.",
-        (Use(g.Serve), *_ANSWER),
+        (Use("Serve"), *_ANSWER),
         "swift.commands.deploy:run",
         {**_ANSWER_DEFAULTS, "verbose": True},
     ),
     Command(
         "web-ui",
         "Do all of this on a web page.",
-        (Use(g.Page, but=("server_name", "server_port")), Use(g.Run)),
+        (Use("Page", but=("server_name", "server_port")), Use("Run")),
         "swift.commands.web_ui:run",
     ),
 )
 COMMANDS: Mapping[str, Command] = MappingProxyType({command.name: command for command in _ALL})
 SHORT: Mapping[str, str] = MappingProxyType(dict.fromkeys(("dpo", "orpo", "simpo", "cpo", "kto", "ppo"), "rlhf"))
 """Short forms: `swift dpo` is `swift rlhf --rlhf_type dpo`."""
+
+
+def find_command(name: str) -> tuple[Command, dict[str, Any]]:
+    """The command called `name` and what its short form says. Raises SwiftError with the nearest name."""
+    spelled = name.replace("_", "-")
+    if spelled in SHORT:
+        return COMMANDS[SHORT[spelled]], {"rlhf_type": spelled}
+    if spelled not in COMMANDS:
+        from swift.params.hints import unknown_command
+
+        raise unknown_command(name)
+    return COMMANDS[spelled], {}

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import tomllib
-from pathlib import Path
-
 from swift.core.errors import SwiftError
-from swift.core.suggest import closest, likeness
+from swift.core.suggest import closest
 from swift.params.commands import COMMANDS, SHORT, Command
-from swift.params.spec import Alias
+from swift.params.foreign import FOREIGN
 
 
 def unknown_command(name: str) -> SwiftError:
@@ -45,19 +41,10 @@ def _listed(owners: list[str]) -> str:
 
 def _meant(command: Command, name: str) -> str | None:
     """The flag that other tools call `name`."""
-    return next((flag for flag in _foreign().get(name, ()) if flag in command.flags), None)
+    return next((flag for flag in FOREIGN.get(name, "").split() if flag in command.flags), None)
 
 
 def _near(command: Command, name: str) -> list[str]:
-    own = [flag for flag in command.flags if command.flags[flag].marker(Alias) is None]
-    found = closest(name, own, limit=3)
-    if not found:
-        return closest(name, command.flags)
-    best = likeness(name, found[0])
-    return [flag for flag in found if likeness(name, flag) >= best - 0.03]
-
-
-@functools.cache
-def _foreign() -> dict[str, tuple[str, ...]]:
-    table = tomllib.loads(Path(__file__).with_name("foreign.toml").read_text(encoding="utf-8"))
-    return {name: (flags,) if isinstance(flags, str) else tuple(flags) for name, flags in table.items()}
+    """The flags most like `name`; an alias stands for the flag it means."""
+    found = (command.flags[near] for near in closest(name, command.flags, limit=4, margin=0.03))
+    return list(dict.fromkeys(flag.alias_of or flag.name for flag in found))[:3]

@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from swift.core.errors import SwiftError, raise_together
 from swift.params import legacy
 from swift.params.args import Args, Origin
-from swift.params.commands import COMMANDS, SHORT, Command
-from swift.params.hints import unknown_command
+from swift.params.commands import Command, find_command
+from swift.params.record import Record
 from swift.params.said import Reading, Said, read_file, read_words
 from swift.params.saved import read_saved
-from swift.params.spec import Flag, Saved, flags_of
+from swift.params.spec import Flag, Saved
 
 
-@dataclass(frozen=True)
-class Parsed:
+class Parsed(Record):
     """The arguments as far as they could be read, the mistakes, and what the user should be told besides."""
 
     args: Args
-    errors: list[SwiftError] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    errors: list[SwiftError]
+    warnings: list[str]
 
 
 def parse(argv: Sequence[str]) -> Args:
-    """The arguments of a command line such as `["sft", "--dataset", "a.jsonl"]`. Raises SwiftError for every mistake."""
+    """The arguments of a command line, e.g. `["sft", "--dataset", "a.jsonl"]`. Raises SwiftError for its mistakes."""
     parsed = read(argv)
     raise_together(parsed.errors)
     return parsed.args
-
-
-def find_command(name: str) -> tuple[Command, dict[str, Any]]:
-    """The command called `name` and what its short form says. Raises SwiftError with the nearest name."""
-    spelled = name.replace("_", "-")
-    if spelled in SHORT:
-        return COMMANDS[SHORT[spelled]], {"rlhf_type": spelled}
-    if spelled not in COMMANDS:
-        raise unknown_command(name)
-    return COMMANDS[spelled], {}
 
 
 def read(argv: Sequence[str]) -> Parsed:
@@ -49,9 +37,9 @@ def read(argv: Sequence[str]) -> Parsed:
     words = list(argv[1:])
     file = Reading()
     errors: list[SwiftError] = []
-    if words and not words[0].startswith("-") and Path(words[0]).suffix in (".yaml", ".yml", ".json"):
+    if words and not words[0].startswith("-") and os.path.splitext(words[0])[1] in (".yaml", ".yml", ".json"):
         try:
-            file = read_file(command, Path(words.pop(0)))
+            file = read_file(command, words.pop(0))
         except SwiftError as error:
             errors.append(error)
     cli = read_words(command, words)
@@ -116,7 +104,5 @@ def _layered(command: Command, short: dict[str, Any], said: dict[str, Said], sav
         elif name in saved:
             values[name], origins[name] = saved[name], "checkpoint"
         else:
-            declared = next(f.default for f in flags_of(flag.group) if f.name == name)
-            values[name] = flag.default
-            origins[name] = "default" if flag.default == declared else "command"
+            values[name], origins[name] = flag.default, "command" if flag.from_command else "default"
     return Args(command.name, values, origins, overridden)

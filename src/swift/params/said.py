@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from swift.core.errors import SwiftError
 from swift.params.commands import Command
 from swift.params.hints import unknown_flag
+from swift.params.record import Record
 from swift.params.spec import Alias, Bare, Flag
 from swift.params.values import FALSE, NOTHING, TRUE, BadValue, Plain, from_file, from_words
 
 _FLAG = re.compile(r"--[A-Za-z][\w-]*(=.*)?", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(Record):
     """A value somebody gave: as which spelling, and where."""
 
     value: Any
@@ -28,13 +26,13 @@ class Said:
     origin: Literal["cli", "file"]
 
 
-@dataclass
 class Reading:
     """What one source said, by canonical flag, and what was wrong with it."""
 
-    said: dict[str, Said] = field(default_factory=dict)
-    errors: list[SwiftError] = field(default_factory=list)
-    unknown: list[tuple[str, SwiftError]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.said: dict[str, Said] = {}
+        self.errors: list[SwiftError] = []
+        self.unknown: list[tuple[str, SwiftError]] = []
 
     def add(self, command: Command, flag: Flag, said: Said) -> None:
         """Note a value under its canonical flag; two spellings in one source must agree."""
@@ -133,7 +131,7 @@ def _flag_value(flag: Flag, words: list[str]) -> Any:
     return from_words(flag, words)
 
 
-def read_file(command: Command, path: Path) -> Reading:
+def read_file(command: Command, path: str) -> Reading:
     """Read a YAML or JSON file of flags. Raises SwiftError for a file that is not one."""
     reading = Reading()
     for key, line, raw in _entries(path):
@@ -152,22 +150,25 @@ def read_file(command: Command, path: Path) -> Reading:
     return reading
 
 
-def _entries(path: Path) -> list[tuple[str, int, Any]]:
+def _entries(path: str) -> list[tuple[str, int, Any]]:
     """Key, line and raw value of each flag in the file."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read()
     except UnicodeDecodeError as error:
-        raise SwiftError("the file of flags is not UTF-8 text", where=str(path)) from error
+        raise SwiftError("the file of flags is not UTF-8 text", where=path) from error
     except OSError as error:
-        raise SwiftError(f"the file of flags cannot be read: {error.strerror}", where=str(path)) from error
-    if path.suffix == ".json":
+        raise SwiftError(f"the file of flags cannot be read: {error.strerror}", where=path) from error
+    if os.path.splitext(path)[1] == ".json":
         return _json_entries(path, text)
     from swift.params.yamlfile import entries
 
     return entries(path, text)
 
 
-def _json_entries(path: Path, text: str) -> list[tuple[str, int, Any]]:
+def _json_entries(path: str, text: str) -> list[tuple[str, int, Any]]:
+    import json
+
     pairs: list[tuple[str, Any]] = []
 
     def keep(found: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -186,9 +187,11 @@ def _json_entries(path: Path, text: str) -> list[tuple[str, int, Any]]:
 def _json_raw(value: Any) -> Any:
     if isinstance(value, list):
         return [_json_raw(item) for item in value]
-    return Plain(json.dumps(value)) if isinstance(value, bool | int | float) else value
+    if isinstance(value, bool):
+        return Plain(str(value).lower())
+    return Plain(repr(value)) if isinstance(value, int | float) else value
 
 
 def _line_of(text: str, key: str) -> int:
-    found = re.search(re.escape(json.dumps(key)) + r"\s*:", text) or re.search(re.escape(key), text)
+    found = re.search(f'"{re.escape(key)}"\\s*:', text) or re.search(re.escape(key), text)
     return text.count("\n", 0, found.start()) + 1 if found else 1

@@ -1,35 +1,34 @@
 """What can be said about a flag, and how it is read off the field that declares it.
 
-A flag is one field of a frozen dataclass: `name: Annotated[type, markers…] = default`, followed by its help as a
-docstring. Everything else (parsing, help, reference, YAML) is a rendering of these fields.
+A flag is one field of a group: `name: Annotated[type, markers…] = default`, followed by its help as a docstring.
+Everything else (parsing, help, reference, YAML) is a rendering of these fields.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
+import sys
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
+
+from swift.params.record import Record
 
 Kind = Literal["bool", "int", "float", "str"]
 M = TypeVar("M")
 
 
-@dataclass(frozen=True)
-class Basic:
+class Basic(Record):
     """A flag that most people meet: shown by `--help`, not only by `--help-all`."""
 
 
-@dataclass(frozen=True)
-class Ours:
+class Ours(Record):
     """A flag of this project that the contract of the 2.5 release does not have."""
 
 
-@dataclass(frozen=True)
-class Range:
+class Range(Record):
     """Numbers from `low` to `high`, both included; `also` lists values outside that have a meaning."""
 
     low: float | None = None
@@ -56,113 +55,148 @@ class Range:
         return text + "".join(f" or {value:g}" for value in self.also)
 
 
-@dataclass(frozen=True)
-class Exists:
+class Exists(Record):
     """The path must exist: a `file`, a `folder`, or either of them."""
 
     kind: Literal["file", "folder", "path"] = "file"
 
 
-@dataclass(frozen=True)
-class Json:
+class Json(Record):
     """JSON text, the path of a JSON file, or a mapping in a YAML file; `names` are words that mean a shipped file."""
 
     names: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class OneOf:
+class OneOf(Record):
     """The name of an entry of a catalog registry: "models", "templates" or "datasets"."""
 
     registry: Literal["models", "templates", "datasets"]
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(Record):
     """Values with a meaning of their own beside the free ones."""
 
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Only:
+class Only(Record):
     """The flag has an effect only while the flag `name` has one of `values`."""
 
     name: str
     values: tuple[Any, ...] = (True,)
 
 
-@dataclass(frozen=True)
-class Deprecated:
+class Deprecated(Record):
     """The flag still works; `use` names what replaced it."""
 
     use: str
 
 
-@dataclass(frozen=True)
-class Alias:
+class Alias(Record):
     """Another spelling of the flag `of`; `values` translates words that are spelled otherwise there."""
 
     of: str
-    values: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
-class Saved:
+class Saved(Record):
     """Carried from the `sft_args.json` of a checkpoint: always (model), or with `load_dataset_config` (data)."""
 
     part: Literal["model", "data"]
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(Record):
     """A list of texts that may hold commas: a comma parts two of them only when no blank follows it."""
 
 
-@dataclass(frozen=True)
-class Bare:
+class Bare(Record):
     """What the flag means when it stands alone, without a value."""
 
     value: str
 
 
-@dataclass(frozen=True)
 class Flag:
-    """One flag of one command, as its field declares it."""
+    """One flag of one command, read off its field. Its annotation is looked at when somebody asks."""
 
-    name: str
-    group: type
-    kinds: tuple[Kind, ...]
-    """What a value (or an item of a list) may be."""
-    choices: tuple[Any, ...]
-    """The only values, when they are counted."""
-    many: bool
-    optional: bool
-    empty_items: bool
-    """Whether an item of a list may be None."""
-    default: Any
-    markers: tuple[Any, ...]
+    def __init__(self, name: str, group: type[Record], default: Any, *, from_command: bool = False):
+        self.name = name
+        self.group = group
+        self.default = default
+        self.from_command = from_command
+        """Whether the default is the command's own, not the field's."""
+
+    def with_default(self, default: Any) -> Flag:
+        """The same flag in a command that starts it with another value."""
+        return Flag(self.name, self.group, default, from_command=True)
 
     def marker(self, kind: type[M]) -> M | None:
         """The marker of this kind, if the field carries one."""
-        return next((m for m in self.markers if isinstance(m, kind)), None)
+        return next((m for m in self._declared.markers if isinstance(m, kind)), None)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """What a value (or an item of a list) may be."""
+        return self._declared.kinds
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """The only values, when they are counted."""
+        return self._declared.choices
+
+    @property
+    def many(self) -> bool:
+        """Whether the value is a list."""
+        return self._declared.many
+
+    @property
+    def optional(self) -> bool:
+        """Whether the value may be None."""
+        return self._declared.optional
+
+    @property
+    def empty_items(self) -> bool:
+        """Whether an item of the list may be None."""
+        return self._declared.empty_items
+
+    @property
+    def alias_of(self) -> str | None:
+        """The flag that this one is another spelling of."""
+        alias = self.marker(Alias)
+        return alias.of if alias is not None else None
 
     @property
     def is_switch(self) -> bool:
         """Whether the flag may stand alone, meaning true, and has a `--no_` form."""
         return self.kinds == ("bool",) and not self.many
 
+    @functools.cached_property
+    def _declared(self) -> _Declared:
+        return _read_annotation(self.group, self.name)
+
 
 @functools.cache
-def flags_of(group: type) -> tuple[Flag, ...]:
+def flags_of(group: type[Record]) -> tuple[Flag, ...]:
     """The flags that a group declares, in order."""
-    hints = typing.get_type_hints(group, include_extras=True)
-    return tuple(_flag(group, f, hints[f.name]) for f in dataclasses.fields(group))
+    return tuple(Flag(name, group, group.__dict__[name]) for name in group.__annotations__)
 
 
-def _flag(group: type, declared: dataclasses.Field[Any], hint: Any) -> Flag:
-    markers = getattr(hint, "__metadata__", ())
-    hint = hint.__origin__ if markers else hint
+class _Declared(Record):
+    kinds: tuple[Kind, ...]
+    choices: tuple[Any, ...]
+    many: bool
+    optional: bool
+    empty_items: bool
+    markers: tuple[Any, ...]
+
+
+_KINDS: dict[Any, Kind] = {bool: "bool", int: "int", float: "float", str: "str"}
+
+
+@functools.cache
+def _read_annotation(group: type[Record], name: str) -> _Declared:
+    names = {**sys.modules[group.__module__].__dict__, "Annotated": _Pair}
+    hint = eval(group.__annotations__[name], names)
+    hint, *markers = hint if isinstance(hint, tuple) else (hint,)
     parts, optional = _alternatives(hint)
     many = [part for part in parts if typing.get_origin(part) is tuple]
     empty_items = False
@@ -171,12 +205,14 @@ def _flag(group: type, declared: dataclasses.Field[Any], hint: Any) -> Flag:
     choices = tuple(c for part in parts if typing.get_origin(part) is Literal for c in typing.get_args(part))
     scalars = [type(c) for c in choices] or [part for part in parts if part in _KINDS]
     kinds = tuple(dict.fromkeys(_KINDS[scalar] for scalar in scalars))
-    return Flag(
-        declared.name, group, kinds, choices, bool(many), optional, empty_items, declared.default, tuple(markers)
-    )
+    return _Declared(kinds, choices, bool(many), optional, empty_items, tuple(markers))
 
 
-_KINDS: dict[Any, Kind] = {bool: "bool", int: "int", float: "float", str: "str"}
+class _Pair:
+    """Stands for `Annotated` while an annotation is read: a type and its markers, without the cost of typing's own."""
+
+    def __class_getitem__(cls, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+        return parts
 
 
 def _alternatives(hint: Any) -> tuple[list[Any], bool]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from swift.core.suggest import closest
+from swift.params.record import Record
 from swift.params.spec import Flag, Json, Kind, Range, Text
 
 TRUE = frozenset({"true", "1", "yes", "y", "t", "on"})
@@ -28,8 +27,7 @@ class BadValue(Exception):
         self.next = next
 
 
-@dataclass(frozen=True)
-class Plain:
+class Plain(Record):
     """An unquoted scalar of a file, still as text."""
 
     text: str
@@ -47,7 +45,7 @@ def from_words(flag: Flag, words: Sequence[str]) -> Any:
 
 
 def from_file(flag: Flag, raw: Any) -> Any:
-    """The value of a flag in a YAML or JSON file: Plain, str (quoted), None, a list of these, or a dict. Raises BadValue."""
+    """The value of a flag in a file, from Plain, str (quoted), None, a list of these, or a dict. Raises BadValue."""
     if raw is None:
         return _nothing(flag)
     if isinstance(raw, dict):
@@ -64,8 +62,7 @@ def from_file(flag: Flag, raw: Any) -> Any:
     return _items(flag, [word]) if flag.many else _scalar(flag, word.text, plain=word.plain)
 
 
-@dataclass(frozen=True)
-class _Word:
+class _Word(Record):
     text: str
     plain: bool
 
@@ -90,6 +87,8 @@ def _items(flag: Flag, words: list[_Word], *, split: bool = True) -> Any:
 
 
 def _json_list(text: str) -> list[_Word] | None:
+    import json
+
     try:
         items = json.loads(text)
     except ValueError:
@@ -107,8 +106,10 @@ def _split(flag: Flag, word: _Word) -> list[_Word]:
 
 
 def _item(flag: Flag, word: _Word) -> Any:
-    if flag.empty_items and word.plain and word.text in NOTHING:
-        return None
+    if word.plain and word.text in NOTHING:
+        if flag.empty_items:
+            return None
+        raise BadValue(f"takes {_wanted(flag)}, not None")
     return _check(flag, _read(flag, word.text))
 
 
@@ -133,12 +134,8 @@ def _read(flag: Flag, text: str) -> Any:
         return _choice(flag, text)
     if len(flag.kinds) > 1 and "bool" in flag.kinds and text.lower() in ("true", "false"):
         return text.lower() == "true"
-    readers = {"int": _int, "float": _float, "str": str} if len(flag.kinds) > 1 else {flag.kinds[0]: None}
-    for kind, reader in readers.items():
-        if kind not in flag.kinds:
-            continue
-        value = (reader or _READERS[kind])(text)
-        if value is not None:
+    for kind, reader in _READERS.items():
+        if kind in flag.kinds and (value := reader(text)) is not None:
             return value
     raise BadValue(f"takes {_wanted(flag)}, not `{text}`", next=_mend(flag, text))
 
@@ -174,7 +171,8 @@ def _float(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-_READERS = {"bool": _bool, "int": _int, "float": _float, "str": str}
+_READERS: dict[Kind, Callable[[str], Any]] = {"int": _int, "float": _float, "str": str, "bool": _bool}
+"""In this order, so that a flag of several kinds takes the narrowest one."""
 
 
 def _mend(flag: Flag, text: str) -> str | None:
@@ -190,6 +188,8 @@ def _check(flag: Flag, value: Any) -> Any:
     if limits is not None and isinstance(value, int | float) and not isinstance(value, bool) and value not in limits:
         raise BadValue(f"must be {limits}, not {value}")
     if flag.marker(Json) is not None and isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        import json
+
         try:
             json.loads(value)
         except json.JSONDecodeError as error:

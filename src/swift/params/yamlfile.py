@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -11,7 +10,7 @@ from swift.core.errors import SwiftError
 from swift.params.values import NOTHING, Plain
 
 
-def entries(path: Path, text: str) -> list[tuple[str, int, Any]]:
+def entries(path: str, text: str) -> list[tuple[str, int, Any]]:
     """Key, line and raw value (see `values.from_file`) of each flag.
 
     Unquoted scalars stay text: the flag decides what they mean, so that `1e-4` is a number and `no` can be a strategy.
@@ -29,7 +28,7 @@ def entries(path: Path, text: str) -> list[tuple[str, int, Any]]:
         line = f":{mark.line + 1}" if mark else ""
         raise SwiftError(f"not valid YAML: {error.problem or error.context}", where=f"{path}{line}") from error
     except yaml.YAMLError as error:
-        raise SwiftError(f"not valid YAML: {error}", where=str(path)) from error
+        raise SwiftError(f"not valid YAML: {error}", where=path) from error
     finally:
         loader.dispose()
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
+from swift.params.record import Record
 from swift.params.spec import Alias, Basic
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Record):
     """Which checkpoint is loaded, and what is done with it."""
 
     ckpt_dir: Annotated[str | None, Basic()] = None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from swift.params.record import Record
 from swift.params.spec import Basic, Deprecated, Json, OneOf, Ours, Range, Saved, Text
 
 
-@dataclass(frozen=True)
-class Data:
+class Data(Record):
     """The rows."""
 
     dataset: Annotated[tuple[str, ...], Basic(), OneOf("datasets"), Saved("data")] = ()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from swift.params.record import Record
 from swift.params.spec import Alias, Basic, Json, Range
 
 PRESETS = ("default-zero2", "default-zero3", "zero2-offload", "zero3-offload")
 
 
-@dataclass(frozen=True)
-class Distributed:
+class Distributed(Record):
     """Several devices and several machines."""
 
     deepspeed: Annotated[str | dict[str, Any] | None, Basic(), Json(PRESETS)] = None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from swift.params.record import Record
 from swift.params.spec import Basic, Json, Range
 
 
-@dataclass(frozen=True)
-class Vllm:
+class Vllm(Record):
     """The vLLM engine."""
 
     gpu_memory_utilization: Annotated[float, Basic(), Range(0, 1, above=True)] = 0.9
@@ -32,8 +31,7 @@ class Vllm:
     """vLLM engine: largest adapter rank."""
 
 
-@dataclass(frozen=True)
-class Lmdeploy:
+class Lmdeploy(Record):
     """The LMDeploy engine."""
 
     tp: Annotated[int, Basic(), Range(1)] = 1

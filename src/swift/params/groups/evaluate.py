@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from swift.params.record import Record
 from swift.params.spec import Basic, Deprecated, Exists, Range
 
 
-@dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Record):
     """Measuring a model on benchmarks."""
 
     eval_dataset: Annotated[tuple[str, ...], Basic()] = ()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from swift.params.record import Record
 from swift.params.spec import Basic, Range
 
 
-@dataclass(frozen=True)
-class Export:
+class Export(Record):
     """Quantizing, converting and handing over."""
 
     quant_bits: Annotated[Literal[0, 2, 3, 4, 8], Basic()] = 0

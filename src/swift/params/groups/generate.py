@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
+from swift.params.record import Record
 from swift.params.spec import Basic, Range, Text
 
 
-@dataclass(frozen=True)
-class Generate:
+class Generate(Record):
     """How text is generated."""
 
     max_new_tokens: Annotated[int, Basic(), Range(1)] = 2048

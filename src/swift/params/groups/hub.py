@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from swift.params.record import Record
 from swift.params.spec import Alias
 
 
-@dataclass(frozen=True)
-class Hub:
+class Hub(Record):
     """Sending results to a model hub."""
 
     push_to_hub: bool = False

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from swift.params.record import Record
 from swift.params.spec import Alias, Basic, Range
 
 
-@dataclass(frozen=True)
-class Infer:
+class Infer(Record):
     """Answering: the engine, the rows, the result file."""
 
     infer_backend: Annotated[Literal["vllm", "pt", "lmdeploy", "AUTO"], Basic()] = "AUTO"

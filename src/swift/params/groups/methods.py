@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from swift.params.record import Record
 from swift.params.spec import Json, Range
 
 
-@dataclass(frozen=True)
-class Adalora:
+class Adalora(Record):
     """AdaLoRA."""
 
     adalora_target_r: Annotated[int, Range(1)] = 8
@@ -30,16 +29,14 @@ class Adalora:
     """AdaLoRA: weight of the orthogonality regularizer."""
 
 
-@dataclass(frozen=True)
-class Ia3:
+class Ia3(Record):
     """IA3."""
 
     ia3_feedforward_modules: tuple[str, ...] = ()
     """IA3: names of the MLP linear layers; they must be among the target modules."""
 
 
-@dataclass(frozen=True)
-class Vera:
+class Vera(Record):
     """VeRA."""
 
     vera_rank: Annotated[int, Range(1)] = 256
@@ -52,8 +49,7 @@ class Vera:
     """VeRA: initial value of the d vector."""
 
 
-@dataclass(frozen=True)
-class Boft:
+class Boft(Record):
     """BOFT."""
 
     boft_block_size: Annotated[int, Range(1)] = 4
@@ -66,8 +62,7 @@ class Boft:
     """BOFT dropout."""
 
 
-@dataclass(frozen=True)
-class Fourierft:
+class Fourierft(Record):
     """FourierFT."""
 
     fourier_n_frequency: Annotated[int, Range(1)] = 2000
@@ -76,8 +71,7 @@ class Fourierft:
     """FourierFT: scale of the weight update (comparable to lora_alpha)."""
 
 
-@dataclass(frozen=True)
-class Reft:
+class Reft(Record):
     """ReFT."""
 
     reft_layers: tuple[int, ...] | None = None
@@ -99,8 +93,7 @@ class Reft:
     """ReFT: further settings of the intervention as JSON text."""
 
 
-@dataclass(frozen=True)
-class Llamapro:
+class Llamapro(Record):
     """LLaMA-Pro."""
 
     llamapro_num_new_blocks: Annotated[int, Range(1)] = 4
@@ -109,8 +102,7 @@ class Llamapro:
     """LLaMA-Pro: number of groups the new layers are put in as; None means one group per new layer."""
 
 
-@dataclass(frozen=True)
-class Adapter:
+class Adapter(Record):
     """Adapter layers."""
 
     adapter_act: str = "gelu"
@@ -119,8 +111,7 @@ class Adapter:
     """Hidden width of the adapter layers."""
 
 
-@dataclass(frozen=True)
-class Galore:
+class Galore(Record):
     """GaLore and Q-GaLore."""
 
     use_galore: bool = False
@@ -155,8 +146,7 @@ class Galore:
     """Length of the queue used to compare projections."""
 
 
-@dataclass(frozen=True)
-class Lisa:
+class Lisa(Record):
     """LISA."""
 
     lisa_activated_layers: Annotated[int, Range(0)] = 0

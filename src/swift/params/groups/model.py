@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from swift.params.record import Record
 from swift.params.spec import Alias, Basic, Exists, Json, OneOf, Range, Saved
 
 Dtype = Literal["bf16", "fp16", "fp32", "AUTO"]
 
 
-@dataclass(frozen=True)
-class Model:
+class Model(Record):
     """Which model, and how it is loaded."""
 
     model_type: Annotated[str | None, Basic(), OneOf("models"), Saved("model")] = None
@@ -48,8 +47,7 @@ class Model:
     """Another spelling of device_map_config."""
 
 
-@dataclass(frozen=True)
-class Quant:
+class Quant(Record):
     """Quantizing the weights while they load."""
 
     quant_method: Annotated[Literal["bnb", "hqq", "eetq", "awq", "gptq", "aqlm"] | None, Saved("model")] = None

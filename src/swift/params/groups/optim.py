@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
+from swift.params.record import Record
 from swift.params.spec import Basic, Json, Known, Range
 
 
-@dataclass(frozen=True)
-class Optim:
+class Optim(Record):
     """The optimizer and the learning rate."""
 
     learning_rate: Annotated[float | None, Basic(), Range(0)] = None

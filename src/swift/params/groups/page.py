@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
+from swift.params.record import Record
 from swift.params.spec import Alias, Basic, Range
 
 
-@dataclass(frozen=True)
-class Page:
+class Page(Record):
     """The web pages."""
 
     host: Annotated[str, Basic()] = "127.0.0.1"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from swift.params.record import Record
 from swift.params.spec import Basic, Json, OneOf, Ours, Range, Saved
 
 
-@dataclass(frozen=True)
-class Prompt:
+class Prompt(Record):
     """From a conversation to tokens."""
 
     template_type: Annotated[str, Basic(), OneOf("templates"), Saved("model")] = "AUTO"

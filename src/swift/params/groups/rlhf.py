@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from swift.params.record import Record
 from swift.params.spec import Basic, Range
 
 
-@dataclass(frozen=True)
-class Rlhf:
+class Rlhf(Record):
     """Alignment by preferences and rewards."""
 
     rlhf_type: Annotated[Literal["dpo", "orpo", "simpo", "kto", "cpo", "rm", "ppo"], Basic()] = "dpo"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from swift.params.record import Record
 from swift.params.spec import Bare, Ours
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(Record):
     """How the command itself behaves."""
 
     ignore_args_error: bool = False

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
+from swift.params.record import Record
 from swift.params.spec import Exists, Range
 
 
-@dataclass(frozen=True)
-class Serve:
+class Serve(Record):
     """The HTTP server."""
 
     host: str = "0.0.0.0"

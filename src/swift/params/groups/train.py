@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from swift.params.record import Record
 from swift.params.spec import Alias, Basic, Ours, Range
 
 When = Literal["steps", "epoch", "no"]
 
 
-@dataclass(frozen=True)
-class Train:
+class Train(Record):
     """The run."""
 
     output_dir: Annotated[str, Basic()] = "output"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from swift.params.groups.model import Dtype
+from swift.params.record import Record
 from swift.params.spec import Alias, Basic, Known, Range, Saved
 
 SftType = Literal[
@@ -13,8 +13,7 @@ SftType = Literal[
 ]
 
 
-@dataclass(frozen=True)
-class Tuner:
+class Tuner(Record):
     """The tuning method and the modules it touches."""
 
     sft_type: Annotated[SftType, Basic(), Saved("model")] = "lora"
@@ -57,8 +56,7 @@ class Tuner:
     """Another spelling of modules_to_save."""
 
 
-@dataclass(frozen=True)
-class Lora:
+class Lora(Record):
     """LoRA and its variants."""
 
     lora_rank: Annotated[int, Basic(), Range(1)] = 8

@@ -1,0 +1,122 @@
+"""`swift COMMAND …`: pick the command, report every mistake at once, start the processes, run.
+
+Nothing is imported here before it is needed: help and mistakes answer in a tenth of a second.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from swift.core.errors import NotBuilt, SwiftError, raise_together
+
+
+def script() -> None:
+    """The console entry point."""
+    code = main()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # `swift … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code: 0, 1 (a check failed), 2 (bad input), 75 or 130 (stopped)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except SwiftError as error:
+        _report(error.lines(), words)
+        return error.exit_code
+    except KeyboardInterrupt:
+        _report(["interrupted"], words)
+        return 130
+    except BrokenPipeError:
+        return 0
+    except Exception as bug:  # the one place where a bug of ours becomes a line that people can report
+        _report([f"internal error: {type(bug).__name__}: {_first_line(bug)} ({_place(bug)})", _BUG], words)
+        return 1
+
+
+_BUG = " next: this is a bug of swift; run again with --debug for the traceback, and please report it"
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "--help-all", "help"):
+        from swift.params.render import overview
+
+        print(overview())
+        return 0
+    if words[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(f"swift {version('swift-llm')}")
+        return 0
+    if words[0].startswith("-"):
+        raise SwiftError(f"{words[0]} stands before a command", next="swift COMMAND --flag …, see swift --help")
+
+    from swift.params.commands import find_command
+
+    command, _ = find_command(words[0])
+    if helped := [word for word in words[1:] if word in ("-h", "--help", "--help-all", "--help_all")]:
+        from swift.params.render import command_help
+
+        print(command_help(command, every="--help-all" in helped or "--help_all" in helped))
+        return 0
+    from swift.params.parse import read
+
+    parsed = read(words)
+    if form := parsed.args.values["print_config"]:
+        raise_together(parsed.errors)
+        from swift.params.render import config
+
+        print(config(parsed.args, form))
+        return 0
+
+    from swift.params import rules, unbuilt
+
+    raise_together([*parsed.errors, *unbuilt.check(parsed.args), *rules.check(parsed.args, unsure=bool(parsed.errors))])
+    for warning in parsed.warnings:
+        from swift.core.log import log
+
+        log.warning(warning)
+    run = _work_of(command.name, command.run)
+
+    from swift.core.launch import relaunch, wants_processes
+
+    if command.name in ("sft", "pt", "rlhf") and wants_processes(os.environ):
+        return relaunch(words, os.environ)
+    return run(parsed.args) or 0
+
+
+def _work_of(name: str, where: str) -> Callable[..., int | None]:
+    """The function that does the command's work. Raises NotBuilt when it does not exist yet."""
+    import importlib.util
+
+    module, _, function = where.partition(":")
+    if importlib.util.find_spec("swift.commands") is None or importlib.util.find_spec(module) is None:
+        raise NotBuilt(f"`swift {name}` is not built yet: its flags are checked, its work is missing")
+    return importlib.import_module(module).__dict__[function]
+
+
+def _report(lines: list[str], words: list[str]) -> None:
+    """Print to standard error, from the first process only."""
+    if "--debug" in words:
+        import traceback
+
+        traceback.print_exc()
+    if os.environ.get("RANK", "0") in ("0", ""):
+        print("\n".join(lines[:6]), file=sys.stderr)
+
+
+def _first_line(bug: BaseException) -> str:
+    return (str(bug).strip().splitlines() or [""])[0]
+
+
+def _place(bug: BaseException) -> str:
+    at = bug.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return f"{at.tb_frame.f_code.co_filename}:{at.tb_lineno}" if at is not None else "?"

@@ -1,0 +1,72 @@
+"""Several processes on one or more machines: the same command line again, under torchrun."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+from swift.core.errors import SwiftError
+
+
+def wants_processes(env: Mapping[str, str]) -> bool:
+    """Whether the environment asks for torchrun, and we do not run under it already."""
+    return "LOCAL_RANK" not in env and bool(env.get("NPROC_PER_NODE") or env.get("NNODES"))
+
+
+def torchrun_words(words: Sequence[str], env: Mapping[str, str]) -> list[str]:
+    """The command line that runs `swift WORDS` in NPROC_PER_NODE processes on each of NNODES machines."""
+    nodes = _count(env, "NNODES", 1)
+    address = env.get("MASTER_ADDR") or ("127.0.0.1" if nodes == 1 else None)
+    if address is None:
+        raise SwiftError("NNODES is above 1 but MASTER_ADDR is not set", next="export MASTER_ADDR=HOST-OF-NODE-0")
+    port = _count(env, "MASTER_PORT", 0, low=0) or (_free_port() if nodes == 1 else 29500)
+    return [
+        sys.executable,
+        "-m",
+        "swift.torchrun",
+        f"--nproc_per_node={_count(env, 'NPROC_PER_NODE', 1)}",
+        f"--nnodes={nodes}",
+        f"--node_rank={_count(env, 'NODE_RANK', 0, low=0)}",
+        f"--master_addr={address}",
+        f"--master_port={port}",
+        "--shutdown-timeout=600",  # seconds that a stopped run has to save its checkpoint
+        "-m",
+        "swift",
+        *words,
+    ]
+
+
+def relaunch(words: Sequence[str], env: Mapping[str, str]) -> int:
+    """Run the command under torchrun, pass SIGTERM on to it, and return its exit code."""
+    command = torchrun_words(words, env)
+    threads = max(1, (os.cpu_count() or 1) // _count(env, "NPROC_PER_NODE", 1))
+    child = subprocess.Popen(command, env={"OMP_NUM_THREADS": str(threads), **env})
+
+    def forward(number: int, _frame: object) -> None:
+        child.send_signal(number)
+
+    # The terminal sends Ctrl-C to the child as well; we only outlive it.
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, forward)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN if sys.stdin.isatty() else forward)
+    try:
+        return child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _count(env: Mapping[str, str], name: str, default: int, *, low: int = 1) -> int:
+    text = env.get(name) or str(default)
+    if not text.isdecimal() or int(text) < low:
+        raise SwiftError(f"{name} is `{text}`, not a number from {low} up", where="the environment")
+    return int(text)
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]

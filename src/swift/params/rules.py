@@ -1,0 +1,229 @@
+"""What flags say together: small functions, each finds one mistake. `--print_config` skips them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from swift.core.errors import SwiftError
+from swift.core.suggest import closest
+from swift.params.args import Args
+from swift.params.commands import COMMANDS
+from swift.params.spec import Exists, Json
+from swift.params.unbuilt import ADAPTERS
+
+TRAINING = ("sft", "pt", "rlhf")
+Mistakes = Iterator[SwiftError]
+
+
+def check(args: Args, *, unsure: bool = False) -> list[SwiftError]:
+    """Every mistake found; with `unsure` (other words could not be read) nothing is said to be missing."""
+    rules = _RULES if unsure else (*_MISSING, *_RULES)
+    return [mistake for rule in rules for mistake in rule(args)]
+
+
+def a_model_is_given(args: Args) -> Mistakes:
+    if args.command == "web-ui" or args.values.get("eval_url"):
+        return
+    known = (
+        ("model_type", "model_id_or_path")
+        if args.command in TRAINING
+        else ("model_type", "model_id_or_path", "ckpt_dir")
+    )
+    if any(args.values.get(name) for name in known):
+        return
+    add = "--model_id_or_path ID-OR-FOLDER" + ("" if args.command in TRAINING else " or --ckpt_dir CHECKPOINT")
+    yield SwiftError("no model is given", next=f"add {add}")
+
+
+def training_has_rows(args: Args) -> Mistakes:
+    sources = ("dataset", "custom_train_dataset_path", "self_cognition_sample")
+    if args.command in TRAINING and not any(args.values[name] for name in sources):
+        yield SwiftError("no rows to train on", next="add --dataset NAME-OR-FILE")
+
+
+def merging_has_a_checkpoint(args: Args) -> Mistakes:
+    merges = args.command == "merge-lora" or (args.command != "merge-lora" and args.values.get("merge_lora"))
+    if merges and not args.values["ckpt_dir"]:
+        yield SwiftError("there is no adapter to merge", next="add --ckpt_dir CHECKPOINT")
+
+
+def checkpoint_exists(args: Args) -> Mistakes:
+    for name in ("ckpt_dir", "resume_from_checkpoint"):
+        folder = args.values.get(name)
+        if folder and not (name == "resume_from_checkpoint" and folder == "auto") and not os.path.isdir(folder):
+            yield SwiftError(f"--{name} {folder} is not a folder", next=_nearby(folder))
+
+
+def files_exist(args: Args) -> Mistakes:
+    for name, flag in COMMANDS[args.command].flags.items():
+        value = args.values[name]
+        if not isinstance(value, str) or not args.said(name):
+            continue
+        wanted = flag.marker(Exists)
+        if wanted is not None and not _is_there(value, wanted.kind):
+            yield SwiftError(f"--{name} {value} is not a {wanted.kind}", next=_nearby(value))
+        as_json = flag.marker(Json)
+        if as_json is not None and value not in as_json.names and value.lstrip()[:1] not in ("{", "[", ""):
+            yield from _json_file(name, value, as_json.names)
+
+
+def _is_there(value: str, kind: str) -> bool:
+    tests = {"file": os.path.isfile, "folder": os.path.isdir, "path": os.path.exists}
+    return tests[kind](value)
+
+
+def _json_file(name: str, value: str, names: tuple[str, ...]) -> Mistakes:
+    import json
+
+    if not os.path.isfile(value):
+        known = f" or {', '.join(names)}" if names else ""
+        yield SwiftError(f"--{name} {value} is not a file", next=f"give a JSON file, JSON text{known}")
+        return
+    try:
+        with open(value, encoding="utf-8") as file:
+            json.load(file)
+    except ValueError as error:
+        yield SwiftError(f"--{name} {value} is not valid JSON: {error}")
+
+
+def _nearby(path: str) -> str | None:
+    """The name most like it where the path should be, or what lies there."""
+    parent, name = os.path.split(os.path.abspath(path))
+    while not os.path.isdir(parent):
+        parent, name = os.path.split(parent)
+    names = sorted(child for child in os.listdir(parent) if not child.startswith("."))
+    if near := closest(name, names):
+        return f"did you mean {os.path.join(os.path.relpath(parent), near[0])}?"
+    return f"{parent} holds {', '.join(names[:5])}" if names else f"{parent} is empty"
+
+
+def adapters_do_not_freeze(args: Args) -> Mistakes:
+    sft_type = args.values.get("sft_type")
+    if args.command not in TRAINING or sft_type == "full":
+        return
+    for name in ("freeze_parameters", "freeze_parameters_ratio", "additional_trainable_parameters"):
+        if args.changed(name):
+            yield SwiftError(f"--{name} works with full tuning only, not with {sft_type}", next="add --sft_type full")
+
+
+def full_tuning_is_not_quantized(args: Args) -> Mistakes:
+    if args.command in TRAINING and args.values["sft_type"] == "full" and args.values["quantization_bit"]:
+        yield SwiftError(
+            f"full tuning cannot train weights of {args.values['quantization_bit']} bit",
+            next="--sft_type lora, or drop --quantization_bit",
+        )
+
+
+def lisa_needs_full_tuning(args: Args) -> Mistakes:
+    if args.command in TRAINING and args.values["lisa_activated_layers"] and args.values["sft_type"] != "full":
+        yield SwiftError("LISA works with full tuning only", next="add --sft_type full")
+
+
+def lora_flags_need_an_adapter(args: Args) -> Mistakes:
+    if args.command not in TRAINING or args.values["sft_type"] in ADAPTERS:
+        return
+    for name in ("use_dora", "use_rslora", "lora_lr_ratio"):
+        if args.changed(name):
+            yield SwiftError(f"--{name} works with LoRA only, not with full tuning", next="add --sft_type lora")
+
+
+def streaming_has_an_end(args: Args) -> Mistakes:
+    if args.values.get("streaming") and args.values["max_steps"] < 1:
+        yield SwiftError("a stream has no length, so the run has no end", next="add --max_steps N")
+
+
+def streams_are_not_packed_twice(args: Args) -> Mistakes:
+    if args.values.get("streaming") and args.values.get("test_oom_error"):
+        yield SwiftError("--test_oom_error sorts the rows, which a stream cannot", next="drop one of the two")
+
+
+def self_cognition_has_names(args: Args) -> Mistakes:
+    if args.command not in TRAINING:
+        return
+    names = [
+        str(name).partition("#")[0].partition("::")[2] or str(name).partition("#")[0] for name in args.values["dataset"]
+    ]
+    if "self-cognition" not in names and not args.values["self_cognition_sample"]:
+        return
+    for flag, example in (("model_name", "小黄 'Xiao Huang'"), ("model_author", "魔搭 ModelScope")):
+        if not any(args.values[flag]):
+            yield SwiftError(f"self-cognition rows need --{flag}", next=f"e.g. --{flag} {example}")
+
+
+def names_come_in_pairs(args: Args) -> Mistakes:
+    for flag in ("model_name", "model_author"):
+        if len(args.values.get(flag, ())) > 2:
+            yield SwiftError(
+                f"--{flag} takes a Chinese and an English name, not {len(args.values[flag])}",
+                next="quote a name that holds blanks",
+            )
+
+
+def lora_starts_in_a_known_way(args: Args) -> Mistakes:
+    start = args.values.get("init_lora_weights")
+    if not isinstance(start, str):
+        return
+    fixed = ("gaussian", "guassian", "pissa", "olora", "loftq", "eva", "orthogonal")
+    number = start.removeprefix("pissa_niter_")
+    if start not in fixed and not (number != start and number.isdecimal()):
+        yield SwiftError(
+            f"--init_lora_weights does not take `{start}`, but true, false, {', '.join(fixed)} or pissa_niter_N"
+        )
+
+
+def boft_counts_blocks_or_their_size(args: Args) -> Mistakes:
+    if args.values.get("boft_block_num") and args.changed("boft_block_size") and args.values["boft_block_size"]:
+        yield SwiftError("--boft_block_num and --boft_block_size exclude each other", next="give one of them")
+
+
+def adapters_have_names(args: Args) -> Mistakes:
+    for item in args.values.get("lora_modules", ()):
+        name, equals, path = str(item).partition("=")
+        if not (name and equals and path):
+            yield SwiftError(
+                f"--lora_modules {item} is not NAME=FOLDER", next="e.g. --lora_modules math=output/checkpoint-9"
+            )
+
+
+def tls_has_both_files(args: Args) -> Mistakes:
+    pair = ("ssl_keyfile", "ssl_certfile")
+    given = [name for name in pair if args.values.get(name)]
+    if len(given) == 1:
+        other = pair[1 - pair.index(given[0])]
+        yield SwiftError(f"--{given[0]} needs --{other} too")
+
+
+def hub_pushes_have_a_name(args: Args) -> Mistakes:
+    if args.command == "export" and args.values["push_to_hub"] and not args.values["hub_model_id"]:
+        yield SwiftError("--push_to_hub needs a repository", next="add --hub_model_id USER/NAME")
+
+
+def dataset_config_needs_arguments(args: Args) -> Mistakes:
+    values: Any = args.values
+    if not values.get("load_dataset_config"):
+        return
+    if not values["load_args_from_ckpt_dir"] or not values["ckpt_dir"]:
+        yield SwiftError("--load_dataset_config reads the arguments of a checkpoint", next="add --ckpt_dir CHECKPOINT")
+
+
+_MISSING: tuple[Callable[[Args], Mistakes], ...] = (a_model_is_given, training_has_rows, merging_has_a_checkpoint)
+_RULES: tuple[Callable[[Args], Mistakes], ...] = (
+    checkpoint_exists,
+    files_exist,
+    adapters_do_not_freeze,
+    full_tuning_is_not_quantized,
+    lisa_needs_full_tuning,
+    lora_flags_need_an_adapter,
+    streaming_has_an_end,
+    streams_are_not_packed_twice,
+    self_cognition_has_names,
+    names_come_in_pairs,
+    lora_starts_in_a_known_way,
+    boft_counts_blocks_or_their_size,
+    adapters_have_names,
+    tls_has_both_files,
+    hub_pushes_have_a_name,
+    dataset_config_needs_arguments,
+)

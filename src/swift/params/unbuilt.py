@@ -1,0 +1,69 @@
+"""What the contract has and this release does not do yet: refused in one line, never ignored.
+
+A row names the commands (all when empty), the flag, the values that are not built (any value but the default when
+empty), and what is missing. Delete the row when the work is done.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from swift.core.errors import NotBuilt
+from swift.params.args import Args
+from swift.params.record import Record
+
+ADAPTERS = ("lora", "longlora", "adalora", "ia3", "adapter", "vera", "boft", "fourierft", "reft")
+_TRAIN = ("sft", "pt", "rlhf")
+_ANSWER = ("infer", "merge-lora", "export", "eval", "app-ui", "deploy")
+
+
+class Missing(Record):
+    """One piece of work that does not exist yet."""
+
+    flag: str
+    what: str
+    commands: tuple[str, ...] = ()
+    values: tuple[Any, ...] = ()
+
+
+TABLE: tuple[Missing, ...] = (
+    Missing(
+        "sft_type",
+        "this tuning method",
+        values=("longlora", "adalora", "ia3", "llamapro", "adapter", "vera", "boft", "fourierft", "reft"),
+    ),
+    Missing("tuner_backend", "this adapter library", values=("swift", "unsloth")),
+    Missing("use_galore", "GaLore"),
+    Missing("lisa_activated_layers", "LISA"),
+    Missing("use_liger", "liger-kernel"),
+    Missing("deepspeed", "DeepSpeed"),
+    Missing("fsdp", "FSDP"),
+    Missing("sequence_parallel_size", "sequence parallelism"),
+    Missing("train_backend", "the megatron backend", values=("megatron",)),
+    Missing("loss_name", "other loss functions"),
+    Missing("quantization_bit", "training on quantized weights", commands=_TRAIN),
+    Missing("quantization_bit", "quantizing while loading", commands=_ANSWER),
+    Missing("to_megatron", "the conversion to megatron"),
+    Missing("to_hf", "the conversion from megatron"),
+)
+
+
+def check(args: Args) -> list[NotBuilt]:
+    """One error for each value the user gave whose work is missing."""
+    return [
+        NotBuilt(f"--{row.flag} {_shown(args.values[row.flag])}: {row.what} is not built yet")
+        for row in TABLE
+        if _applies(row, args)
+    ]
+
+
+def _applies(row: Missing, args: Args) -> bool:
+    if row.flag not in args.values or (row.commands and args.command not in row.commands):
+        return False
+    if not args.changed(row.flag) or args.origins[row.flag] == "command":
+        return False
+    return not row.values or args.values[row.flag] in row.values
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
