@@ -5,22 +5,13 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
 INT64 = 2**63 - 1
 
 
-def _plain_text(value: Any) -> Any:
-    """Refuse JSON that cannot be written as UTF-8 (lone surrogates): no tokenizer takes it."""
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise ValueError("holds a lone surrogate, which is no valid text") from None
-    return value
-
-
-JsonObject = Annotated[dict[str, Any], AfterValidator(_plain_text)]
+JsonObject = dict[str, Any]
 
 
 class _Model(BaseModel):
@@ -146,6 +137,17 @@ class Generation(_Model):
     images: list[str] | None = None
     videos: list[str] | None = None
     audios: list[str] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_text(cls, value: Any) -> Any:
+        """Refuse JSON that cannot be written as UTF-8 (lone surrogates): no tokenizer takes it."""
+        try:
+            if isinstance(value, dict):
+                json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("a text holds a lone surrogate, which is no valid Unicode") from None
+        return value
 
 
 class ChatRequest(Generation):

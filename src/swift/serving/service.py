@@ -107,7 +107,7 @@ class Service:
         return await self._apart(self._encode_chat, talk, begun)
 
     def ends(self, tools: bool) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """Texts and token ids that end an answer, whatever the client says; with `tools` those of the tool format too."""
+        """Texts and token ids that end any answer; with `tools` those of the tool format too."""
         encoder = self.loaded.encoder
         return encoder.stop_strings + (encoder.tool_stop_strings if tools else ()), encoder.stop_token_ids
 

@@ -1,0 +1,67 @@
+"""An engine whose answers are known: it repeats the last user turn or follows a script. For tests of the surfaces."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from swift.engines.base import Delta, Request, TokenLogprob
+
+
+class ScriptedEngine:
+    """Answers each prompt with `reply(prompt text)`, token by token, `pause` seconds apart.
+
+    It counts the answers under way, so that a test sees whether a place was given back.
+    """
+
+    max_model_len = 512
+
+    def __init__(self, tokenizer: Any, reply: Any = None, *, pause: float = 0.0, adapters: tuple[str, ...] = ()):
+        self.tokenizer = tokenizer
+        self.adapters = adapters
+        self.reply = reply or last_user
+        self.pause = pause
+        self.running = 0
+        self.requests: list[Request] = []
+        self.closed = False
+
+    async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
+        self.requests.append(request)
+        prompt = self.tokenizer.decode(request.prompt_ids)
+        ids = self.tokenizer(self.reply(prompt), add_special_tokens=False)["input_ids"]
+        limit = request.sampling.max_tokens
+        self.running += 1
+        try:
+            for token in ids[:limit]:
+                await asyncio.sleep(self.pause)
+                for index in range(request.sampling.n):
+                    yield self._delta(request, index, token)
+            for index in range(request.sampling.n):
+                reason = "length" if len(ids) > limit else "stop"
+                yield Delta(request_id=request.id, index=index, finish_reason=reason)
+        finally:
+            self.running -= 1
+
+    def _delta(self, request: Request, index: int, token: int) -> Delta:
+        text = self.tokenizer.decode([token])
+        logprobs = ()
+        if request.sampling.logprobs is not None:
+            top = tuple((text, token, -0.5) for _ in range(request.sampling.logprobs))
+            logprobs = (TokenLogprob(text, token, float("-inf") if text == "!" else -0.5, top),)
+        return Delta(request_id=request.id, index=index, text=text, token_ids=(token,), logprobs=logprobs)
+
+    async def add_adapter(self, name: str, folder: str) -> None:
+        self.adapters = (*self.adapters, name)
+
+    def statistics(self) -> dict[str, float]:
+        return {"running": self.running, "waiting": 0, "kv_used": 0.0}
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def last_user(prompt: str) -> str:
+    """The text of the last user turn of a ChatML prompt, or the whole prompt when it has none."""
+    _, mark, turn = prompt.rpartition("<|im_start|>user\n")
+    return turn.split("<|im_end|>")[0] if mark else prompt

@@ -1,0 +1,190 @@
+"""Whatever is sent, the answer has the right status, names the field, and the server goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import ssl
+import subprocess
+from typing import Any
+
+import httpx
+import pytest
+
+from swift.serving import guards, run
+
+USER = [{"role": "user", "content": "hi"}]
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+
+
+def chat(**fields: Any) -> bytes:
+    return json.dumps({"model": "tiny", "messages": USER, **fields}).encode()
+
+
+BAD = [
+    (b"", 422, "body"),
+    (b"{", 400, "body"),
+    (b"nonsense", 400, "body"),
+    (b'{"model": "tiny", "messages": [', 400, "body"),
+    (b'{"model": "tiny"} trailing', 400, "body"),
+    (b"\xff\xfe\x00", 400, "body"),
+    (b'{"model": "tiny", "messages": [{"role": "user", "content": "\xff"}]}', 400, "body"),
+    (b"[" * 100_000, 400, "body"),
+    (b'{"max_tokens": ' + b"9" * 5000 + b"}", 400, "body"),
+    (b"[]", 422, "body"),
+    (b"null", 422, "body"),
+    (b'"text"', 422, "body"),
+    (b'{"model": "tiny"}', 422, "messages"),
+    (json.dumps({"messages": USER}).encode(), 422, "model"),
+    (chat(messages=[]), 422, "messages"),
+    (chat(messages="hi"), 422, "messages"),
+    (chat(messages=[1]), 422, "messages[0]"),
+    (chat(messages=[{"content": "hi"}]), 422, "messages[0].role"),
+    (chat(messages=[{"role": "robot", "content": "hi"}]), 422, "messages[0].role"),
+    (chat(messages=[{"role": "user", "content": "\ud800"}]), 422, "body"),
+    (chat(messages=[{"role": "user"}]), 400, "messages[0].content"),
+    (chat(messages=[{"role": "system", "content": "only"}]), 400, "messages"),
+    (chat(messages=[{"role": "tool", "content": "of nothing"}]), 400, "messages"),
+    (chat(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]), 400, "messages"),
+    (chat(images=["x.png"]), 400, "images"),
+    (chat(model="nope"), 404, "model"),
+    (chat(model=3), 422, "model"),
+    (chat(max_tokens=-1), 422, "max_tokens"),
+    (chat(max_tokens="many"), 422, "max_tokens"),
+    (chat(temperature=-0.1), 422, "temperature"),
+    (b'{"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "temperature": NaN}', 422, "temperature"),
+    (chat(top_p=1.5), 422, "top_p"),
+    (chat(n=0), 422, "n"),
+    (chat(n=100_000), 422, "n"),
+    (chat(seed=2**70), 422, "seed"),
+    (chat(stop=["", "x"]), 422, "stop"),
+    (chat(top_logprobs=2), 400, "top_logprobs"),
+    (chat(logprobs=True, top_logprobs=21), 400, "top_logprobs"),
+    (chat(stream="perhaps"), 422, "stream"),
+    (chat(stream_options={"include_usage": True}), 400, "stream_options"),
+    (chat(logit_bias={"5": 1}), 400, "logit_bias"),
+    (chat(functions=[{"name": "f"}]), 400, "functions"),
+    (chat(tools=[{"type": "function"}]), 422, "tools[0].function"),
+    (chat(tools=[{"type": "magic", "function": {"name": "f"}}]), 422, "tools[0].type"),
+    (chat(tools=[TOOL, TOOL]), 400, "tools"),
+    (chat(tools=[TOOL], tool_choice={"type": "function", "function": {"name": "zzz"}}), 400, "tool_choice"),
+    (chat(tool_choice="required"), 400, "tool_choice"),
+    (chat(tools=[TOOL], response_format={"type": "json_object"}), 400, "response_format"),
+    (chat(response_format={"type": "json_schema"}), 400, "response_format"),
+    (chat(response_format={"type": "xml"}), 422, "response_format"),
+    (chat(best_of=1, n=2), 400, "best_of"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "param"), BAD)
+def test_bad_chat_body(module_server, body: bytes, status: int, param: str) -> None:
+    answer = httpx.post(
+        f"{module_server.url}/v1/chat/completions", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == status, answer.text
+    said = answer.json()
+    assert said["error"]["param"].startswith(param), said
+    assert said["object"] == "error" and said["message"] == said["error"]["message"]
+    assert module_server.engine.running == 0 and module_server.service.gate.answers == 0
+
+
+@pytest.mark.parametrize(
+    ("prompt", "fields", "status", "param"),
+    [
+        ([], {}, 422, "prompt"),
+        (3, {}, 422, "prompt"),
+        ([1, "a"], {}, 422, "prompt"),
+        ("", {}, 400, "prompt"),
+        ([10**6], {}, 400, "prompt"),
+        ([-1], {}, 422, "prompt"),
+        ("x", {"suffix": "y"}, 400, "suffix"),
+        ("x", {"logprobs": 21}, 400, "logprobs"),
+        ("x", {"echo": True, "logprobs": 1}, 400, "echo"),
+    ],
+)
+def test_bad_completion(module_server, prompt: Any, fields: dict[str, Any], status: int, param: str) -> None:
+    answer = httpx.post(f"{module_server.url}/v1/completions", json={"model": "tiny", "prompt": prompt, **fields})
+    assert answer.status_code == status, answer.text
+    assert answer.json()["error"]["param"].startswith(param)
+
+
+def test_prompt_longer_than_the_context(module_server) -> None:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "word " * 600}]}
+    answer = httpx.post(f"{module_server.url}/v1/chat/completions", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "context_length_exceeded"
+    assert answer.json()["error"]["param"] == "messages"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_request_that_is_too_large(module_server, chunked: bool) -> None:
+    text = b"x" * (module_server.service.max_body_bytes + 1)
+    content = (text[at : at + 65536] for at in range(0, len(text), 65536)) if chunked else text
+    answer = httpx.post(
+        f"{module_server.url}/v1/completions", content=content, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 413
+    assert answer.json()["error"]["param"] == "body"
+
+
+def test_wrong_path_method_and_type(module_server) -> None:
+    assert httpx.get(f"{module_server.url}/nope").status_code == 404
+    assert httpx.get(f"{module_server.url}/nope").json()["error"]["param"] == "path"
+    assert httpx.get(f"{module_server.url}/v1/chat/completions").status_code == 405
+    form = httpx.post(
+        f"{module_server.url}/v1/chat/completions", content=chat(), headers={"Content-Type": "text/plain"}
+    )
+    assert form.status_code == 422
+    assert httpx.get(f"{module_server.url}/v1/models/nope").status_code == 404
+
+
+def test_not_http_at_all(module_server) -> None:
+    host, port = module_server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as raw:
+        raw.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+        assert raw.recv(100).startswith(b"HTTP/1.1 400")
+    assert httpx.get(f"{module_server.url}/health").status_code == 200
+
+
+def test_slow_head_and_slow_body_are_cut(start, monkeypatch) -> None:
+    monkeypatch.setattr(run, "HEADER_SECONDS", 0.3)
+    monkeypatch.setattr(guards, "BODY_SECONDS", 0.3)
+    running = start()
+    host, port = running.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as slow:
+        slow.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n")
+        assert slow.recv(100) == b""
+    with socket.create_connection((host, int(port)), timeout=5) as slow:
+        head = (
+            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
+        )
+        slow.sendall(head + b"{")
+        assert slow.recv(100).startswith(b"HTTP/1.1 408")
+    assert httpx.get(f"{running.url}/health").status_code == 200
+
+
+def test_key_guards_everything_but_health(start) -> None:
+    running = start(api_key="schlüssel")
+    good = {"Authorization": "Bearer schlüssel".encode()}
+    for path in ("/v1/models", "/metrics", "/version", "/docs", "/openapi.json", "/nope"):
+        for headers in ({}, {"Authorization": "Bearer no"}, {"Authorization": b"Bearer \xff\xfe"}):
+            answer = httpx.get(running.url + path, headers=headers)
+            assert answer.status_code == 401, path
+            assert answer.json()["error"]["code"] == "invalid_api_key"
+        assert httpx.get(running.url + path, headers=good).status_code == (404 if path == "/nope" else 200)
+    assert httpx.get(f"{running.url}/health").status_code == 200
+    assert httpx.post(f"{running.url}/v1/chat/completions", content=chat()).status_code == 401
+
+
+def test_tls(start, tmp_path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate of this test")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    )
+    subprocess.run([*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    running = start(ssl_keyfile=str(key), ssl_certfile=str(certificate))
+    context = ssl.create_default_context(cafile=str(certificate))
+    assert httpx.get(running.url.replace("http:", "https:") + "/health", verify=context).status_code == 200

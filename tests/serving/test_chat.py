@@ -1,0 +1,241 @@
+"""Chat completions over HTTP, read as a client reads them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from .scripted import ScriptedEngine
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather of a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+REACT = 'I look it up.\nAction: get_weather\nAction Input: {"city": "Rome"}\n'
+
+
+def events(response: httpx.Response) -> list[dict[str, Any]]:
+    """The chunks of a stream; it must end with [DONE]."""
+    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def said(chunks: list[dict[str, Any]]) -> str:
+    return "".join(c["choices"][0]["delta"].get("content", "") for c in chunks if c["choices"])
+
+
+def test_answer_has_the_shape_that_openai_and_2_5_clients_read(ask) -> None:
+    answer = ask("hello there", max_tokens=64)
+    assert answer.status_code == 200
+    body = answer.json()
+    message = {"role": "assistant", "content": "hello there", "tool_calls": None}
+    assert body["choices"] == [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}]
+    assert body["object"] == "chat.completion"
+    assert body["id"].startswith("chatcmpl-") and answer.headers["x-request-id"] == body["id"]
+    assert body["model"] == "tiny" and isinstance(body["created"], int)
+    usage = body["usage"]
+    assert usage["completion_tokens"] == 2
+    assert usage["total_tokens"] == usage["prompt_tokens"] + 2
+
+
+def test_stream_gives_the_same_text_in_pieces(ask) -> None:
+    answer = ask("one two three four", stream=True)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    chunks = events(answer)
+    assert len(chunks) > 4
+    assert said(chunks) == "one two three four"
+    assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert [c["choices"][0]["finish_reason"] for c in chunks][-1] == "stop"
+    assert {c["object"] for c in chunks} == {"chat.completion.chunk"}
+    assert len({c["id"] for c in chunks}) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "in_each", "at_end"),
+    [
+        (None, True, False),
+        ({"include_usage": False}, False, False),
+        ({"include_usage": True}, False, True),
+        ({"include_usage": True, "continuous_usage_stats": True}, True, True),
+    ],
+)
+def test_token_counts_of_a_stream(ask, options, in_each: bool, at_end: bool) -> None:
+    chunks = events(ask("a b c", stream=True, stream_options=options))
+    last_choice = [c for c in chunks if c["choices"]][-1]
+    assert (last_choice.get("usage") is not None) == in_each
+    assert (chunks[-1]["choices"] == []) == at_end
+    if at_end:
+        assert chunks[-1]["usage"]["completion_tokens"] == 3
+
+
+def test_token_limit_is_said(ask) -> None:
+    choice = ask("one two three four", max_tokens=2).json()["choices"][0]
+    assert choice["message"]["content"] == "one two"
+    assert choice["finish_reason"] == "length"
+    newer = ask("one two three four", max_completion_tokens=3).json()["choices"][0]
+    assert newer["message"]["content"] == "one two three"
+
+
+def test_token_limit_beyond_the_context_is_cut(ask, running) -> None:
+    assert ask("hello", max_tokens=99999).status_code == 200
+    request = running.engine.requests[-1]
+    assert request.sampling.max_tokens == running.engine.max_model_len - len(request.prompt_ids)
+
+
+def test_n_answers(ask) -> None:
+    body = ask("hi", n=3).json()
+    assert [choice["index"] for choice in body["choices"]] == [0, 1, 2]
+    assert {choice["message"]["content"] for choice in body["choices"]} == {"hi"}
+    assert body["usage"]["completion_tokens"] == 3
+    chunks = events(ask("hi", n=2, stream=True))
+    assert sorted(c["choices"][0]["index"] for c in chunks if c["choices"][0]["finish_reason"]) == [0, 1]
+
+
+def test_best_of_returns_n(ask, running) -> None:
+    body = ask("hi", best_of=3).json()
+    assert len(body["choices"]) == 1 and body["choices"][0]["logprobs"] is None
+    assert running.engine.requests[-1].sampling.n == 3
+
+
+def test_logprobs_and_the_impossible_token(ask) -> None:
+    content = ask("hi!", logprobs=True, top_logprobs=2).json()["choices"][0]["logprobs"]["content"]
+    assert [token["token"] for token in content] == ["hi", "!"]
+    assert content[0]["bytes"] == [104, 105]
+    assert len(content[0]["top_logprobs"]) == 2
+    assert content[1]["logprob"] == -9999.0
+    chunks = events(ask("hi!", logprobs=True, stream=True))
+    tokens = [t["token"] for c in chunks for t in (c["choices"][0]["logprobs"] or {"content": []})["content"]]
+    assert tokens == ["hi", "!"]
+
+
+def test_sampling_fields_reach_the_engine(ask, running) -> None:
+    ask(
+        "hi", temperature=0.7, top_p=0.9, top_k=-1, seed=3, stop="x", presence_penalty=1, frequency_penalty=0.5,
+        repetition_penalty=1.2, min_tokens=2, stop_token_ids=[5],
+    )  # fmt: skip
+    sampling = running.engine.requests[-1].sampling
+    assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.seed) == (0.7, 0.9, 0, 3)
+    assert (sampling.presence_penalty, sampling.frequency_penalty, sampling.repetition_penalty) == (1.0, 0.5, 1.2)
+    assert "x" in sampling.stop and 5 in sampling.stop_token_ids and sampling.min_tokens == 2
+
+
+@pytest.mark.parametrize("fields", [{"temperature": 0}, {"temperature": 1e-9}, {"temperature": 1, "top_p": 0}])
+def test_greedy(ask, running, fields) -> None:
+    ask("hi", **fields)
+    assert running.engine.requests[-1].sampling.temperature == 0.0
+
+
+def test_end_of_turn_always_stops(ask, running, encoder) -> None:
+    ask("hi")
+    assert set(encoder.stop_token_ids) <= set(running.engine.requests[-1].sampling.stop_token_ids)
+
+
+def test_content_parts_and_unknown_fields(ask, running) -> None:
+    parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
+    body = {"model": "tiny", "messages": [{"role": "user", "content": parts}], "foo": {"bar": 1}, "store": False}
+    answer = httpx.post(f"{running.url}/v1/chat/completions", json=body)
+    assert answer.json()["choices"][0]["message"]["content"] == "one two"
+
+
+def test_an_answer_begun_by_the_client_goes_on(running, tokenizer) -> None:
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "The answer is"}]
+    httpx.post(f"{running.url}/v1/chat/completions", json={"model": "tiny", "messages": messages})
+    assert tokenizer.decode(running.engine.requests[-1].prompt_ids).endswith("<|im_start|>assistant\nThe answer is")
+
+
+def test_a_result_after_observation_is_glued_on(running, tokenizer) -> None:
+    messages = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "Action: f\nAction Input: {}\nObservation:"},
+        {"role": "tool", "content": "obs"},
+    ]
+    httpx.post(f"{running.url}/v1/chat/completions", json={"model": "tiny", "messages": messages})
+    assert tokenizer.decode(running.engine.requests[-1].prompt_ids).endswith("Action Input: {}\nObservation:obs")
+
+
+def test_free_tool_call(start, tokenizer) -> None:
+    running = start(ScriptedEngine(tokenizer, lambda prompt: REACT))
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "Rome?"}], "tools": [WEATHER]}
+    choice = httpx.post(f"{running.url}/v1/chat/completions", json=body).json()["choices"][0]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["content"] == "I look it up."
+    (call,) = choice["message"]["tool_calls"]
+    assert call["type"] == "function" and call["id"].startswith("call_")
+    assert call["function"]["name"] == "get_weather"
+    assert json.loads(call["function"]["arguments"]) == {"city": "Rome"}
+    assert "get_weather" in tokenizer.decode(running.engine.requests[-1].prompt_ids)
+
+    chunks = events(httpx.post(f"{running.url}/v1/chat/completions", json={**body, "stream": True}))
+    assert said(chunks).strip() == "I look it up."
+    calls = [call for c in chunks for call in c["choices"][0]["delta"].get("tool_calls", [])]
+    assert [call["function"]["name"] for call in calls] == ["get_weather"]
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_tool_choice_none_hides_the_tools(ask, running, tokenizer) -> None:
+    ask("hi", tools=[WEATHER], tool_choice="none")
+    assert "get_weather" not in tokenizer.decode(running.engine.requests[-1].prompt_ids)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_named_tool_is_held_to_its_schema(start, tokenizer, stream: bool) -> None:
+    running = start(ScriptedEngine(tokenizer, lambda prompt: '{"city": "Rome"}'))
+    choice = {"type": "function", "function": {"name": "get_weather"}}
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "?"}], "tools": [WEATHER], "tool_choice": choice}
+    answer = httpx.post(f"{running.url}/v1/chat/completions", json={**body, "stream": stream})
+    grammar = json.loads(running.engine.requests[-1].sampling.grammar or "")
+    assert grammar == WEATHER["function"]["parameters"]
+    if stream:
+        deltas = [call for c in events(answer) for call in c["choices"][0]["delta"].get("tool_calls", [])]
+        assert len(deltas) > 1 and deltas[0]["function"]["name"] == "get_weather"
+        assert "".join(d["function"]["arguments"] for d in deltas) == '{"city": "Rome"}'
+    else:
+        (call,) = answer.json()["choices"][0]["message"]["tool_calls"]
+        assert call["function"] == {"name": "get_weather", "arguments": '{"city": "Rome"}'}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_required_tools_may_be_several(start, tokenizer, stream: bool) -> None:
+    reply = json.dumps([{"name": "get_weather", "arguments": {"city": city}} for city in ("Rome", "Bern")])
+    running = start(ScriptedEngine(tokenizer, lambda prompt: reply))
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "?"}], "tools": [WEATHER]}
+    body |= {"tool_choice": "required", "stream": stream}
+    answer = httpx.post(f"{running.url}/v1/chat/completions", json=body)
+    assert json.loads(running.engine.requests[-1].sampling.grammar or "")["minItems"] == 1
+    if stream:
+        calls = [call for c in events(answer) for call in c["choices"][0]["delta"].get("tool_calls", [])]
+        assert [call["index"] for call in calls] == [0, 1]
+    else:
+        choice = answer.json()["choices"][0]
+        assert choice["finish_reason"] == "tool_calls" and choice["message"]["content"] is None
+        calls = choice["message"]["tool_calls"]
+    assert [json.loads(call["function"]["arguments"])["city"] for call in calls] == ["Rome", "Bern"]
+
+
+def test_response_format_is_the_grammar(ask, running) -> None:
+    ask("hi", response_format={"type": "json_object"})
+    assert running.engine.requests[-1].sampling.grammar == "json_object"
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    ask("hi", response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
+    assert json.loads(running.engine.requests[-1].sampling.grammar or "") == schema
+
+
+def test_adapters_are_models(start, tokenizer) -> None:
+    running = start(ScriptedEngine(tokenizer, adapters=("default-lora", "other")), owned_by="me")
+    cards = httpx.get(f"{running.url}/v1/models").json()
+    assert [card["id"] for card in cards["data"]] == ["tiny", "default-lora", "other"]
+    assert {card["owned_by"] for card in cards["data"]} == {"me"}
+    assert cards["data"][0]["is_chat"] is True
+    assert httpx.get(f"{running.url}/v1/models/other").json()["parent"] == "tiny"
+    for model, adapter in (("tiny", None), ("other", "other")):
+        body = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
+        assert httpx.post(f"{running.url}/v1/chat/completions", json=body).json()["model"] == model
+        assert running.engine.requests[-1].adapter == adapter
