@@ -41,7 +41,7 @@ def load_tokenizer(plan: ModelPlan, folder: Path | None = None) -> PreTrainedTok
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
-        raise SwiftError(f"the tokenizer of {folder} has neither a padding nor an end token", next="set eos_token in it")
+        raise SwiftError(f"the tokenizer of {folder} has no padding and no end token", next="set eos_token in it")
     return tokenizer
 
 
@@ -52,7 +52,7 @@ def load_model(plan: ModelPlan, folder: Path | None = None) -> PreTrainedModel:
     """
     folder = folder or fetch(plan)
     config = load_config(plan, folder)
-    model, loading = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         config=config,
         dtype=TORCH_DTYPES[plan.dtype],
@@ -61,6 +61,7 @@ def load_model(plan: ModelPlan, folder: Path | None = None) -> PreTrainedModel:
         max_memory=dict(enumerate(plan.max_memory)) if plan.max_memory else None,
         output_loading_info=True,
     )
+    model, loading = loaded
     _check_loading(folder, loading)
     model.config._name_or_path = plan.source
     model.name_or_path = plan.source

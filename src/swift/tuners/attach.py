@@ -20,7 +20,7 @@ def attach(model: PreTrainedModel, plan: TunerPlan, *, total_steps: int | None =
         freeze(model, plan)
         tuned: nn.Module = model
     else:
-        from swift.tuners.peft import attach_adapter
+        from swift.tuners.adapters import attach_adapter
 
         tuned = attach_adapter(model, plan, total_steps)
     if not any(parameter.requires_grad for parameter in tuned.parameters()):
@@ -34,8 +34,8 @@ def attach(model: PreTrainedModel, plan: TunerPlan, *, total_steps: int | None =
 
 
 def on_step(model: nn.Module, step: int) -> None:
-    """To be called after the gradients of optimizer step `step` (from 0) are there and before they are cleared."""
-    from swift.tuners.peft import adalora
+    """To be called after optimizer step number `step` (from 1) and before the gradients are cleared."""
+    from swift.tuners.adapters import adalora
 
     adapter = adalora(model)
     if adapter is not None:
@@ -44,7 +44,7 @@ def on_step(model: nn.Module, step: int) -> None:
 
 def regularizer(model: nn.Module) -> Tensor | None:
     """A term that the method adds to the loss (AdaLoRA's orthogonality), or None."""
-    from swift.tuners.peft import adalora, orthogonality
+    from swift.tuners.adapters import adalora, orthogonality
 
     adapter = adalora(model)
     return None if adapter is None else orthogonality(adapter)

@@ -48,10 +48,13 @@ def save(
         return
     from peft import PeftModel
 
+    from swift.tuners import initial
+
     if not isinstance(model, PeftModel):
         raise TypeError(f"{type(model).__name__} is neither a PreTrainedModel nor a PeftModel")
     tensors = _adapter_tensors(model, state_dict)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS, {"format": "pt"})
+    initial.write(model, folder)
     _write_config(model, folder)
     base = model.get_base_model()
     if isinstance(base, PreTrainedModel) and base.generation_config is not None:
@@ -66,15 +69,20 @@ def load(model: PreTrainedModel, folder: Path, *, trainable: bool = False) -> nn
     """
     import peft
 
-    from swift.tuners.peft import known_warnings
+    from swift.tuners import initial
+    from swift.tuners.adapters import known_warnings
 
     tensors = read_adapter(folder)
     config = peft.PeftConfig.from_pretrained(str(folder))
     config.inference_mode = not trainable
     _fit_vocabulary(model, tensors)
+    factors = initial.read(folder)
     with known_warnings():
-        tuned = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+        tuned = _wrap(model, config, plain=factors is not None)
+    if factors is not None:
+        initial.take_out(tuned, factors)
     _check_fit(tuned, tensors, folder)
+    _set_dtypes(tuned, tensors, exact=trainable)
     _fill(tuned, tensors)
     if not trainable:
         tuned.eval()
@@ -120,6 +128,19 @@ def _adapter_tensors(model: Any, state_dict: Mapping[str, Tensor] | None) -> dic
     return get_peft_model_state_dict(
         model, state_dict=None if state_dict is None else dict(state_dict), save_embedding_layers=False
     )
+
+
+def _wrap(model: PreTrainedModel, config: Any, *, plain: bool) -> Any:
+    """Wrap the base; `plain` keeps a method that starts from the base's factors from factorising it again."""
+    import peft
+
+    if not plain:
+        return peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+    method = config.init_lora_weights
+    config.init_lora_weights = False
+    tuned = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+    config.init_lora_weights = method
+    return tuned
 
 
 def _write_config(model: Any, folder: Path) -> None:
@@ -170,7 +191,8 @@ def _write_json(path: Path, value: Any) -> None:
 
 def _fit_vocabulary(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
     """Resize the embeddings when the adapter was trained with added tokens: it then carries them whole."""
-    rows = model.get_input_embeddings().weight.shape[0]
+    embedding: Any = model.get_input_embeddings()
+    rows = embedding.weight.shape[0]
     for name, tensor in tensors.items():
         whole = name.endswith(("embed_tokens.weight", "wte.weight", "embed_tokens.base_layer.weight"))
         if whole and tensor.shape[0] != rows:
@@ -192,6 +214,15 @@ def _check_fit(tuned: Any, tensors: Mapping[str, Tensor], folder: Path) -> None:
                 why=f"its file {what} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else ""),
                 next="use the base model it was trained on, or a whole checkpoint",
             )
+
+
+def _set_dtypes(tuned: Any, tensors: Mapping[str, Tensor], *, exact: bool) -> None:
+    """Give the adapter's parameters the file's precision (`exact`, to train on), or never less than it (to use)."""
+    for name, parameter in tuned.named_parameters():
+        stored = tensors.get(name.replace(".default", ""))
+        if stored is not None:
+            dtype = stored.dtype if exact else torch.promote_types(stored.dtype, parameter.dtype)
+            parameter.data = parameter.data.to(dtype)
 
 
 def _fill(tuned: Any, tensors: Mapping[str, Tensor]) -> None:

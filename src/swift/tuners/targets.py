@@ -15,8 +15,9 @@ from swift.core.log import log
 from swift.plan.tuner import TunerPlan
 
 ATTENTION_INPUTS = frozenset(
-    "q_proj k_proj v_proj qkv_proj qkv query_key_value c_attn Wqkv wqkv W_pack query key value key_value q_lin k_lin v_lin "
-    "q_a_proj q_b_proj kv_a_proj_with_mqa kv_b_proj in_proj_qkv in_proj_qkvz".split()
+    {"q_proj", "k_proj", "v_proj", "q_lin", "k_lin", "v_lin", "query", "key", "value", "key_value"}
+    | {"qkv_proj", "qkv", "query_key_value", "c_attn", "Wqkv", "wqkv", "W_pack", "in_proj_qkv", "in_proj_qkvz"}
+    | {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"}
 )
 """Names that model families give the linear layers in front of attention."""
 
@@ -64,7 +65,8 @@ def resolve_saved(model: PreTrainedModel, said: Iterable[str]) -> list[str]:
 def linear_layers(model: PreTrainedModel) -> list[str]:
     """Paths of all linear layers except the language model's head."""
     head = model.get_output_embeddings()
-    return [path for path, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head]
+    layers = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    return [path for path, module in layers if module is not head]
 
 
 def embeddings(model: PreTrainedModel) -> list[str]:

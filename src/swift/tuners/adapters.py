@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from swift.core.errors import SwiftError
 from swift.plan.tuner import TunerPlan
+from swift.tuners import initial
 from swift.tuners.targets import matches, resolve_saved, resolve_targets
 
 CONFIGS: dict[str, type[peft.PeftConfig]] = {
@@ -36,6 +38,8 @@ def attach_adapter(model: PreTrainedModel, plan: TunerPlan, total_steps: int | N
     config = _config(model, plan, total_steps)
     with known_warnings():
         tuned = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+    if initial.takes_from_base(config):
+        initial.remember(tuned)
     set_dtype(tuned, plan.dtype)
     return tuned
 
@@ -62,6 +66,8 @@ def known_warnings() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=r"Model (with|has) `tie_word_embeddings=True`")
         # PEFT 0.21 asks transformers 5 by an older name.
         warnings.filterwarnings("ignore", message=r"`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        # AdaLoRA's saved ranks are keyed by parameter, which the check of PEFT 0.21 takes for module names.
+        warnings.filterwarnings("ignore", message=r"The following rank_pattern keys did not match")
         # BOFT's kernel is optional, and its butterfly factor of 1 is what the flag says.
         warnings.filterwarnings("ignore", message=r"Setting boft_n_butterfly_factor to 1")
         warnings.filterwarnings("ignore", message=r"Failed to load the CUDA extension")
@@ -77,13 +83,15 @@ def adalora(model: nn.Module) -> AdaLoraModel | None:
 
 def orthogonality(tuner: AdaLoraModel) -> Tensor:
     """AdaLoRA's penalty, a scalar: weight x mean Frobenius norm of P Pᵀ - I and QᵀQ - I (arXiv 2303.10512, eq. 4)."""
-    weight = tuner.peft_config[tuner.trainable_adapter_name].orth_reg_weight
+    config = tuner.peft_config[tuner.trainable_adapter_name]
+    assert isinstance(config, peft.AdaLoraConfig)
     norms = []
     for name, parameter in tuner.model.named_parameters():
         if ("lora_A" in name or "lora_B" in name) and tuner.trainable_adapter_name in name:
             gram = parameter @ parameter.T if "lora_A" in name else parameter.T @ parameter
-            norms.append(torch.linalg.matrix_norm(gram - torch.eye(gram.shape[0], device=gram.device, dtype=gram.dtype)))
-    return weight * torch.stack(norms).mean()
+            identity = torch.eye(gram.shape[0], device=gram.device, dtype=gram.dtype)
+            norms.append(torch.linalg.matrix_norm(gram - identity))
+    return config.orth_reg_weight * torch.stack(norms).mean()
 
 
 def _config(model: PreTrainedModel, plan: TunerPlan, total_steps: int | None) -> peft.PeftConfig:
@@ -110,8 +118,6 @@ def _config(model: PreTrainedModel, plan: TunerPlan, total_steps: int | None) ->
 
 
 def _reached(model: PreTrainedModel, targets: list[str] | str) -> dict[str, nn.Module]:
-    import re
-
     def hit(path: str) -> bool:
         if isinstance(targets, str):
             return re.fullmatch(targets, path) is not None
@@ -149,7 +155,7 @@ def _check_feedforward(settings: dict[str, Any]) -> None:
 def _check_schedule(settings: dict[str, Any], total_steps: int) -> None:
     if settings["tinit"] + settings["tfinal"] >= total_steps:
         raise SwiftError(
-            f"--adalora_tinit {settings['tinit']} and --adalora_tfinal {settings['tfinal']} fill all {total_steps} steps",
+            f"AdaLoRA's first {settings['tinit']} and last {settings['tfinal']} steps fill all {total_steps} steps",
             where="--adalora_tinit, --adalora_tfinal",
             why="ranks are allocated in the steps between them",
             next="make them smaller or train longer",

