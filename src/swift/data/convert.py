@@ -284,5 +284,3 @@ def _without_answer(turns: Turns) -> Turns:
     while last and turns.messages[last - 1].role == "assistant":
         last -= 1
     return replace(turns, messages=turns.messages[:last], keys=turns.keys[:last])
-
-

@@ -26,7 +26,9 @@ class EncodedDataset:
     Items are dicts of lists (`input_ids`, `labels`, …) with their own index as `row`.
     """
 
-    def __init__(self, shards: Sequence[Shard], places: NDArray[np.int32], origins: NDArray[np.int64], names: list[str]):
+    def __init__(
+        self, shards: Sequence[Shard], places: NDArray[np.int32], origins: NDArray[np.int64], names: list[str]
+    ):
         """`places` (N, 2) is shard and example of each item; `origins` (N, 2) file and line, files being in `names`."""
         self.shards = shards
         self.places = places

@@ -106,7 +106,9 @@ def _examples(parts: Sequence[Part], chosen: Sequence[np.ndarray]) -> EncodedDat
         step = np.arange(several.sum()) - np.repeat(np.cumsum(several) - several, several)
         example = np.repeat(first, several) + step
         places.append(np.stack([np.repeat(number, several) + len(shards), example], axis=1).astype(np.int32))
-        origins.append(np.stack([np.repeat(table.file[rows], several) + len(names), np.repeat(table.line[rows], several)], axis=1))
+        origins.append(
+            np.stack([np.repeat(table.file[rows], several) + len(names), np.repeat(table.line[rows], several)], axis=1)
+        )
         shards += table.shards
         names += [file.label for file in table.files]
     return EncodedDataset(shards, np.concatenate(places), np.concatenate(origins), names)

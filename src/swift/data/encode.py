@@ -53,7 +53,9 @@ class Recipe:
     def fingerprint(self) -> str:
         """Changes with everything that would change a shard, except the rows."""
         of_encoder = self.encoder.fingerprint if self.encoder else "convert only"
-        return hashlib.sha256(f"1|{self.kind}|{self.rounds}|{self.notes_are_faults}|{of_encoder}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"1|{self.kind}|{self.rounds}|{self.notes_are_faults}|{of_encoder}".encode()).hexdigest()[
+            :16
+        ]
 
 
 @dataclass(frozen=True)
@@ -299,9 +301,12 @@ def _workers(recipe: Recipe, num_proc: int, cache: TokenCache | None) -> Iterato
         yield here
         return
     method = "fork" if sys.platform == "linux" else "spawn"
-    with _one_thread_each(), ProcessPoolExecutor(
-        num_proc, multiprocessing.get_context(method), initializer=_begin_worker, initargs=(recipe, cache)
-    ) as pool:
+    with (
+        _one_thread_each(),
+        ProcessPoolExecutor(
+            num_proc, multiprocessing.get_context(method), initializer=_begin_worker, initargs=(recipe, cache)
+        ) as pool,
+    ):
 
         def there(chunk: Chunk, key: str) -> Callable[[], Shard]:
             future: Future[bytes | None] = pool.submit(_work, chunk, key)

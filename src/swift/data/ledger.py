@@ -150,7 +150,9 @@ class Ledger:
     def __enter__(self) -> Ledger:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _dropped_by_reason(self) -> str:
@@ -176,7 +178,9 @@ def bad_row_error(entry: Entry) -> SwiftError:
 
 def _line(entry: Entry, split: str | None) -> str:
     """One ledger line; the common case is put together by hand, it is written once a row."""
-    start = f'{{"source": {json.dumps(entry.source, ensure_ascii=False)}, "line": {entry.line}, "status": "{entry.status}"'
+    start = (
+        f'{{"source": {json.dumps(entry.source, ensure_ascii=False)}, "line": {entry.line}, "status": "{entry.status}"'
+    )
     more = "".join(
         f', "{name}": {json.dumps(value, ensure_ascii=False)}'
         for name, value in (("reason", entry.reason), ("detail", entry.detail), ("note", entry.note), ("split", split))

@@ -41,7 +41,9 @@ def data_files(path: Path) -> list[Path]:
     found = sorted(file for file in path.rglob("*") if file.is_file() and suffix(file) and not _hidden(file, path))
     if not found:
         raise SwiftError(
-            f"no data files in the folder {path}", why=f"looked for {', '.join(SUFFIXES)}, plain or .gz", where=str(path)
+            f"no data files in the folder {path}",
+            why=f"looked for {', '.join(SUFFIXES)}, plain or .gz",
+            where=str(path),
         )
     return found
 

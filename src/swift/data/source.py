@@ -63,7 +63,9 @@ def open_source(spec: DatasetSpec, plan: DataPlan) -> list[SourceFile]:
     if repository is None:
         other = "MS" if spec.hub == "huggingface" else "HF"
         raise SwiftError(
-            f"{entry.name} is not on {_hub_name(spec.hub)}", where=f"--dataset {spec.text}", next=f"{other}::{entry.name}"
+            f"{entry.name} is not on {_hub_name(spec.hub)}",
+            where=f"--dataset {spec.text}",
+            next=f"{other}::{entry.name}",
         )
     files = _from_hub(spec, repository, spec.subsets or tuple(entry.subsets), tuple(entry.split), plan, entry.revision)
     return [_registered(file.path, file.label, entry) for file in files]

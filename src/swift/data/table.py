@@ -164,9 +164,7 @@ def open_part(
     return Part(table, train, val)
 
 
-def _encode_chosen(
-    table: Table, chosen: Indices, recipe: Recipe, plan: DataPlan, cache: TokenCache | None
-) -> Table:
+def _encode_chosen(table: Table, chosen: Indices, recipe: Recipe, plan: DataPlan, cache: TokenCache | None) -> Table:
     """The table with its chosen rows encoded, the others left as they are."""
     wanted = []
     for number in range(len(table.files)):
@@ -186,7 +184,9 @@ def cache_for(plan: DataPlan, recipe: Recipe) -> TokenCache | None:
     """The part of the token cache that holds the shards of a recipe."""
     if plan.cache is None:
         return None
-    about = f"{recipe.encoder.template_type}, {recipe.kind}" if recipe.encoder else f"which rows can be used, {recipe.kind}"
+    about = (
+        f"{recipe.encoder.template_type}, {recipe.kind}" if recipe.encoder else f"which rows can be used, {recipe.kind}"
+    )
     cache = TokenCache(plan.cache, recipe.fingerprint, about)
     cache.describe()
     return cache

@@ -11,6 +11,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    HTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -37,9 +38,7 @@ def cached(
 ) -> Path | None:
     """The repository as the cache has it, or None."""
     try:
-        return download(
-            id, kind, revision=revision, token=token, cache_dir=cache_dir, allow=allow, local_only=True
-        )
+        return download(id, kind, revision=revision, token=token, cache_dir=cache_dir, allow=allow, local_only=True)
     except LocalEntryNotFoundError:
         return None
 
@@ -69,9 +68,11 @@ def download(
     except LocalEntryNotFoundError:
         if local_only:
             raise
-        raise _cut(id, kind) from None
+        raise _broken_off("download", id, None) from None
     except (HfHubHTTPError, HFValidationError) as error:
         raise explain(error, id, kind, revision, token) from error
+    except (HTTPError, OSError) as error:
+        raise _broken_off("download", id, error) from error
     return Path(str(folder))
 
 
@@ -102,6 +103,8 @@ def push(
         )
     except (HfHubHTTPError, HFValidationError) as error:
         raise explain(error, id, kind, None, token) from error
+    except (HTTPError, OSError, RuntimeError) as error:  # the client wraps a failed upload in a RuntimeError
+        raise _broken_off("upload", id, error) from error
     return f"{endpoint()}/{'datasets/' if kind == 'dataset' else ''}{id}"
 
 
@@ -131,9 +134,10 @@ def explain(error: Exception, id: str, kind: str, revision: str | None, token: s
     return SwiftError(f"the hub did not give the {kind} {id}", where=where, why=str(error).splitlines()[0])
 
 
-def _cut(id: str, kind: str) -> SwiftError:
+def _broken_off(what: str, id: str, error: Exception | None) -> SwiftError:
     return SwiftError(
-        f"the download of the {kind} {id} broke off",
+        f"the {what} of {id} broke off",
         where=f"{TITLE} ({endpoint()})",
+        why=str(error).splitlines()[0] if error else None,
         next="run the command again: it goes on where it stopped",
     )

@@ -30,9 +30,7 @@ def cached(
 ) -> Path | None:
     """The repository as the cache has it, or None."""
     try:
-        return download(
-            id, kind, revision=revision, token=token, cache_dir=cache_dir, allow=allow, local_only=True
-        )
+        return download(id, kind, revision=revision, token=token, cache_dir=cache_dir, allow=allow, local_only=True)
     except FileNotFoundError:
         return None
 
@@ -104,9 +102,16 @@ def explain(error: Exception, id: str, kind: str, revision: str | None, token: s
     """What the client's error means for the user."""
     errors = _library("errors")
     where = f"{TITLE} ({endpoint()})"
+    if isinstance(error, errors.AuthenticationError) and not (token or os.environ.get("MODELSCOPE_API_TOKEN")):
+        return SwiftError(
+            f"the {kind} {id} asks for a token", where=where, next="set --hub_token or MODELSCOPE_API_TOKEN"
+        )
     if isinstance(error, errors.AuthenticationError):
         return SwiftError(
-            "the hub rejects the token", where=where, why=f"401 for {id}", next="check --hub_token or MODELSCOPE_API_TOKEN"
+            "the hub rejects the token",
+            where=where,
+            why=f"401 for {id}",
+            next="check --hub_token or MODELSCOPE_API_TOKEN",
         )
     if isinstance(error, errors.PermissionDeniedError):
         return SwiftError(
@@ -130,7 +135,7 @@ def explain(error: Exception, id: str, kind: str, revision: str | None, token: s
 
 
 def _api(token: str | None):  # type: ignore[no-untyped-def]
-    return _library().HubApi(endpoint=endpoint(), token=token)
+    return _library().HubApi(_library("config").HubConfig(endpoint=endpoint(), token=token))
 
 
 def _library(part: str = "") -> ModuleType:

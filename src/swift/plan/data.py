@@ -123,9 +123,7 @@ def use_hf() -> bool:
     return os.environ.get("USE_HF", "").strip().lower() in ("1", "true", "yes", "on")
 
 
-def parse_dataset(
-    text: str, *, hf: bool | None = None, exists: Callable[[str], bool] = os.path.exists
-) -> DatasetSpec:
+def parse_dataset(text: str, *, hf: bool | None = None, exists: Callable[[str], bool] = os.path.exists) -> DatasetSpec:
     """Read the data set syntax. A file that exists keeps `#` and `:` in its name.
 
     `hf` is the hub of names without a prefix (None asks `USE_HF`). Raises SwiftError for an unknown hub prefix, an
@@ -136,9 +134,7 @@ def parse_dataset(
     prefix, mark, after = rest.partition("::")
     if mark and not exists(rest):
         if prefix.lower() not in HUB_PREFIX:
-            raise SwiftError(
-                f"{prefix + '::'!r} is not a hub", where=f"--dataset {text}", next="write HF::… or MS::…"
-            )
+            raise SwiftError(f"{prefix + '::'!r} is not a hub", where=f"--dataset {text}", next="write HF::… or MS::…")
         hub, rest = HUB_PREFIX[prefix.lower()], after
     rest, sample = _split_sample(rest, text, exists)
     name, subsets = rest, None

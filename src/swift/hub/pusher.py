@@ -1,0 +1,70 @@
+"""Checkpoints go to a hub while training goes on."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+from swift.core.errors import SwiftError
+from swift.core.log import log
+from swift.hub import push
+
+Strategy = Literal["end", "every_save", "checkpoint", "all_checkpoints"]
+TRAINING_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth", "global_step*")
+"""Files that only a resumed run needs; they are not part of the model."""
+LAST = "last-checkpoint"
+
+
+class Pusher:
+    """Pushes what `strategy` asks for: the model at the root of the repository, and checkpoints in folders of it.
+
+    `end` pushes once, `every_save` the model at each save, `checkpoint` also the whole last checkpoint, in the folder
+    `last-checkpoint`, `all_checkpoints` each checkpoint under its own name. Uploads run one after another in a thread; one that fails
+    is said and does not stop the training.
+    """
+
+    def __init__(self, id: str, *, hub: str, token: str | None, private: bool, strategy: Strategy):
+        self.id = id
+        self.hub = hub
+        self.token = token
+        self.private = private
+        self.strategy = strategy
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="push")
+        self._pending: list[Future[str]] = []
+
+    def saved(self, checkpoint: Path) -> None:
+        """A checkpoint is complete on disk."""
+        if self.strategy == "end":
+            return
+        self._later(checkpoint, "", TRAINING_STATE)
+        if self.strategy == "checkpoint":
+            self._later(checkpoint, LAST, ())
+        elif self.strategy == "all_checkpoints":
+            self._later(checkpoint, checkpoint.name, ())
+
+    def finish(self, checkpoint: Path) -> str:
+        """Push the final model, wait for everything, and return the repository's address. Raises SwiftError."""
+        for future in self._pending:
+            error = future.exception()
+            if error is not None:
+                log.warning("pushing to %s failed on the way: %s", self.id, error)
+        self._thread.shutdown()
+        return self._push(checkpoint, "", TRAINING_STATE)
+
+    def _later(self, folder: Path, path_in_repo: str, ignore: tuple[str, ...]) -> None:
+        self._pending.append(self._thread.submit(self._push, folder, path_in_repo, ignore))
+
+    def _push(self, folder: Path, path_in_repo: str, ignore: tuple[str, ...]) -> str:
+        if not folder.is_dir():
+            raise SwiftError(f"{folder} was removed before it could be pushed")
+        return push(
+            folder,
+            self.id,
+            hub=self.hub,
+            token=self.token,
+            private=self.private,
+            path_in_repo=path_in_repo,
+            message=f"Upload {folder.name}",
+            ignore=ignore,
+        )
