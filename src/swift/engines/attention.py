@@ -1,0 +1,216 @@
+"""Attention of a running batch over the rows of a `KVCache`, registered as one of transformers' attention functions.
+
+The model runs without a cache of its own; each layer's attention hands its new keys and values to the step under way
+(`Decode`: one token of each row; `Prefill`: stretches of several rows, one after the other), which stores them in the
+rows and attends over what the rows hold. No padding, and no mask is made by the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from swift.engines.cache import Pool, Row
+
+NAME = "swift_rows"
+
+
+class Step(Protocol):
+    """A forward pass under way."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
+        """Store key and value (B, heads, T, dim), and attend; the answer is (B, T, query heads, value dim)."""
+        ...
+
+
+@dataclass(frozen=True)
+class How:
+    """What a layer's attention is besides plain causal attention."""
+
+    scale: float
+    window: int | None = None
+    softcap: float | None = None
+    sinks: Tensor | None = None
+
+
+class NoStep(Exception):
+    """The model did not pass the step on to its attention layers, so it cannot run on rows."""
+
+
+def rows_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    rows_step: Step | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface. Raises NoStep outside of a step, or for a model that biases its scores."""
+    if rows_step is None or kwargs.get("position_bias") is not None:
+        raise NoStep(type(module).__name__)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    how = How(scale, sliding_window, softcap, s_aux)
+    return rows_step.attend(module.layer_idx, query, key, value, how), None  # type: ignore[arg-type]
+
+
+AttentionInterface.register(NAME, rows_attention)
+AttentionMaskInterface.register(NAME, lambda *_, **__: None)
+
+
+@dataclass
+class _Part:
+    """The rows of one pool in a decoding step: `span` of the batch."""
+
+    pool: Pool
+    span: slice
+    index: Tensor
+    lengths: Tensor
+    longest: int
+    view: bool
+    biases: dict[int | None, Tensor] = field(default_factory=dict)
+
+
+class Decode:
+    """One new token for each of `rows`, which stand sorted by `decode_order`."""
+
+    def __init__(self, rows: Sequence[Row], dtype: torch.dtype, device: torch.device):
+        self._dtype = dtype
+        self._parts: list[_Part] = []
+        start = 0
+        while start < len(rows):
+            pool, stop = rows[start].pool, start
+            while stop < len(rows) and rows[stop].pool is pool:
+                stop += 1
+            indices = [row.index for row in rows[start:stop]]
+            lengths = [len(row.tokens) for row in rows[start:stop]]
+            self._parts.append(
+                _Part(
+                    pool,
+                    slice(start, stop),
+                    torch.tensor(indices, device=device),
+                    torch.tensor(lengths, device=device),
+                    max(lengths) + 1,
+                    view=indices == list(range(len(indices))),
+                )
+            )
+            start = stop
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
+        """As `Step` says, with T = 1."""
+        answers = [
+            self._attend_part(part, layer, query[part.span], key[part.span], value[part.span], how)
+            for part in self._parts
+        ]
+        return answers[0] if len(answers) == 1 else torch.cat(answers)
+
+    def _attend_part(self, part: _Part, layer: int, query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
+        keys, values = part.pool.keys[layer], part.pool.values[layer]
+        index, lengths = part.index.to(key.device), part.lengths.to(key.device)  # layers may be spread over devices
+        keys[index, :, lengths] = key[:, :, 0]
+        values[index, :, lengths] = value[:, :, 0]
+        count = key.shape[0]
+        if part.view:
+            keys, values = keys[:count, :, : part.longest], values[:count, :, : part.longest]
+        else:
+            keys, values = keys[index, :, : part.longest], values[index, :, : part.longest]
+        # The query heads of one key head go where query positions usually are: no key is repeated in memory.
+        grouped = query.reshape(count, keys.shape[1], -1, query.shape[-1])
+        answer = _attend(grouped, keys, values, self._bias(part, how.window).to(key.device), how, causal=False)
+        return answer.reshape(count, 1, query.shape[1], -1)
+
+    def _bias(self, part: _Part, window: int | None) -> Tensor:
+        """0 where a row has a token in sight and -inf elsewhere, (rows, 1, 1, longest)."""
+        if window not in part.biases:
+            positions = torch.arange(part.longest, device=part.lengths.device)
+            seen = positions <= part.lengths[:, None]
+            if window is not None:
+                seen &= positions > part.lengths[:, None] - window
+            bias = torch.zeros(seen.shape, dtype=self._dtype, device=seen.device)
+            part.biases[window] = bias.masked_fill_(~seen, -math.inf)[:, None, None]
+        return part.biases[window]
+
+
+def decode_order(row: Row) -> tuple[int, int]:
+    """The order in which `Decode` takes rows: pool by pool, as they stand in memory."""
+    return row.pool.capacity, row.index
+
+
+class Prefill:
+    """Stretches of new tokens, `counts[i]` for `rows[i]`, laid one after the other in a batch of one."""
+
+    def __init__(self, rows: Sequence[Row], counts: Sequence[int]):
+        self._stretches: list[tuple[Row, int, slice]] = []
+        start = 0
+        for row, count in zip(rows, counts, strict=True):
+            self._stretches.append((row, len(row.tokens), slice(start, start + count)))
+            start += count
+        self._masks: dict[tuple[int, int | None], Tensor | None] = {}
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
+        """As `Step` says, with B = 1."""
+        answers = []
+        for number, (row, past, span) in enumerate(self._stretches):
+            total = past + span.stop - span.start
+            keys, values = row.pool.keys[layer][row.index], row.pool.values[layer][row.index]
+            keys[:, past:total] = key[0, :, span]
+            values[:, past:total] = value[0, :, span]
+            mask = self._mask(number, past, total, how.window, query.device)
+            if past == 0:
+                mine_k, mine_v = key[:, :, span], value[:, :, span]
+            else:
+                mine_k, mine_v = keys[None, :, :total], values[None, :, :total]
+            answers.append(_attend(query[:, :, span], mine_k, mine_v, mask, how, causal=mask is None))
+        joined = answers[0] if len(answers) == 1 else torch.cat(answers, dim=2)
+        return joined.transpose(1, 2)
+
+    def _mask(self, number: int, past: int, total: int, window: int | None, device: torch.device) -> Tensor | None:
+        """True where a query sees a key; None for plain causal attention from the start."""
+        if past == 0 and (window is None or total <= window):
+            return None
+        if (number, window) not in self._masks:
+            queries = torch.arange(past, total, device=device)[:, None]
+            keys = torch.arange(total, device=device)
+            seen = keys <= queries
+            self._masks[number, window] = seen if window is None else seen & (keys > queries - window)
+        return self._masks[number, window]
+
+
+def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, how: How, *, causal: bool) -> Tensor:
+    """Softmax attention; key heads are shared by runs of query heads where there are fewer of them."""
+    if how.softcap is None and how.sinks is None:
+        return F.scaled_dot_product_attention(
+            query,
+            keys,
+            values,
+            attn_mask=mask,
+            is_causal=causal,
+            scale=how.scale,
+            enable_gqa=query.shape[1] != keys.shape[1],
+        )
+    shared = query.shape[1] // keys.shape[1]
+    scores = query @ keys.repeat_interleave(shared, 1).transpose(2, 3) * how.scale
+    if how.softcap is not None:
+        scores = torch.tanh(scores / how.softcap) * how.softcap
+    if causal:
+        length = scores.shape[-1]
+        mask = torch.ones(length, length, dtype=torch.bool, device=scores.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+    if how.sinks is not None:
+        # One more score for each head that takes part in the softmax and brings no value.
+        sinks = how.sinks.reshape(1, query.shape[1], -1, 1).expand(scores.shape[0], -1, scores.shape[2], 1)
+        scores = torch.cat([scores, sinks.to(scores.dtype)], dim=-1)
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype)
+    return weights[..., : keys.shape[2]] @ values.repeat_interleave(shared, 1)

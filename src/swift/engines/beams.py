@@ -1,0 +1,63 @@
+"""Beam search: transformers' own, for one request at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from swift.core.errors import SwiftError
+from swift.engines.adapters import AdaptedModel
+from swift.engines.base import Sampling
+from swift.engines.sequence import Sequence
+
+
+def check_beams(sampling: Sampling) -> None:
+    """Raises SwiftError for wishes that a beam search does not fulfil."""
+    wishes = {
+        "a grammar": sampling.grammar is not None,
+        "log-probabilities": sampling.logprobs is not None,
+        "presence and frequency penalties": bool(sampling.presence_penalty or sampling.frequency_penalty),
+    }
+    for wish, said in wishes.items():
+        if said:
+            raise SwiftError(f"beam search does not go with {wish}", where="num_beams", next="use num_beams 1")
+    if sampling.n > sampling.num_beams:
+        raise SwiftError(f"n is {sampling.n}, but there are only {sampling.num_beams} beams", where="num_beams")
+
+
+class _Stopped(StoppingCriteria):
+    def __init__(self, asked: Callable[[], bool]):
+        self._asked = asked
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object) -> torch.Tensor:
+        return torch.full((input_ids.shape[0],), self._asked(), dtype=torch.bool, device=input_ids.device)
+
+
+def beam_search(model: AdaptedModel, sequences: list[Sequence], stop: Callable[[], bool]) -> list[list[int]]:
+    """The new tokens of the best answers to one prompt, one for each of `sequences`. Ends early when `stop` says so."""
+    first = sequences[0]
+    request, sampling = first.request, first.request.sampling
+    prompt = torch.tensor([request.prompt_ids], device=model.base.device)
+    ends = sorted(first.ends)
+    drawn = {"temperature": sampling.temperature, "top_k": sampling.top_k or None, "top_p": sampling.top_p}
+    if sampling.temperature and sampling.seed is not None:
+        torch.manual_seed(sampling.seed)
+    output = model.generate(
+        request.adapter,
+        input_ids=prompt,
+        attention_mask=torch.ones_like(prompt),
+        num_beams=sampling.num_beams,
+        num_return_sequences=len(sequences),
+        max_new_tokens=first.limit - len(request.prompt_ids),
+        min_new_tokens=sampling.min_tokens or None,
+        length_penalty=sampling.length_penalty,
+        repetition_penalty=sampling.repetition_penalty,
+        do_sample=sampling.temperature > 0,
+        eos_token_id=ends or None,
+        pad_token_id=ends[0] if ends else 0,
+        stopping_criteria=StoppingCriteriaList([_Stopped(stop)]),
+        **(drawn if sampling.temperature > 0 else {"temperature": None, "top_k": None, "top_p": None}),
+    )
+    return [row[prompt.shape[1] :].tolist() for row in output]

@@ -1,0 +1,243 @@
+"""Where keys and values live: rows of tensors, grouped in pools by how many tokens a row holds.
+
+Running rows stand first in their pool, so a decoding step reads them as one view without copying. Rows of finished
+requests keep their tokens: the next turn of a chat finds its prefix there. Memory grows with use up to a budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SMALLEST = 256
+"""Tokens a row of the smallest pool holds; each further pool doubles it."""
+FIRST_ROWS = 4
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """The key-value heads of one attention layer and the sizes of a key and a value."""
+
+    heads: int
+    key_dim: int
+    value_dim: int
+
+
+class Row:
+    """One place for one sequence. `tokens` are those whose keys and values it holds."""
+
+    __slots__ = ("active", "adapter", "index", "last_used", "pool", "tokens")
+
+    def __init__(self, pool: Pool, index: int):
+        self.pool = pool
+        self.index = index
+        self.tokens: list[int] = []
+        self.adapter: str | None = None
+        self.active = False
+        self.last_used = 0
+
+
+class Pool:
+    """Rows of equal capacity; `keys[layer]` and `values[layer]` have the shape (rows, heads, capacity, dim)."""
+
+    def __init__(
+        self, capacity: int, layers: Sequence[LayerShape], dtype: torch.dtype, devices: Sequence[torch.device]
+    ):
+        self.capacity = capacity
+        self.rows: list[Row] = []
+        self.active = 0
+        self.keys = [
+            torch.empty((0, s.heads, capacity, s.key_dim), dtype=dtype, device=d)
+            for s, d in zip(layers, devices, strict=True)
+        ]
+        self.values = [
+            torch.empty((0, s.heads, capacity, s.value_dim), dtype=dtype, device=d)
+            for s, d in zip(layers, devices, strict=True)
+        ]
+
+    def resize(self, rows: int) -> None:
+        """Make room for `rows` rows, or give up idle ones at the end."""
+        kept = min(rows, len(self.rows))
+        for tensors in (self.keys, self.values):
+            for layer, old in enumerate(tensors):
+                new = old.new_zeros((rows, *old.shape[1:]))
+                new[:kept] = old[:kept]
+                tensors[layer] = new
+        self.rows = self.rows[:kept] + [Row(self, index) for index in range(kept, rows)]
+
+    def swap(self, one: int, other: int) -> None:
+        """Exchange two rows, contents and all."""
+        if one == other:
+            return
+        a, b = self.rows[one], self.rows[other]
+        length = max(len(a.tokens), len(b.tokens))
+        for tensor in (*self.keys, *self.values):
+            kept = tensor[one, :, :length].clone()
+            tensor[one, :, :length] = tensor[other, :, :length]
+            tensor[other, :, :length] = kept
+        self.rows[one], self.rows[other] = b, a
+        a.index, b.index = other, one
+
+    def idle(self) -> list[Row]:
+        """Rows that no sequence uses."""
+        return self.rows[self.active :]
+
+
+class KVCache:
+    """All pools, within `budget` bytes."""
+
+    def __init__(
+        self,
+        layers: Sequence[LayerShape],
+        dtype: torch.dtype,
+        devices: Sequence[torch.device],
+        *,
+        budget: int,
+        max_length: int,
+    ):
+        self.layers = tuple(layers)
+        self.max_length = max_length
+        self.budget = budget
+        self.dtype = dtype
+        self._devices = tuple(devices)
+        self._token_bytes = sum(s.heads * (s.key_dim + s.value_dim) for s in layers) * dtype.itemsize
+        self._pools: dict[int, Pool] = {}
+        self._clock = 0
+
+    def acquire(self, tokens: Sequence[int], adapter: str | None) -> Row | None:
+        """A row for `tokens` whose own tokens are already a prefix of them, or None when there is no room now.
+
+        The last token is never taken from a prefix: its logits have to be computed.
+        """
+        found, common = self._longest_prefix(tokens, adapter)
+        capacity = self._capacity(len(tokens) + 1)
+        self._clock += 1
+        if found is not None and not found.active and found.pool.capacity >= capacity and common == len(found.tokens):
+            row = found
+        else:
+            row = self._spare(capacity, keep=found)
+            if row is None:
+                return None
+            row.tokens = []
+            if found is not None and found is not row:
+                _copy(found, row, common)
+        row.tokens = list(tokens[:common])
+        row.adapter = adapter
+        self._activate(row)
+        return row
+
+    def grow(self, row: Row, length: int) -> Row | None:
+        """The row itself when it holds `length` tokens, or a larger one with its contents; None when there is no room."""
+        if length <= row.pool.capacity:
+            return row
+        larger = self._spare(self._capacity(length), keep=row)
+        if larger is None:
+            return None
+        larger.tokens = []
+        _copy(row, larger, len(row.tokens))
+        larger.tokens, larger.adapter = row.tokens, row.adapter
+        self._activate(larger)
+        row.tokens = []
+        self.release(row)
+        return larger
+
+    def release(self, row: Row) -> None:
+        """The row's sequence is over; its tokens stay for others until the room is needed."""
+        pool = row.pool
+        pool.active -= 1
+        row.active = False
+        self._clock += 1
+        row.last_used = self._clock if row.tokens else 0
+        pool.swap(row.index, pool.active)
+
+    def forget(self, adapter: str) -> None:
+        """Drop what idle rows hold under `adapter`, whose weights have changed."""
+        for pool in self._pools.values():
+            for row in pool.idle():
+                if row.adapter == adapter:
+                    row.tokens, row.last_used = [], 0
+
+    @property
+    def used(self) -> float:
+        """Share of the budget that running sequences fill."""
+        tokens = sum(len(row.tokens) for pool in self._pools.values() for row in pool.rows[: pool.active])
+        return min(1.0, tokens * self._token_bytes / self.budget) if self.budget else 1.0
+
+    def _capacity(self, length: int) -> int:
+        capacity = SMALLEST
+        while capacity < length:
+            capacity *= 2
+        return min(capacity, max(self.max_length, length))
+
+    def _longest_prefix(self, tokens: Sequence[int], adapter: str | None) -> tuple[Row | None, int]:
+        best: Row | None = None
+        longest = 0
+        for pool in self._pools.values():
+            for row in pool.rows:
+                if row.adapter == adapter and row.tokens:
+                    common = common_prefix(row.tokens, tokens, len(tokens) - 1)
+                    if common > longest:
+                        best, longest = row, common
+        return best, longest
+
+    def _spare(self, capacity: int, keep: Row | None) -> Row | None:
+        """An idle row of the pool: an empty one, a new one, or the longest unused one."""
+        pool = self._pools.get(capacity)
+        if pool is None:
+            pool = self._pools[capacity] = Pool(capacity, self.layers, self.dtype, self._devices)
+        empty = next((row for row in pool.idle() if not row.tokens), None)
+        if empty is not None:
+            return empty
+        if self._extend(pool):
+            return pool.rows[-1]
+        idle = [row for row in pool.idle() if row is not keep] or pool.idle()
+        if idle:
+            return min(idle, key=lambda row: row.last_used)
+        if self._shrink_others(pool, keep) and self._extend(pool):
+            return pool.rows[-1]
+        return None
+
+    def _extend(self, pool: Pool) -> bool:
+        """Double the pool within the budget; a single row more when that is all there is room for."""
+        room = (self.budget - self._allocated()) // (pool.capacity * self._token_bytes)
+        more = min(max(FIRST_ROWS if pool.capacity <= 4 * SMALLEST else 1, len(pool.rows)), room)
+        if more < 1:
+            return False
+        pool.resize(len(pool.rows) + more)
+        return True
+
+    def _shrink_others(self, wanting: Pool, keep: Row | None) -> bool:
+        """Give up the idle rows of other pools. Whether that freed anything."""
+        freed = False
+        for pool in self._pools.values():
+            if pool is wanting or len(pool.rows) == pool.active or (keep is not None and keep.pool is pool):
+                continue
+            pool.resize(pool.active)
+            freed = True
+        return freed
+
+    def _allocated(self) -> int:
+        return sum(len(pool.rows) * pool.capacity for pool in self._pools.values()) * self._token_bytes
+
+    def _activate(self, row: Row) -> None:
+        row.pool.swap(row.index, row.pool.active)
+        row.pool.active += 1
+        row.active = True
+
+
+def common_prefix(one: Sequence[int], other: Sequence[int], most: int) -> int:
+    """How many of the first `most` tokens are equal."""
+    most = min(len(one), len(other), most)
+    for at in range(most):
+        if one[at] != other[at]:
+            return at
+    return most
+
+
+def _copy(source: Row, target: Row, length: int) -> None:
+    for mine, theirs in ((target.pool.keys, source.pool.keys), (target.pool.values, source.pool.values)):
+        for layer, tensor in enumerate(mine):
+            tensor[target.index, :, :length] = theirs[layer][source.index, :, :length]

@@ -1,0 +1,309 @@
+"""Forward passes for many sequences at once, over rows of a shared KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from swift.core.log import log
+from swift.engines.adapters import AdaptedModel
+from swift.engines.attention import NAME, Decode, NoStep, Prefill, decode_order
+from swift.engines.cache import KVCache, LayerShape, Row
+from swift.engines.sequence import Sequence
+
+
+class Runner(Protocol):
+    """Computes the next-token logits of sequences. It knows how far each of them is."""
+
+    def admit(self, sequence: Sequence) -> int | None:
+        """Give the sequence a place: how many of its tokens are computed already, or None when there is no room."""
+        ...
+
+    def reserve(self, sequence: Sequence) -> bool:
+        """Make room for one token more. False when there is none."""
+        ...
+
+    def computed(self, sequence: Sequence) -> int:
+        """How many of its tokens are computed."""
+        ...
+
+    def extend(self, sequences: Many[Sequence], counts: Many[int]) -> Tensor:
+        """Compute the next counts[i] tokens of each sequence: logits after the last one, (sequences, vocabulary)."""
+        ...
+
+    def release(self, sequence: Sequence) -> None:
+        """The sequence needs its place no longer."""
+        ...
+
+    def forget(self, adapter: str) -> None:
+        """An adapter of this name has new weights."""
+        ...
+
+    @property
+    def used(self) -> float:
+        """Share of the cache memory in use."""
+        ...
+
+
+class RowRunner:
+    """The runner for models whose attention can be handed a step (see attention.py). One batch whatever the lengths."""
+
+    def __init__(self, model: AdaptedModel, cache: KVCache, dtype: torch.dtype):
+        self._model = model
+        self._cache = cache
+        self._dtype = dtype
+        self._device = _device(model.base)
+        self._rows: dict[Sequence, Row] = {}
+
+    def admit(self, sequence: Sequence) -> int | None:
+        """As `Runner` says; the prefix may come from another sequence."""
+        row = self._cache.acquire(sequence.tokens, sequence.request.adapter)
+        if row is None:
+            return None
+        self._rows[sequence] = row
+        return len(row.tokens)
+
+    def reserve(self, sequence: Sequence) -> bool:
+        """As `Runner` says."""
+        row = self._cache.grow(self._rows[sequence], len(sequence.tokens))
+        if row is None:
+            return False
+        self._rows[sequence] = row
+        return True
+
+    def computed(self, sequence: Sequence) -> int:
+        """As `Runner` says."""
+        return len(self._rows[sequence].tokens)
+
+    def extend(self, sequences: Many[Sequence], counts: Many[int]) -> Tensor:
+        """As `Runner` says. Single tokens make one batch of rows; longer stretches are laid end to end."""
+        logits: dict[Sequence, Tensor] = {}
+        single = [s for s, count in zip(sequences, counts, strict=True) if count == 1]
+        longer = [(s, count) for s, count in zip(sequences, counts, strict=True) if count > 1]
+        single.sort(key=lambda s: decode_order(self._rows[s]))
+        for group in self._model.groups([s.request.adapter for s in single]) if single else []:
+            self._decode([single[at] for at in group], logits)
+        by_adapter: dict[str | None, list[tuple[Sequence, int]]] = {}
+        for sequence, count in longer:
+            by_adapter.setdefault(sequence.request.adapter, []).append((sequence, count))
+        for adapter, group in by_adapter.items():
+            self._prefill(adapter, group, logits)
+        return torch.stack([logits[s] for s in sequences])
+
+    def release(self, sequence: Sequence) -> None:
+        """As `Runner` says; what the row holds may serve as a prefix until the room is needed."""
+        row = self._rows.pop(sequence, None)
+        if row is not None:
+            self._cache.release(row)
+
+    def forget(self, adapter: str) -> None:
+        """As `Runner` says."""
+        self._cache.forget(adapter)
+
+    @property
+    def used(self) -> float:
+        """As `Runner` says."""
+        return self._cache.used
+
+    def _decode(self, sequences: list[Sequence], logits: dict[Sequence, Tensor]) -> None:
+        rows = [self._rows[s] for s in sequences]
+        tokens = [s.tokens[len(row.tokens)] for s, row in zip(sequences, rows, strict=True)]
+        output = self._model.forward(
+            [s.request.adapter for s in sequences],
+            input_ids=torch.tensor(tokens, device=self._device)[:, None],
+            position_ids=torch.tensor([len(row.tokens) for row in rows], device=self._device)[:, None],
+            use_cache=False,
+            rows_step=Decode(rows, self._dtype, self._device),
+        )
+        for row, token in zip(rows, tokens, strict=True):
+            row.tokens.append(token)
+        logits.update(zip(sequences, output.logits[:, -1], strict=True))
+
+    def _prefill(self, adapter: str | None, group: list[tuple[Sequence, int]], logits: dict[Sequence, Tensor]) -> None:
+        rows = [self._rows[s] for s, _ in group]
+        stretches = [s.tokens[len(row.tokens) : len(row.tokens) + n] for (s, n), row in zip(group, rows, strict=True)]
+        positions = [at for row, new in zip(rows, stretches, strict=True) for at in _positions(row, new)]
+        ends = torch.tensor([len(new) for new in stretches]).cumsum(0) - 1
+        output = self._model.forward(
+            [adapter],
+            input_ids=torch.tensor([[token for new in stretches for token in new]], device=self._device),
+            position_ids=torch.tensor([positions], device=self._device),
+            use_cache=False,
+            logits_to_keep=ends.to(self._device),
+            rows_step=Prefill(rows, [len(new) for new in stretches]),
+        )
+        for row, new in zip(rows, stretches, strict=True):
+            row.tokens.extend(new)
+        logits.update(zip((s for s, _ in group), output.logits[0], strict=True))
+
+
+def _positions(row: Row, new: list[int]) -> range:
+    return range(len(row.tokens), len(row.tokens) + len(new))
+
+
+class SeparateRunner:
+    """The runner for every other model: each sequence has a cache object of the model's own kind and runs by itself."""
+
+    def __init__(self, model: AdaptedModel, places: int):
+        self._model = model
+        self._places = places
+        self._device = _device(model.base)
+        self._caches: dict[Sequence, tuple[object | None, int]] = {}
+
+    def admit(self, sequence: Sequence) -> int | None:
+        """As `Runner` says; nothing is shared."""
+        if len(self._caches) >= self._places:
+            return None
+        self._caches[sequence] = (None, 0)
+        return 0
+
+    def reserve(self, sequence: Sequence) -> bool:
+        """As `Runner` says: these caches grow by themselves."""
+        return True
+
+    def computed(self, sequence: Sequence) -> int:
+        """As `Runner` says."""
+        return self._caches[sequence][1]
+
+    def extend(self, sequences: Many[Sequence], counts: Many[int]) -> Tensor:
+        """As `Runner` says, one sequence after the other."""
+        logits = []
+        for sequence, count in zip(sequences, counts, strict=True):
+            cache, done = self._caches[sequence]
+            output = self._model.forward(
+                [sequence.request.adapter],
+                input_ids=torch.tensor([sequence.tokens[done : done + count]], device=self._device),
+                position_ids=torch.arange(done, done + count, device=self._device)[None],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            self._caches[sequence] = (output.past_key_values, done + count)
+            logits.append(output.logits[0, -1])
+        return torch.stack(logits)
+
+    def release(self, sequence: Sequence) -> None:
+        """As `Runner` says."""
+        self._caches.pop(sequence, None)
+
+    def forget(self, adapter: str) -> None:
+        """Nothing is kept."""
+
+    @property
+    def used(self) -> float:
+        """Share of the places taken; the memory they take is the model's business."""
+        return len(self._caches) / self._places
+
+
+PROBE = (11, 9, 4)
+"""Tokens of the short text on which the two ways to run a model are compared: two stretches, then single tokens."""
+MOVING_ROPE = ("dynamic", "longrope")
+"""Rotary embeddings that depend on the longest row of a batch, so rows would change each other's answers."""
+PLAIN_LAYERS = {"full_attention", "sliding_attention"}
+TOLERANCE = {torch.float32: 1e-3}
+"""Largest difference of a logit, as a share of the largest logit; for half precision HALF_TOLERANCE."""
+HALF_TOLERANCE = 0.05
+
+
+@torch.inference_mode()
+def choose_runner(model: AdaptedModel, *, budget: int, max_length: int, places: int) -> Runner:
+    """A RowRunner when running on rows gives what the model itself gives, else a SeparateRunner.
+
+    It is tried, not guessed: a short text goes through the model's own cache and through rows, and the logits have to
+    agree. `budget` is in bytes; `places` is how many sequences a SeparateRunner takes at once.
+    """
+    base = model.base
+    config = base.config.get_text_config().to_dict()
+    rope = config.get("rope_parameters") or {}
+    moving = any(kind in MOVING_ROPE for kind in _rope_types(rope))
+    if not moving and set(config.get("layer_types") or ()) <= PLAIN_LAYERS:
+        device = _device(base)
+        tokens = torch.arange(sum(PROBE), device=device)[None] * 37 % config["vocab_size"]
+        own = base(input_ids=tokens, use_cache=True)
+        layers = _shapes(own.past_key_values)
+        if layers is not None:
+            shapes, dtype, devices = layers
+            base.set_attn_implementation(NAME)
+            probe = KVCache(shapes, dtype, devices, budget=2**62, max_length=max_length)
+            if _agree(base, probe, tokens[0].tolist(), own.logits[0]):
+                return RowRunner(model, KVCache(shapes, dtype, devices, budget=budget, max_length=max_length), dtype)
+            base.set_attn_implementation(model.own_attention)
+    log.info("this model's layers need caches of their own kind: requests run one after the other within a step")
+    return SeparateRunner(model, places)
+
+
+def _rope_types(rope: dict[str, Any]) -> list[str]:
+    """The kinds of rotary embedding in a config, which has one or one for each kind of layer."""
+    kinds = (
+        [rope.get("rope_type")]
+        if "rope_type" in rope
+        else [v.get("rope_type") for v in rope.values() if isinstance(v, dict)]
+    )
+    return [kind for kind in kinds if kind]
+
+
+def _shapes(cache: object) -> tuple[list[LayerShape], torch.dtype, list[torch.device]] | None:
+    """What rows have to hold to stand in for `cache`, or None when it keeps more than keys and values."""
+    if type(cache) is not DynamicCache or not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
+        return None
+    keys = [layer.keys for layer in cache.layers]
+    values = [layer.values for layer in cache.layers]
+    if any(tensor is None or tensor.dim() != 4 for tensor in (*keys, *values)):
+        return None
+    shapes = [LayerShape(k.shape[1], k.shape[3], v.shape[3]) for k, v in zip(keys, values, strict=True)]  # type: ignore[union-attr]
+    return shapes, keys[0].dtype, [k.device for k in keys]  # type: ignore[union-attr]
+
+
+def _agree(model: PreTrainedModel, cache: KVCache, tokens: list[int], expected: Tensor) -> bool:
+    """Whether two stretches and single tokens of `tokens`, beside another row, give the `expected` logits."""
+    device = _device(model)
+    other = cache.acquire(tokens[::-1], None)
+    row = cache.acquire(tokens, None)
+    assert row is not None and other is not None
+    first, second, _ = PROBE
+    try:
+        for start, stop in ((0, first), (first, first + second)):
+            stretch = [(row, tokens[start:stop]), (other, tokens[::-1][start:stop])]
+            inputs = [token for _, part in stretch for token in part]
+            positions = [*range(start, stop)] * 2
+            logits = model(
+                input_ids=torch.tensor([inputs], device=device),
+                position_ids=torch.tensor([positions], device=device),
+                use_cache=False,
+                logits_to_keep=torch.tensor([stop - start - 1], device=device),
+                rows_step=Prefill([each for each, _ in stretch], [len(part) for _, part in stretch]),
+            ).logits[0]
+            if logits.shape[0] != 1 or not _near(logits[0], expected[stop - 1]):
+                return False
+            for each, part in stretch:
+                each.tokens.extend(part)
+        cache.release(other)
+        for at in range(first + second, len(tokens)):
+            logits = model(
+                input_ids=torch.tensor([[tokens[at]]], device=device),
+                position_ids=torch.tensor([[at]], device=device),
+                use_cache=False,
+                rows_step=Decode([row], cache.dtype, device),
+            ).logits[0, -1]
+            if not _near(logits, expected[at]):
+                return False
+            row.tokens.append(tokens[at])
+    except NoStep:
+        return False
+    return True
+
+
+def _near(one: Tensor, other: Tensor) -> bool:
+    tolerance = TOLERANCE.get(one.dtype, HALF_TOLERANCE)
+    return float((one - other).abs().max()) <= tolerance * float(other.abs().max())
+
+
+def _device(model: PreTrainedModel) -> torch.device:
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, Tensor)
+    return weight.device

@@ -1,0 +1,104 @@
+"""One answer in the making: its tokens so far, its sampling state and the text that may be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from swift.engines.base import Delta, FinishReason, Request, TokenLogprob
+from swift.engines.grammar import Grammar
+from swift.engines.sampling import Pick, Picker
+from swift.engines.text import Detokenizer, StopStrings
+
+
+class Sequence:
+    """Answer number `index` of a request. `tokens` are prompt and answer; the engine has computed the first `computed`."""
+
+    def __init__(
+        self, request: Request, index: int, tokenizer: Any, end_ids: frozenset[int], limit: int, grammar: Grammar | None
+    ):
+        self.request = request
+        self.index = index
+        self.tokens = list(request.prompt_ids)
+        self.limit = limit
+        """Most tokens of prompt and answer together."""
+        self.finish_reason: FinishReason | None = None
+        self.abandoned = False
+        """Nobody waits for it any more."""
+        self.cached_tokens: int | None = None
+        """Prompt tokens that were found computed; None until it first runs."""
+        ends = end_ids | set(request.sampling.stop_token_ids)
+        self.picker = Picker(request.sampling, index, request.prompt_ids, sorted(ends), grammar)
+        self.ends = ends
+        self._tokenizer = tokenizer
+        self._detokenizer = Detokenizer(tokenizer)
+        self._stops = StopStrings(request.sampling.stop)
+        self._unsent: list[int] = []
+        self._unsent_logprobs: list[TokenLogprob] = []
+        self._sent = False
+
+    def take(self, pick: Pick) -> Delta | None:
+        """Go on with the picked token. The delta that is ready now, if any; the last one carries the reason."""
+        self.tokens.append(pick.token_id)
+        self.picker.took(pick.token_id)
+        self._unsent.append(pick.token_id)
+        if pick.logprob is not None:
+            self._unsent_logprobs.append(self._named(pick))
+        text = ""
+        if pick.token_id in self.ends:
+            text, self.finish_reason = self._rest(), "stop"
+        else:
+            text, stopped = self._stops.add(self._detokenizer.add(pick.token_id))
+            grammar = self.picker.grammar
+            if stopped:
+                self.finish_reason = "stop"
+            elif grammar is not None and grammar.complete:
+                text, self.finish_reason = text + self._rest(), "stop"
+            elif len(self.tokens) >= self.limit:
+                text, self.finish_reason = text + self._rest(), "length"
+        return self._delta(text) if text or self.finish_reason else None
+
+    def take_all(self, token_ids: Iterable[int]) -> Delta:
+        """Go on with tokens that were found together, up to where the answer ends: all of them as one delta."""
+        text = ""
+        for token_id in token_ids:
+            delta = self.take(Pick(token_id))
+            if delta is not None:
+                text += delta.text
+                self._unsent = [*delta.token_ids, *self._unsent]
+            if self.finish_reason is not None:
+                break
+        return self._delta(text)
+
+    def end(self, reason: FinishReason, error: str | None = None) -> Delta:
+        """The last delta of a sequence that cannot go on."""
+        self.finish_reason = reason
+        return self._delta("", error)
+
+    def _rest(self) -> str:
+        """The text still held back. What broken characters complete may itself hold a stop string."""
+        text, stopped = self._stops.add(self._detokenizer.rest())
+        return text if stopped else text + self._stops.rest()
+
+    def _delta(self, text: str, error: str | None = None) -> Delta:
+        delta = Delta(
+            request_id=self.request.id,
+            index=self.index,
+            text=text,
+            token_ids=tuple(self._unsent),
+            logprobs=tuple(self._unsent_logprobs),
+            finish_reason=self.finish_reason,
+            error=error,
+            cached_tokens=0 if self._sent else self.cached_tokens or 0,
+        )
+        self._unsent, self._unsent_logprobs, self._sent = [], [], True
+        return delta
+
+    def _named(self, pick: Pick) -> TokenLogprob:
+        name: Mapping[int, str] = {token_id: self._tokenizer.decode([token_id]) for token_id, _ in pick.top}
+        return TokenLogprob(
+            token=name.get(pick.token_id) or self._tokenizer.decode([pick.token_id]),
+            token_id=pick.token_id,
+            logprob=pick.logprob or 0.0,
+            top=tuple((name[token_id], token_id, logprob) for token_id, logprob in pick.top),
+        )

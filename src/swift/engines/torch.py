@@ -1,0 +1,271 @@
+"""The PyTorch backend: any causal language model of transformers, many requests at once.
+
+A worker thread owns the model. Requests join its batch and leave it between two steps; deltas go back to the event
+loop that asked. docs/decisions/torch-engine.md says why it is built this way and what was measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from transformers import PreTrainedModel
+
+from swift.chat.types import Media
+from swift.core.errors import NotBuilt, SwiftError
+from swift.core.log import log
+from swift.engines.adapters import AdaptedModel
+from swift.engines.base import Delta, Request
+from swift.engines.beams import beam_search, check_beams
+from swift.engines.grammar import Grammars
+from swift.engines.runner import choose_runner
+from swift.engines.sampling import pick_all
+from swift.engines.scheduler import Scheduler
+from swift.engines.sequence import Sequence
+
+CPU_CHUNK, GPU_CHUNK = 512, 4096
+"""Prompt tokens computed in one step: what answers under way wait for at most."""
+PLACES = 64
+"""Sequences that run at once; more of them wait."""
+CPU_SHARE, GPU_SHARE = 0.3, 0.8
+"""Share of the free memory the KV cache may grow to."""
+
+Deliver = Callable[[Delta], None]
+
+
+class TorchEngine:
+    """A model in this process as an Engine. `adapters` maps names to LoRA folders; more may be added later."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Any,
+        *,
+        adapters: Mapping[str, Path] | None = None,
+        max_model_len: int | None = None,
+        places: int = PLACES,
+        chunk: int | None = None,
+        cache_bytes: int | None = None,
+    ):
+        self.tokenizer = tokenizer
+        self.max_model_len = max_model_len or _length(model)
+        device = model.device
+        self._model = AdaptedModel(model.eval())
+        self._runner = choose_runner(
+            self._model,
+            budget=cache_bytes or _free_memory(device),
+            max_length=self.max_model_len,
+            places=places,
+        )
+        self._scheduler = Scheduler(
+            self._runner, chunk=chunk or (CPU_CHUNK if device.type == "cpu" else GPU_CHUNK), places=places
+        )
+        self._grammars = Grammars(tokenizer)
+        self._end_ids = _end_ids(model, tokenizer)
+        self._deliver: dict[Sequence, Deliver] = {}
+        self._beams: list[list[Sequence]] = []
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._closing = self._closed = False
+        for name, folder in (adapters or {}).items():
+            self._model.add(name, Path(folder))
+        self._worker = threading.Thread(target=self._work, name="torch-engine", daemon=True)
+        self._worker.start()
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the LoRAs it serves."""
+        return self._model.names
+
+    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+        """Deltas as they are made; closing the iterator frees the place. Raises SwiftError for a request that cannot run."""
+        self._check(request)
+        loop = asyncio.get_running_loop()
+        deltas: asyncio.Queue[Delta] = asyncio.Queue()
+        sequences = await self._sequences(request)
+
+        def deliver(delta: Delta) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(deltas.put_nowait, delta)
+
+        self._inbox.put(lambda: self._join(request, sequences, deliver))
+        unfinished = request.sampling.n
+        try:
+            while unfinished:
+                delta = await deltas.get()
+                unfinished -= delta.finish_reason is not None
+                yield delta
+        finally:
+            if unfinished:
+                for sequence in sequences:
+                    sequence.abandoned = True
+                self._inbox.put(lambda: self._leave(sequences))
+
+    async def add_adapter(self, name: str, folder: str) -> None:
+        """Serve the LoRA at `folder` under `name`. Raises SwiftError when it does not fit."""
+        added: Future[None] = Future()
+
+        def add() -> None:
+            try:
+                self._model.add(name, Path(folder))
+                self._runner.forget(name)
+            except Exception as error:
+                added.set_exception(error)
+            else:
+                added.set_result(None)
+
+        self._inbox.put(add)
+        await asyncio.wrap_future(added)
+
+    def statistics(self) -> dict[str, float]:
+        """Sequences running and waiting, and the share of the KV cache in use."""
+        return {
+            "running": float(len(self._scheduler.running)),
+            "waiting": float(len(self._scheduler.waiting) + len(self._beams)),
+            "kv_used": self._runner.used,
+        }
+
+    async def close(self) -> None:
+        """End what is running with "abort" and stop the worker."""
+        if not self._closed:
+            self._closing = True
+            self._inbox.put(self._stop)
+            await asyncio.to_thread(self._worker.join)
+
+    def _check(self, request: Request) -> None:
+        sampling = request.sampling
+        if request.media != Media():
+            raise NotBuilt("images, videos and audio do not reach the PyTorch engine yet")
+        if request.adapter is not None and request.adapter not in self.adapters:
+            served = ", ".join(self.adapters) or "none"
+            raise SwiftError(f"there is no adapter `{request.adapter}`", next=f"it serves: {served}")
+        if not request.prompt_ids:
+            raise SwiftError("the prompt is empty")
+        if len(request.prompt_ids) >= self.max_model_len:
+            raise SwiftError(
+                f"the prompt has {len(request.prompt_ids)} tokens",
+                why=f"the model's context holds {self.max_model_len}, the answer included",
+                next="shorten the prompt",
+            )
+        if sampling.max_tokens < 1 or sampling.n < 1:
+            raise SwiftError("max_tokens and n are at least 1")
+        if sampling.num_beams > 1:
+            check_beams(sampling)
+
+    async def _sequences(self, request: Request) -> list[Sequence]:
+        limit = min(len(request.prompt_ids) + request.sampling.max_tokens, self.max_model_len)
+        text = request.sampling.grammar
+        grammars = [
+            None if text is None else await asyncio.to_thread(self._grammars.make, text)
+            for _ in range(request.sampling.n)
+        ]
+        return [
+            Sequence(request, index, self.tokenizer, self._end_ids, limit, grammar)
+            for index, grammar in enumerate(grammars)
+        ]
+
+    # Everything below runs in the worker thread.
+
+    def _work(self) -> None:
+        while not self._closed:
+            self._read_inbox()
+            if self._closed:
+                break
+            try:
+                with torch.inference_mode():
+                    self._step()
+            except Exception as error:  # one bad step (memory, a driver) must not end the server: its requests fail
+                log.exception("a step of the engine failed")
+                self._fail(list(self._scheduler.running), f"{type(error).__name__}: {error}")
+
+    def _read_inbox(self) -> None:
+        """Do what was asked meanwhile; with nothing to compute, wait for it."""
+        idle = not (self._scheduler.running or self._scheduler.waiting or self._beams)
+        while idle or not self._inbox.empty():
+            self._inbox.get()()
+            idle = False
+
+    def _join(self, request: Request, sequences: list[Sequence], deliver: Deliver) -> None:
+        self._deliver.update((sequence, deliver) for sequence in sequences)
+        if request.sampling.num_beams > 1:
+            self._beams.append(sequences)
+        else:
+            for sequence in sequences:
+                self._scheduler.add(sequence)
+
+    def _leave(self, sequences: list[Sequence]) -> None:
+        for sequence in sequences:
+            self._deliver.pop(sequence, None)
+            self._scheduler.drop(sequence)
+        if sequences in self._beams:
+            self._beams.remove(sequences)
+
+    def _stop(self) -> None:
+        self._closed = True
+        for sequence in list(self._deliver):
+            self._send(sequence, sequence.end("abort"))
+        self._model.close()
+
+    def _step(self) -> None:
+        if self._beams:
+            self._search(self._beams.pop(0))
+        work = self._scheduler.next()
+        if not work.sequences:
+            # Nothing runs and still there is no room for the first in the queue: there never will be.
+            stuck = [self._scheduler.waiting[0]] if self._scheduler.waiting else []
+            self._fail(stuck, "the KV cache memory is too small for this request")
+            return
+        logits = self._runner.extend(work.sequences, work.counts)
+        ready = [at for at, sequence in enumerate(work.sequences) if self._scheduler.done(sequence)]
+        if not ready:
+            return
+        sequences = [work.sequences[at] for at in ready]
+        rows = logits if len(ready) == len(logits) else logits[ready]
+        for sequence, pick in zip(sequences, pick_all([s.picker for s in sequences], rows), strict=True):
+            self._send(sequence, sequence.take(pick))
+
+    def _search(self, sequences: list[Sequence]) -> None:
+        """A beam search, which transformers runs from beginning to end while the others wait."""
+        answers = beam_search(self._model, sequences, lambda: self._closing or sequences[0].abandoned)
+        for sequence, tokens in zip(sequences, answers, strict=True):
+            self._send(sequence, sequence.take_all(tokens))
+
+    def _fail(self, sequences: list[Sequence], error: str) -> None:
+        for sequence in sequences:
+            self._send(sequence, sequence.end("error", error))
+
+    def _send(self, sequence: Sequence, delta: Delta | None) -> None:
+        if delta is None:
+            return
+        deliver = self._deliver.get(sequence)
+        if delta.finish_reason is not None:
+            self._deliver.pop(sequence, None)
+            self._scheduler.drop(sequence)
+        if deliver is not None:
+            deliver(delta)
+
+
+def _length(model: PreTrainedModel) -> int:
+    """Tokens the model was made for; a model without such a limit gets a long one."""
+    return int(model.config.get_text_config().to_dict().get("max_position_embeddings") or 2**17)
+
+
+def _end_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
+    """Tokens that end an answer by the model's own word."""
+    said = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ends = [said] if isinstance(said, int) else list(said or [])
+    return frozenset([*ends, *([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])])
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes the KV cache may grow to."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free * GPU_SHARE)
+    return int(psutil.virtual_memory().available * CPU_SHARE)
