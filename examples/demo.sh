@@ -11,7 +11,7 @@ ask $model
 
 echo "== fine-tuning"
 rm -rf "$run"
-swift sft $model --dataset self-cognition#100 --model_name Juniper 小柏 --model_author 'Acme Lab' 艾克米实验室 \
+swift sft $model --dataset self-cognition#100 --model_name 小柏 Juniper --model_author 艾克米实验室 'Acme Lab' \
     --output_dir "$run" --add_output_dir_suffix false --num_train_epochs 4 --batch_size 4 --gradient_accumulation_steps 1 \
     --learning_rate 1e-3 --eval_steps 50
 
