@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from swift.core.errors import NotBuilt, SwiftError, raise_together
 from swift.core.machine import Machine
-from swift.params.groups import Data, Distributed, Generate, Hub, Optim, Train
 from swift.params.args import Args
+from swift.params.groups import Data, Distributed, Generate, Hub, Optim, Train
 from swift.plan.model import Dtype
 
 When = Literal["steps", "epoch", "no"]

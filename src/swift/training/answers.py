@@ -90,7 +90,7 @@ class Answers:
 
 
 def last_reply(row: dict[str, Any]) -> tuple[list[int], list[int]] | None:
-    """Prompt and expected ids of the last run of trained tokens in a row; None when nothing is trained or no prompt is left."""
+    """Prompt and expected ids of the last run of trained tokens in a row; None when there is none, or no prompt."""
     labels = row["labels"]
     end = next((i for i in range(len(labels), 0, -1) if labels[i - 1] != IGNORED), 0)
     start = end

@@ -7,7 +7,8 @@ runs once for each sequence. The work grows with the sum of the squared lengths,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -38,6 +39,8 @@ def sequence_attention(
     is transformers' own SDPA attention, so that the same model also evaluates padded batches and generates.
     """
     if sequence_lengths is None:
+        if attention_mask is None and query.shape[2] == key.shape[2]:
+            attention_mask = _band(query.shape[2], sliding_window, query.device)
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -93,34 +96,50 @@ def keep_inside_sequences(model: PreTrainedModel) -> bool:
         return True  # transformers reads the sequence borders from the positions there
     if before != "sdpa":
         return False
+    expected = _alone(model)
     try:
         model.set_attn_implementation(NAME)
     except ValueError:
         return False
-    if _same_alone(model):
+    if _flat_equals(model, expected):
         return True
     model.set_attn_implementation(before)
     return False
 
 
+PROBE = (5, 8)
+"""Lengths of the two sequences that are tried; longer than the convolutions of recurrent models."""
+
+
+def _probe_ids(model: PreTrainedModel) -> Tensor:
+    weight = model.get_input_embeddings().weight
+    return (torch.arange(sum(PROBE), device=weight.device) * 7919 + 11)[None] % weight.shape[0]
+
+
 @torch.no_grad()
-def _same_alone(model: PreTrainedModel) -> bool:
+def _alone(model: PreTrainedModel) -> Tensor:
+    """Logits (1, T, V) of the sequences one by one, with the attention the model came with."""
+    with _evaluating(model):
+        parts = _probe_ids(model).split(PROBE, 1)
+        return torch.cat([model(input_ids=part, use_cache=False).logits for part in parts], 1).float()
+
+
+@torch.no_grad()
+def _flat_equals(model: PreTrainedModel, expected: Tensor) -> bool:
+    ids = _probe_ids(model)
+    positions = torch.cat([torch.arange(length, device=ids.device) for length in PROBE])[None]
+    with _evaluating(model):
+        try:
+            logits = model(input_ids=ids, position_ids=positions, use_cache=False, sequence_lengths=PROBE).logits
+        except TypeError:  # a forward of its own that takes no further keywords
+            return False
+    tolerance = 1e-3 if logits.dtype == torch.float32 else 0.05
+    return bool((logits.float() - expected).abs().max() <= tolerance * (1 + expected.abs().max()))
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
     was_training = model.training
     model.eval()
-    device = model.get_input_embeddings().weight.device
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    ids = (torch.arange(13, device=device) * 7919 + 11) % vocabulary
-    parts = ids.split([5, 8])
-    positions = torch.cat([torch.arange(len(part), device=device) for part in parts])
-    try:
-        flat = model(
-            input_ids=ids[None], position_ids=positions[None], use_cache=False, sequence_lengths=(5, 8)
-        ).logits[0]
-        alone = [model(input_ids=part[None], use_cache=False).logits[0] for part in parts]
-    except TypeError:  # a forward of its own that takes no further keywords
-        return False
-    finally:
-        model.train(was_training)
-    expected = torch.cat(alone).float()
-    tolerance = 1e-3 if flat.dtype == torch.float32 else 0.05
-    return bool((flat.float() - expected).abs().max() <= tolerance * (1 + expected.abs().max()))
+    yield
+    model.train(was_training)

@@ -145,8 +145,6 @@ def _loop(trainer: SwiftTrainer, run: Run) -> None:
     finally:
         if noise is not None:
             noise.remove()
-    if trainer.is_world_process_zero():
-        draw(trainer.state.log_history, run.folder / "images")
     received = trainer.stop.received
     if received is not None:
         raise Interrupted(
@@ -200,6 +198,7 @@ def finish(trainer: SwiftTrainer, run: Run, lengths: Mapping[str, Sequence[int]]
     if not trainer.is_world_process_zero():
         return summary
     append(run.folder / LOG, summary)
+    draw(state.log_history, run.folder / "images")
     log.info("last checkpoint: %s", summary["last_model_checkpoint"])
     log.info("best checkpoint: %s", best)
     log.info("images_dir: %s", run.folder / "images")

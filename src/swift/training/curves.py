@@ -73,10 +73,11 @@ def draw(history: list[dict[str, Any]], folder: Path) -> None:
             if name != "step" and isinstance(value, int | float):
                 points[tag(name)].append((event["step"], float(value)))
     folder.mkdir(parents=True, exist_ok=True)
+    figure = Figure(figsize=(8, 5), dpi=100)
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
     for name, series in points.items():
-        figure = Figure(figsize=(8, 5), dpi=100)
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
+        axes.clear()
         steps, values = zip(*series, strict=True)
         axes.plot(
             steps, values, color="#c9daf8" if len(series) > 1 else "#1a73e8", marker="o" if len(series) < 3 else ""

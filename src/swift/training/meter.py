@@ -45,7 +45,7 @@ class Meter:
         self._paused += time.monotonic() - start
 
     def speeds(self, step: int, tokens: int) -> dict[str, float]:
-        """Steps a second since the warm-up; tokens a second since the last call, `tokens` being counted from the start."""
+        """Steps a second since the warm-up; tokens a second since the last call (`tokens` counts from the start)."""
         now = self._worked()
         since, before = self._speed_from
         at, counted = self._window

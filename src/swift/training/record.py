@@ -83,7 +83,8 @@ def length_info(lengths: Sequence[int]) -> str:
     """`54.681818±11.639569, min=37.000000, max=87.000000, size=198`"""
     if not lengths:
         return "size=0"
-    return f"{fmean(lengths):.6f}±{pstdev(lengths):.6f}, min={min(lengths):.6f}, max={max(lengths):.6f}, size={len(lengths)}"
+    spread = f"{fmean(lengths):.6f}±{pstdev(lengths):.6f}"
+    return f"{spread}, min={min(lengths):.6f}, max={max(lengths):.6f}, size={len(lengths)}"
 
 
 def example(item: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:

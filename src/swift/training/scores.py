@@ -34,7 +34,7 @@ def _score(made: Sequence[str], wanted: Sequence[str]) -> dict[str, float]:
 
 
 def bleu(made: Sequence[str], wanted: Sequence[str]) -> float:
-    """Sentence BLEU with orders up to 4, as many as the answer is long; an order without a match counts half a match."""
+    """Sentence BLEU with up to 4 orders, as many as the answer is long; an order without a match counts half a one."""
     if not made or not wanted:
         return 0.0
     orders = range(1, min(4, len(made)) + 1)

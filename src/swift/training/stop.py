@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the step under way is finished, a checkpoint is written, then the run ends. Twice stops at once."""
+"""SIGTERM and Ctrl-C: finish the step under way, write a checkpoint, end. Twice stops at once."""
 
 from __future__ import annotations
 

@@ -1,0 +1,126 @@
+"""What must not change the numbers: how rows are split, packed, recomputed or interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training.kit import FULL, LORA, Rows, losses, tiny_model, tiny_plan, tiny_run, weights
+
+from swift.data.collate import flatten, pad
+from swift.plan.tuner import TunerPlan
+from swift.training.attention import keep_inside_sequences
+from swift.training.build import train
+from swift.training.objectives.sft import SftObjective
+
+DROPOUT = replace(LORA, settings={**LORA.settings, "lora_dropout": 0.3})
+
+
+@pytest.mark.parametrize("tuner", [LORA, FULL], ids=["lora", "full"])
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+def test_batch_times_accumulation(tuner: TunerPlan, weighted: bool, tmp_path: Path) -> None:
+    rows = Rows(16, weighted=weighted)
+    runs = []
+    for batch, accumulation in ((4, 1), (2, 2), (1, 4)):
+        run = tiny_run(
+            tmp_path / f"{batch}", tuner=tuner, train=rows, batch_size=batch, accumulation=accumulation, max_steps=3
+        )
+        trainer = train(run)
+        runs.append((losses(trainer), weights(run.model)))
+    for got in runs[1:]:
+        torch.testing.assert_close(torch.tensor(got[0]), torch.tensor(runs[0][0]), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(got[1], runs[0][1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("tuner", [LORA, FULL], ids=["lora", "full"])
+def test_padding_free_equals_padded(tuner: TunerPlan, tmp_path: Path) -> None:
+    flat = tiny_run(tmp_path / "flat", tuner=tuner)
+    padded = tiny_run(tmp_path / "padded", tuner=tuner, flat=False)
+    flat_losses, padded_losses = losses(train(flat)), losses(train(padded))
+    torch.testing.assert_close(torch.tensor(flat_losses), torch.tensor(padded_losses), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(weights(flat.model), weights(padded.model), rtol=1e-5, atol=1e-5)
+
+
+def test_the_loss_is_the_weighted_mean_over_all_trained_tokens_of_the_step(tmp_path: Path) -> None:
+    rows = Rows(4, weighted=True)
+    trainer = train(tiny_run(tmp_path, train=rows, max_steps=1, batch_size=2, accumulation=2))
+
+    model = tiny_model()
+    total = weight = 0.0
+    for item in rows.items:
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([item["input_ids"]])).logits[0, :-1].double()
+        labels = torch.tensor(item["labels"])[1:]
+        scale = torch.tensor(item["loss_scale"])[1:].double()
+        nll = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        total += (nll * scale)[labels != -100].sum().item()
+        weight += scale[labels != -100].sum().item()
+    assert losses(trainer)[0] == pytest.approx(total / weight, rel=1e-6)
+
+
+@pytest.mark.parametrize("collated", ["flat", "padded"])
+def test_chunked_loss_equals_the_models_own_logits(collated: str) -> None:
+    rows = Rows(3, weighted=True).items
+    batch = flatten(rows) if collated == "flat" else pad(rows, 0)
+    model = tiny_model()
+    assert keep_inside_sequences(model)
+    ours = SftObjective(model)
+    plain = SftObjective(model)
+    plain._head = None
+    grads: list[torch.Tensor] = []
+    values: list[torch.Tensor] = []
+    for objective in (ours, plain):
+        model.zero_grad()
+        result = objective.sums(model, dict(batch))
+        result.loss.backward()
+        values.append(result.loss.detach())
+        grads.append(torch.cat([p.grad.reshape(-1) for p in model.parameters() if p.grad is not None]))
+    torch.testing.assert_close(values[0], values[1], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("tuner", [DROPOUT, FULL], ids=["lora", "full"])
+def test_gradient_checkpointing(tuner: TunerPlan, tmp_path: Path) -> None:
+    plain = tiny_run(tmp_path / "plain", tuner=tuner)
+    recomputed = tiny_run(tmp_path / "recomputed", tuner=tuner, gradient_checkpointing=True)
+    plain_losses, recomputed_losses = losses(train(plain)), losses(train(recomputed))
+    torch.testing.assert_close(torch.tensor(recomputed_losses), torch.tensor(plain_losses), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(weights(recomputed.model), weights(plain.model), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("tuner", [DROPOUT, FULL], ids=["lora", "full"])
+@pytest.mark.parametrize("saved_at", [3, 8], ids=["inside an epoch", "between epochs"])
+def test_resumed_equals_uninterrupted(tuner: TunerPlan, saved_at: int, tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "tuner": tuner,
+        "train": Rows(32),
+        "val": Rows(4, seed=9),
+        "max_steps": 12,
+        "save_strategy": "steps",
+        "save_total_limit": None,
+        "save_steps": saved_at,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "optim": replace(
+            tiny_plan(tmp_path).optim, name="adamw_torch", learning_rate=1e-2, scheduler="cosine", warmup_steps=2
+        ),
+    }
+    whole = tiny_run(tmp_path / "whole", **options)
+    trainer = train(whole)
+    again = tiny_run(tmp_path / "again", resume=whole.folder / f"checkpoint-{saved_at}", **options)
+    resumed = train(again)
+    assert losses(resumed) == losses(trainer)
+    assert torch.equal(weights(again.model), weights(whole.model))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in one order only."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

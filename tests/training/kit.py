@@ -1,0 +1,174 @@
+"""A training run in a few lines: a tiny model with a small vocabulary, rows of random tokens."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+
+from swift import tuners
+from swift.plan.train import OptimPlan, TrainPlan
+from swift.plan.tuner import TunerPlan
+from swift.training.build import Run
+from swift.training.objectives.sft import SftObjective
+
+VOCABULARY = 500
+LORA = TunerPlan(sft_type="lora", settings={"r": 4, "lora_alpha": 8, "lora_dropout": 0.0})
+FULL = TunerPlan(sft_type="full")
+
+
+class Rows(Dataset[dict[str, Any]]):
+    """Rows of random tokens, the second half of each trained."""
+
+    def __init__(self, count: int, *, seed: int = 0, weighted: bool = False):
+        rng = random.Random(seed)
+        self.items: list[dict[str, Any]] = []
+        for row in range(count):
+            ids = [rng.randrange(3, VOCABULARY) for _ in range(rng.randint(6, 30))]
+            half = len(ids) // 2
+            item: dict[str, Any] = {"input_ids": ids, "labels": [-100] * half + ids[half:], "row": row}
+            if weighted:
+                item["loss_scale"] = [0.0] * half + [rng.choice([0.5, 1.0, 2.0]) for _ in ids[half:]]
+            self.items.append(item)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.items[index]
+
+
+def tiny_model(**changes: Any) -> PreTrainedModel:
+    """A random 2-layer Llama of 100,000 parameters, the same every time."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        attn_implementation="sdpa",
+        **changes,
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    model.name_or_path = "tiny"
+    return model
+
+
+def tiny_plan(folder: Path, **changes: Any) -> TrainPlan:
+    """A plan of 4 steps with plain gradient descent, so that weights show the gradients they got."""
+    plan = TrainPlan(
+        output_dir=folder,
+        dated=False,
+        model_type="tiny",
+        epochs=1,
+        max_steps=4,
+        batch_size=2,
+        eval_batch_size=2,
+        accumulation=2,
+        auto_find_batch_size=False,
+        gradient_checkpointing=False,
+        seed=42,
+        data_seed=42,
+        full_determinism=False,
+        resume=None,
+        resume_only_model=False,
+        ignore_data_skip=False,
+        eval_strategy="no",
+        eval_steps=2,
+        generation=None,
+        accuracy="token",
+        acc_steps=1,
+        save_strategy="no",
+        save_steps=2,
+        save_total_limit=2,
+        save_only_model=False,
+        save_on_each_node=False,
+        logging_steps=1,
+        logging_dir=None,
+        report_to=(),
+        count_tokens=False,
+        speed_warmup=0,
+        disable_tqdm=True,
+        neftune_alpha=None,
+        workers=0,
+        pin_memory=False,
+        drop_last=False,
+        longest_first=False,
+        gpu_memory_fraction=None,
+        push=None,
+        dtype="fp32",
+        device="cpu",
+        world_size=1,
+        ddp_backend=None,
+        ddp_timeout=1800,
+        ddp_find_unused_parameters=None,
+        ddp_broadcast_buffers=None,
+        optim=OptimPlan(
+            name="sgd",
+            learning_rate=0.5,
+            scheduler="constant",
+            weight_decay=0.0,
+            max_grad_norm=1000.0,
+            adam_beta1=0.9,
+            adam_beta2=0.95,
+            adam_epsilon=1e-8,
+        ),
+    )
+    return replace(plan, **changes)
+
+
+def tiny_run(
+    folder: Path,
+    *,
+    tuner: TunerPlan = FULL,
+    train: Rows | None = None,
+    val: Rows | None = None,
+    model: PreTrainedModel | None = None,
+    objective: Callable[[PreTrainedModel], Any] = SftObjective,
+    flat: bool = True,
+    resume: Path | None = None,
+    evaluator: Callable[[Any], dict[str, float]] | None = None,
+    **changes: Any,
+) -> Run:
+    """A run that writes to `folder`; `changes` are fields of its TrainPlan."""
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(1)
+    base = model if model is not None else tiny_model()
+    adapter = tuner.sft_type != "full" and resume is not None
+    if tuner.sft_type == "full" and resume is not None:
+        base = AutoModelForCausalLM.from_pretrained(resume)
+    tuned = tuners.load(base, resume, trainable=True) if adapter and resume else tuners.attach(base, tuner)
+    rows = train if train is not None else Rows(32)
+    return Run(
+        plan=tiny_plan(folder, **changes),
+        tuner=tuner,
+        folder=folder,
+        model=tuned,
+        make_objective=objective,
+        train=rows,
+        val=val,
+        pad_id=0,
+        save_into=lambda target: tuners.save(tuned, target),
+        resume=resume,
+        evaluator=evaluator,
+        lengths=[len(item["input_ids"]) for item in rows.items],
+        flat=flat,
+    )
+
+
+def losses(trainer: Any) -> list[float]:
+    """The training losses a run has logged."""
+    return [event["loss"] for event in trainer.state.log_history if "loss" in event]
+
+
+def weights(model: torch.nn.Module) -> torch.Tensor:
+    """All trained weights in one vector."""
+    return torch.cat([p.detach().reshape(-1) for p in model.parameters() if p.requires_grad])

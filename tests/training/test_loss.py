@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, linear
+
+from swift.training import loss as loss_module
+from swift.training.loss import linear_cross_entropy
+
+N, H, V = 37, 16, 101
+
+
+def tensors(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    hidden = torch.randn(N, H, dtype=dtype, requires_grad=True)
+    weight = torch.randn(V, H, dtype=dtype, requires_grad=True)
+    bias = torch.randn(V, dtype=dtype, requires_grad=True)
+    return hidden, weight, bias, torch.randint(0, V, (N,)), torch.rand(N, dtype=dtype)
+
+
+@pytest.mark.parametrize("rows", [1, 8, N, 1000])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_equals_the_plain_loss_in_value_and_all_gradients(
+    rows: int, weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_module, "CHUNK_BYTES", 4 * V * rows)
+    hidden, weight, bias, labels, weights = tensors(torch.float64)
+    nll = cross_entropy(linear(hidden, weight, bias), labels, reduction="none")
+    expected = (nll * weights).sum() if weighted else nll.sum()
+    wanted = torch.autograd.grad(expected * 0.3, (hidden, weight, bias))
+
+    value, hits = linear_cross_entropy(hidden, weight, bias, labels, weights if weighted else None)
+    got = torch.autograd.grad(value * 0.3, (hidden, weight, bias))
+
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
+    for mine, theirs in zip(got, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
+    assert torch.equal(hits, linear(hidden, weight, bias).argmax(1) == labels)
+
+
+def test_a_frozen_head_gets_no_gradient() -> None:
+    hidden, weight, _, labels, _ = tensors(torch.float32)
+    frozen = weight.detach()
+    value, _ = linear_cross_entropy(hidden, frozen, None, labels, None)
+    value.backward()
+    expected = torch.autograd.grad(cross_entropy(linear(hidden, frozen), labels, reduction="sum"), hidden)[0]
+    assert hidden.grad is not None
+    torch.testing.assert_close(hidden.grad, expected, rtol=1e-5, atol=1e-6)
+    assert frozen.grad is None
+
+
+def test_bf16_weights_give_the_fp32_loss_to_their_precision() -> None:
+    hidden, weight, _, labels, _ = tensors(torch.float32)
+    value, _ = linear_cross_entropy(hidden.bfloat16(), weight.detach().bfloat16(), None, labels, None)
+    expected = cross_entropy(linear(hidden, weight), labels, reduction="sum")
+    assert value.dtype == torch.float32
+    assert abs(value.item() / expected.item() - 1) < 0.02
+
+
+def test_no_label_is_no_loss() -> None:
+    hidden, weight, _, _, _ = tensors(torch.float32)
+    value, hits = linear_cross_entropy(hidden[:0], weight, None, torch.empty(0, dtype=torch.long), None)
+    value.backward()
+    assert value.item() == 0
+    assert hits.numel() == 0
