@@ -1,21 +1,297 @@
 """The LMDeploy backend: its `AsyncEngine` in this process, behind the Engine protocol. It needs a CUDA device.
 
-The config classes of LMDeploy are built through `config`, which checks each name against the class's fields: some of
-them take unknown keywords without a word.
+LMDeploy picks between its two engines by the model; adapters need the PyTorch one, which takes them at the start only.
+Its config classes are built through `checked`: some of them take unknown keywords without a word.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from swift.core.errors import SwiftError
+import torch
+
+from swift.chat.types import Media
+from swift.core.errors import NotBuilt, SwiftError
+from swift.core.optional import installed
+from swift.engines.base import Delta, FinishReason, Request, Sampling, TokenLogprob
+from swift.engines.text import Detokenizer, StopStrings
+from swift.params.groups import Lmdeploy
+
+DTYPES = {"fp16": "float16", "bf16": "bfloat16", "auto": "auto"}
 
 
-def config(cls: type, **values: Any) -> Any:
-    """`cls(**values)`, once every name is known to be a field of `cls`. Raises SwiftError naming the one that is not."""
+@dataclass(frozen=True, kw_only=True)
+class LmdeploySettings:
+    """What LMDeploy is started with."""
+
+    tp: int = 1
+    cache_max_entry_count: float = 0.8
+    """Share of the free memory for the KV cache."""
+    quant_policy: int = 0
+    """Bits of the KV cache, 4 or 8; 0 leaves it as it is."""
+    vision_batch_size: int = 1
+    session_len: int | None = None
+    """Tokens of prompt and answer together; None takes the model's own length."""
+    dtype: str = "auto"
+
+
+def lmdeploy_settings(flags: Lmdeploy, **others: Any) -> LmdeploySettings:
+    """The settings the flags ask for. `others` are the settings that are no LMDeploy flags (session_len, dtype)."""
+    return LmdeploySettings(
+        tp=flags.tp,
+        cache_max_entry_count=flags.cache_max_entry_count,
+        quant_policy=flags.quant_policy,
+        vision_batch_size=flags.vision_batch_size,
+        **others,
+    )
+
+
+def checked(cls: type, **values: Any) -> Any:
+    """`cls(**values)`, once each name is known to be a field of `cls`. Raises SwiftError naming the one that is not."""
     known = {field.name for field in dataclasses.fields(cls)}
     for name in values:
         if name not in known:
-            raise SwiftError(f"this LMDeploy's {cls.__name__} has no field `{name}`", next="pip install 'lmdeploy>=0.18,<0.19'")
-    return cls(**values)
+            raise SwiftError(
+                f"LMDeploy's {cls.__name__} has no field `{name}`",
+                why="this release of LMDeploy is not the one this engine was written for",
+                next="install lmdeploy 0.18",
+            )
+    try:
+        return cls(**values)
+    except (AssertionError, ValueError) as problem:
+        raise SwiftError(f"LMDeploy refuses its {cls.__name__}", why=str(problem).strip().splitlines()[-1]) from None
+
+
+def backend_config(settings: LmdeploySettings, adapters: Mapping[str, Path]) -> Any:
+    """LMDeploy's engine config: TurboMind's, or the PyTorch engine's where there are adapters to serve."""
+    from lmdeploy import (  # pyright: ignore[reportMissingImports]  # LMDeploy has an environment of its own
+        PytorchEngineConfig,
+        TurbomindEngineConfig,
+    )
+
+    if settings.dtype not in DTYPES:
+        raise SwiftError(
+            f"LMDeploy does not compute in {settings.dtype}", where="--dtype", next="use --dtype bf16 or fp16"
+        )
+    values: dict[str, Any] = {
+        "tp": settings.tp,
+        "cache_max_entry_count": settings.cache_max_entry_count,
+        "quant_policy": settings.quant_policy,
+        "session_len": settings.session_len,
+        "dtype": DTYPES[settings.dtype],
+    }
+    if adapters:
+        return checked(PytorchEngineConfig, **values, adapters={name: str(folder) for name, folder in adapters.items()})
+    return checked(TurbomindEngineConfig, **values)
+
+
+def vision_config(settings: LmdeploySettings) -> Any:
+    """LMDeploy's config of the image encoder."""
+    from lmdeploy import VisionConfig  # pyright: ignore[reportMissingImports]  # as above
+
+    return checked(VisionConfig, max_batch_size=settings.vision_batch_size)
+
+
+class LmdeployEngine:
+    """LMDeploy as an Engine. Make one with `start`."""
+
+    def __init__(self, engine: Any, tokenizer: Any, adapters: tuple[str, ...]):
+        self.tokenizer = tokenizer
+        self.max_model_len: int = engine.session_len
+        self.adapters = adapters
+        self._engine = engine
+
+    @classmethod
+    async def start(
+        cls, model_dir: Path, tokenizer: Any, settings: LmdeploySettings, adapters: Mapping[str, Path] | None = None
+    ) -> LmdeployEngine:
+        """Load the model and the LoRAs given by name. Raises SwiftError without CUDA or without LMDeploy."""
+        if not torch.cuda.is_available():
+            raise SwiftError("LMDeploy needs a CUDA device and this machine has none: use --infer_backend pt")
+        if not installed("lmdeploy"):
+            raise SwiftError("--infer_backend lmdeploy needs the package `lmdeploy`: pip install lmdeploy==0.18.0")
+        from lmdeploy.archs import autoget_backend_config, get_task  # pyright: ignore[reportMissingImports]  # as above
+
+        adapters = adapters or {}
+        folder = str(model_dir)
+        # Without TurboMind support for the model this turns into the PyTorch engine's config, with the same values.
+        backend, config = autoget_backend_config(folder, backend_config(settings, adapters))
+        task, engine_class = get_task(backend, folder, backend_config=config)
+        vision = {"vision_config": vision_config(settings)} if task == "vlm" else {}
+        try:
+            engine = engine_class(
+                folder,
+                backend=backend,
+                backend_config=config,
+                **vision,
+            )
+        except (ValueError, RuntimeError, OSError) as problem:
+            raise SwiftError("LMDeploy did not start", where=folder, why=str(problem)) from problem
+        engine.start_loop(asyncio.get_running_loop(), use_async_api=True)
+        return cls(engine, tokenizer, tuple(adapters))
+
+    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+        """Deltas as LMDeploy makes them. Raises SwiftError for a request that cannot be answered."""
+        if request.media != Media():
+            raise NotBuilt("images, videos and audio do not reach LMDeploy yet", next="use --infer_backend pt")
+        if request.adapter is not None and request.adapter not in self.adapters:
+            known = ", ".join(self.adapters)
+            raise SwiftError(
+                f"there is no adapter `{request.adapter}`", next=f"it serves {known}" if known else "it serves none"
+            )
+        if request.sampling.n == 1:
+            async with aclosing(self._answer(request, 0)) as deltas:
+                async for delta in deltas:
+                    yield delta
+            return
+        # LMDeploy makes one answer a session; n of them run side by side and their deltas come out as they are made.
+        queue: asyncio.Queue[Delta | BaseException] = asyncio.Queue()
+        tasks = [asyncio.create_task(self._into(queue, request, index)) for index in range(request.sampling.n)]
+        unfinished = len(tasks)
+        try:
+            while unfinished:
+                delta = await queue.get()
+                if isinstance(delta, BaseException):
+                    raise delta
+                unfinished -= delta.finish_reason is not None
+                yield delta
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _into(self, queue: asyncio.Queue[Delta | BaseException], request: Request, index: int) -> None:
+        try:
+            async with aclosing(self._answer(request, index)) as deltas:
+                async for delta in deltas:
+                    queue.put_nowait(delta)
+        except SwiftError as error:
+            queue.put_nowait(error)
+
+    async def _answer(self, request: Request, index: int) -> AsyncGenerator[Delta, None]:
+        from lmdeploy.serve.core.exceptions import RequestError  # pyright: ignore[reportMissingImports]  # as above
+
+        generation = generation_config(request.sampling, index)
+        detokenizer, stops = Detokenizer(self.tokenizer), StopStrings(request.sampling.stop)
+        session = self._engine.session_mgr.get()
+        try:
+            prepared = await self._engine.preprocess(
+                None,
+                session,
+                gen_config=generation,
+                adapter_name=request.adapter,
+                input_ids=list(request.prompt_ids),
+            )
+        except RequestError as problem:
+            raise SwiftError(f"LMDeploy refuses the request: {problem}") from None
+        outputs = self._engine.generate(prepared)
+        try:
+            # Closing LMDeploy's generator cancels the session.
+            async with aclosing(outputs):
+                async for output in outputs:
+                    text, stopped = stops.add("".join(map(detokenizer.add, output.token_ids or ())))
+                    finish: FinishReason | None = "stop" if stopped else output.finish_reason
+                    if finish and not stopped:
+                        text += stops.add(detokenizer.rest())[0] + stops.rest()
+                    yield Delta(
+                        request_id=request.id,
+                        index=index,
+                        text=text,
+                        token_ids=tuple(output.token_ids or ()),
+                        logprobs=self._logprobs(output, request.sampling.logprobs),
+                        finish_reason=finish,
+                        error="LMDeploy gave the request up" if finish == "error" else None,
+                        cached_tokens=output.cached_tokens,
+                    )
+                    if finish:
+                        return
+        except RequestError as problem:
+            yield Delta(request_id=request.id, index=index, finish_reason="error", error=f"LMDeploy failed: {problem}")
+
+    def _logprobs(self, output: Any, wanted: int | None) -> tuple[TokenLogprob, ...]:
+        if wanted is None or not output.logprobs:
+            return ()
+        return tuple(
+            TokenLogprob(
+                self.tokenizer.decode([token_id]),
+                token_id,
+                position[token_id],
+                tuple(
+                    (self.tokenizer.decode([other]), other, value)
+                    for other, value in sorted(position.items(), key=lambda pair: -pair[1])[:wanted]
+                ),
+            )
+            for token_id, position in zip(output.token_ids, output.logprobs, strict=False)
+        )
+
+    async def add_adapter(self, name: str, folder: str) -> None:
+        """LMDeploy takes adapters at the start only. Raises SwiftError."""
+        raise SwiftError(
+            f"LMDeploy cannot take the adapter `{name}` while it runs",
+            where=folder,
+            next=f"start with --lora_modules {name}={folder}",
+        )
+
+    def statistics(self) -> dict[str, float]:
+        """What LMDeploy's scheduler tells now."""
+        now = self._engine.engine.get_schedule_metrics()
+        return {
+            "running": float(now.active_seqs),
+            "waiting": float(now.waiting_seqs),
+            "kv_used": float(now.cache_usage),
+        }
+
+    async def close(self) -> None:
+        """Stop the work and give the memory back."""
+        await self._engine.stop_all_session()
+        self._engine.close()
+
+
+def generation_config(sampling: Sampling, index: int = 0) -> Any:
+    """LMDeploy's GenerationConfig for answer `index`. Raises SwiftError for a wish it has no field for.
+
+    Greedy is `top_k` 1: with `do_sample` off LMDeploy would drop the repetition penalty without a word. Stop strings
+    are found here, not there: it drops those of more than one token.
+    """
+    from lmdeploy import GenerationConfig  # pyright: ignore[reportMissingImports]  # as above
+
+    refused = (
+        ("num_beams", sampling.num_beams, sampling.num_beams > 1),
+        ("presence_penalty", sampling.presence_penalty, sampling.presence_penalty != 0),
+        ("frequency_penalty", sampling.frequency_penalty, sampling.frequency_penalty != 0),
+        ("temperature", sampling.temperature, sampling.temperature > 2),
+    )
+    for name, value, is_refused in refused:
+        if is_refused:
+            raise SwiftError(f"LMDeploy does not do `{name}` {value}", next="use --infer_backend pt")
+    greedy = sampling.temperature == 0
+    return checked(
+        GenerationConfig,
+        max_new_tokens=sampling.max_tokens,
+        min_new_tokens=sampling.min_tokens,
+        do_sample=True,
+        temperature=1.0 if greedy else sampling.temperature,
+        top_k=1 if greedy else sampling.top_k,
+        top_p=sampling.top_p,
+        repetition_penalty=sampling.repetition_penalty,
+        random_seed=None if sampling.seed is None else sampling.seed + index,
+        stop_token_ids=list(sampling.stop_token_ids) or None,
+        # It gives none at 0; the chosen token's own comes with any number above.
+        logprobs=None if sampling.logprobs is None else max(sampling.logprobs, 1),
+        response_format=_response_format(sampling.grammar),
+    )
+
+
+def _response_format(grammar: str | None) -> dict[str, Any] | None:
+    if grammar is None:
+        return None
+    if grammar == "json_object":
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": json.loads(grammar)}}

@@ -1,7 +1,404 @@
 """The remote backend: a server that speaks the OpenAI API, anywhere, behind the Engine protocol.
 
-The prompt goes out as token ids to `/v1/completions`, so that the server renders nothing and the prompt is the one that
-training saw. vLLM and this project's own server take token ids; a server that does not is refused with a message.
+`RemoteEngine.stream` sends the prompt as token ids to `/v1/completions`: the server renders nothing, so the prompt is
+the one that training saw. vLLM and this project's own server take token ids. A server that has only
+`/v1/chat/completions` renders the prompt itself, which this project cannot check; that is a door of its own,
+`RemoteEngine.chat`, and `stream` never falls back to it.
 """
 
 from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from swift.chat.types import Conversation, Message, ToolCall
+from swift.core.errors import SwiftError
+from swift.engines.base import Delta, FinishReason, Request, Sampling, TokenLogprob
+
+UNBOUNDED = 2**31 - 1
+"""`max_model_len` of a server that does not tell it: its own check is the one that counts."""
+FINISH: Mapping[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "content_filter": "stop",
+    "tool_calls": "stop",
+    "abort": "abort",
+}
+BUSY = (429, 503)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteSettings:
+    """Where the server is and how patient to be with it."""
+
+    url: str
+    """With or without the closing `/v1`."""
+    api_key: str | None = None
+    model: str | None = None
+    """The name the server knows the model by; None takes the first it lists."""
+    max_model_len: int | None = None
+    """None takes what the server tells."""
+    connect_timeout: float = 10.0
+    """Seconds."""
+    timeout: float = 600.0
+    """Seconds of silence after which an answer counts as lost."""
+    retries: int = 4
+    """How often a request that the server turned away as too busy (429, 503) is sent again."""
+    extensions: bool = True
+    """Whether the server takes vLLM's fields beside OpenAI's. OpenAI's own refuses a field it does not know."""
+
+
+class RemoteEngine:
+    """An OpenAI server as an Engine. The other models it serves, its LoRAs among them, are the adapters."""
+
+    def __init__(
+        self,
+        settings: RemoteSettings,
+        client: httpx.AsyncClient,
+        tokenizer: Any,
+        model: str,
+        max_model_len: int,
+        adapters: tuple[str, ...],
+    ):
+        self.tokenizer = tokenizer
+        self.max_model_len = max_model_len
+        self.adapters = adapters
+        self.model = model
+        self._settings = settings
+        self._client = client
+        self._running = 0
+
+    @classmethod
+    async def start(cls, settings: RemoteSettings, tokenizer: Any = None) -> RemoteEngine:
+        """Reach the server and settle on a model. Raises SwiftError for a bad address, key or model name.
+
+        The tokenizer is the one that made the prompts; `chat` needs none.
+        """
+        client = httpx.AsyncClient(
+            base_url=_base_url(settings.url),
+            headers={"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {},
+            timeout=httpx.Timeout(settings.timeout, connect=settings.connect_timeout, pool=None),
+            limits=httpx.Limits(max_connections=None),
+        )
+        try:
+            listed = await _models(client, settings.url)
+            model = _choose(settings, listed)
+        except SwiftError:
+            await client.aclose()
+            raise
+        length = settings.max_model_len or listed[model].get("max_model_len") or UNBOUNDED
+        return cls(settings, client, tokenizer, model, length, tuple(name for name in listed if name != model))
+
+    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+        """Deltas as the server sends them. Their token ids are empty where the server does not give any.
+
+        Raises SwiftError for a request the server refuses; an answer that breaks off ends in a Delta with "error".
+        """
+        body = {
+            **completion_body(request.sampling, extensions=self._settings.extensions),
+            "model": self._served(request.adapter),
+            "prompt": list(request.prompt_ids),
+            "stream": True,
+        }
+        unfinished = set(range(request.sampling.n))
+        error = "the server ended the stream before the answer was finished"
+        self._running += 1
+        try:
+            async with self._answering("/completions", body) as response:
+                async for event in _events(response):
+                    if "error" in event:
+                        error = _message(event)
+                        break
+                    for choice in event.get("choices", ()):
+                        delta = _delta(request.id, choice)
+                        if delta.finish_reason is not None:
+                            unfinished.discard(delta.index)
+                        yield delta
+        except httpx.HTTPError as problem:
+            error = _reason(problem)
+        finally:
+            self._running -= 1
+        for index in sorted(unfinished):
+            yield Delta(request_id=request.id, index=index, finish_reason="error", error=error)
+
+    async def chat(self, conversation: Conversation, sampling: Sampling, *, adapter: str | None = None) -> Message:
+        """The server's own answer to a conversation, which it renders with its own template. Raises SwiftError."""
+        if conversation.media != type(conversation.media)():
+            raise SwiftError("images, videos and audio are not sent to a remote server", where=self._settings.url)
+        body = {
+            **chat_body(sampling, extensions=self._settings.extensions),
+            "model": self._served(adapter),
+            "messages": [_wire_message(message) for message in conversation.messages],
+        }
+        if conversation.tools:
+            body["tools"] = [
+                tool if "function" in tool else {"type": "function", "function": tool} for tool in conversation.tools
+            ]
+        self._running += 1
+        try:
+            async with self._answering("/chat/completions", body) as response:
+                answer = json.loads(await response.aread())["choices"][0]["message"]
+        except httpx.HTTPError as problem:
+            raise SwiftError(f"no answer: {_reason(problem)}", where=self._settings.url) from None
+        finally:
+            self._running -= 1
+        calls = answer.get("tool_calls") or ()
+        return Message(
+            role="assistant",
+            content=answer.get("content") or "",
+            reasoning=answer.get("reasoning_content"),
+            tool_calls=tuple(
+                ToolCall(call["function"]["name"], call["function"]["arguments"], id=call.get("id")) for call in calls
+            ),
+        )
+
+    async def add_adapter(self, name: str, folder: str) -> None:
+        """Have the server load the LoRA at `folder`, a path on its machine. vLLM does so when it was told it may."""
+        try:
+            response = await self._client.post("load_lora_adapter", json={"lora_name": name, "lora_path": folder})
+        except httpx.HTTPError as problem:
+            raise SwiftError(
+                f"the server did not load the adapter: {_reason(problem)}", where=self._settings.url
+            ) from None
+        if response.is_error:
+            raise SwiftError(
+                f"the server refused to load the adapter `{name}`: {_said(response)}",
+                where=self._settings.url,
+                next="start the server with the adapter, or vLLM with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1",
+            )
+        self.adapters = (*self.adapters, name)
+
+    def statistics(self) -> dict[str, float]:
+        """What is known from here: the answers under way."""
+        return {"running": float(self._running), "waiting": 0.0, "kv_used": 0.0}
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    def _served(self, adapter: str | None) -> str:
+        if adapter is None:
+            return self.model
+        if adapter not in self.adapters:
+            raise SwiftError(
+                f"the server has no adapter `{adapter}`",
+                where=self._settings.url,
+                next=f"it serves {', '.join(self.adapters)}" if self.adapters else "it serves none",
+            )
+        return adapter
+
+    @asynccontextmanager
+    async def _answering(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[httpx.Response]:
+        """An open answer: sent again while the server is too busy, refused as a SwiftError, closed on the way out."""
+        for attempt in range(self._settings.retries + 1):
+            async with self._client.stream("POST", path.lstrip("/"), json=body) as response:
+                if response.is_success:
+                    yield response
+                    return
+                await response.aread()
+            if response.status_code not in BUSY or attempt == self._settings.retries:
+                raise _refusal(self._settings.url, path, response)
+            await asyncio.sleep(_pause(response, attempt))
+
+
+def completion_body(sampling: Sampling, *, extensions: bool) -> dict[str, Any]:
+    """The sampling fields of `/v1/completions`. Raises SwiftError for a wish the wire has no field for."""
+    body = _shared_body(sampling, extensions=extensions)
+    body["max_tokens"] = sampling.max_tokens
+    if sampling.logprobs is not None:
+        body["logprobs"] = sampling.logprobs
+    if extensions:
+        body["return_token_ids"] = True
+        if sampling.logprobs is not None:
+            body["return_tokens_as_token_ids"] = True
+    return body
+
+
+def chat_body(sampling: Sampling, *, extensions: bool) -> dict[str, Any]:
+    """The sampling fields of `/v1/chat/completions`; one answer, no log-probabilities."""
+    if sampling.n != 1 or sampling.logprobs is not None:
+        raise SwiftError("a chat server is asked for one answer without log-probabilities", next="use its completions")
+    return {**_shared_body(sampling, extensions=extensions), "max_completion_tokens": sampling.max_tokens}
+
+
+def _shared_body(sampling: Sampling, *, extensions: bool) -> dict[str, Any]:
+    if sampling.num_beams > 1:
+        raise SwiftError("a remote server does no beam search", where="num_beams", next="use num_beams 1")
+    body: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "n": sampling.n}
+    body |= {
+        name: value
+        for name, value in (
+            ("seed", sampling.seed),
+            ("stop", list(sampling.stop) or None),
+            ("presence_penalty", sampling.presence_penalty or None),
+            ("frequency_penalty", sampling.frequency_penalty or None),
+            ("response_format", _response_format(sampling.grammar)),
+        )
+        if value is not None
+    }
+    beyond = {
+        "top_k": sampling.top_k or None,
+        "repetition_penalty": sampling.repetition_penalty if sampling.repetition_penalty != 1 else None,
+        "min_tokens": sampling.min_tokens or None,
+        "stop_token_ids": list(sampling.stop_token_ids) or None,
+    }
+    wanted = {name: value for name, value in beyond.items() if value is not None}
+    # The likeliest token is taken whatever top_k says, and a server knows the end-of-turn tokens of its model.
+    dispensable = {"stop_token_ids"} | ({"top_k"} if sampling.temperature == 0 else set())
+    needed = sorted(wanted.keys() - dispensable)
+    if needed and not extensions:
+        raise SwiftError(f"this server takes no `{needed[0]}`", where="the OpenAI API", next=f"leave {needed[0]} out")
+    return body | wanted if extensions else body
+
+
+def _response_format(grammar: str | None) -> dict[str, Any] | None:
+    if grammar is None:
+        return None
+    if grammar == "json_object":
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": json.loads(grammar)}}
+
+
+async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    """The JSON objects of a server-sent event stream, up to `[DONE]`.
+
+    Lines end at CR or LF alone: a line separator (U+2028) inside a JSON string is text.
+    """
+    rest = b""
+    async for piece in response.aiter_bytes():
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            data = line.removesuffix(b"\r").removeprefix(b"data:").strip()
+            if data == b"[DONE]":
+                return
+            if line.startswith(b"data:") and data:
+                yield json.loads(data)
+
+
+def _delta(request_id: str, choice: Mapping[str, Any]) -> Delta:
+    reason = choice.get("finish_reason")
+    finish = None if reason is None else FINISH.get(reason, "error")
+    token_ids = tuple(choice.get("token_ids") or ())
+    return Delta(
+        request_id=request_id,
+        index=choice.get("index", 0),
+        text=choice.get("text") or "",
+        token_ids=token_ids,
+        logprobs=_logprobs(choice.get("logprobs"), token_ids),
+        finish_reason=finish,
+        error=f"the server finished with {reason!r}" if finish == "error" else None,
+    )
+
+
+def _logprobs(logprobs: Mapping[str, Any] | None, token_ids: tuple[int, ...]) -> tuple[TokenLogprob, ...]:
+    """The log-probabilities of a completions choice. A token whose id the server does not tell has id -1."""
+    if not logprobs:
+        return ()
+    tokens = logprobs["tokens"]
+    ids = token_ids if len(token_ids) == len(tokens) else (-1,) * len(tokens)
+    tops = logprobs.get("top_logprobs") or ({},) * len(tokens)
+    return tuple(
+        TokenLogprob(token, token_id, value, tuple((text, -1, top_value) for text, top_value in (top or {}).items()))
+        for token, token_id, value, top in zip(tokens, ids, logprobs["token_logprobs"], tops, strict=True)
+    )
+
+
+def _wire_message(message: Message) -> dict[str, Any]:
+    wire: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        wire["tool_calls"] = [
+            {
+                "id": call.id or f"call_{i}",
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for i, call in enumerate(message.tool_calls)
+        ]
+    return wire
+
+
+def _base_url(url: str) -> str:
+    """`http://host:8000` and `http://host:8000/v1/` are one server. Raises SwiftError for what is no web address."""
+    parsed = urlsplit(url)
+    if parsed.scheme not in ("http", "https") or not parsed.hostname:
+        raise SwiftError(f"`{url}` is not the address of a server", next="write it like http://127.0.0.1:8000/v1")
+    trimmed = url.rstrip("/")
+    return trimmed if trimmed.endswith("/v1") else f"{trimmed}/v1"
+
+
+async def _models(client: httpx.AsyncClient, url: str) -> dict[str, dict[str, Any]]:
+    """The models the server lists, by name, in its order."""
+    try:
+        response = await client.get("models")
+    except httpx.HTTPError as problem:
+        raise SwiftError(
+            "the server cannot be reached", where=url, why=_reason(problem), next="is it running?"
+        ) from None
+    if response.is_error:
+        raise _refusal(url, "/models", response)
+    try:
+        return {entry["id"]: entry for entry in response.json()["data"]}
+    except (ValueError, KeyError, TypeError):
+        raise SwiftError(
+            "this is no OpenAI server", where=url, why="it does not list models under /v1/models"
+        ) from None
+
+
+def _choose(settings: RemoteSettings, listed: Mapping[str, Any]) -> str:
+    if settings.model is None and listed:
+        return next(iter(listed))
+    if settings.model is None or settings.model not in listed:
+        wanted = "no model" if settings.model is None else f"no model `{settings.model}`"
+        names = ", ".join(list(listed)[:8]) or "none"
+        raise SwiftError(f"the server has {wanted}", where=settings.url, next=f"it lists {names}")
+    return settings.model
+
+
+def _refusal(url: str, path: str, response: httpx.Response) -> SwiftError:
+    said = _said(response)
+    if response.status_code in (401, 403):
+        return SwiftError("the server does not take the key", where=url, why=said, next="give its --api_key")
+    if response.status_code in BUSY:
+        return SwiftError("the server is too busy", where=url, why=said, next="try again later")
+    if path == "/completions":
+        return SwiftError(
+            "the server refuses the request",
+            where=f"{url} {path}",
+            why=f"{response.status_code} {said}",
+            next="prompts go out as token ids; a server that takes only messages cannot serve as an engine",
+        )
+    return SwiftError("the server refuses the request", where=f"{url} {path}", why=f"{response.status_code} {said}")
+
+
+def _said(response: httpx.Response) -> str:
+    """What the server says of its refusal, on one line."""
+    try:
+        body = response.json()
+    except ValueError:
+        return response.text.strip().split("\n")[0][:200] or response.reason_phrase
+    return _message(body)
+
+
+def _message(body: Any) -> str:
+    """The text of an error envelope: `{"error": {"message": …}}`, `{"error": …}`, `{"message": …}`, `{"detail": …}`."""
+    if isinstance(body, dict):
+        inside = next((body[key] for key in ("error", "message", "detail") if key in body), body)
+        return _message(inside) if isinstance(inside, dict) and inside is not body else str(inside)
+    return str(body)
+
+
+def _reason(problem: httpx.HTTPError) -> str:
+    return str(problem) or type(problem).__name__
+
+
+def _pause(response: httpx.Response, attempt: int) -> float:
+    """Seconds until the next try: what the server asks for, at most a minute, else 1, 2, 4, …"""
+    asked = response.headers.get("retry-after", "")
+    return min(float(asked), 60.0) if asked.isdecimal() else 2.0**attempt

