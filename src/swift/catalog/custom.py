@@ -117,7 +117,7 @@ def Template(
     *,
     stop: Sequence[str] = (),
 ) -> TemplateEntry:
-    """A template in the form of the 2.5 release: lists of texts such as "{{QUERY}}" and of ids such as ["eos_token_id"].
+    """A template in the form of the 2.5 release: lists of texts as "{{QUERY}}" and of ids as ["eos_token_id"].
 
     A prefix that holds {{SYSTEM}} is used with a system text; without one it is written without it. Raises SwiftError
     for an unknown token name.

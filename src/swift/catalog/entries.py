@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from swift.core.errors import SwiftError
-
 
 @dataclass(frozen=True)
 class ModelEntry:

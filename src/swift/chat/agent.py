@@ -86,6 +86,15 @@ def with_reasoning(message: Message) -> str:
     return f"<think>\n{message.reasoning}\n</think>\n\n{message.content}"
 
 
+def in_first_question(messages: Sequence[Message], described: str) -> list[Message]:
+    """The description of the tools in front of the first question, for templates without a system text."""
+    first = next((place for place, message in enumerate(messages) if message.role == "user"), None)
+    if first is None:
+        return list(messages)
+    asked = replace(messages[first], content=f"{described}\n\n{messages[first].content}")
+    return [*messages[:first], asked, *messages[first + 1 :]]
+
+
 def join_observations(messages: Sequence[Message]) -> tuple[Message, ...]:
     """Append a closing tool result to an answer that ends in `Observation:`, so that the answer goes on there."""
     *before, said, result = messages if len(messages) > 1 else (None, *messages, None)
@@ -188,10 +197,11 @@ def _hermes(tools: Tools) -> str:
 
 
 def _write_react(made: Sequence[ToolCall]) -> str:
-    return _write_actions(made) + "\nObservation:"
+    return write_actions(made) + "\nObservation:"
 
 
-def _write_actions(made: Sequence[ToolCall]) -> str:
+def write_actions(made: Sequence[ToolCall]) -> str:
+    """Calls as pairs of `Action` and `Action Input` lines."""
     return "\n".join(f"Action: {call.name}\nAction Input: {call.arguments}" for call in made)
 
 
@@ -239,7 +249,7 @@ FORMATS: Mapping[str, ToolFormat] = {
     for fmt in (
         ToolFormat("react_en", _react_en, _write_react, read_actions, "inside", ("Observation:",)),
         ToolFormat("react_zh", _react_zh, _write_react, read_actions, "inside", ("Observation:",)),
-        ToolFormat("toolbench", _toolbench, _write_actions, read_actions, "turn"),
+        ToolFormat("toolbench", _toolbench, write_actions, read_actions, "turn"),
         ToolFormat("glm4", _glm4, _write_glm4, calls.read_glm4, "turn", ("<|observation|>",)),
         ToolFormat("hermes", _hermes, _write_hermes, calls.read_hermes, "turn"),
     )

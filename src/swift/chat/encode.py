@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +15,11 @@ from swift.chat.tokens import Tokens
 from swift.chat.types import Conversation, Encoded, Message, Origin, Preference, Segment
 from swift.chat.weights import load_loss_scale
 from swift.core.errors import SwiftError
+from swift.core.log import once
 from swift.plan.prompt import JINJA, PromptPlan
+
+PLAIN = "default-generation"
+"""The template of models that have none."""
 
 IGNORED = -100
 """The label of a token that is not trained."""
@@ -51,8 +55,11 @@ def build_encoder(plan: PromptPlan, tokenizer: Any, catalog: Catalog) -> Encoder
     if plan.template_type == JINJA and (plan.given or tokenizer.chat_template):
         template = JinjaTemplate(tokenizer, **options)
     else:
-        template = DataTemplate(catalog.templates.get(plan.template_type), tokenizer, **options)
-    return Encoder(plan, template, Tokens(tokenizer, whole=plan.template_type == JINJA))
+        name = PLAIN if plan.template_type == JINJA else plan.template_type
+        if plan.template_type == JINJA:
+            once(f"the tokenizer has no chat template, so rows are written as plain text (template {PLAIN})")
+        template = DataTemplate(catalog.templates.get(name), tokenizer, **options)
+    return Encoder(plan, template, Tokens(tokenizer, whole=isinstance(template, JinjaTemplate)))
 
 
 class Encoder:
@@ -62,28 +69,33 @@ class Encoder:
         self.plan = plan
         self.template = template
         self.tokens = tokens
-        self.template_type = plan.template_type
+        self.template_type = template.name
         self._turn_end = self._ids(template.suffix)
 
-    def encode(self, conversation: Conversation, inference: bool = False) -> list[Encoded]:
+    def encode(
+        self, conversation: Conversation, inference: bool = False, options: Mapping[str, Any] | None = None
+    ) -> list[Encoded]:
         """The examples of one conversation: one, or one a turn where the template does not keep its earlier text.
 
-        With `inference` the prompt to answer. Raises TooLong when truncation drops it, SwiftError when the template
-        cannot express it.
+        With `inference` the prompt to answer. `options` are variables of a Jinja chat template, such as
+        enable_thinking. Raises TooLong when truncation drops it, SwiftError when the template cannot express it.
         """
-        (found,) = self.encode_batch([conversation], inference)
+        (found,) = self.encode_batch([conversation], inference, options)
         if isinstance(found, SwiftError):
             raise found
         return found
 
     def encode_batch(
-        self, conversations: Sequence[Conversation], inference: bool = False
+        self,
+        conversations: Sequence[Conversation],
+        inference: bool = False,
+        options: Mapping[str, Any] | None = None,
     ) -> list[list[Encoded] | SwiftError]:
         """Many conversations with one call of the tokenizer. A row's own fault stands in its place, unraised."""
         rendered: list[list[list[Segment]] | SwiftError] = []
         for conversation in conversations:
             try:
-                rendered.append(self.template.render(conversation, inference=inference))
+                rendered.append(self.template.render(conversation, inference=inference, options=options))
             except SwiftError as error:
                 rendered.append(error)
         good = [segments for examples in rendered if not isinstance(examples, SwiftError) for segments in examples]

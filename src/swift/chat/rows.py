@@ -95,14 +95,16 @@ def _rounds(row: Mapping[str, Any]) -> list[Message]:
         messages += _asked(pair[0], asker)
         messages.append(Message("assistant", pair[1]))
     query, response = row.get("query") or "", row.get("response")
-    messages += _asked(query, row.get("query_role") or "user") if query or response is None else []
+    messages += _asked(query, row.get("query_role") or "user")
     if response is not None:
         messages.append(Message("assistant", response))
+    elif not query:
+        messages.append(Message("user", ""))
     return messages
 
 
-def _asked(text: str, role: Role) -> list[Message]:
-    return [Message(role, text)] if text else []
+def _asked(text: str, role: str) -> list[Message]:
+    return [Message("tool" if role == "tool" else "user", text)] if text else []
 
 
 _ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
@@ -128,10 +130,14 @@ def _call(item: Mapping[str, Any]) -> ToolCall:
 
 
 def _tools(given: Any) -> tuple[dict[str, Any], ...]:
-    tools = json.loads(given) if isinstance(given, str) and given.strip() else given
-    return tuple(tools or ())
+    if isinstance(given, str):
+        return tuple(json.loads(given)) if given.strip() else ()
+    return tuple(given or ())
 
 
 def _media(row: Mapping[str, Any]) -> Media:
-    listed = {kind: row.get(kind) or () for kind in ("images", "videos", "audios")}
-    return Media(**{kind: (paths,) if isinstance(paths, str) else tuple(paths) for kind, paths in listed.items()})
+    def listed(kind: str) -> tuple[str, ...]:
+        paths = row.get(kind) or ()
+        return (paths,) if isinstance(paths, str) else tuple(paths)
+
+    return Media(listed("images"), listed("videos"), listed("audios"))

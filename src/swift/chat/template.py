@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from swift.catalog import TemplateEntry
@@ -63,20 +63,25 @@ class DataTemplate:
         self.suffix = resolve(entry.suffix) or []
 
     def render(
-        self, conversation: Conversation, *, inference: bool = False, last_only: bool = False
+        self,
+        conversation: Conversation,
+        *,
+        inference: bool = False,
+        last_only: bool = False,
+        options: Mapping[str, Any] | None = None,
     ) -> list[list[Segment]]:
         """The one example this conversation makes, as segments.
 
-        With `inference` an answer at the end is left open, to be gone on with; `last_only` trains on the last answer alone.
-        Raises SwiftError with the row's origin when the template cannot express the conversation.
+        With `inference` an answer at the end is left open, to be gone on with; `last_only` trains the last one alone.
+        `options` mean something to Jinja templates only. Raises SwiftError with the row's origin when the template
+        cannot express the conversation.
         """
+        if conversation.tools and not self.takes_system:
+            described = agent.in_first_question(conversation.messages, self.tools.describe(conversation.tools))
+            conversation = replace(conversation, messages=tuple(described), tools=())
         turns = list(_turns(conversation, self.tools))
         if len(turns) > 1 and self.separator is None:
-            raise SwiftError(
-                f"the template {self.name} knows one question and one answer, the row has {len(turns)} turns",
-                where=_where(conversation.origin),
-                next="split the row, or choose a chat template with --template_type",
-            )
+            raise self._one_turn_only(len(turns), conversation.origin)
         system = self._system(conversation)
         pieces = _Pieces()
         pieces.extend(self.start)
@@ -84,15 +89,15 @@ class DataTemplate:
         pieces.extend(_fill(in_front, system=system))
         for index, turn in enumerate(turns):
             last = index == len(turns) - 1
-            answer = self._answer(turn, trained=last or not last_only)
-            if not turn.query and not any(part[0] for part in answer or ()):
+            parts = self._parts(turn, trained=last or not last_only)
+            if not turn.query and not any(text for text, _, _ in parts):
                 continue
             if last:
                 pieces.extend(self._before_last(turn, system))
             prompt = self.tool if turn.role == "tool" else self.prompt
             pieces.extend(_fill(prompt, query=turn.query, round=str(index + 1), round0=str(index)))
-            for text, weight, inside_turn in answer or ():
-                pieces.add(text, weight, inside_turn)
+            for part in parts:
+                pieces.add(*part)
             if not last:
                 pieces.extend(self.separator if turns[index + 1].query and self.separator else [])
             elif turn.answer and turn.answer[-1].role == "assistant" and not inference:
@@ -136,24 +141,27 @@ class DataTemplate:
         return SwiftError(
             f"the template {self.name} has no place for a system text",
             where=where,
-            why="system prompts and tools are written there",
-            next="leave them out, or choose another --template_type",
+            next="leave it out, or choose another --template_type",
         )
 
-    def _answer(self, turn: Turn, *, trained: bool) -> list[tuple[str, float, bool]] | None:
+    def _one_turn_only(self, count: int, origin: Origin | None) -> SwiftError:
+        return SwiftError(
+            f"the template {self.name} knows one question and one answer, the row has {count} turns",
+            where=_where(origin),
+            next="split the row, or choose a chat template with --template_type",
+        )
+
+    def _parts(self, turn: Turn, *, trained: bool) -> list[tuple[str, float, bool]]:
         """Text, weight and whether it stands inside the turn, for each part of the answer."""
-        if turn.answer is None:
-            return None
         parts: list[tuple[str, float, bool]] = []
-        for part in self.tools.interleave(turn.answer):
-            if part.role == "tool":
-                parts.append((part.content, 0.0, True))
-                continue
-            weight = (1.0 if part.weight is None else part.weight) if trained else 0.0
-            if weight == 0.0 or self.loss_scale is None:
-                parts.append((part.content, weight, False))
+        for message in self.tools.interleave(turn.answer or ()):
+            weight = (1.0 if message.weight is None else message.weight) if trained else 0.0
+            if message.role == "tool":
+                parts.append((message.content, 0.0, True))
+            elif weight == 0.0 or self.loss_scale is None:
+                parts.append((message.content, weight, False))
             else:
-                scaled = self.loss_scale.split(turn.query, part.content)
+                scaled = self.loss_scale.split(turn.query, message.content)
                 parts += [(text, scale * weight, False) for text, scale in scaled]
         return parts
 

@@ -6,7 +6,7 @@ import hashlib
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 from swift.chat.types import Segment
@@ -63,7 +63,7 @@ class Tokens:
             starts = [start for start, _ in found.offsets]
             ends = accumulate(len(segment.content) for segment in segments)
             borders = [0, *(bisect_left(starts, end) for end in ends)]
-            yield [ids[a:b] for a, b in zip(borders, borders[1:], strict=False)]
+            yield [ids[a:b] for a, b in pairwise(borders)]
 
     def _cut_slowly(self, segments: Sequence[Segment], text: str) -> list[Ids]:
         """For tokenizers that give no offsets: a border is where the ids of the text up to it stop agreeing."""
@@ -74,7 +74,7 @@ class Tokens:
             before = ids if end == len(text) else self.of_texts([text[:end]])[0]
             same = next((i for i, (a, b) in enumerate(zip(ids, before, strict=False)) if a != b), len(before))
             borders.append(max(borders[-1], same))
-        return [ids[a:b] for a, b in zip(borders, borders[1:], strict=False)]
+        return [ids[a:b] for a, b in pairwise(borders)]
 
     def _reset(self) -> None:
         """A padded call of the tokenizer elsewhere leaves its settings behind in the backend."""

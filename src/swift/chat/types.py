@@ -30,7 +30,10 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn. `weight` None follows the role (1 for assistant, 0 otherwise); `reasoning` is its thinking, if kept apart."""
+    """One turn.
+
+    `weight` None follows the role (1 for assistant, 0 otherwise); `reasoning` is its thinking, if kept apart.
+    """
 
     role: Role
     content: str
@@ -77,7 +80,7 @@ Row = Conversation | Preference
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of the rendered prompt: text for the tokenizer, or ids already; `weight` 0 is context, above 0 is trained."""
+    """A piece of the rendered prompt: text or token ids. `weight` 0 is context, above 0 is trained."""
 
     content: str | tuple[int, ...]
     weight: float = 0.0

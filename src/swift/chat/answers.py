@@ -1,0 +1,157 @@
+"""Where the answers stand in the text of a chat template, without any marks in the template.
+
+A template is a black box. An answer is found by rendering the conversation up to it twice: with the opening of the
+answer, and with the answer. What the second text has more is the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from swift.chat import agent
+from swift.chat.types import Conversation, Message
+from swift.core.errors import SwiftError
+
+if TYPE_CHECKING:
+    from swift.chat.jinja import JinjaTemplate
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer in the text of the conversation up to it: its first character, and the one after its last."""
+
+    text: str
+    start: int
+    end: int
+    weight: float | None
+    query: str
+
+    def kept_in(self, text: str) -> bool:
+        """Whether `text` has the answer, and all before it, as they are here."""
+        return text.startswith(self.text[: self.end])
+
+
+def examples(whole: str, answers: list[Answer]) -> list[tuple[str, list[Answer]]]:
+    """Texts with the answers they train, each answer once.
+
+    The whole text trains every answer it keeps as it was written. Answers it has rewritten (Qwen3 drops the thinking of
+    earlier ones) are trained in the text that ended with them.
+    """
+    made: list[tuple[str, list[Answer]]] = []
+    text, left = whole, answers
+    while left:
+        kept = [answer for answer in left if answer.kept_in(text)]
+        if kept:
+            made.append((text, kept))
+        left = [answer for answer in left if not answer.kept_in(text)]
+        text = left[-1].text if left else text
+    return made[::-1] or [(whole, [])]
+
+
+class Rendered:
+    """One conversation under one template."""
+
+    def __init__(self, template: JinjaTemplate, conversation: Conversation, options: Mapping[str, Any]):
+        self.template = template
+        self.conversation = conversation
+        self.options = options
+        self.messages = self._prepared()
+        self.tools = list(conversation.tools) if template.native_tools else []
+        self._texts: dict[tuple[int, bool], str] = {}
+
+    def whole(self) -> str:
+        """The text of all messages."""
+        return self._text(len(self.messages))
+
+    def prompt(self) -> str:
+        """The text up to the answer to come; an answer at the end is gone on with."""
+        if self.messages and self.messages[-1].role == "assistant":
+            return self._render(self.messages, continue_final_message=True)
+        return self._text(len(self.messages), opened=True)
+
+    def answer(self, place: int) -> Answer:
+        """The answer of the message at `place`, in the text up to and with it."""
+        opened = self._text(place, opened=True) if place else ""
+        text = self._text(place + 1)
+        start = len(opened)
+        if not text.startswith(opened):
+            start = self._start_by_comparison(place, text)
+            if not text.startswith(self._text(place)) and not opened.startswith(text[:start]):
+                # Finished conversations leave out what the prompt says, as the system text of Mistral Nemo. The prompt
+                # is what the model sees when it answers, so it is what the answer is trained on.
+                text, start = opened + text[start:], len(opened)
+        asked = [message.content for message in self.messages[:place] if message.role == "user"]
+        return Answer(
+            text=text,
+            start=start,
+            end=self.template.trained_end(text, start),
+            weight=self.messages[place].weight,
+            query=asked[-1] if asked else "",
+        )
+
+    def _start_by_comparison(self, place: int, text: str) -> int:
+        """Where an answer begins whose opening says more than its finished text, as a `<think>` that is dropped again.
+
+        The text of another answer is the same up to there.
+        """
+        said = self.messages[place].content.lstrip()
+        other = Message("assistant", "¤" if not said.startswith("¤") else "§")
+        compared = self._render([*self.messages[:place], other])
+        pairs = zip(text, compared, strict=False)
+        return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(text), len(compared)))
+
+    def _text(self, count: int, opened: bool = False) -> str:
+        key = (count, opened)
+        if key not in self._texts:
+            options = {"add_generation_prompt": True} if opened else {}
+            self._texts[key] = self._render(self.messages[:count], **options)
+        return self._texts[key]
+
+    def _render(self, messages: list[Message], **options: Any) -> str:
+        """The text of some messages. Raises SwiftError with the row's origin when the template refuses them."""
+        from swift.chat.jinja import Refusal, plain
+
+        refusal: Refusal | None = None
+        # Most templates want arguments as an object, some (DeepSeek) as the JSON text they paste; a few want ids.
+        forms = [(True, False), (False, False), (True, True), (False, True)]
+        for as_object, named in forms if any(message.tool_calls for message in messages) else forms[:1]:
+            try:
+                return self.template.apply(
+                    plain(messages, as_object=as_object, named=named), self.tools, **{**self.options, **options}
+                )
+            except Refusal as error:
+                refusal = refusal or error
+        origin = self.conversation.origin
+        roles = " ".join(message.role for message in messages)
+        raise SwiftError(
+            f"the chat template refuses the row: {refusal}",
+            where=None if origin is None else str(origin),
+            why=f"its roles are: {roles[:200]}",
+            next="mend the row, or choose a registered template with --template_type",
+        )
+
+    def _prepared(self) -> list[Message]:
+        """The messages with the system text in force, and with tools as text where the template has no place."""
+        messages = list(self.conversation.messages)
+        system = self.template.default_system
+        if messages and messages[0].role == "system":
+            system = messages.pop(0).content or None
+        if not self.template.native_tools:
+            messages = [self._as_text(message) for message in messages]
+            if self.conversation.tools:
+                described = self.template.tools.describe(self.conversation.tools)
+                if self.template.traits.system:
+                    system = described if system is None else f"{system}\n\n{described}"
+                else:
+                    messages = agent.in_first_question(messages, described)
+        return [Message("system", system), *messages] if system is not None else messages
+
+    def _as_text(self, message: Message) -> Message:
+        if message.role == "tool":
+            return Message("user", f"Observation: {message.content}")
+        if message.tool_calls:
+            (written,) = self.template.tools.interleave([replace(message, reasoning=None)])
+            return replace(written, reasoning=message.reasoning)
+        return message
