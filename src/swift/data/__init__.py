@@ -2,43 +2,95 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from swift.chat.encode import Encoder
+from swift.chat.types import Row
 from swift.core.errors import SwiftError
+from swift.core.log import log
+from swift.data.dataset import EncodedDataset, MapDataset
 from swift.data.eager import encode_all
 from swift.data.encode import Recipe
+from swift.data.lazy import LazyDataset, encode_later
 from swift.data.ledger import Ledger
+from swift.data.pack import PackedDataset
+from swift.data.stream import StreamDataset, open_stream
+from swift.data.table import Part, account, open_part
 from swift.plan.data import DataPlan
 
-__all__ = ["Built", "Ledger", "build"]
+__all__ = ["Built", "Ledger", "build", "load_rows"]
 
 
 @dataclass(frozen=True)
 class Built:
-    """The two sides of a run's data; `val` is None when nothing is held back."""
+    """The two sides of a run's data; `val` is None when nothing is held back.
 
-    train: Any
-    val: Any | None
+    `train` is a map-style dataset, or a `StreamDataset` when the plan asks for a stream. Both have `origin(row)`, and
+    `lengths`, which is None where rows are encoded later.
+    """
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        return iter((self.train, self.val))
+    train: EncodedDataset | PackedDataset | LazyDataset | StreamDataset
+    val: MapDataset | None
 
 
 def build(plan: DataPlan, encoder: Encoder, ledger: Ledger) -> Built:
-    """Read and encode the data of a run.
+    """Read the data of a run, and encode it unless the plan wants that later.
 
-    Items are dicts of lists: `input_ids`, `labels`, perhaps `loss_scale`, and the item's number as `row`; pairs have
-    these with `chosen_` and `rejected_` before, KTO rows a `label`. Every row is entered into `ledger`, which is
-    closed when all are known. Raises SwiftError when the data cannot be read or too little of it can be used.
+    Items are dicts of lists: `input_ids`, `labels`, perhaps `loss_scale`, and the number of the item as `row`; pairs
+    have these with `chosen_` and `rejected_` before, KTO rows a `label`, packed items `lengths` and `rows`. Every row
+    is entered into `ledger`, which is closed when all are known (that of a stream stays open; its owner closes it).
+    Raises SwiftError when the data cannot be read or too little of it can be used.
     """
-    if not plan.train and not plan.val:
-        raise SwiftError("no data set", next="--dataset FILE, name or hub id")
+    if not plan.train:
+        raise SwiftError("no training data", next="--dataset FILE, a name or a hub id")
     recipe = Recipe(plan.kind, encoder, plan.rounds, plan.check == "discard")
+    if plan.mode == "streaming":
+        return Built(*open_stream(plan, recipe, ledger))
     try:
+        if plan.mode == "lazy" and not plan.packing:
+            return Built(*encode_later(plan, recipe, ledger))
+        if plan.mode == "lazy":
+            log.info("packing needs the length of every row: rows are encoded now")
         train, val = encode_all(plan, recipe, ledger)
     finally:
         ledger.close()
         ledger.report()
-    return Built(train, val)
+    if not plan.packing:
+        return Built(train, val)
+    return Built(_packed(train, plan, "train"), val and _packed(val, plan, "val"))
+
+
+def _packed(examples: EncodedDataset, plan: DataPlan, name: str) -> PackedDataset:
+    if plan.max_length is None:
+        raise SwiftError("--packing true needs a length to fill", next="--max_length 2048")
+    if plan.kind in ("pairs", "kto"):
+        raise SwiftError("preference rows cannot be packed", next="leave out --packing")
+    packed = PackedDataset(examples, plan.max_length)
+    log.info("%s: packed %d rows into %d sequences, %.1f%% full", name, len(examples), len(packed), 100 * packed.fill)
+    return packed
+
+
+def load_rows(plan: DataPlan) -> Iterator[Row]:
+    """The rows that a command without training works on, unencoded, in their order.
+
+    They are all rows of `val_dataset`, or what `dataset_test_ratio` splits off from `dataset` (the same rows as in
+    training). A row keeps its answer, if it has one. Raises SwiftError for the first bad row of a strict run; others
+    are said and left out.
+    """
+    reading = Recipe(plan.kind)
+    answered = Recipe("chat") if plan.kind == "prompt" else reading
+    opened = [(spec, reading, True) for spec in plan.val] or [(spec, answered, False) for spec in plan.train]
+    for spec, recipe, validation in opened:
+        part = open_part(spec, plan, recipe, validation=validation)
+        _say_bad_rows(part)
+        rows = LazyDataset([part], [part.val], recipe, Ledger())
+        for index in range(len(rows)):
+            yield rows.read(index).row
+
+
+def _say_bad_rows(part: Part) -> None:
+    ledger = Ledger()
+    account(part, ledger)
+    if ledger.bad:
+        ledger.report()

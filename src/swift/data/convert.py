@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from swift.chat.types import Conversation, Media, Message, Origin, Preference, Row
+from swift.chat.types import Conversation, Message, Origin, Preference, Row
 from swift.data import fields
 from swift.data.faults import BadRow
 from swift.data.turns import CALLS, Turns, arrange, role

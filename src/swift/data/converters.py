@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from swift.core.errors import SwiftError
 from swift.data.source import SourceFile
 
 Fields = dict[str, Any]

@@ -1,4 +1,4 @@
-"""Examples by index: encoded already (`EncodedDataset`) or on demand (`LazyDataset`)."""
+"""Examples by index, encoded already."""
 
 from __future__ import annotations
 
@@ -57,6 +57,24 @@ class EncodedDataset:
         """`file:line` of an item's row."""
         file, line = self._origins[index]
         return f"{self._names[file]}:{line}"
+
+
+class ListDataset:
+    """A few examples in memory."""
+
+    def __init__(self, items: Sequence[dict[str, Any]]):
+        self._items = items
+        self.lengths = np.array([len(item["input_ids"]) for item in items], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self._items[index], "row": index}
+
+    def origin(self, index: int) -> str:
+        """Where an item was read, as far as it is known here."""
+        return f"validation row {index + 1} of the stream"
 
 
 def length_report(lengths: NDArray[np.int64]) -> str:

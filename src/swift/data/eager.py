@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,8 +26,8 @@ def encode_all(plan: DataPlan, recipe: Recipe, ledger: Ledger) -> tuple[EncodedD
     for part in parts:
         account(part, ledger)
     ledger.judge()
-    train = _examples(parts, [part.train for part in parts])
-    val = _examples(parts, [part.val for part in parts])
+    train = examples_of(parts, [part.train for part in parts])
+    val = examples_of(parts, [part.val for part in parts])
     for name, dataset in (("train", train), ("val", val)):
         if len(dataset):
             log.info("%s %s", name, length_report(dataset.lengths))
@@ -77,8 +78,6 @@ def _share(chosen: Sequence[np.ndarray], count: int, random: np.random.RandomSta
 
 def _mixed_in(parts: list[Part], plan: DataPlan, recipe: Recipe) -> list[Part]:
     """General data sets for the deprecated `train_dataset_mix_ratio`: so many rows for each training row."""
-    from dataclasses import replace
-
     rows = int(sum(len(part.train) for part in parts) * plan.mix_ratio)
     shares = [rows // len(plan.mix) + (number < rows % len(plan.mix)) for number in range(len(plan.mix))]
     alone = replace(plan, test_ratio=0.0)
@@ -88,7 +87,7 @@ def _mixed_in(parts: list[Part], plan: DataPlan, recipe: Recipe) -> list[Part]:
     ]
 
 
-def _examples(parts: Sequence[Part], chosen: Sequence[np.ndarray]) -> EncodedDataset:
+def examples_of(parts: Sequence[Part], chosen: Sequence[np.ndarray]) -> EncodedDataset:
     """The examples of the chosen rows of all parts, in order; a row that gives several has them side by side."""
     shards: list[Shard] = []
     names: list[str] = []

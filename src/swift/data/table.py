@@ -19,7 +19,7 @@ from swift.data.ledger import Entry, Ledger, Status, bad_row_error
 from swift.data.mix import Indices, choose, choose_val
 from swift.data.shard import KEPT, TRUNCATED, UNENCODED, UNUSABLE, Shard
 from swift.data.source import SourceFile, open_source
-from swift.plan.data import Check, DataPlan, DatasetSpec
+from swift.plan.data import DataPlan, DatasetSpec
 
 STATUS: dict[int, Status] = {KEPT: "kept", TRUNCATED: "truncated", UNUSABLE: "dropped", UNENCODED: "dropped"}
 WARNINGS = 20
@@ -141,7 +141,12 @@ class Part:
 
 
 def open_part(
-    spec: DatasetSpec, plan: DataPlan, recipe: Recipe, cache: TokenCache | None, *, validation: bool = False
+    spec: DatasetSpec,
+    plan: DataPlan,
+    recipe: Recipe,
+    cache: TokenCache | None = None,
+    *,
+    validation: bool = False,
 ) -> Part:
     """Read a data set and choose its rows; with an encoder, the chosen rows are encoded.
 

@@ -10,8 +10,8 @@ from typing import Literal
 
 from swift.catalog import Catalog, DatasetEntry
 from swift.core.errors import SwiftError, raise_together
-from swift.params.groups import Data, Hub, Prompt, Rlhf
 from swift.params.args import Args
+from swift.params.groups import Data, Hub, Prompt, Rlhf
 
 HubName = Literal["local", "modelscope", "huggingface"]
 Kind = Literal["chat", "pairs", "kto", "prompt"]
