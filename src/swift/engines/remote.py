@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from swift.chat.types import Conversation, Message, ToolCall
+from swift.chat.types import Conversation, Media, Message, ToolCall
 from swift.core.errors import SwiftError
 from swift.engines.base import Delta, FinishReason, Request, Sampling, TokenLogprob
 
@@ -130,12 +130,12 @@ class RemoteEngine:
 
     async def chat(self, conversation: Conversation, sampling: Sampling, *, adapter: str | None = None) -> Message:
         """The server's own answer to a conversation, which it renders with its own template. Raises SwiftError."""
-        if conversation.media != type(conversation.media)():
+        if conversation.media != Media():
             raise SwiftError("images, videos and audio are not sent to a remote server", where=self._settings.url)
         body = {
             **chat_body(sampling, extensions=self._settings.extensions),
             "model": self._served(adapter),
-            "messages": [_wire_message(message) for message in conversation.messages],
+            "messages": _wire_messages(conversation.messages),
         }
         if conversation.tools:
             body["tools"] = [
@@ -216,8 +216,6 @@ def completion_body(sampling: Sampling, *, extensions: bool) -> dict[str, Any]:
         body["logprobs"] = sampling.logprobs
     if extensions:
         body["return_token_ids"] = True
-        if sampling.logprobs is not None:
-            body["return_tokens_as_token_ids"] = True
     return body
 
 
@@ -310,17 +308,21 @@ def _logprobs(logprobs: Mapping[str, Any] | None, token_ids: tuple[int, ...]) ->
     )
 
 
-def _wire_message(message: Message) -> dict[str, Any]:
-    wire: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_calls:
-        wire["tool_calls"] = [
-            {
-                "id": call.id or f"call_{i}",
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for i, call in enumerate(message.tool_calls)
-        ]
+def _wire_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """OpenAI's messages. A tool turn names the call it answers: the calls of the turn before, in their order."""
+    wire: list[dict[str, Any]] = []
+    unanswered: list[str] = []
+    for message in messages:
+        entry: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.tool_calls:
+            unanswered = [call.id or f"call_{len(wire)}_{i}" for i, call in enumerate(message.tool_calls)]
+            entry["tool_calls"] = [
+                {"id": id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for id, call in zip(unanswered, message.tool_calls, strict=True)
+            ]
+        elif message.role == "tool":
+            entry["tool_call_id"] = unanswered.pop(0) if unanswered else f"call_{len(wire)}"
+        wire.append(entry)
     return wire
 
 
