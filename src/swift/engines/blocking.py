@@ -7,6 +7,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -19,13 +20,21 @@ T = TypeVar("T")
 
 @dataclass
 class Reply:
-    """A whole answer. `request` is the one it answers; `error` says why there is none."""
+    """An answer. `error` says why there is none; a reply to what never became a request has none."""
 
-    request: Request
+    request: Request | None
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     error: str | None = None
+
+    def add(self, delta: Delta) -> None:
+        """Take in the next piece."""
+        if delta.index == 0:
+            self.text += delta.text
+            self.token_ids.extend(delta.token_ids)
+            self.finish_reason = delta.finish_reason or self.finish_reason
+            self.error = delta.error or self.error
 
 
 class BlockingEngine:
@@ -52,9 +61,8 @@ class BlockingEngine:
         self._end_loop()
 
     def stream(self, request: Request) -> Iterator[Delta]:
-        """The deltas of answer 0 as they are made. Leaving the iterator aborts the request. Raises SwiftError."""
-        deltas: queue.SimpleQueue[Delta | BaseException | None] = queue.SimpleQueue()
-        task = asyncio.run_coroutine_threadsafe(_pump(self.engine, request, deltas.put), self._loop)
+        """The deltas of a request as they are made. Leaving the iterator aborts it. Raises SwiftError."""
+        deltas, task = self._begin(request)
         try:
             while (item := _next(deltas)) is not None:
                 if isinstance(item, BaseException):
@@ -63,24 +71,38 @@ class BlockingEngine:
         finally:
             task.cancel()
 
-    def replies(self, requests: Iterable[Request], concurrency: int) -> Iterator[Reply]:
-        """Whole answers in the order of `requests`, of which at most `concurrency` are under way.
+    def streams(self, requests: Iterable[Request], concurrency: int) -> Iterator[tuple[Request, Iterator[Delta]]]:
+        """Each request in order with its deltas, while up to `concurrency` of them are answered at the same time.
 
-        A request that the engine refuses gets a reply with `error`. `requests` is read only as far as needed.
+        The deltas of one have to be read to their end before the next is asked for; a request that the engine refuses
+        ends in a delta with "error". `requests` is read only as far as needed.
         """
-        waiting: deque[Any] = deque()
+        waiting: deque[tuple[Request, queue.SimpleQueue[Any], Future[None]]] = deque()
         source = iter(requests)
         try:
             while True:
                 while len(waiting) < concurrency and (request := next(source, None)) is not None:
-                    waiting.append(asyncio.run_coroutine_threadsafe(_reply(self.engine, request), self._loop))
+                    waiting.append((request, *self._begin(request)))
                 if not waiting:
                     return
-                yield waiting[0].result()
+                request, deltas, _ = waiting[0]
+                yield request, _lenient(request, deltas)
                 waiting.popleft()
         finally:
-            for future in waiting:
-                future.cancel()
+            for _, _, task in waiting:
+                task.cancel()
+
+    def replies(self, requests: Iterable[Request], concurrency: int) -> Iterator[Reply]:
+        """The same with whole answers (those of index 0)."""
+        for request, deltas in self.streams(requests, concurrency):
+            reply = Reply(request)
+            for delta in deltas:
+                reply.add(delta)
+            yield reply
+
+    def _begin(self, request: Request) -> tuple[queue.SimpleQueue[Any], Future[None]]:
+        deltas: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        return deltas, asyncio.run_coroutine_threadsafe(_pump(self.engine, request, deltas.put), self._loop)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -101,7 +123,7 @@ async def _pump(engine: Engine, request: Request, put: Callable[[Delta | BaseExc
         async with aclosing(engine.stream(request)) as stream:  # type: ignore[type-var]  # every engine's is a generator
             async for delta in stream:
                 put(delta)
-    except SwiftError as error:
+    except Exception as error:  # raised again where the deltas are read
         end = error
     finally:
         put(end)
@@ -116,16 +138,12 @@ def _next(deltas: queue.SimpleQueue[Any]) -> Any:
             continue
 
 
-async def _reply(engine: Engine, request: Request) -> Reply:
-    reply = Reply(request)
-    try:
-        async with aclosing(engine.stream(request)) as stream:  # type: ignore[type-var]
-            async for delta in stream:
-                if delta.index == 0:
-                    reply.text += delta.text
-                    reply.token_ids.extend(delta.token_ids)
-                    reply.finish_reason = delta.finish_reason or reply.finish_reason
-                    reply.error = delta.error or reply.error
-    except SwiftError as error:
-        reply.finish_reason, reply.error = "error", " ".join(filter(None, (error.what, error.why)))
-    return reply
+def _lenient(request: Request, deltas: queue.SimpleQueue[Any]) -> Iterator[Delta]:
+    while (item := _next(deltas)) is not None:
+        if isinstance(item, SwiftError):
+            item = Delta(
+                request_id=request.id, finish_reason="error", error=" ".join(filter(None, (item.what, item.why)))
+            )
+        elif isinstance(item, BaseException):
+            raise item
+        yield item

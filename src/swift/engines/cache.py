@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 SMALLEST = 256
 """Tokens a row of the smallest pool holds; each further pool doubles it."""
@@ -130,7 +129,7 @@ class KVCache:
         return row
 
     def grow(self, row: Row, length: int) -> Row | None:
-        """The row itself when it holds `length` tokens, or a larger one with its contents; None when there is no room."""
+        """The row itself when it holds `length` tokens, or a larger one with its contents; None without room."""
         if length <= row.pool.capacity:
             return row
         larger = self._spare(self._capacity(length), keep=row)

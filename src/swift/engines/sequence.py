@@ -12,7 +12,7 @@ from swift.engines.text import Detokenizer, StopStrings
 
 
 class Sequence:
-    """Answer number `index` of a request. `tokens` are prompt and answer; the engine has computed the first `computed`."""
+    """Answer number `index` of a request. `tokens` are those of prompt and answer so far."""
 
     def __init__(
         self, request: Request, index: int, tokenizer: Any, end_ids: frozenset[int], limit: int, grammar: Grammar | None

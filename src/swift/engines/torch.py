@@ -84,7 +84,7 @@ class TorchEngine:
         return self._model.names
 
     async def stream(self, request: Request) -> AsyncIterator[Delta]:
-        """Deltas as they are made; closing the iterator frees the place. Raises SwiftError for a request that cannot run."""
+        """Deltas as they are made; closing the iterator frees the place. Raises SwiftError for what cannot run."""
         self._check(request)
         loop = asyncio.get_running_loop()
         deltas: asyncio.Queue[Delta] = asyncio.Queue()

@@ -1,0 +1,137 @@
+"""The result file: one JSON object a line, written as answers come, continued after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from swift.chat.types import Conversation
+from swift.core.errors import SwiftError
+from swift.core.log import log
+from swift.core.transaction import write_file
+
+UNFINISHED = ".unfinished"
+"""Beside a result file as long as rows are missing: names the run that may go on with it."""
+
+
+@dataclass
+class Results:
+    """An open result file; `done` rows were there already. Without a path the answers are only shown."""
+
+    path: Path | None
+    done: int
+    _file: IO[str] | None
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append a row; it is on disk, as far as a killed process is concerned, when this returns."""
+        if self._file is not None:
+            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self._file.flush()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every row of the file, those of earlier starts too."""
+        return _complete(self.path)[0] if self.path else []
+
+
+@contextmanager
+def open_results(folder: Path | None, run: str | None, now: datetime) -> Iterator[Results]:
+    """The result file of a run in `folder` (None keeps none).
+
+    `run` names what is answered how: an unfinished file of the same run is gone on with, its broken last line cut off.
+    None (a chat) always starts a new file. The caller calls `finish` when all rows are there.
+    """
+    if folder is None:
+        yield Results(None, 0, None)
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path, done = (_unfinished(folder, run) if run else None) or (_new(folder, now), 0)
+        if run:
+            write_file(_mark(path), run)
+        with path.open("a", encoding="utf-8") as file:
+            yield Results(path, done, file)
+    except PermissionError as error:
+        raise SwiftError(
+            f"{folder} cannot be written to", why=str(error), next="--result_dir FOLDER, or --save_result false"
+        ) from error
+
+
+def finish(results: Results) -> None:
+    """All rows are there: nobody goes on with this file."""
+    if results.path is not None:
+        _mark(results.path).unlink(missing_ok=True)
+
+
+def run_name(*facts: object) -> str:
+    """A name for a run: equal when all `facts` print the same."""
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def fields(conversation: Conversation, default_system: str | None) -> dict[str, Any]:
+    """The columns of a conversation that is to be answered: system, query, history and what it carries."""
+    messages = list(conversation.messages)
+    system = messages.pop(0).content if messages and messages[0].role == "system" else default_system
+    query = messages.pop().content if messages else ""
+    history: list[list[str]] = []
+    for asked, answer in zip(messages[::2], messages[1::2], strict=False):
+        history.append([asked.content, answer.content])
+    carried = {
+        "images": conversation.media.images,
+        "videos": conversation.media.videos,
+        "audios": conversation.media.audios,
+    }
+    return {
+        "system": system,
+        "query": query,
+        "history": history,
+        **{name: list(paths) for name, paths in carried.items() if paths},
+    }
+
+
+def _new(folder: Path, now: datetime) -> Path:
+    path = folder / f"{now:%Y%m%d-%H%M%S}.jsonl"
+    number = 1
+    while path.exists():
+        number += 1
+        path = folder / f"{now:%Y%m%d-%H%M%S}-{number}.jsonl"
+    return path
+
+
+def _unfinished(folder: Path, run: str) -> tuple[Path, int] | None:
+    """The newest file this run left unfinished, repaired, and how many rows it has."""
+    for mark in sorted(folder.glob(f"*{UNFINISHED}"), reverse=True):
+        path = mark.with_suffix("")
+        if mark.read_text("utf-8") == run and path.is_file():
+            rows, whole = _complete(path)
+            with path.open("r+b") as file:
+                file.truncate(whole)
+            log.info("going on with %s: %d rows are answered", path, len(rows))
+            return path, len(rows)
+    return None
+
+
+def _complete(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The rows up to the first broken line, and how many bytes they take."""
+    rows: list[dict[str, Any]] = []
+    whole = 0
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+            if not line.endswith(b"\n"):
+                rows.pop()
+                break
+            whole += len(line)
+    return rows, whole
+
+
+def _mark(path: Path) -> Path:
+    return path.with_name(path.name + UNFINISHED)

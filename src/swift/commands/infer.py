@@ -1,0 +1,46 @@
+"""`swift infer`: chat with a model, or let it answer rows."""
+
+from __future__ import annotations
+
+from swift.params.args import Args
+
+
+def run(args: Args) -> int:
+    """Plan, prepare, load the weights last, then answer. -> exit code."""
+    from swift.catalog import load_catalog
+    from swift.core.log import log
+    from swift.hub.machine import probe
+    from swift.params.groups import Data, Model
+    from swift.plan.infer import plan_infer
+
+    for name, (said, saved) in args.overridden.items():
+        log.info("--%s: %s (the checkpoint was trained with %s)", name, said, saved)
+    catalog = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info)
+    plan = plan_infer(args, catalog, probe())
+    log.info("plan\n%s", plan.summary())
+
+    from dataclasses import replace
+    from pathlib import Path
+
+    from swift.answering.chat import chat
+    from swift.answering.rows import answer_rows
+    from swift.data.questions import questions
+    from swift.engines.blocking import BlockingEngine
+    from swift.engines.start import prepare, start, write_generation_config
+
+    rows = None
+    if plan.rows:
+        rows = questions(plan.rows.data, as_trained=plan.rows.as_trained)
+        rows = rows if plan.rows.sample < 0 else rows[: plan.rows.sample]
+        log.info("%d rows to answer", len(rows))
+    prepared = prepare(plan, catalog)
+    if plan.save and plan.results is None:
+        plan = replace(plan, results=prepared.source / "infer_result")
+    if plan.overwrite_generation_config:
+        write_generation_config(Path(plan.model.adapter or prepared.source), prepared.sampling)
+    with BlockingEngine(lambda: start(plan, prepared)) as engine:
+        if rows is None:
+            chat(plan, prepared, engine, one_turn=prepared.one_turn)
+        else:
+            answer_rows(plan, prepared, engine, rows)
+    return 0

@@ -1,0 +1,111 @@
+"""From a plan to a running engine: fetch, tokenizer and encoder first (seconds), the weights after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swift import models
+from swift.catalog import Catalog
+from swift.chat.encode import Encoder, build_encoder
+from swift.core.errors import SwiftError
+from swift.core.log import log
+from swift.engines.base import Engine, Sampling
+from swift.plan.infer import InferPlan, SamplingPlan, plan_sampling
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What answering needs besides the engine; made without loading weights, so that mistakes show early."""
+
+    source: Path
+    """The model's folder on this machine."""
+    tokenizer: Any
+    encoder: Encoder
+    sampling: SamplingPlan
+    one_turn: bool
+    """A base model's template: there is no second turn."""
+
+    def sampling_of(self, room: int, *, tools: bool = False, seed: int | None = None) -> Sampling:
+        """How an answer is sampled when nothing more is said; it may have `room` tokens at most.
+
+        `tools` says whether the conversation has tools, whose format has ends of its own.
+        """
+        plan, encoder = self.sampling, self.encoder
+        return Sampling(
+            max_tokens=max(1, min(plan.max_new_tokens, room)),
+            temperature=plan.temperature,
+            top_k=plan.top_k,
+            top_p=plan.top_p,
+            repetition_penalty=plan.repetition_penalty,
+            num_beams=plan.num_beams,
+            length_penalty=plan.length_penalty,
+            seed=seed,
+            stop=(*encoder.stop_strings, *(encoder.tool_stop_strings if tools else ()), *plan.stop_words),
+            stop_token_ids=encoder.stop_token_ids,
+        )
+
+
+def prepare(plan: InferPlan, catalog: Catalog) -> Prepared:
+    """Fetch the model's files, build tokenizer and encoder, settle the sampling. Raises SwiftError."""
+    source = models.fetch(plan.model)
+    tokenizer = models.load_tokenizer(plan.model, source)
+    own = _generation_config(Path(plan.model.adapter) if plan.model.adapter else source) or _generation_config(source)
+    encoder = build_encoder(plan.prompt, tokenizer, catalog)
+    name = encoder.template_type
+    one_turn = name in catalog.templates and catalog.templates.get(name).generation
+    return Prepared(source, tokenizer, encoder, plan_sampling(plan.generate, own), one_turn)
+
+
+async def start(plan: InferPlan, prepared: Prepared) -> Engine:
+    """Load the weights and start the engine the plan names. Raises SwiftError when it cannot serve the model."""
+    engine, source, tokenizer = plan.engine, prepared.source, prepared.tokenizer
+    adapters = dict(engine.adapters)
+    if engine.backend == "vllm":
+        from swift.engines.vllm import VllmEngine, vllm_settings
+
+        settings = vllm_settings(
+            engine.vllm,
+            memory_said=engine.memory_said,
+            dtype=plan.model.dtype,
+            seed=engine.seed,
+            max_logprobs=engine.max_logprobs,
+            hf_overrides=plan.model.model_kwargs,
+        )
+        return await VllmEngine.start(source, tokenizer, settings, adapters)
+    if engine.backend == "lmdeploy":
+        from swift.engines.lmdeploy import LmdeployEngine, lmdeploy_settings
+
+        flags = lmdeploy_settings(engine.lmdeploy, session_len=engine.vllm.max_model_len, dtype=plan.model.dtype)
+        return await LmdeployEngine.start(source, tokenizer, flags, adapters)
+
+    from swift.engines.torch import TorchEngine
+
+    model = models.load_model(plan.model, source)
+    return TorchEngine(model, tokenizer, adapters=adapters, max_model_len=engine.vllm.max_model_len)
+
+
+def _generation_config(folder: Path) -> Mapping[str, Any]:
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise SwiftError(f"{path} is not JSON", why=str(error), next="copy the model again") from error
+    return found if isinstance(found, dict) else {}
+
+
+def write_generation_config(folder: Path, sampling: SamplingPlan) -> None:
+    """Put the sampling in use into `folder` as generation_config.json; what else the file says stays."""
+    kept = {
+        name: value
+        for name, value in _generation_config(folder).items()
+        if name not in ("temperature", "top_k", "top_p")
+    }
+    text = json.dumps({**kept, **sampling.generation_config()}, indent=2) + "\n"
+    (folder / "generation_config.json").write_text(text, encoding="utf-8")
+    log.info("wrote %s", folder / "generation_config.json")

@@ -1,0 +1,258 @@
+"""What a surface that answers loads and how it answers: model, prompt, engine, sampling, rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from swift.catalog import Catalog
+from swift.core.errors import SwiftError, raise_together
+from swift.core.machine import Machine
+from swift.params.args import Args
+from swift.params.groups import Checkpoint, Data, Generate, Infer, Lmdeploy, Vllm
+from swift.plan.data import DataPlan, plan_data
+from swift.plan.model import ModelPlan, is_adapter, plan_model
+from swift.plan.prompt import PromptPlan, plan_prompt
+
+Backend = Literal["pt", "vllm", "lmdeploy"]
+DEFAULT_LORA = "default-lora"
+"""The name under which the adapter of `--ckpt_dir` is served."""
+BAR_FROM = 100
+"""Rows from which on a progress bar replaces the printed answers, unless `--verbose` says otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnginePlan:
+    """Which engine answers, with which adapters."""
+
+    backend: Backend
+    adapters: tuple[tuple[str, Path], ...] = ()
+    """Name and folder of each; the first is that of `--ckpt_dir` when it has one."""
+    vllm: Vllm
+    memory_said: bool = False
+    """Whether `--gpu_memory_utilization` was given."""
+    lmdeploy: Lmdeploy
+    max_logprobs: int = 20
+    seed: int = 42
+
+    @property
+    def default_adapter(self) -> str | None:
+        """The adapter that answers when none is named: that of `--ckpt_dir`."""
+        return DEFAULT_LORA if any(name == DEFAULT_LORA for name, _ in self.adapters) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingPlan:
+    """How tokens are picked, decided from the flags and the model's generation_config.json. Temperature 0 is greedy."""
+
+    max_new_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    repetition_penalty: float
+    num_beams: int
+    length_penalty: float
+    stop_words: tuple[str, ...]
+
+    def generation_config(self) -> dict[str, Any]:
+        """The same as transformers writes it into generation_config.json."""
+        sampled = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p}
+        return {
+            "do_sample": self.temperature > 0,
+            **(sampled if self.temperature > 0 else {}),
+            "max_new_tokens": self.max_new_tokens,
+            "repetition_penalty": self.repetition_penalty,
+            "num_beams": self.num_beams,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsPlan:
+    """The rows to answer and where the answers go."""
+
+    data: DataPlan
+    as_trained: bool
+    """Choose among the rows that training could use, so that the validation rows are the ones it held back."""
+    sample: int
+    """Rows to answer, -1 for all."""
+    verbose: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferPlan:
+    """Everything `swift infer` does, decided before anything heavy is imported."""
+
+    model: ModelPlan
+    prompt: PromptPlan
+    engine: EnginePlan
+    generate: Generate
+    rows: RowsPlan | None
+    """None is a chat at the terminal."""
+    stream: bool
+    results: Path | None
+    """Folder of the result file, None to keep none; the model's own folder is only known once it is fetched."""
+    save: bool
+    merge: bool
+    """Fold the adapter into the base first."""
+    overwrite_generation_config: bool
+    seed: int
+
+    def summary(self) -> str:
+        """The plan in a few lines."""
+        adapters = ", ".join(f"{name} ({folder})" for name, folder in self.engine.adapters)
+        lines = [
+            f"model:   {self.model.summary()}",
+            f"prompt:  template {self.prompt.template_type}",
+            f"engine:  {self.engine.backend}" + (f", adapters: {adapters}" if adapters else ""),
+            f"answers: at most {self.generate.max_new_tokens} tokens",
+        ]
+        if self.rows:
+            specs = self.rows.data.val or self.rows.data.train
+            lines.append("rows:    " + " ".join(spec.text for spec in specs))
+        return "\n".join(lines)
+
+
+def plan_infer(args: Args, catalog: Catalog, machine: Machine) -> InferPlan:
+    """Decide everything that flags, checkpoint and machine settle. Raises SwiftError for what does not go together."""
+    model = plan_model(args, catalog, machine)
+    checkpoint, infer = args[Checkpoint], args[Infer]
+    if checkpoint.merge_lora and model.adapter is None:
+        raise SwiftError(
+            "--merge_lora true has no adapter to merge",
+            where="--ckpt_dir",
+            why=f"{checkpoint.ckpt_dir} is a whole model" if checkpoint.ckpt_dir else "no checkpoint is given",
+            next="leave --merge_lora out" if checkpoint.ckpt_dir else "add --ckpt_dir CHECKPOINT",
+        )
+    return InferPlan(
+        model=model,
+        prompt=plan_prompt(args, catalog, model.entry.template if model.entry else None),
+        engine=plan_engine(args, model, machine),
+        generate=args[Generate],
+        rows=_rows(args, infer, catalog),
+        stream=infer.stream,
+        results=_results(infer, checkpoint),
+        save=infer.save_result,
+        merge=checkpoint.merge_lora,
+        overwrite_generation_config=checkpoint.overwrite_generation_config,
+        seed=infer.seed,
+    )
+
+
+def plan_engine(args: Args, model: ModelPlan, machine: Machine) -> EnginePlan:
+    """The engine and its adapters. Raises SwiftError for an engine that cannot serve this model here."""
+    infer, merge = args[Infer], args[Checkpoint].merge_lora
+    own = [] if model.adapter is None or merge else [(DEFAULT_LORA, Path(model.adapter))]
+    adapters = (*own, *_lora_modules(infer.lora_modules))
+    plan = EnginePlan(
+        backend=_backend(args, model, machine, unmerged=bool(adapters)),
+        adapters=adapters,
+        vllm=args[Vllm],
+        memory_said=args.said("gpu_memory_utilization"),
+        lmdeploy=args[Lmdeploy],
+        max_logprobs=infer.max_logprobs,
+        seed=infer.seed,
+    )
+    if plan.backend == "vllm" and adapters and not plan.vllm.vllm_enable_lora:
+        raise SwiftError(
+            "vLLM serves an unmerged adapter only when it is told to",
+            where="--infer_backend vllm",
+            next="add --vllm_enable_lora true, or --merge_lora true, or use --infer_backend pt",
+        )
+    return plan
+
+
+def _backend(args: Args, model: ModelPlan, machine: Machine, *, unmerged: bool) -> Backend:
+    """AUTO takes vLLM where it is installed, serves the model, and no adapter, quantization or beam search is asked."""
+    said: str = args[Infer].infer_backend
+    if said == "AUTO":
+        served = model.entry is not None and model.entry.vllm
+        plain = not unmerged and model.quant is None and args[Generate].num_beams == 1
+        return "vllm" if "vllm" in machine.packages and served and plain else "pt"
+    if said == "pt":
+        return "pt"
+    if model.quant is not None:
+        raise SwiftError(
+            f"{said} does not quantize while it loads", where="--quantization_bit", next="use --infer_backend pt"
+        )
+    if args[Generate].num_beams > 1:
+        raise SwiftError(f"{said} does no beam search", where="--num_beams", next="use --infer_backend pt")
+    return "vllm" if said == "vllm" else "lmdeploy"
+
+
+def _lora_modules(said: tuple[str, ...]) -> list[tuple[str, Path]]:
+    found: list[tuple[str, Path]] = []
+    wrong: list[SwiftError] = []
+    for text in said:
+        name, mark, place = text.partition("=")
+        folder = Path(place).expanduser()
+        if not mark or not name or not place:
+            wrong.append(SwiftError(f"{text!r} is not NAME=PATH", where="--lora_modules"))
+        elif not is_adapter(folder):
+            wrong.append(SwiftError(f"{folder} holds no adapter", where=f"--lora_modules {text}"))
+        elif name == DEFAULT_LORA or any(name == other for other, _ in found):
+            wrong.append(SwiftError(f"the adapter name {name} is taken", where=f"--lora_modules {text}"))
+        else:
+            found.append((name, folder))
+    raise_together(wrong)
+    return found
+
+
+def _rows(args: Args, infer: Infer, catalog: Catalog) -> RowsPlan | None:
+    data = args[Data]
+    given = any((data.dataset, data.val_dataset, data.custom_train_dataset_path, data.custom_val_dataset_path))
+    human = not given if infer.eval_human is None else infer.eval_human
+    if human:
+        return None
+    if not given:
+        raise SwiftError(
+            "--eval_human false has no rows to answer",
+            where="--val_dataset",
+            next="add --val_dataset FILE, or --load_dataset_config true for the rows training held back",
+        )
+    return RowsPlan(
+        data=plan_data(args, catalog),
+        as_trained=infer.load_dataset_config,
+        sample=infer.show_dataset_sample,
+        verbose=infer.verbose,
+    )
+
+
+def _results(infer: Infer, checkpoint: Checkpoint) -> Path | None:
+    if not infer.save_result:
+        return None
+    if infer.result_dir:
+        return Path(infer.result_dir).expanduser()
+    if not checkpoint.ckpt_dir:
+        return None
+    folder = Path(checkpoint.ckpt_dir).expanduser()
+    return (folder.with_name(folder.name + "-merged") if checkpoint.merge_lora else folder) / "infer_result"
+
+
+def plan_sampling(flags: Generate, own: Mapping[str, Any]) -> SamplingPlan:
+    """Flags over the model's own generation_config.json (`own`), flag by flag.
+
+    `--do_sample false` or temperature 0 is greedy; so is a model whose file does not ask for sampling, unless
+    `--do_sample true` is given. A temperature given alone does not switch sampling on, as in the 2.5 release.
+    """
+    sample = own.get("do_sample", False) if flags.do_sample is None else flags.do_sample
+
+    def value(said: Any, name: str, default: Any) -> Any:
+        if said is not None:
+            return said
+        found = own.get(name)
+        return default if found is None else found
+
+    temperature = float(value(flags.temperature, "temperature", 1.0))
+    return SamplingPlan(
+        max_new_tokens=flags.max_new_tokens,
+        temperature=temperature if sample else 0.0,
+        # transformers samples from the 50 likeliest where nothing is said.
+        top_k=int(value(flags.top_k, "top_k", 50)),
+        top_p=float(value(flags.top_p, "top_p", 1.0)),
+        repetition_penalty=float(value(flags.repetition_penalty, "repetition_penalty", 1.0)),
+        num_beams=flags.num_beams,
+        length_penalty=float(own.get("length_penalty") or 1.0),
+        stop_words=flags.stop_words,
+    )
