@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from swift.chat.encode import Encoder
-from swift.chat.types import Row
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.data.dataset import EncodedDataset, MapDataset
@@ -15,11 +14,12 @@ from swift.data.encode import Recipe
 from swift.data.lazy import LazyDataset, encode_later
 from swift.data.ledger import Ledger
 from swift.data.pack import PackedDataset
-from swift.data.stream import StreamDataset, open_stream
-from swift.data.table import Part, account, open_part
 from swift.plan.data import DataPlan
 
-__all__ = ["Built", "Ledger", "build", "load_rows"]
+if TYPE_CHECKING:
+    from swift.data.stream import StreamDataset
+
+__all__ = ["Built", "Ledger", "build"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ def build(plan: DataPlan, encoder: Encoder, ledger: Ledger) -> Built:
         raise SwiftError("no training data", next="--dataset FILE, a name or a hub id")
     recipe = Recipe(plan.kind, encoder, plan.rounds, plan.check == "discard")
     if plan.mode == "streaming":
+        from swift.data.stream import open_stream  # brings torch, which nothing else here needs
+
         return Built(*open_stream(plan, recipe, ledger))
     try:
         if plan.mode == "lazy" and not plan.packing:
@@ -69,28 +71,3 @@ def _packed(examples: EncodedDataset, plan: DataPlan, name: str) -> PackedDatase
     packed = PackedDataset(examples, plan.max_length)
     log.info("%s: packed %d rows into %d sequences, %.1f%% full", name, len(examples), len(packed), 100 * packed.fill)
     return packed
-
-
-def load_rows(plan: DataPlan) -> Iterator[Row]:
-    """The rows that a command without training works on, unencoded, in their order.
-
-    They are all rows of `val_dataset`, or what `dataset_test_ratio` splits off from `dataset` (the same rows as in
-    training). A row keeps its answer, if it has one. Raises SwiftError for the first bad row of a strict run; others
-    are said and left out.
-    """
-    reading = Recipe(plan.kind)
-    answered = Recipe("chat") if plan.kind == "prompt" else reading
-    opened = [(spec, reading, True) for spec in plan.val] or [(spec, answered, False) for spec in plan.train]
-    for spec, recipe, validation in opened:
-        part = open_part(spec, plan, recipe, validation=validation)
-        _say_bad_rows(part)
-        rows = LazyDataset([part], [part.val], recipe, Ledger())
-        for index in range(len(rows)):
-            yield rows.read(index).row
-
-
-def _say_bad_rows(part: Part) -> None:
-    ledger = Ledger()
-    account(part, ledger)
-    if ledger.bad:
-        ledger.report()

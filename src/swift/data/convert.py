@@ -154,9 +154,8 @@ def chosen_rejected(row: Fields, answered: bool) -> Turns:
 
 
 _COMMON = frozenset(
-    ("system", "tools", "objects", "label", "rejected_response", "rejected_messages", "chosen", "rejected")
-    + tuple(key for keys in fields.MEDIA_KEYS.values() for key in keys)
-)
+    ["system", "tools", "objects", "label", "rejected_response", "rejected_messages", "chosen", "rejected"]
+).union(*fields.MEDIA_KEYS.values())
 _PAIRS = ("history", "history_roles")
 
 

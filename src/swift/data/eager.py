@@ -105,9 +105,8 @@ def examples_of(parts: Sequence[Part], chosen: Sequence[np.ndarray]) -> EncodedD
         step = np.arange(several.sum()) - np.repeat(np.cumsum(several) - several, several)
         example = np.repeat(first, several) + step
         places.append(np.stack([np.repeat(number, several) + len(shards), example], axis=1).astype(np.int32))
-        origins.append(
-            np.stack([np.repeat(table.file[rows], several) + len(names), np.repeat(table.line[rows], several)], axis=1)
-        )
+        origin = [np.repeat(table.file[rows], several) + len(names), np.repeat(table.line[rows], several)]
+        origins.append(np.stack(origin, axis=1).astype(np.int64))
         shards += table.shards
         names += [file.label for file in table.files]
     return EncodedDataset(shards, np.concatenate(places), np.concatenate(origins), names)

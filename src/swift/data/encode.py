@@ -146,7 +146,7 @@ def read_row(raw: RawRow, file: SourceFile, recipe: Recipe) -> Converted:
     """What a raw row means. Raises BadRow."""
     if raw.fault is not None:
         raise raw.fault
-    fields = converter(file)(_fields(raw.payload))
+    fields = _converted(_fields(raw.payload), file)
     converted = convert(
         fields,
         answered=recipe.kind != "prompt",
@@ -161,6 +161,15 @@ def read_row(raw: RawRow, file: SourceFile, recipe: Recipe) -> Converted:
     if converted.notes and recipe.notes_are_faults:
         raise BadRow("needed mending", expected="a row without remarks", value="; ".join(converted.notes))
     return converted
+
+
+def _converted(value: Any, file: SourceFile) -> Any:
+    """The row under the keys of a known format. A converter that the record does not fit makes it a bad row."""
+    try:
+        return converter(file)(value)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise BadRow("does not fit its converter", expected="the columns it reads", value=problem) from error
 
 
 def _fields(payload: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""Readers of single fields of a row: text, message content, tools, media. Each says what it expected when it is wrong."""
+"""Readers of single fields of a row: text, message content, tools, media. Each says what it expected."""
 
 from __future__ import annotations
 
@@ -82,7 +82,8 @@ def tool_calls(value: Any, key: str) -> tuple[ToolCall, ...]:
 def _tool_call(call: Any, key: str) -> ToolCall:
     if not isinstance(call, dict):
         raise BadRow("wrong type", key=key, expected="an object with name and arguments", value=call)
-    function = call.get("function") if isinstance(call.get("function"), dict) else call
+    inner = call.get("function")
+    function = inner if isinstance(inner, dict) else call
     name = function.get("name")
     if not isinstance(name, str) or not name:
         raise BadRow("wrong type", key=f"{key}.name", expected="the name of a tool", value=name)
@@ -171,7 +172,7 @@ def _located(link: Any, key: str, folder: Path | None) -> str:
 
 
 def label(row: Mapping[str, Any], *, needed: bool) -> bool | None:
-    """The KTO label: true or false (1, 0 and the words will do). Without need, other things under the key are not ours."""
+    """The KTO label: true or false (1, 0 and the words will do). Other values are none unless one is needed."""
     value = row.get("label")
     if isinstance(value, bool):
         return value

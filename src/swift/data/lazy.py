@@ -47,7 +47,7 @@ class RowStore:
 
 
 class LazyDataset:
-    """Rows by index, encoded on access. A row that turns out to give no example is replaced by the next one, and said."""
+    """Rows by index, encoded on access. A row that gives no example is said, and replaced by the next one."""
 
     lengths = None
     """Not known before the rows are encoded."""

@@ -32,16 +32,16 @@ GROUP = 64
 POOL = 1024
 """Rows among which packing looks for the best fit."""
 REMEMBERED = 64
-"""Groups whose start is kept, so that a state can be had for items that were handed out but not yet trained on."""
+"""Groups whose start is kept, so that a state can be had for items handed out but not yet trained on."""
 JUDGED_AFTER = 1000
 """Rows after which too many dropped ones stop the run."""
 
 
 class Ref(NamedTuple):
-    """Where a row is: number of the file, index in it, byte offset, line."""
+    """Where a row is: number of the file, its number in the file from 0, byte offset, line."""
 
     file: int
-    index: int
+    row: int
     offset: int
     line: int
 
@@ -60,7 +60,7 @@ class Snapshot:
 
 
 class StreamDataset(IterableDataset):  # type: ignore[type-arg]
-    """Items as `EncodedDataset` has them, one after another; each pass over the files is an epoch with its own order."""
+    """Items as `EncodedDataset` has them, one after another; each pass over the files has its own order."""
 
     lengths = None
     """Not known before the rows are encoded."""
@@ -119,8 +119,8 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
 
         Items that a DataLoader fetched ahead are not lost: give the number that training has used.
         """
-        consumed = self.handed_out if consumed is None else consumed
-        before = [snapshot for snapshot in self._history if snapshot.items <= consumed]
+        used = self.handed_out if consumed is None else consumed
+        before = [snapshot for snapshot in self._history if snapshot.items <= used]
         if not before:
             if self._resume is not None:
                 return dict(self._resume)
@@ -130,9 +130,9 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
         return {
             "version": 1,
             "epoch": self.epoch,
-            "consumed": consumed,
+            "consumed": used,
             "examples": snapshot.examples,
-            "skip": consumed - snapshot.items,
+            "skip": used - snapshot.items,
             "cursor": list(snapshot.cursor),
             "buffer": [list(ref) for ref, _ in snapshot.buffer],
             "generator": [version, list(inner), gauss],
@@ -168,7 +168,7 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
                 for ref, payload in zip(mine, read_at(file.path, [ref.offset for ref in mine]), strict=True):
                     yield ref, RawRow(ref.line, payload, ref.offset)
             elif mine:
-                wanted = {ref.index: ref for ref in mine}
+                wanted = {ref.row: ref for ref in mine}
                 for index, row in enumerate(read_rows(file.path)):
                     if index in wanted:
                         yield wanted[index], row
@@ -179,9 +179,9 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
             file, limit = self.files[number], self.limits[number]
             at = cursor if number == cursor.file else Ref(number, 0, 0, 1)
             if seekable(file.path):
-                rows = enumerate(read_rows(file.path, offset=at.offset, line=at.line), at.index)
+                rows = enumerate(read_rows(file.path, offset=at.offset, line=at.line), at.row)
             else:
-                rows = ((index, row) for index, row in enumerate(read_rows(file.path)) if index >= at.index)
+                rows = ((index, row) for index, row in enumerate(read_rows(file.path)) if index >= at.row)
             for index, row in rows:
                 if 0 <= limit <= index:
                     break

@@ -179,7 +179,7 @@ def _encode_chosen(table: Table, chosen: Indices, recipe: Recipe, plan: DataPlan
         wanted.append(mask)
     encoded = tabulate(table.name, table.files, recipe, plan, cache, wanted)
     fate, place = table.fate.copy(), np.full_like(table.place, -1)
-    fate[chosen], place[chosen] = encoded.fate, encoded.place + [len(table.shards), 0]
+    fate[chosen], place[chosen] = encoded.fate, encoded.place + np.array([len(table.shards), 0], np.int32)
     bad = np.flatnonzero(table.fate == UNUSABLE)
     place[bad] = table.place[bad]
     return replace(table, shards=[*table.shards, *encoded.shards], fate=fate, place=place)

@@ -11,7 +11,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage] (of whichever HTTP library the client uses)
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -53,7 +53,7 @@ def download(
     allow: Sequence[str] | None,
     local_only: bool,
 ) -> Path:
-    """Download a snapshot, or find it in the cache. Raises SwiftError, and LocalEntryNotFoundError when `local_only`."""
+    """Download a snapshot, or find it in the cache. Raises SwiftError; LocalEntryNotFoundError when `local_only`."""
     try:
         folder = snapshot_download(
             id,

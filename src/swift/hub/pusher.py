@@ -20,8 +20,8 @@ class Pusher:
     """Pushes what `strategy` asks for: the model at the root of the repository, and checkpoints in folders of it.
 
     `end` pushes once, `every_save` the model at each save, `checkpoint` also the whole last checkpoint, in the folder
-    `last-checkpoint`, `all_checkpoints` each checkpoint under its own name. Uploads run one after another in a thread; one that fails
-    is said and does not stop the training.
+    `last-checkpoint`, `all_checkpoints` each checkpoint under its own name. Uploads run one after another in a thread;
+    one that fails is said and does not stop the training.
     """
 
     def __init__(self, id: str, *, hub: str, token: str | None, private: bool, strategy: Strategy):

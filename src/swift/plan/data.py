@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -160,7 +160,7 @@ def _split_sample(rest: str, text: str, exists: Callable[[str], bool]) -> tuple[
 
 
 def resolve(spec: DatasetSpec, catalog: Catalog) -> DatasetSpec:
-    """The registered entry behind a name or hub id, or the file or repository itself. Raises SwiftError when neither."""
+    """The spec with the registered entry behind its name or hub id, if any. Raises SwiftError for a name of nothing."""
     if spec.hub == "local":
         return spec
     if spec.name in catalog.datasets:
@@ -191,7 +191,7 @@ def _datasets(
     """Training, validation and mixed-in data sets, deprecated spellings included."""
     problems: list[SwiftError] = []
 
-    def resolved(texts: list[str]) -> tuple[DatasetSpec, ...]:
+    def resolved(texts: Iterable[str]) -> tuple[DatasetSpec, ...]:
         specs = []
         for text in texts:
             try:

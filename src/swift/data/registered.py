@@ -1,0 +1,289 @@
+"""Converters of single registered data sets: each knows the columns of one set and gives a row of a known format."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from swift.data import fields
+from swift.data.faults import BadRow
+
+Fields = Mapping[str, Any]
+
+
+def dolly_15k(record: Fields) -> dict[str, Any]:
+    """A question, perhaps with a text it is about."""
+    context, question = record.get("context"), fields.text(record.get("instruction"), "instruction")
+    query = f"Here is some information that may help:\n{context}\n{question}" if context else question
+    return {"query": query, "response": record.get("response")}
+
+
+def firefly(record: Fields) -> dict[str, Any]:
+    """Chinese tasks: input and target."""
+    return {"query": record.get("input"), "response": record.get("target")}
+
+
+def zhihu_kol(record: Fields) -> dict[str, Any]:
+    """Questions and answers of Zhihu, columns in capitals."""
+    return {"query": record.get("INSTRUCTION"), "response": record.get("RESPONSE")}
+
+
+def blossom_math(record: Fields) -> dict[str, Any]:
+    """A sum, the way to its answer, and the answer."""
+    return {"query": record.get("input"), "response": f"{record.get('output')}\n\nAnswer: {record.get('answer')}"}
+
+
+def long_alpaca(record: Fields) -> dict[str, Any]:
+    """Long questions; answers that start with the word Answer lose it."""
+    output = fields.text(record.get("output"), "output").strip()
+    return {"query": record.get("instruction"), "response": output.removeprefix("Answer:").strip()}
+
+
+def guanaco(record: Fields) -> dict[str, Any]:
+    """The dialogue so far stands in `instruction` as User:/Assistant: lines, the question in `input`."""
+    before, question = record.get("instruction") or "", record.get("input") or ""
+    turns = re.split(r"(?:^|\n)\s*(User|Assistant)\s*[:：]", before)
+    spoken = zip(turns[1::2], turns[2::2], strict=True)
+    messages = [{"role": speaker.lower(), "content": said.strip()} for speaker, said in spoken]
+    if not messages:
+        question = "\n".join(part for part in (before, question) if part)
+    elif not question and messages[-1]["role"] == "user":
+        question = messages.pop()["content"]
+    question = re.sub(r"^\s*User\s*[:：]", "", question).strip()
+    answer = {"role": "assistant", "content": record.get("output")}
+    return {"messages": [*messages, {"role": "user", "content": question}, answer]}
+
+
+def ruozhiba(record: Fields) -> dict[str, Any]:
+    """Jokes of a Chinese forum as plain text, without their numbers."""
+    title = record.get("title") or record.get("content")
+    text, more = fields.text(title, "title"), record.get("abs")
+    if more and more != text:
+        text = f"{text}，{more}"
+    numbered = re.match(r"\d+[.,\s、](.+)", text, re.DOTALL)
+    return {"response": numbered.group(1) if numbered else text}
+
+
+def tigerbot_law(record: Fields) -> dict[str, Any]:
+    """Paragraphs of law as plain text below their headings."""
+    headings = [record.get(name) for name in ("type", "title", "chapter1", "chapter2", "chapter3")]
+    return {"response": "\n".join(str(part) for part in (*headings, record.get("response")) if part)}
+
+
+def leetcode_python(record: Fields) -> dict[str, Any]:
+    """A problem and its solution in one Markdown text; the explanation follows the code."""
+    whole = fields.text(record.get("code_with_problem"), "code_with_problem")
+    problem, fence, code = whole.partition("```python")
+    if not fence:
+        raise BadRow("wrong type", key="code_with_problem", expected="a ```python block", value=whole)
+    answer = f"{fence}{code}".strip()
+    if record.get("explanation_only"):
+        answer = f"{answer}\n\n{record['explanation_only']}"
+    return {"query": problem.removeprefix("# ").strip(), "response": answer}
+
+
+def synthetic_text_to_sql(record: Fields) -> dict[str, Any]:
+    """A question about tables, the way to its SQL, and the SQL."""
+    return {
+        "query": f"Tables:\n{record.get('sql_context')}\n{record.get('sql_prompt')}",
+        "response": f"{record.get('sql_explanation')}\nThe SQL is:\n{record.get('sql')}",
+    }
+
+
+def dureader_robust(record: Fields) -> dict[str, Any]:
+    """Text and answer, parted by [SEP], from which the question is to be made."""
+    text, mark, answer = fields.text(record.get("text1"), "text1").partition("[SEP]")
+    if not mark:
+        raise BadRow("wrong type", key="text1", expected="a text and an answer parted by [SEP]", value=text)
+    query = f"Task: Question Generation\nContext: {text}\nAnswer: {answer}\nQuestion:"
+    return {"query": query, "response": record.get("text2")}
+
+
+def hc3(record: Fields) -> dict[str, Any]:
+    """Human or machine? One answer of the record; the kind changes with the length of the question."""
+    question = fields.text(record.get("question"), "question")
+    order = ("human_answers", "chatgpt_answers") if len(question) % 2 else ("chatgpt_answers", "human_answers")
+    key = next((name for name in order if record.get(name)), order[0])
+    answers = fields.a_list(record.get(key), key)
+    answer = fields.text(answers[0] if answers else None, key)
+    query = (
+        "Task: Was this answer written by a human or by ChatGPT?\n"
+        f"Question: {question}\nAnswer: {answer}\nCategory: Human, ChatGPT\nOutput:"
+    )
+    return {"query": query, "response": "Human" if key == "human_answers" else "ChatGPT"}
+
+
+def sharegpt(record: Fields) -> dict[str, Any]:
+    """Pairs of human and assistant."""
+    return {"conversation": record.get("conversation")}
+
+
+def lmsys_chat(record: Fields) -> dict[str, Any]:
+    """Turns with role and content."""
+    return {"messages": record.get("conversation")}
+
+
+def toolbench(record: Fields) -> dict[str, Any]:
+    """ReAct conversations whose tool results come from `function`."""
+    return {"messages": record.get("conversations")}
+
+
+def msagent_multirole_dataset(record: Fields) -> dict[str, Any]:
+    """Several people talk; all but the last to speak are put before the answer, each with his name."""
+    turns = fields.a_list(record.get("conversations"), "conversations")
+    if len(turns) < 2:
+        raise BadRow("roles out of order", key="conversations", expected="at least two turns", value=turns)
+    *before, last = turns
+    if before[0].get("from") == "system":
+        system, before = before[0].get("value"), before[1:]
+    else:
+        system = None
+    lines = [f"{turn.get('from')}: {turn.get('value')}" for turn in before]
+    return {"system": system, "query": "\n".join(lines), "response": last.get("value")}
+
+
+def mind2web(record: Fields) -> dict[str, Any]:
+    """A task on a web page, what was done so far, and the next action."""
+    done = fields.a_list(record.get("action_reprs"), "action_reprs")
+    here = int(record.get("target_action_index") or 0)
+    operation = fields.literal(record.get("operation"), "operation", "a JSON object")
+    query = (
+        f"{record.get('cleaned_html')}\nTask: {record.get('confirmed_task')}\n"
+        f"Previous actions: {' -> '.join(map(str, done[:here])) or 'none'}\nWhat is the next action?"
+    )
+    answer = f"{operation.get('op')} {operation.get('value')}".strip() if isinstance(operation, Mapping) else None
+    return {"query": query, "response": f"{record.get('target_action_reprs') or ''}\n{answer}".strip()}
+
+
+def hh_rlhf(record: Fields) -> dict[str, Any]:
+    """Two dialogues in one text each, with Human: and Assistant: lines."""
+    return {key: _dialogue(record.get(key), key) for key in ("chosen", "rejected")}
+
+
+def _dialogue(value: Any, key: str) -> list[dict[str, Any]]:
+    parts = re.split(r"(?:^|\n\n)(Human|Assistant): ?", fields.text(value, key))
+    names = {"Human": "user", "Assistant": "assistant"}
+    return [{"role": names[name], "content": said.strip()} for name, said in zip(parts[1::2], parts[2::2], strict=True)]
+
+
+def hh_rlhf_cn(record: Fields) -> dict[str, Any]:
+    """The same in Chinese, as lists of role and text."""
+
+    def turn(item: Any) -> dict[str, Any]:
+        item = fields.literal(item, "chosen", "a turn") or {}
+        return {"role": item.get("role"), "content": item.get("text")}
+
+    context = [turn(item) for item in fields.a_list(record.get("context"), "context")]
+    return {"messages": context, "chosen": turn(record.get("chosen")), "rejected": turn(record.get("rejected"))}
+
+
+def orpo_dpo_mix_40k(record: Fields) -> dict[str, Any]:
+    """Whole conversations; the part about harmful requests is left out."""
+    if record.get("source") == "toxic-dpo-v0.2":
+        raise BadRow("not for training", key="source", expected="another source", value=record["source"])
+    return {"chosen": record.get("chosen"), "rejected": record.get("rejected")}
+
+
+def shareai_dpo(record: Fields) -> dict[str, Any]:
+    """A Chinese answer with emoji against an English one."""
+    chosen, rejected = record.get("answer_zh"), record.get("answer_en")
+    return {"query": record.get("question"), "response": chosen, "rejected_response": rejected}
+
+
+def ultrafeedback_kto(record: Fields) -> dict[str, Any]:
+    """One answer and whether it is liked."""
+    return {"prompt": record.get("prompt"), "completion": record.get("completion"), "label": record.get("label")}
+
+
+def rlaif_v(record: Fields) -> dict[str, Any]:
+    """A question about a picture, a better and a worse answer."""
+    answers = {"response": record.get("chosen"), "rejected_response": record.get("rejected")}
+    return {"query": record.get("question"), **answers, "images": record.get("image")}
+
+
+def picture_caption(record: Fields) -> dict[str, Any]:
+    """A picture and its caption, or the first of several."""
+    caption = next((record[name] for name in ("caption", "captions", "text") if record.get(name)), None)
+    if isinstance(caption, list):
+        caption = caption[0]
+    return {"query": "Please describe the image.", "response": caption, "images": record.get("image")}
+
+
+def picture_question(record: Fields) -> dict[str, Any]:
+    """A question about a picture; of several answers the most frequent."""
+    listed = record.get("answers") or record.get("direct_answers") or record.get("answer")
+    if isinstance(listed, str) and listed.startswith("["):
+        listed = ast.literal_eval(listed)
+    if isinstance(listed, list) and listed:
+        texts = [str(item.get("answer")) if isinstance(item, Mapping) else str(item) for item in listed]
+        listed = max(texts, key=texts.count)
+    return {"query": record.get("question"), "response": listed, "images": record.get("image")}
+
+
+def formula(record: Fields) -> dict[str, Any]:
+    """The picture of a formula and its LaTeX."""
+    query = "Using LaTeX to perform OCR on the image."
+    return {"query": query, "response": record.get("text"), "images": record.get("image")}
+
+
+def science_qa(record: Fields) -> dict[str, Any]:
+    """A question with choices, perhaps with a picture; the solution, then the choice."""
+    choices, number = fields.a_list(record.get("choices"), "choices"), record.get("answer")
+    if not isinstance(number, int) or not 0 <= number < len(choices):
+        raise BadRow("wrong type", key="answer", expected="the number of a choice", value=number)
+    query = f"{record.get('question')}\nChoices: {', '.join(map(str, choices))}"
+    return {
+        "query": query,
+        "response": f"{record.get('solution') or ''}\nSo the answer is {choices[number]}".strip(),
+        "images": record.get("image"),
+    }
+
+
+def llava_mix_sft(record: Fields) -> dict[str, Any]:
+    """Turns with content parts; the pictures stand beside them."""
+    turns = []
+    for item in fields.a_list(record.get("messages"), "messages"):
+        parts = [
+            "<image>" if part.get("type") == "image" else str(part.get("text") or "")
+            for part in fields.a_list(item.get("content"), "content")
+        ]
+        turns.append({"role": item.get("role"), "content": "".join(parts)})
+    return {"messages": turns, "images": record.get("images")}
+
+
+CONVERTERS: dict[str, Callable[..., Any]] = {
+    "a_okvqa": picture_question,
+    "blossom_math": blossom_math,
+    "dolly_15k": dolly_15k,
+    "dureader_robust": dureader_robust,
+    "firefly": firefly,
+    "guanaco": guanaco,
+    "hc3": hc3,
+    "hh_rlhf": hh_rlhf,
+    "hh_rlhf_cn": hh_rlhf_cn,
+    "latex_ocr_dataset": formula,
+    "leetcode_python": leetcode_python,
+    "llava_mix_sft": llava_mix_sft,
+    "lmsys_chat": lmsys_chat,
+    "long_alpaca": long_alpaca,
+    "mind2web": mind2web,
+    "msagent_multirole_dataset": msagent_multirole_dataset,
+    "okvqa": picture_question,
+    "orpo_dpo_mix_40k": orpo_dpo_mix_40k,
+    "rlaif_v": rlaif_v,
+    "ruozhiba": ruozhiba,
+    "science_qa": science_qa,
+    "shareai_dpo": shareai_dpo,
+    "sharegpt": sharegpt,
+    "synthetic_text_to_sql": synthetic_text_to_sql,
+    "text_caps": picture_caption,
+    "tigerbot_law": tigerbot_law,
+    "toolbench": toolbench,
+    "ultrafeedback_kto": ultrafeedback_kto,
+    "vision_dataset": picture_caption,
+    "vision_dataset2": picture_caption,
+    "zhihu_kol": zhihu_kol,
+}
+"""By the name the catalog uses."""
