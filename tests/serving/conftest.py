@@ -52,7 +52,7 @@ def servers(tokenizer, encoder) -> Iterator[Callable[..., Running]]:
         service = Service(ServePlan(**{"model_name": "tiny", **plan}))
         listener = bind("127.0.0.1", 0)
         ready = threading.Event()
-        server = Server(service, listener, lambda: Loaded(engine, encoder, Defaults()), ready.set)
+        server = Server(service, listener, lambda loop: Loaded(engine, encoder, Defaults()), ready.set)
         thread = threading.Thread(target=server.answer, daemon=True)
         thread.start()
         started.append((server, thread))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -12,7 +13,8 @@ from swift.engines.base import Delta, Request, TokenLogprob
 class ScriptedEngine:
     """Answers each prompt with `reply(prompt text)`, token by token, `pause` seconds apart.
 
-    It counts the answers under way, so that a test sees whether a place was given back.
+    It counts the answers under way, so that a test sees whether a place was given back; while `go_on` is cleared it
+    holds its next token back.
     """
 
     max_model_len = 512
@@ -25,6 +27,8 @@ class ScriptedEngine:
         self.running = 0
         self.requests: list[Request] = []
         self.closed = False
+        self.go_on = threading.Event()
+        self.go_on.set()
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
         self.requests.append(request)
@@ -35,6 +39,8 @@ class ScriptedEngine:
         try:
             for token in ids[:limit]:
                 await asyncio.sleep(self.pause)
+                while not self.go_on.is_set():
+                    await asyncio.sleep(0.01)
                 for index in range(request.sampling.n):
                     yield self._delta(request, index, token)
             for index in range(request.sampling.n):

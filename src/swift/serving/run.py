@@ -76,12 +76,16 @@ class PatientProtocol(H11Protocol):
 class Server(uvicorn.Server):
     """Answers on a listening socket until a signal or `stop`.
 
-    `load` runs beside the event loop, and until it is done every answer is 503; `ready` is called once the model
-    answers. At the end what is new is refused and what was accepted is finished.
+    `load` runs in a thread beside the event loop, which it is given, and until it is done every answer is 503; `ready`
+    is called once the model answers. At the end what is new is refused and what was accepted is finished.
     """
 
     def __init__(
-        self, service: Service, listener: socket.socket, load: Callable[[], Loaded], ready: Callable[[], None]
+        self,
+        service: Service,
+        listener: socket.socket,
+        load: Callable[[asyncio.AbstractEventLoop], Loaded],
+        ready: Callable[[], None],
     ):
         plan = service.plan
         super().__init__(
@@ -125,7 +129,7 @@ class Server(uvicorn.Server):
 
     def _load_beside(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            loaded = self._load()
+            loaded = self._load(loop)
         except BaseException as error:  # raised again by `serve`, in the thread of the command
             self._failure = error
             self.should_exit = True

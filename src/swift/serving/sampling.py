@@ -39,7 +39,7 @@ def sampling(
         repetition_penalty=body.repetition_penalty or defaults.repetition_penalty,
         presence_penalty=body.presence_penalty or 0.0,
         frequency_penalty=body.frequency_penalty or 0.0,
-        length_penalty=1.0 if body.length_penalty is None else body.length_penalty,
+        length_penalty=defaults.length_penalty if body.length_penalty is None else body.length_penalty,
         num_beams=body.num_beams or defaults.num_beams,
         n=answers(body),
         seed=body.seed,

@@ -129,7 +129,7 @@ class Generation(_Model):
     presence_penalty: float | None = Field(default=0.0, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=0.0, ge=-2, le=2)
     repetition_penalty: float | None = Field(default=None, ge=0.01, le=100)
-    length_penalty: float | None = Field(default=1.0, ge=-100, le=100)
+    length_penalty: float | None = Field(default=None, ge=-100, le=100)
     num_beams: int | None = Field(default=None, ge=1, le=64)
     min_tokens: int | None = Field(default=0, ge=0, le=INT64)
     logit_bias: JsonObject | None = None

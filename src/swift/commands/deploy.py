@@ -1,0 +1,56 @@
+"""`swift deploy`: serve a model over the OpenAI API."""
+
+from __future__ import annotations
+
+from swift.params.args import Args
+
+
+def run(args: Args) -> int:
+    """Plan, bind, load beside the server, answer until a signal. -> exit code."""
+    from swift.catalog import load_catalog
+    from swift.core.log import log
+    from swift.core.optional import need
+    from swift.hub.machine import probe
+    from swift.params.groups import Data, Model
+    from swift.plan.infer import plan_infer
+    from swift.plan.serve import plan_serve
+
+    for module in ("fastapi", "uvicorn", "prometheus_client"):
+        need(module, extra="serve", why="swift deploy")
+    catalog = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info)
+    # A server has no rows to answer; a checkpoint that carries its data sets must not be asked for them.
+    args = args.with_values(eval_human=True)
+    infer = plan_infer(args, catalog, probe())
+    template = infer.prompt.template_type
+    one_turn = template in catalog.templates and catalog.templates.get(template).generation
+    plan = plan_serve(args, infer, is_chat=not one_turn)
+    log.info("plan\n%s", infer.summary())
+
+    import asyncio
+    import sys
+
+    from swift.engines.start import prepare, start
+    from swift.serving.greeting import greeting
+    from swift.serving.run import Server, bind
+    from swift.serving.service import Loaded, Service
+
+    # The port is taken first: a port that is not free must not show only after minutes of loading.
+    listener = bind(plan.host, plan.port)
+    service = Service(plan)
+
+    def load(loop: asyncio.AbstractEventLoop) -> Loaded:
+        prepared = prepare(infer, catalog)
+        if infer.engine.backend == "pt":
+            # Bound to no event loop, so the weights are loaded without holding up the server's.
+            engine = asyncio.run(start(infer, prepared))
+        else:
+            engine = asyncio.run_coroutine_threadsafe(start(infer, prepared), loop).result()
+        return Loaded(engine, prepared.encoder, plan.defaults(prepared.sampling))
+
+    def ready() -> None:
+        port = listener.getsockname()[1]
+        show_key = plan.api_key is not None and sys.stdout.isatty()
+        print(greeting(plan, port, service.model_names, show_key=show_key), flush=True)
+
+    Server(service, listener, load, ready).answer()
+    return 0

@@ -1,0 +1,196 @@
+"""The chat page: one engine, one conversation a browser tab, kept in the browser over a reload."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from swift.core.errors import SwiftError
+from swift.ui.talk import Controls, Talker, Turn
+from swift.ui.words import CHINESE, ENGLISH
+
+CSS = Path(__file__).with_name("page.css")
+WORDS = gr.I18n(en=ENGLISH, zh=CHINESE, **{"zh-CN": CHINESE})
+
+# Fonts of the machine: the page fetches none from elsewhere.
+FONTS = ["system-ui", "Segoe UI", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif"]
+THEME = gr.themes.Soft(font=FONTS, font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"])
+THINKING = [("<think>", "</think>")]
+
+
+class ChatPage:
+    """The page and what its events do. `name` is the base model's; `start` are the values it opens with."""
+
+    def __init__(self, talker: Talker, name: str, start: Controls, *, takes_images: bool = False):
+        self._talker = talker
+        self._name = name
+        self._start = start
+        self._takes_images = takes_images
+        self._stops: dict[str, threading.Event] = {}
+
+    def build(self) -> gr.Blocks:
+        """The page, ready to launch."""
+        with gr.Blocks(title=self._name, fill_height=True, fill_width=True, analytics_enabled=False) as page:
+            saved = gr.BrowserState([], storage_key=f"swift-chat-{self._name}")
+            controls = self._side_panel()
+            with gr.Row(elem_id="head"):
+                gr.HTML(f"<h1>{self._name}</h1>")
+                clear = gr.Button(WORDS("clear"), size="sm", elem_id="clear")
+            talk = gr.Chatbot(
+                elem_id="talk",
+                show_label=False,
+                container=False,
+                scale=1,
+                height="100%",
+                layout="bubble",
+                placeholder=WORDS("empty"),
+                editable="user",
+                buttons=["copy"],
+                reasoning_tags=THINKING,
+                allow_tags=True,
+            )
+            box = self._box()
+            self._wire(page, saved, controls, talk, box, clear)
+        return page
+
+    def _side_panel(self) -> list[gr.components.Component]:
+        engine, start = self._talker.engine.engine, self._start
+        with gr.Sidebar(open=False, width=300, elem_id="settings"):
+            gr.Markdown(WORDS("settings"))
+            models = [self._name, *engine.adapters]
+            model = gr.Dropdown(models, value=start.adapter or self._name, label=WORDS("model"), elem_id="model")
+            system = gr.Textbox(
+                start.system, label=WORDS("system"), placeholder=WORDS("system_hint"), lines=3, elem_id="system"
+            )
+            temperature = gr.Slider(
+                0, 2, start.temperature, step=0.05, label=WORDS("temperature"), info=WORDS("temperature_hint")
+            )
+            top_p = gr.Slider(0.05, 1, start.top_p, step=0.05, label=WORDS("top_p"))
+            longest = gr.Slider(
+                1, engine.max_model_len, min(start.max_tokens, engine.max_model_len), step=1, label=WORDS("max_tokens")
+            )
+        return [model, system, temperature, top_p, longest]
+
+    def _box(self) -> gr.components.Component:
+        make: Callable[..., gr.components.Component] = gr.Textbox
+        extra: dict[str, Any] = {}
+        if self._takes_images:
+            make, extra = gr.MultimodalTextbox, {"file_types": ["image"], "file_count": "multiple"}
+        return make(
+            elem_id="box",
+            show_label=False,
+            placeholder=WORDS("placeholder"),
+            lines=1,
+            max_lines=8,
+            autofocus=True,
+            submit_btn=True,
+            stop_btn=False,
+            **extra,
+        )
+
+    def _wire(
+        self,
+        page: gr.Blocks,
+        saved: gr.BrowserState,
+        controls: list[gr.components.Component],
+        talk: gr.Chatbot,
+        box: gr.components.Component,
+        clear: gr.Button,
+    ) -> None:
+        def answering(event: Any) -> None:
+            """After `event`: show the stop button, stream the answer, show the send button, keep the talk."""
+            busy = event.then(lambda: gr.update(submit_btn=False, stop_btn=True), None, box, show_progress="hidden")
+            told = busy.then(self._answer, [talk, *controls], talk, show_progress="minimal", concurrency_limit=None)
+            free = told.then(lambda: gr.update(submit_btn=True, stop_btn=False), None, box, show_progress="hidden")
+            free.then(lambda history: history, talk, saved, show_progress="hidden")
+
+        answering(box.submit(self._say, [box, talk], [box, talk], show_progress="hidden"))
+        answering(talk.retry(_again, talk, talk, show_progress="hidden"))
+        answering(talk.edit(_edited, talk, talk, show_progress="hidden"))
+        box.stop(self._stop, None, None, show_progress="hidden")
+        clear.click(self._stop, None, None).then(lambda: ([], []), None, [talk, saved], show_progress="hidden")
+        page.load(lambda history: history, saved, talk, show_progress="hidden")
+        page.unload(self._leave)
+
+    def _say(self, said: Any, history: list[Turn]) -> tuple[Any, list[Turn]]:
+        """Put what was written into the talk and empty the box."""
+        files = said.get("files", []) if isinstance(said, dict) else []
+        text = said.get("text", "") if isinstance(said, dict) else said
+        turns: list[Turn] = [{"role": "user", "content": {"path": file}} for file in files]
+        if text.strip():
+            turns.append({"role": "user", "content": text})
+        return gr.update(value=None), [*history, *turns]
+
+    def _answer(
+        self,
+        history: list[Turn],
+        model: str,
+        system: str,
+        temperature: float,
+        top_p: float,
+        max_tokens: int,
+        request: gr.Request,
+    ) -> Iterator[list[Turn]]:
+        if not history or history[-1]["role"] != "user":
+            return
+        controls = Controls(
+            system=system,
+            adapter=None if model == self._name else model,
+            temperature=temperature,
+            top_p=top_p,
+            max_tokens=int(max_tokens),
+        )
+        stop = self._stops.setdefault(str(request.session_hash), threading.Event())
+        stop.clear()
+        try:
+            for text in self._talker.answer(history, controls, stop):
+                yield [*history, {"role": "assistant", "content": text}]
+        except SwiftError as error:
+            raise gr.Error(" ".join(filter(None, (error.what, error.next))), print_exception=False) from error
+
+    def _stop(self, request: gr.Request) -> None:
+        """End the answer of this tab, if one is under way."""
+        stop = self._stops.get(str(request.session_hash))
+        if stop is not None:
+            stop.set()
+
+    def _leave(self, request: gr.Request) -> None:
+        """The tab was closed or loaded again: end its answer and forget it."""
+        stop = self._stops.pop(str(request.session_hash), None)
+        if stop is not None:
+            stop.set()
+
+
+def _again(history: list[Turn], place: gr.RetryData) -> list[Turn]:
+    """The talk up to the question that is answered again."""
+    return history[: int(place.index) + 1]  # type: ignore[arg-type]
+
+
+def _edited(history: list[Turn], edit: gr.EditData) -> list[Turn]:
+    """The talk up to the question that was changed, with its new text."""
+    place = int(edit.index)  # type: ignore[arg-type]
+    return [*history[:place], {"role": "user", "content": edit.value}]
+
+
+def launch(page: gr.Blocks, host: str, port: int, *, share: bool = False, wait: bool = True) -> str:
+    """Serve the page and return its address; with `wait`, not before Ctrl-C."""
+    _, local, _ = page.launch(
+        server_name=host,
+        server_port=port or None,
+        share=share,
+        inbrowser=False,
+        quiet=True,
+        prevent_thread_lock=not wait,
+        footer_links=["settings"],
+        theme=THEME,
+        css_paths=CSS,
+        i18n=WORDS,
+        ssr_mode=False,
+        enable_monitoring=False,
+        max_file_size="20mb",
+    )
+    return local

@@ -1,0 +1,101 @@
+"""One turn of a chat on the page: from what the page holds to a prompt, and the answer as it grows."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from swift.chat.encode import Encoder
+from swift.chat.types import Conversation, Media, Message
+from swift.core.errors import SwiftError
+from swift.engines.base import Request, Sampling
+from swift.engines.blocking import BlockingEngine
+
+Turn = dict[str, Any]
+"""A message as gradio's Chatbot holds it: `role` and `content`, a text or a list of parts."""
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What the side panel says."""
+
+    system: str = ""
+    adapter: str | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 2048
+
+
+def text_of(content: Any) -> str:
+    """The text of a message, whether it is held whole or in parts."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else [content]
+    return "".join(part if isinstance(part, str) else part.get("text") or "" for part in parts)
+
+
+def files_of(content: Any) -> list[str]:
+    """The paths of the files in a message."""
+    parts = content if isinstance(content, list) else [content]
+    return [part["file"]["path"] for part in parts if isinstance(part, dict) and part.get("type") == "file"]
+
+
+def conversation(history: Sequence[Turn], system: str) -> Conversation:
+    """What the page holds, as a conversation to answer. Images stand before the text that was sent with them."""
+    messages = [Message("system", system)] if system.strip() else []
+    images: list[str] = []
+    carried = 0
+    for turn in history:
+        files = files_of(turn["content"])
+        images += files
+        carried += len(files)
+        text = text_of(turn["content"])
+        if not text:
+            continue
+        messages.append(Message(turn["role"], "<image>" * carried + text))
+        carried = 0
+    return Conversation(tuple(messages), media=Media(images=tuple(images)))
+
+
+class Talker:
+    """Answers for the page, on one engine. `sampling_of(room)` is how the command's flags sample."""
+
+    def __init__(self, engine: BlockingEngine, encoder: Encoder, sampling_of: Callable[[int], Sampling]):
+        self.engine = engine
+        self.encoder = encoder
+        self.sampling_of = sampling_of
+
+    def answer(self, history: Sequence[Turn], controls: Controls, stop: threading.Event) -> Iterator[str]:
+        """The answer so far, again and again, until it is whole or `stop` is set. Raises SwiftError."""
+        talk = conversation(history, controls.system)
+        prompt = tuple(self.encoder.encode(talk, inference=True)[-1].input_ids)
+        room = self.engine.engine.max_model_len - len(prompt)
+        if room < 1:
+            raise SwiftError("the conversation is longer than the model's context", next="begin a new chat")
+        sampling = replace(
+            self.sampling_of(room),
+            max_tokens=min(controls.max_tokens, room),
+            temperature=controls.temperature,
+            top_p=controls.top_p,
+        )
+        request = Request(
+            id=f"page-{uuid.uuid4().hex}",
+            prompt_ids=prompt,
+            sampling=sampling,
+            adapter=controls.adapter,
+            media=talk.media,
+        )
+        text = ""
+        with closing(self.engine.stream(request)) as deltas:  # type: ignore[type-var]  # it is a generator
+            for delta in deltas:
+                if stop.is_set():
+                    return
+                if delta.finish_reason == "error":
+                    raise SwiftError(f"the engine failed: {delta.error}")
+                if delta.text:
+                    text += delta.text
+                    yield text
