@@ -63,7 +63,7 @@ def plan_sft(args: Args, catalog: Catalog, machine: Machine) -> SftPlan:
         model_type=model.model_type,
         sft_type=tuner.sft_type,
         dtype=model.dtype,
-        encodes_in_workers=data.mode != "eager",
+        rows=data.mode,
     )
     return SftPlan(
         command=args.command,

@@ -13,6 +13,7 @@ from swift.core.errors import NotBuilt, SwiftError, raise_together
 from swift.core.machine import Machine
 from swift.params.args import Args
 from swift.params.groups import Data, Distributed, Generate, Hub, Optim, Train
+from swift.plan.data import Mode
 from swift.plan.model import Dtype
 
 When = Literal["steps", "epoch", "no"]
@@ -139,15 +140,13 @@ class TrainPlan:
         return self.optim.warmup_steps or math.ceil(self.optim.warmup_ratio * steps)
 
 
-def plan_train(
-    args: Args, machine: Machine, *, model_type: str, sft_type: str, dtype: Dtype, encodes_in_workers: bool
-) -> TrainPlan:
-    """Decide how to train. `encodes_in_workers` says that rows become tokens only when a batch is made.
+def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, dtype: Dtype, rows: Mode) -> TrainPlan:
+    """Decide how to train; `rows` says when rows become tokens.
 
     Raises SwiftError (all mistakes together) for combinations that cannot work, NotBuilt for what does not exist.
     """
     train, distributed = args[Train], args[Distributed]
-    raise_together([*_unbuilt(args), *_mistakes(args)])
+    raise_together([*_unbuilt(args), *_mistakes(args), *_stream_mistakes(train, rows)])
     full = sft_type == "full"
     eval_steps = train.eval_steps if train.eval_steps is not None else (200 if full else 50)
     batch = train.batch_size
@@ -186,7 +185,7 @@ def plan_train(
         speed_warmup=train.metric_warmup_step or 0,
         disable_tqdm=train.disable_tqdm,
         neftune_alpha=train.neftune_noise_alpha,
-        workers=_workers(train, machine, encodes_in_workers),
+        workers=_workers(train, rows),
         pin_memory=train.dataloader_pin_memory and machine.device != "cpu",
         drop_last=train.dataloader_drop_last,
         longest_first=train.test_oom_error,
@@ -218,11 +217,14 @@ def _resume(train: Train) -> Path | Literal["auto"] | None:
     return folder
 
 
-def _workers(train: Train, machine: Machine, encodes_in_workers: bool) -> int:
-    """One process beside the training when it has rows to encode; making a batch of encoded rows needs none."""
-    if train.dataloader_num_workers is not None:
-        return train.dataloader_num_workers
-    return int(encodes_in_workers)
+def _workers(train: Train, rows: Mode) -> int:
+    """One process beside the training when it has rows to encode; making a batch of encoded rows needs none.
+
+    A stream is read by the training process itself, which has to know how far it has come.
+    """
+    if train.dataloader_num_workers is None:
+        return int(rows == "lazy")
+    return train.dataloader_num_workers
 
 
 def _optim(optim: Optim, full: bool) -> OptimPlan:
@@ -313,4 +315,21 @@ def _mistakes(args: Args) -> list[SwiftError]:
         )
     if train.predict_with_generate and train.evaluation_strategy == "no":
         found.append(SwiftError("--predict_with_generate evaluates, but --evaluation_strategy is no"))
+    return found
+
+
+def _stream_mistakes(train: Train, rows: Mode) -> list[SwiftError]:
+    if rows != "streaming":
+        return []
+    found: list[SwiftError] = []
+    if train.dataloader_num_workers:
+        found.append(
+            SwiftError(
+                "--streaming true works with --dataloader_num_workers 0 only",
+                where="--dataloader_num_workers",
+                why="a resumed run has to know how far the stream was read",
+            )
+        )
+    if train.test_oom_error:
+        found.append(SwiftError("--test_oom_error sorts all rows by length, which a stream cannot be"))
     return found

@@ -26,7 +26,9 @@ def check_names(plan: TrainPlan) -> None:
     )
 
 
-def training_arguments(plan: TrainPlan, run: Path, *, steps: int, evaluates: bool) -> TrainingArguments:
+def training_arguments(
+    plan: TrainPlan, run: Path, *, steps: int, evaluates: bool, streams: bool = False
+) -> TrainingArguments:
     """The plan in transformers' words, for a run of `steps` optimizer steps that writes to `run`.
 
     Building them joins the process group when there are several processes. transformers does no logging, no progress
@@ -57,7 +59,8 @@ def training_arguments(plan: TrainPlan, run: Path, *, steps: int, evaluates: boo
         seed=plan.seed,
         data_seed=plan.data_seed,
         full_determinism=plan.full_determinism,
-        ignore_data_skip=plan.ignore_data_skip,
+        ignore_data_skip=plan.ignore_data_skip or streams,  # a stream finds its own place
+        accelerator_config={"dispatch_batches": False} if streams else None,
         eval_strategy=plan.eval_strategy if evaluates else "no",
         eval_steps=plan.eval_steps,
         metric_for_best_model="rouge-l" if plan.generation else "loss",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch.utils.data import Sampler
+from torch.utils.data import IterableDataset, Sampler
 
 from swift.data.collate import flatten, pad
 from swift.training.objectives import Batch
@@ -20,8 +20,24 @@ class Collate:
     pad_id: int
 
     def __call__(self, items: list[dict[str, Any]]) -> Batch:
-        """The batch, with the numbers of its rows under `rows`."""
-        return flatten(items) if self.flat else pad(items, self.pad_id)
+        """The batch, with the numbers of its rows under `rows` and the number of its items under `items`."""
+        batch = flatten(items) if self.flat else pad(items, self.pad_id)
+        return {**batch, "items": len(items)}
+
+
+class Endless(IterableDataset[dict[str, Any]]):
+    """A stream that starts over when it ends, so that an optimizer step may reach from one pass into the next."""
+
+    def __init__(self, stream: IterableDataset[dict[str, Any]]):
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        anything = True
+        while anything:
+            anything = False
+            for item in self._stream:
+                anything = True
+                yield item
 
 
 class LongestFirst(Sampler[int]):

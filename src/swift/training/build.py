@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,11 +19,12 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from swift import tuners
 from swift.core.errors import Interrupted
 from swift.core.log import log
+from swift.data.stream import StreamDataset
 from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
 from swift.training.arguments import training_arguments
 from swift.training.attention import keep_inside_sequences
-from swift.training.batches import Collate, LongestFirst
+from swift.training.batches import Collate, Endless, LongestFirst
 from swift.training.curves import TensorBoard, draw
 from swift.training.meter import Meter, peak_memory
 from swift.training.neftune import Neftune
@@ -30,7 +32,7 @@ from swift.training.objectives import Objective
 from swift.training.progress import LOG, Progress, append
 from swift.training.record import length_info, model_info, write_training_args
 from swift.training.stop import StopOnSignal, on_signal_exit_code
-from swift.training.trainer import SwiftTrainer
+from swift.training.trainer import PLACE, SwiftTrainer
 from swift.training.watch import Watch
 
 
@@ -52,6 +54,7 @@ class Run:
     evaluator: Callable[[Any], dict[str, float]] | None = None
     lengths: Sequence[int] | None = None
     """Tokens of each training row, where they are known."""
+    val_lengths: Sequence[int] | None = None
     where: Callable[[int], str] = str
     """`file:line` of a training row, for messages."""
     flat: bool = True
@@ -96,9 +99,9 @@ def build(run: Run) -> SwiftTrainer:
     plan = run.plan
     if plan.gpu_memory_fraction and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(plan.gpu_memory_fraction)
-    rows = len(run.train) if plan.max_steps <= 0 or run.lengths is not None else 0  # type: ignore[arg-type]
-    steps = plan.steps(rows)[1] if rows else plan.max_steps
-    args = training_arguments(plan, run.folder, steps=steps, evaluates=run.val is not None)
+    stream = run.train if isinstance(run.train, StreamDataset) else None
+    steps = plan.max_steps if stream else plan.steps(len(run.train))[1]  # type: ignore[arg-type]
+    args = training_arguments(plan, run.folder, steps=steps, evaluates=run.val is not None, streams=stream is not None)
     base = _base(run.model)
     flat = run.flat and keep_inside_sequences(base)
     if not flat:
@@ -119,7 +122,7 @@ def build(run: Run) -> SwiftTrainer:
         args=args,
         objective=objective,
         collate=Collate(flat, run.pad_id),
-        train_dataset=run.train,
+        train_dataset=Endless(stream) if stream else run.train,
         eval_dataset=run.val,
         save_into=run.save_into,
         callbacks=callbacks,
@@ -130,10 +133,22 @@ def build(run: Run) -> SwiftTrainer:
         evaluator=run.evaluator,
         save_total_limit=plan.save_total_limit,
         where=run.where,
+        stream=stream,
+        stream_resumed=_enter(stream, run) if stream else None,
     )
     trainer.add_callback(Watch())
     write_training_args(run.folder / "training_args.json", args)
     return trainer
+
+
+def _enter(stream: StreamDataset, run: Run) -> Path | None:
+    """Put the stream where the checkpoint left it. -> the checkpoint, when there is one to go on from."""
+    if run.resume is None or run.plan.resume_only_model:
+        return None
+    place = run.resume / PLACE
+    if place.is_file() and not run.plan.ignore_data_skip:
+        stream.load_state_dict(json.loads(place.read_text(encoding="utf-8")))
+    return run.resume
 
 
 def _loop(trainer: SwiftTrainer, run: Run) -> None:
@@ -174,12 +189,13 @@ def _without(words: Sequence[str], flag: str) -> list[str]:
     return kept
 
 
-def finish(trainer: SwiftTrainer, run: Run, lengths: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """Write the last line of the log and say where the results are and how to try them."""
+def finish(trainer: SwiftTrainer, run: Run) -> dict[str, Any]:
+    """Write the last line of the log, draw the curves, say where the results are and how to try them."""
     state = trainer.state
     last = run.folder / f"checkpoint-{state.global_step}"
     best = state.best_model_checkpoint or (str(last) if last.is_dir() else None)
     runtime = next((event["train_runtime"] for event in reversed(state.log_history) if "train_runtime" in event), 0.0)
+    samples = state.max_steps * run.plan.effective_batch if run.plan.max_steps > 0 else len(run.train)  # type: ignore
     summary = {
         "memory": peak_memory(),
         "last_model_checkpoint": str(last) if last.is_dir() else None,
@@ -188,11 +204,11 @@ def finish(trainer: SwiftTrainer, run: Run, lengths: Mapping[str, Sequence[int]]
         "global_step": state.global_step,
         "log_history": state.log_history,
         "model_info": model_info(run.model),
-        "dataset_info": {f"{name}_dataset": length_info(values) for name, values in lengths.items()},
+        "dataset_info": {"train_dataset": length_info(run.lengths), "val_dataset": length_info(run.val_lengths)},
         "train_time": {
             "train_runtime": runtime,
-            "n_train_samples": len(lengths["train"]),
-            "train_samples_per_second": len(lengths["train"]) / runtime if runtime else 0.0,
+            "n_train_samples": samples,
+            "train_samples_per_second": samples / runtime if runtime else 0.0,
         },
     }
     if not trainer.is_world_process_zero():

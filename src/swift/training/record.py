@@ -79,10 +79,10 @@ def model_info(model: nn.Module) -> str:
     )
 
 
-def length_info(lengths: Sequence[int]) -> str:
-    """`54.681818±11.639569, min=37.000000, max=87.000000, size=198`"""
+def length_info(lengths: Sequence[int] | None) -> str:
+    """`54.681818±11.639569, min=37.000000, max=87.000000, size=198`; rows encoded later have no known lengths."""
     if not lengths:
-        return "size=0"
+        return "not known" if lengths is None else "size=0"
     spread = f"{fmean(lengths):.6f}±{pstdev(lengths):.6f}"
     return f"{spread}, min={min(lengths):.6f}, max={max(lengths):.6f}, size={len(lengths)}"
 

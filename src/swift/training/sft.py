@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 
 from swift import data, models, tuners
 from swift.catalog import Catalog
@@ -16,6 +18,7 @@ from swift.chat.encode import Encoder, build_encoder
 from swift.core.log import log
 from swift.core.machine import Machine
 from swift.data.ledger import FILE_NAME, Ledger
+from swift.data.stream import StreamDataset
 from swift.params.args import Args
 from swift.plan.sft import SftPlan
 from swift.training import folder, processes
@@ -37,9 +40,15 @@ def train_sft(
     encoder = build_encoder(plan.prompt, tokenizer, catalog)
     if machine.first:
         folder.make(run_dir)
+    ledger = _ledger(plan, run_dir, machine)
     with processes.first_ahead():
-        built = data.build(plan.data, encoder, _ledger(plan, run_dir, machine))
-    log.info("first example, what is trained in ⟦⟧:\n%s", example(built.train[0], tokenizer))
+        built = data.build(plan.data, encoder, ledger)
+    rows = built.train
+    steps = plan.train.max_steps if isinstance(rows, StreamDataset) else plan.train.steps(len(rows))[1]
+    if resume is not None and not plan.train.resume_only_model and nothing_left(resume, steps):
+        return
+    if not isinstance(rows, StreamDataset):
+        log.info("first example, what is trained in ⟦⟧:\n%s", example(rows[0], tokenizer))
 
     record = saved_args(
         args,
@@ -53,7 +62,7 @@ def train_sft(
     if machine.first:
         write_json(run_dir / ARGS, record)
     set_seed(plan.train.seed)
-    model = load(plan, source, resume, plan.train.steps(len(built.train))[1])
+    model = load(plan, source, resume, steps)
     log.info(model_info(model))
 
     card = Card(
@@ -69,17 +78,34 @@ def train_sft(
         folder=run_dir,
         model=model,
         make_objective=lambda base: SftObjective(base, plan.train.accuracy, plan.train.acc_steps),
-        train=built.train,
+        train=rows,
         val=built.val,
         pad_id=tokenizer.pad_token_id,
         save_into=saver(model, card, tokenizer, record),
         resume=resume,
         evaluator=_answers(plan, built.val, tokenizer, encoder),
-        lengths=built.train.lengths.tolist(),
-        where=built.train.origin,
+        lengths=None if rows.lengths is None else rows.lengths.tolist(),
+        val_lengths=() if built.val is None else None if built.val.lengths is None else built.val.lengths.tolist(),
+        where=rows.origin,
     )
-    trainer = train(run)
-    finish(trainer, run, {"train": run.lengths or [], "val": built.val.lengths.tolist() if built.val else []})
+    try:
+        trainer = train(run)
+    finally:
+        ledger.close()
+    finish(trainer, run)
+
+
+def nothing_left(resume: Path, steps: int) -> bool:
+    """Whether the checkpoint has done all steps of the run; says so, and how to go further."""
+    state = json.loads((resume / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    done = state["global_step"]
+    if done < steps:
+        log.info("going on after step %d of %d", done, steps)
+        return False
+    log.info(
+        "nothing left to train: %d/%d steps are done; raise --num_train_epochs or --max_steps to go on", done, steps
+    )
+    return True
 
 
 def load(plan: SftPlan, source: Path, resume: Path | None, steps: int) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -16,12 +17,14 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 
+from swift.data.stream import StreamDataset
 from swift.training import checkpoint
 from swift.training.meter import Meter, peak_memory
 from swift.training.objectives import Batch, Objective
 from swift.training.stop import StopOnSignal
 from swift.training.watch import not_a_number
 
+PLACE = "data_state.json"
 Evaluator = Callable[[nn.Module], dict[str, float]]
 
 
@@ -52,6 +55,8 @@ class SwiftTrainer(Trainer):
         evaluator: Evaluator | None = None,
         save_total_limit: int | None = None,
         where: Callable[[int], str] = str,
+        stream: StreamDataset | None = None,
+        stream_resumed: Path | None = None,
     ):
         self.objective = objective
         self.stop = stop
@@ -63,6 +68,9 @@ class SwiftTrainer(Trainer):
         self._evaluator = evaluator
         self._keep = save_total_limit
         self._where = where
+        self._stream = stream
+        self._items = stream.state_dict()["consumed"] if stream is not None else 0
+        self._random_state_from = stream_resumed
         self._checkpoint_bytes = 0
         self._metrics: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
         super().__init__(
@@ -86,6 +94,14 @@ class SwiftTrainer(Trainer):
             total = self.accelerator.reduce(total, "sum")
         return total.clamp(min=torch.finfo(total.dtype).tiny)
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Batch], Any]:
+        """The micro-batches of an optimizer step. Opening a resumed stream must not touch the restored random state."""
+        found = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self._random_state_from is not None:
+            self._load_rng_state(str(self._random_state_from))
+            self._random_state_from = None
+        return found
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -98,6 +114,7 @@ class SwiftTrainer(Trainer):
         for name, (total, count) in sums.metrics.items():
             self._metrics[name] += torch.stack([total, count]).detach().double().cpu()
         self._tokens += _tokens(inputs)
+        self._items += inputs["items"] * self.args.world_size
         return sums.loss * (self.args.world_size / num_items_in_batch)
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
@@ -210,6 +227,7 @@ class SwiftTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 self._save_into(scratch)
+                self._save_place(scratch)
                 self.state.save_to_json(str(scratch / TRAINER_STATE_NAME))
             if not self.args.save_only_model:
                 self._save_state(scratch)
@@ -229,6 +247,11 @@ class SwiftTrainer(Trainer):
         first_node = self.args.process_index == self.args.local_process_index
         if first_node or self.args.save_on_each_node:
             self._save_rng_state(str(scratch))
+
+    def _save_place(self, scratch: Path) -> None:
+        """Where a stream of rows stands. Rows by index need none: their order follows from seed and step."""
+        if self._stream is not None:
+            (scratch / PLACE).write_text(json.dumps(self._stream.state_dict(self._items)))
 
     def _best_with(self, target: Path) -> str | None:
         """The best of the checkpoint noted so far and `target`, by their evaluations; a tie goes to the earlier one."""

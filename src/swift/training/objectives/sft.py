@@ -14,6 +14,7 @@ from swift.training.loss import linear_cross_entropy
 from swift.training.objectives import Batch, Sums
 
 IGNORED = -100
+NOT_FOR_THE_MODEL = ("labels", "loss_scale", "rows", "items")
 
 
 class SftObjective:
@@ -77,7 +78,7 @@ def _targets(batch: Batch) -> Tensor:
 
 def _inputs(batch: Batch) -> dict[str, Any]:
     """The model's keywords. A flattened batch says where its sequences end; a padded one has its attention mask."""
-    inputs = {k: v for k, v in batch.items() if k not in ("labels", "loss_scale", "rows")}
+    inputs = {k: v for k, v in batch.items() if k not in NOT_FOR_THE_MODEL}
     if "position_ids" in batch and "attention_mask" not in batch:
         inputs["sequence_lengths"] = lengths_of(batch["position_ids"])
     return {**inputs, "use_cache": False}

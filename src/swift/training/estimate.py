@@ -1,0 +1,173 @@
+"""How much memory and disk a run will take, from a model that has shapes but no numbers.
+
+The forward pass runs on the meta device, and what autograd keeps for the backward pass is added up: the very tensors
+of this architecture, this tuner and this batch, in well under a second and without a byte of weights.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from swift import tuners
+from swift.models.load import TORCH_DTYPES, load_config
+from swift.plan.sft import SftPlan
+from swift.plan.train import TrainPlan
+from swift.plan.tuner import TunerPlan
+from swift.training.attention import NAME
+from swift.training.loss import CHUNK_BYTES
+
+PROCESS_BYTES = 620 * 2**20
+"""Resident set of a training process on a CPU before it loads a model: the interpreter and its libraries."""
+STATES = {"adamw": 2, "adam": 2, "ademamix": 3, "lion": 1, "sgd": 0, "rmsprop": 1, "adagrad": 1, "adafactor": 0}
+"""Numbers an optimizer keeps for each trained one, by a part of its name."""
+CHECKPOINT_EXTRA = 60 * 2**10
+"""Bytes of the small files in a checkpoint: configurations, arguments, random state, log history, manifest."""
+RUN_EXTRA = 420 * 2**10
+"""Bytes of the images and the TensorBoard events of a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Sizes in bytes, counts in numbers."""
+
+    parameters: int
+    trainable: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    tokens: int
+    """Tokens of the largest micro-batch, for which the activations are."""
+    checkpoint: int
+    checkpoints: int
+    """Checkpoints that are on the disk when the run ends."""
+
+    @property
+    def peak(self) -> int:
+        """The most memory the process will hold."""
+        return PROCESS_BYTES + self.weights + self.gradients + self.optimizer + self.activations + 2 * CHUNK_BYTES
+
+    @property
+    def disk(self) -> int:
+        """What the run's folder will hold at the end."""
+        return self.checkpoint * self.checkpoints + RUN_EXTRA
+
+
+def estimate(plan: SftPlan, source: Path, tokenizer: PreTrainedTokenizerBase, lengths: Sequence[int]) -> Estimate:
+    """Sizes of the run over training rows of these lengths, with the model's configuration in `source`."""
+    steps = plan.train.steps(len(lengths))[1]
+    tokens = largest_batch(plan.train, lengths, steps)
+    model = meta_model(plan, source)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    gradients = sum(p.nbytes for p in trainable)
+    optimizer = gradients * next((n for name, n in STATES.items() if name in plan.train.optim.name), 2)
+    weights = sum(p.nbytes for p in {id(p): p for p in model.parameters()}.values())
+    written = weights if plan.tuner.sft_type == "full" else gradients
+    state = 0 if plan.train.save_only_model else optimizer
+    return Estimate(
+        parameters=sum(p.numel() for p in model.parameters()),
+        trainable=sum(p.numel() for p in trainable),
+        weights=weights,
+        gradients=gradients,
+        optimizer=optimizer,
+        activations=activation_bytes(model, tokens, recompute=plan.train.gradient_checkpointing),
+        tokens=tokens,
+        checkpoint=written + state + _tokenizer_bytes(tokenizer) + CHECKPOINT_EXTRA,
+        checkpoints=_kept(plan.train, steps, len(lengths)),
+    )
+
+
+def meta_model(plan: SftPlan, source: Path) -> nn.Module:
+    """The model with its tuner, without storage."""
+    config = load_config(plan.model, source)
+    with torch.device("meta"):
+        base = AutoModelForCausalLM.from_config(
+            config, dtype=TORCH_DTYPES[plan.model.dtype], attn_implementation=plan.model.attn
+        )
+        return tuners.attach(base, _plain(plan.tuner), total_steps=1)
+
+
+def activation_bytes(model: Any, tokens: int, *, recompute: bool) -> int:
+    """What autograd keeps of one forward pass over `tokens`, and what a layer needs on top when it goes backward."""
+    base: PreTrainedModel = model if isinstance(model, PreTrainedModel) else model.get_base_model()
+    base.set_attn_implementation(NAME)
+    model.train()
+    config = base.config.get_text_config()
+    everything = _kept_by_autograd(model, tokens)
+    layer = everything // max(config.num_hidden_layers, 1)
+    if not recompute:
+        return everything + layer
+    base.gradient_checkpointing_enable({"use_reentrant": False})
+    return _kept_by_autograd(model, tokens) + 2 * layer
+
+
+def largest_batch(plan: TrainPlan, lengths: Sequence[int], steps: int) -> int:
+    """Tokens of the largest micro-batch the run will meet, in the order that the seed gives."""
+    batches = steps * plan.accumulation * plan.world_size
+    largest, epoch = 0, 0
+    while batches > 0 and epoch < math.ceil(max(plan.epochs, 1)) + 1:
+        generator = torch.Generator().manual_seed(plan.data_seed + epoch)
+        order = torch.randperm(len(lengths), generator=generator).tolist()
+        if plan.longest_first:
+            order = sorted(order, key=lambda row: -lengths[row])
+        sizes = [
+            sum(lengths[row] for row in order[start : start + plan.batch_size])
+            for start in range(0, len(order), plan.batch_size)
+        ]
+        largest = max(largest, *sizes[:batches], 0)
+        batches -= len(sizes)
+        epoch += 1
+    return largest
+
+
+def _kept_by_autograd(model: nn.Module, tokens: int) -> int:
+    """Bytes of distinct storages that a forward pass over `tokens` saves, parameters left out."""
+    own = {p.untyped_storage()._cdata for p in model.parameters()}
+    seen: dict[int, Tensor] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        key = tensor.untyped_storage()._cdata
+        if key not in own:
+            seen.setdefault(key, tensor)
+        return tensor
+
+    ids = torch.zeros((1, tokens), dtype=torch.long, device="meta")
+    mask = torch.zeros((1, 1, 1, 1), device="meta")  # a finished mask: making one would ask for numbers; it is not used
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = model(
+            input_ids=ids, attention_mask=mask, use_cache=False, sequence_lengths=(tokens,), logits_to_keep=1
+        )
+    del output
+    return sum(tensor.untyped_storage().nbytes() for tensor in seen.values())
+
+
+def _plain(tuner: TunerPlan) -> TunerPlan:
+    """The tuner with the initialisation that needs no numbers."""
+    settings = dict(tuner.settings)
+    if "init_lora_weights" in settings:
+        settings["init_lora_weights"] = True
+    return replace(tuner, settings=settings)
+
+
+def _tokenizer_bytes(tokenizer: PreTrainedTokenizerBase) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return sum(path.stat().st_size for path in Path(folder).iterdir())
+
+
+def _kept(plan: TrainPlan, steps: int, rows: int) -> int:
+    """Checkpoints left at the end of the run."""
+    if plan.save_strategy == "no":
+        return 0
+    every = plan.save_steps if plan.save_strategy == "steps" else plan.steps(rows)[0]
+    saves = math.ceil(steps / every)
+    return saves if plan.save_total_limit is None else min(saves, max(plan.save_total_limit, 1))

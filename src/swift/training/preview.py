@@ -1,0 +1,81 @@
+"""`--dry_run`: what a run would do, up to the weights: rows token by token, ledger, steps, memory, disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from swift import data, models
+from swift.catalog import Catalog
+from swift.chat.encode import build_encoder
+from swift.data.ledger import Ledger
+from swift.plan.sft import SftPlan
+from swift.training.arguments import check_names
+from swift.training.estimate import Estimate, estimate
+from swift.training.objectives.sft import IGNORED
+
+ROWS = 2
+"""Rows that are shown token by token."""
+TOKENS = 60
+"""Tokens of a row that are shown; of a longer one, as many of its start and its end."""
+
+
+def preview(plan: SftPlan, catalog: Catalog, folder: Path) -> str:
+    """The text that a dry run prints. `folder` is where the run would write; nothing is written."""
+    check_names(plan.train)
+    source = models.fetch(plan.model)
+    tokenizer = models.load_tokenizer(plan.model, source)
+    encoder = build_encoder(plan.prompt, tokenizer, catalog)
+    ledger = Ledger(None, max_drop_ratio=plan.data.max_drop_ratio, strict=plan.data.strict)
+    built = data.build(plan.data, encoder, ledger)
+    rows = [built.train[i] for i in range(min(ROWS, len(built.train)))]
+    sizes = estimate(plan, source, tokenizer, built.train.lengths.tolist())
+    per_epoch, steps = plan.train.steps(len(built.train))
+    return "\n".join(
+        [
+            *(f"row {i + 1} ({built.train.origin(i)})\n{table(row, tokenizer)}\n" for i, row in enumerate(rows)),
+            f"rows       {ledger.summary()}",
+            f"template   {encoder.template_type}",
+            f"train      {len(built.train)} rows, validation {len(built.val) if built.val else 0} rows",
+            f"steps      {steps} ({per_epoch} an epoch, {plan.train.effective_batch} rows each, "
+            f"{plan.train.warmup(steps)} warm-up)",
+            *_sizes(sizes),
+            f"output     {folder}",
+            "dry run: no weights were loaded and nothing was written",
+        ]
+    )
+
+
+def table(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
+    """A row as lines `token · id · trained`, long rows without their middle."""
+    shown = [
+        (repr(tokenizer.decode([token]))[1:-1], token, "trained" if label != IGNORED else "-")
+        for token, label in zip(row["input_ids"], row["labels"], strict=True)
+    ]
+    hidden = len(shown) - TOKENS
+    if hidden > 0:
+        gap = (f"… {hidden} tokens …", "", "")
+        shown = [*shown[: TOKENS // 2], gap, *shown[-TOKENS // 2 :]]
+    width = max(len(text) for text, _, _ in shown)
+    return "\n".join(f"  {text:<{width}} · {token:>7} · {trained}" for text, token, trained in shown)
+
+
+def _sizes(sizes: Estimate) -> list[str]:
+    return [
+        f"parameters {sizes.parameters:,}, {sizes.trainable:,} trained ({sizes.trainable / sizes.parameters:.2%})",
+        f"memory     about {_gib(sizes.peak)} at the peak: weights {_gib(sizes.weights)}, gradients and optimizer "
+        f"{_gib(sizes.gradients + sizes.optimizer)}, activations {_gib(sizes.activations)} for a batch of "
+        f"{sizes.tokens} tokens",
+        f"disk       about {_mib(sizes.disk)}: {sizes.checkpoints} checkpoints of {_mib(sizes.checkpoint)}",
+    ]
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"
