@@ -138,6 +138,8 @@ class Rendered:
         system = self.template.default_system
         if messages and messages[0].role == "system":
             system = messages.pop(0).content or None
+        if not self.template.traits.reasoning:
+            messages = [replace(m, content=agent.with_reasoning(m), reasoning=None) for m in messages]
         if not self.template.native_tools:
             messages = [self._as_text(message) for message in messages]
             if self.conversation.tools:

@@ -120,6 +120,21 @@ class Encoder:
         made = [self._assemble(*three) for three in zip(rendered, ids, ends, strict=True)]
         return PreferenceEncoded(made[0], made[1] if len(made) == 2 else None, preference.label)
 
+    def prompt_ids(self, conversation: Conversation) -> list[int]:
+        """The ids of the prompt to answer, at any length."""
+        (ids,) = self.tokens.of_segments(self.template.render(conversation, inference=True))
+        return [token for segment in ids for token in segment]
+
+    def text_ids(self, conversation: Conversation) -> list[int]:
+        """The ids of a finished conversation, at any length; where it makes several examples, of the last one."""
+        (ids,) = self.tokens.of_segments(self.template.render(conversation)[-1:])
+        return [token for segment in ids for token in segment]
+
+    @property
+    def turn_end(self) -> tuple[int, ...]:
+        """The ids that end an answer."""
+        return tuple(self._turn_end)
+
     @property
     def stop_strings(self) -> tuple[str, ...]:
         """Texts that end an answer."""

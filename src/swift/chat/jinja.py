@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -44,6 +46,8 @@ class JinjaTemplate:
             )
         self.tokenizer = tokenizer
         self.source: str = tokenizer.get_chat_template(tools=[{}])
+        self.dated = "strftime_now" in self.source
+        self.day: datetime.date | None = None
         self.default_system = system or None
         self.loss_scale = loss_scale
         self.specials = tuple(sorted(tokenizer.get_added_vocab(), key=len, reverse=True))
@@ -79,9 +83,25 @@ class JinjaTemplate:
 
         listed = [_in_parts(message) for message in messages] if self.traits.parts else list(messages)
         try:
-            return self.tokenizer.apply_chat_template(listed, tools=tools or None, tokenize=False, **options)
+            text = self.tokenizer.apply_chat_template(listed, tools=tools or None, tokenize=False, **options)
+            return self._redated(text)
         except (TemplateError, TypeError, ValueError) as error:
             raise Refusal(str(error)) from error
+
+    def on(self, day: datetime.date) -> JinjaTemplate:
+        """The same template on another day, for what must not change from one day to the next."""
+        other = copy.copy(self)
+        other.day = day
+        return other
+
+    def _redated(self, text: str) -> str:
+        """Templates ask for the date themselves; another day can only be written over it."""
+        if self.day is None or not self.dated:
+            return text
+        today = datetime.date.today()
+        for form in ("%Y-%m-%d", "%d %b %Y", "%d %B %Y", "%B %d, %Y"):
+            text = text.replace(today.strftime(form), self.day.strftime(form))
+        return text
 
     def parse_reply(self, text: str) -> Message:
         """A generated answer as a message: its thinking, its text and its tool calls."""
@@ -95,7 +115,8 @@ class JinjaTemplate:
     def facts(self) -> dict[str, Any]:
         """What decides the text, as JSON."""
         kept = {"default_system": self.default_system, "tools": self.tools.name, "native_tools": self.native_tools}
-        return {"template": self.source, **kept}
+        day = {"today": str(self.day or datetime.date.today())} if self.dated else {}
+        return {"template": self.source, **kept, **day}
 
     def trained_end(self, text: str, start: int) -> int:
         """The end of the answer that begins at `start`: blanks behind its last special token are the template's own."""
@@ -128,6 +149,8 @@ class _Traits:
     parts: bool = False
     """Wants the content as a list of parts, as multimodal templates do."""
     system: bool = True
+    reasoning: bool = False
+    """Writes the thinking of an answer that is kept apart from its text."""
     tools: bool = False
     """Describes tools and writes calls."""
     end: str = ""
@@ -148,7 +171,8 @@ def _probe(template: JinjaTemplate) -> _Traits:
     after = _try(template, [_ASKED, _SAID]).rpartition(_SAID["content"])[2]
     end = after[: template.trained_end(after, 0)] if after.strip() else ""
     system = "a rule" in _try(template, [{"role": "system", "content": "a rule"}, _ASKED])
-    return replace(template.traits, end=end, system=system, tools=_writes_tools(template))
+    thought = "a thought" in _try(template, [_ASKED, {**_SAID, "reasoning_content": "a thought"}])
+    return replace(template.traits, end=end, system=system, reasoning=thought, tools=_writes_tools(template))
 
 
 def _writes_tools(template: JinjaTemplate) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,9 @@ from swift.core.errors import SwiftError
 
 Piece = str | tuple[int, ...]
 """Text, token ids, or (in a compiled template only) a slot as `{{name}}`."""
+
+
+_DATE = "%d %b %Y"
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class DataTemplate:
         if system and not self.takes_system:
             raise self._no_system(where="--system")
         self.default_system = (entry.default_system if system is None else system) or None
-        resolve = _Resolver(entry.name, tokenizer, today or datetime.date.today())
+        self.today = (today or datetime.date.today()).strftime(_DATE)
+        resolve = _Resolver(entry.name, tokenizer)
         self.start = resolve.start(entry.start)
         self.prefix = resolve(entry.prefix) or []
         self.system = resolve(entry.system)
@@ -86,7 +91,7 @@ class DataTemplate:
         pieces = _Pieces()
         pieces.extend(self.start)
         in_front = self.prefix if system is None or self.system is None else self.system
-        pieces.extend(_fill(in_front, system=system))
+        pieces.extend(_fill(in_front, system=system, today=self.today))
         for index, turn in enumerate(turns):
             last = index == len(turns) - 1
             parts = self._parts(turn, trained=last or not last_only)
@@ -124,7 +129,15 @@ class DataTemplate:
         """What decides the text, as JSON."""
         pieces = (self.start, self.prefix, self.system, self.prompt, self.tool, self.system_in_prompt)
         kept = {"default_system": self.default_system, "tools": self.tools.name, "separator": self.separator}
-        return {"template": self.name, "pieces": pieces, "suffix": self.suffix, **kept}
+        dated = any("{{today}}" in piece for piece in (*self.prefix, *(self.system or ())) if isinstance(piece, str))
+        day = {"today": self.today} if dated else {}
+        return {"template": self.name, "pieces": pieces, "suffix": self.suffix, **kept, **day}
+
+    def on(self, day: datetime.date) -> DataTemplate:
+        """The same template on another day, for what must not change from one day to the next."""
+        other = copy.copy(self)
+        other.today = day.strftime(_DATE)
+        return other
 
     def _system(self, conversation: Conversation) -> str | None:
         first = conversation.messages[0] if conversation.messages else None
@@ -203,12 +216,11 @@ class _Pieces:
 
 
 class _Resolver:
-    """Cuts a template text into pieces and fills the slots that depend on the tokenizer and the day only."""
+    """Cuts a template text into pieces and fills the slots that depend on the tokenizer only."""
 
-    def __init__(self, name: str, tokenizer: Any, today: datetime.date):
+    def __init__(self, name: str, tokenizer: Any):
         self._name = name
         self._tokenizer = tokenizer
-        self._today = today.strftime("%d %b %Y")
 
     def __call__(self, text: str | None) -> list[Piece] | None:
         if text is None:
@@ -233,8 +245,6 @@ class _Resolver:
     def _slot(self, name: str) -> Piece:
         if name.startswith("id:"):
             return (int(name[3:]),)
-        if name == "today":
-            return self._today
         if name in ("eos", "bos"):
             token = self._tokenizer.eos_token_id if name == "eos" else self._tokenizer.bos_token_id
             if token is None:
