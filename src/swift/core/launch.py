@@ -41,10 +41,14 @@ def torchrun_words(words: Sequence[str], env: Mapping[str, str]) -> list[str]:
 
 
 def relaunch(words: Sequence[str], env: Mapping[str, str]) -> int:
-    """Run the command under torchrun, pass SIGTERM on to it, and return its exit code."""
-    command = torchrun_words(words, env)
+    """Run the command line under torchrun and return its exit code."""
     threads = max(1, (os.cpu_count() or 1) // _count(env, "NPROC_PER_NODE", 1))
-    child = subprocess.Popen(command, env={"OMP_NUM_THREADS": str(threads), **env})
+    return run_child(torchrun_words(words, env), {"OMP_NUM_THREADS": str(threads), **env})
+
+
+def run_child(command: Sequence[str], env: Mapping[str, str]) -> int:
+    """Run a command, pass SIGTERM and SIGINT on to it, and return its exit code."""
+    child = subprocess.Popen(command, env=env)
 
     def forward(number: int, _frame: object) -> None:
         child.send_signal(number)

@@ -28,7 +28,8 @@ def likeness(left: str, right: str) -> float:
     if not short:
         return 0.0
     letters = 1 - distance(left, right) / long if _most_alike(left, right) >= 0.5 else 0.0
-    score = max(letters, 0.45 * letters + 0.55 * _shared(left.split("_"), right.split("_")))
+    words = _shared(left.split("_"), right.split("_"))
+    score = max(letters, 0.45 * letters + 0.55 * words, 0.92 * words)
     if len(left) >= 3 and (right.startswith(left) or left.startswith(right)):
         score = max(score, 0.62 + 0.3 * short / long)
     return min(score, 0.99)

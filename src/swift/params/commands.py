@@ -95,7 +95,7 @@ _ALL = (
     ),
     Command(
         "rlhf",
-        "Align a model with preferences or rewards (short forms: dpo orpo simpo cpo kto ppo).",
+        "Align a model (short: swift dpo, orpo, simpo, cpo, kto, ppo).",
         (Use("Rlhf"), *_TRAIN),
         "swift.commands.rlhf:run",
     ),

@@ -1,10 +1,37 @@
-"""What other tools, and other releases of this one, call our flags: the first that the command has is suggested."""
+"""What other tools, and other releases of this one, call our flags and choices."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+CHOICES: Mapping[str, str] = {
+    "bfloat16": "bf16",
+    "float16": "fp16",
+    "half": "fp16",
+    "float32": "fp32",
+    "float": "fp32",
+    "auto": "AUTO",
+    "qlora": "lora",
+    "dora": "lora",
+    "freeze": "full",
+    "bitsandbytes": "bnb",
+    "transformers": "pt",
+    "torch": "pt",
+    "pytorch": "pt",
+    "hf": "pt",
+    "left": "truncation_left",
+    "truncate": "truncation_left",
+    "drop": "delete",
+    "epochs": "epoch",
+    "step": "steps",
+    "never": "no",
+    "none": "no",
+    "reward": "rm",
+    "reinforce": "ppo",
+}
+
 FOREIGN: Mapping[str, str] = {
+    # For each name, our flags of that meaning: the first that the command has is suggested.
     # models
     "model": "model_id_or_path",
     "m": "model_id_or_path",
@@ -14,7 +41,12 @@ FOREIGN: Mapping[str, str] = {
     "base_model": "model_id_or_path",
     "pretrained_model_name_or_path": "model_id_or_path",
     "hf_model": "model_id_or_path",
-    "checkpoint": "ckpt_dir model_id_or_path",
+    "checkpoint": "ckpt_dir resume_from_checkpoint",
+    "checkpoint_dir": "ckpt_dir resume_from_checkpoint",
+    "checkpoint_path": "ckpt_dir resume_from_checkpoint",
+    "ckpt": "ckpt_dir resume_from_checkpoint",
+    "ckpt_path": "ckpt_dir resume_from_checkpoint",
+    "adapter_path": "ckpt_dir resume_from_checkpoint",
     "revision": "model_revision",
     "torch_dtype": "dtype",
     "precision": "dtype",

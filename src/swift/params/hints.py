@@ -30,9 +30,16 @@ def unknown_flag(command: Command, name: str) -> SwiftError:
         meant, other = near[0], near[1:]
         return SwiftError(what, next="did you mean " + " or ".join(f"--{n}" for n in (meant, *other)) + "?")
     if meant is None:
-        return SwiftError(what, next=f"swift {command.name} --help-all lists them all")
+        return SwiftError(what, next=_elsewhere(name) or f"swift {command.name} --help-all lists them all")
     also = f" (that flag belongs to {_listed(owners)})" if owners else ""
     return SwiftError(what, next=f"did you mean --{meant}?{also}")
+
+
+def _elsewhere(name: str) -> str | None:
+    """A flag of other commands that looks like `name`."""
+    flags = {flag: command.name for command in COMMANDS.values() for flag in command.flags}
+    near = closest(name, flags)
+    return f"did you mean --{near[0]}? That flag belongs to `{flags[near[0]]}`" if near else None
 
 
 def _listed(owners: list[str]) -> str:

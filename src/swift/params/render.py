@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from swift.params.args import Args
 from swift.params.commands import COMMANDS, SHORT, Command
-from swift.params.spec import Alias, Basic, Deprecated, Flag, Json, Known, Ours, Range, Text
+from swift.params.spec import Alias, Basic, Deprecated, Flag, Json, Known, OneOf, Ours, Range, Text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,8 +55,9 @@ def overview() -> str:
             "",
             "swift COMMAND --help       the flags most people use",
             "swift COMMAND --help-all   every flag",
-            "swift COMMAND … --print_config [yaml|json]   every value and where it comes from; the YAML runs again",
-            "swift --version",
+            "swift COMMAND … --print_config [yaml|json]",
+            "                           every value and its origin; the YAML runs again",
+            "swift --version            what is installed",
         ]
     )
 
@@ -73,7 +74,8 @@ def command_help(command: Command, *, every: bool) -> str:
                 lines += _entry(flag, width, every=every)
             lines.append("")
     if every:
-        lines.append("A switch stands alone or takes true/false; --no_FLAG turns it off. Lists take blanks or commas.")
+        lines.append("A switch stands alone or takes true/false, and --no_FLAG turns it off.")
+        lines.append("Lists take blanks or commas between their values.")
     else:
         lines.append(f"swift {command.name} --help-all shows all {len(command.flags)} flags.")
     return "\n".join(lines)
@@ -145,6 +147,8 @@ def metavar(flag: Flag) -> str:
         return "" if not flag.optional else "[BOOL]"
     if flag.marker(Json) is not None:
         return "JSON"
+    if flag.marker(OneOf) is not None:
+        return "NAME …" if flag.many else "NAME"
     if flag.marker(Text) is not None:
         return "TEXT …"
     if flag.choices and len(flag.kinds) == 1 and flag.kinds[0] == "str":

@@ -37,28 +37,23 @@ class Reading:
     def add(self, command: Command, flag: Flag, said: Said) -> None:
         """Note a value under its canonical flag; two spellings in one source must agree."""
         alias = flag.marker(Alias)
-        if alias is None:
-            name = flag.name
-        else:
+        name = flag.name
+        if alias is not None:
             if said.value == flag.default:
                 return
             name = alias.of
-            said = Said(_translated(alias, said.value), said.spelling, said.where, said.origin)
+            said = said.replace(value=_translated(alias, said.value))
         earlier = self.said.get(name)
-        if earlier and earlier.spelling != said.spelling and earlier.value != said.value:
-            # An unset value beside its alias (as `--print_config` writes them) is no second opinion.
-            if earlier.value == command.flags[earlier.spelling].default and alias is not None:
-                pass
-            elif alias is None and said.value == flag.default:
-                return
-            else:
-                self.errors.append(
-                    SwiftError(
-                        f"--{said.spelling} and --{earlier.spelling} are the same flag with two values",
-                        where=said.where,
-                        next=f"keep --{name}",
-                    )
-                )
+        if earlier is None or earlier.spelling == said.spelling:
+            self.said[name] = said
+            return
+        # A file made by `--print_config` lists a flag with all its aliases; the unset ones are no second opinion.
+        unset = (command.flags[name].default,) if said.origin == "file" else ()
+        if said.value == earlier.value or said.value in unset:
+            return
+        if earlier.value not in unset:
+            what = f"--{said.spelling} and --{earlier.spelling} are the same flag with two values"
+            self.errors.append(SwiftError(what, where=said.where, next=f"keep --{name}"))
         self.said[name] = said
 
 

@@ -79,13 +79,6 @@ class Known(Record):
     names: tuple[str, ...]
 
 
-class Only(Record):
-    """The flag has an effect only while the flag `name` has one of `values`."""
-
-    name: str
-    values: tuple[Any, ...] = (True,)
-
-
 class Deprecated(Record):
     """The flag still works; `use` names what replaced it."""
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from swift.core.suggest import closest
+from swift.params.foreign import CHOICES
 from swift.params.record import Record
 from swift.params.spec import Flag, Json, Kind, Range, Text
 
@@ -148,7 +149,7 @@ def _choice(flag: Flag, text: str) -> Any:
         if str(choice).lower() == text.lower():
             return choice
     names = [str(choice) for choice in flag.choices]
-    near = closest(text, names)
+    near = [CHOICES[text.lower()]] if CHOICES.get(text.lower()) in names else closest(text, names)
     raise BadValue(
         f"does not take `{text}`, but {', '.join(names[:-1])} or {names[-1]}",
         next=f"did you mean `{near[0]}`?" if near else None,

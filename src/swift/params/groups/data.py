@@ -13,7 +13,7 @@ class Data(Record):
 
     dataset: Annotated[tuple[str, ...], Basic(), OneOf("datasets"), Saved("data")] = ()
     """Rows to train on: names, hub ids or files, written [HF::|MS::]NAME[:SUBSET/SUBSET][#ROWS]."""
-    val_dataset: Annotated[tuple[str, ...], OneOf("datasets"), Saved("data")] = ()
+    val_dataset: Annotated[tuple[str, ...], Basic(), OneOf("datasets"), Saved("data")] = ()
     """Rows to validate on, written like dataset; nothing is then split off from dataset."""
     dataset_test_ratio: Annotated[float, Range(0, 1), Saved("data")] = 0.01
     """Share of each dataset that is held back for validation; without effect when val_dataset is given."""

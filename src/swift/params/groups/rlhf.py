@@ -34,7 +34,7 @@ class Rlhf(Record):
     desirable_weight: float = 1.0
     """KTO: weight of desirable responses."""
     undesirable_weight: float = 1.0
-    """KTO: weight of undesirable responses; (desirable_weight*n_d)/(undesirable_weight*n_u) is best kept in 1 to
+    """KTO: weight of undesirable responses; desirable_weight * n_d / (undesirable_weight * n_u) is best kept in 1 to
     4/3."""
     reward_model_id_or_path: str | None = None
     """PPO: path of the reward model, with the value head weights (value_head.safetensors or value_head.bin)."""

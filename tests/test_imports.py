@@ -1,0 +1,50 @@
+"""Help and mistakes answer without the heavy libraries."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "transformers", "datasets", "pydantic", "numpy", "peft", "accelerate", "gradio", "yaml")
+CODE = "import sys; from swift import cli; code = cli.main(sys.argv[1:]); print(code, *sys.modules, file=sys.stderr)"
+
+
+def loaded(*words: str) -> tuple[int, set[str]]:
+    """The exit code of a command line and the top-level modules it imported."""
+    done = subprocess.run([sys.executable, "-c", CODE, *words], capture_output=True, text=True, check=True)
+    code, *modules = done.stderr.splitlines()[-1].split()
+    return int(code), {module.partition(".")[0] for module in modules}
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["sft", "--help"], 0),
+        (["sft", "--help-all"], 0),
+        (["deploy", "--help-all"], 0),
+        (["infer", "--print_config", "yaml"], 0),
+        (["stf"], 2),
+        (["sft", "--lerning_rate", "1"], 2),
+        (["sft", "--sft_type", "lorra"], 2),
+        (["sft"], 2),
+    ],
+)
+def test_nothing_heavy_is_imported(words: list[str], code: int) -> None:
+    ended, modules = loaded(*words)
+    assert ended == code
+    assert modules.isdisjoint(HEAVY)
+
+
+def test_help_reads_no_flag() -> None:
+    done = subprocess.run([sys.executable, "-c", CODE, "--help"], capture_output=True, text=True, check=True)
+    assert "swift.params.groups" not in done.stderr.split()
+
+
+def test_the_package_itself_is_light() -> None:
+    code = "import sys, swift; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {module.partition(".")[0] for module in done.stdout.split()} & set(HEAVY)
