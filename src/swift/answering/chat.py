@@ -47,7 +47,7 @@ class Chat:
         one_turn: bool,
         read: Callable[[str], str] = input,
     ):
-        """`one_turn` is for base models, whose templates know no second turn; `read` shows its prompt and gives a line."""
+        """`one_turn` is for base models, whose templates know no second turn; `read` prompts for a line."""
         self._plan = plan
         self._prepared = prepared
         self._engine = engine

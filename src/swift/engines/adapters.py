@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from swift.core.errors import SwiftError
+from swift.tuners.adapters import known_warnings
 from swift.tuners.checkpoint import read_adapter
 
 BASE = "__base__"
@@ -22,7 +23,7 @@ class AdaptedModel:
 
     def __init__(self, model: PreTrainedModel):
         self.base = model
-        self.own_attention: str = model.config._attn_implementation
+        self.own_attention = model.config._attn_implementation or "sdpa"
         self.names: tuple[str, ...] = ()
         self._model: Any = model
         self._active: str | None = None
@@ -34,10 +35,11 @@ class AdaptedModel:
             self._model.delete_adapter(name)
             self.names = tuple(each for each in self.names if each != name)
         config, tensors = _read(folder)
-        if not self.names and not isinstance(self._model, peft.PeftModel):
-            self._model = peft.get_peft_model(self.base, config, adapter_name=name, autocast_adapter_dtype=False)
-        else:
-            self._model.add_adapter(name, config, autocast_adapter_dtype=False)
+        with known_warnings():
+            if isinstance(self._model, peft.PeftModel):
+                self._model.add_adapter(name, config, autocast_adapter_dtype=False)
+            else:
+                self._model = peft.get_peft_model(self.base, config, adapter_name=name, autocast_adapter_dtype=False)
         self.names = (*self.names, name)
         loaded = peft.set_peft_model_state_dict(self._model, tensors, adapter_name=name)
         missing = [key for key in loaded.missing_keys if f".{name}." in key]
@@ -83,7 +85,7 @@ class AdaptedModel:
 
     def generate(self, adapter: str | None, **inputs: Any) -> Tensor:
         """transformers' `generate` with one adapter, and with the attention the model was loaded with."""
-        engines = self.base.config._attn_implementation
+        engines = self.base.config._attn_implementation or self.own_attention
         self.base.set_attn_implementation(self.own_attention)
         try:
             if self.names:

@@ -81,7 +81,11 @@ class Engine(Protocol):
     tokenizer: Any
     max_model_len: int
     """Tokens of prompt and answer together."""
-    adapters: tuple[str, ...]
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the LoRAs it serves."""
+        ...
 
     def stream(self, request: Request) -> AsyncIterator[Delta]:
         """Deltas as they are made. Closing the iterator aborts the request and frees its place."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
@@ -31,7 +32,7 @@ class _Stopped(StoppingCriteria):
     def __init__(self, asked: Callable[[], bool]):
         self._asked = asked
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object) -> torch.Tensor:
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         return torch.full((input_ids.shape[0],), self._asked(), dtype=torch.bool, device=input_ids.device)
 
 

@@ -209,13 +209,16 @@ class KVCache:
         return True
 
     def _shrink_others(self, wanting: Pool, keep: Row | None) -> bool:
-        """Give up the idle rows of other pools. Whether that freed anything."""
+        """Give up the idle rows of other pools, except `keep`. Whether that freed anything."""
         freed = False
         for pool in self._pools.values():
-            if pool is wanting or len(pool.rows) == pool.active or (keep is not None and keep.pool is pool):
-                continue
-            pool.resize(pool.active)
-            freed = True
+            kept = pool.active
+            if keep is not None and keep.pool is pool and not keep.active:
+                pool.swap(keep.index, kept)
+                kept += 1
+            if pool is not wanting and len(pool.rows) > kept:
+                pool.resize(kept)
+                freed = True
         return freed
 
     def _allocated(self) -> int:

@@ -249,11 +249,12 @@ def _rope_types(rope: dict[str, Any]) -> list[str]:
 
 def _shapes(cache: object) -> tuple[list[LayerShape], torch.dtype, list[torch.device]] | None:
     """What rows have to hold to stand in for `cache`, or None when it keeps more than keys and values."""
-    if type(cache) is not DynamicCache or not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
+    if type(cache) is not DynamicCache:
         return None
-    keys = [layer.keys for layer in cache.layers]
-    values = [layer.values for layer in cache.layers]
-    if any(tensor is None or tensor.dim() != 4 for tensor in (*keys, *values)):
+    layers = [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
+    keys = [layer.keys for layer in layers]
+    values = [layer.values for layer in layers]
+    if len(layers) < len(cache.layers) or any(tensor is None or tensor.dim() != 4 for tensor in (*keys, *values)):
         return None
     shapes = [LayerShape(k.shape[1], k.shape[3], v.shape[3]) for k, v in zip(keys, values, strict=True)]  # type: ignore[union-attr]
     return shapes, keys[0].dtype, [k.device for k in keys]  # type: ignore[union-attr]

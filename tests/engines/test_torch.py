@@ -1,0 +1,141 @@
+"""The PyTorch engine: the shared behaviour on a tiny model, and what is its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from behaviour import *  # noqa: F403  # the tests every engine runs
+from behaviour import PROMPTS, Served
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from swift.engines.base import Engine, Request, Sampling
+from swift.engines.blocking import BlockingEngine
+from swift.engines.torch import TorchEngine
+from swift.tuners.adapters import known_warnings
+
+ADAPTER = "poet"
+
+
+def write_lora(model_dir: Path, folder: Path, *, seed: int, **settings: object) -> Path:
+    """A LoRA of random weights that changes what the model says."""
+    model = AutoModelForCausalLM.from_pretrained(model_dir)
+    torch.manual_seed(seed)
+    config = LoraConfig(**{"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj", "down_proj"], **settings})
+    with known_warnings():
+        tuned = get_peft_model(model, config)
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(0, 0.3)
+    tuned.save_pretrained(folder)
+    return folder
+
+
+def with_lora(model_dir: Path, folder: Path) -> PeftModel:
+    """The model with the adapter on it, by PEFT's own loading."""
+    with known_warnings():
+        return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model_dir), folder)
+
+
+@pytest.fixture(scope="module")
+def lora_dir(tiny_llama_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_lora(tiny_llama_dir, tmp_path_factory.mktemp("lora"), seed=1)
+
+
+def engine_of(model_dir: Path, adapters: dict[str, Path] | None = None, **settings: object) -> BlockingEngine:
+    async def start() -> Engine:
+        model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+        return TorchEngine(model, AutoTokenizer.from_pretrained(model_dir), adapters=adapters, **settings)  # type: ignore[arg-type]
+
+    return BlockingEngine(start)
+
+
+def generate(model, ids: Sequence[int], tokens: int) -> list[int]:
+    prompt = torch.tensor([ids])
+    mask = torch.ones_like(prompt)
+    return model.generate(prompt, attention_mask=mask, max_new_tokens=tokens, do_sample=False)[0, len(ids) :].tolist()
+
+
+@pytest.fixture(scope="module")
+def served(tiny_llama_dir: Path, lora_dir: Path) -> Iterator[Served]:
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama_dir)
+    tuned = with_lora(tiny_llama_dir, lora_dir)
+
+    def greedy(ids: Sequence[int], tokens: int, adapter: str | None) -> list[int]:
+        return generate(base if adapter is None else tuned, ids, tokens)
+
+    with engine_of(tiny_llama_dir, {ADAPTER: lora_dir}) as blocking:
+        yield Served(blocking, greedy, ADAPTER)
+
+
+def request(prompt: Sequence[int], tokens: int = 12, **wishes: object) -> Request:
+    return Request(id="one", prompt_ids=tuple(prompt), sampling=Sampling(max_tokens=tokens), **wishes)  # type: ignore[arg-type]
+
+
+def test_the_next_turn_of_a_chat_finds_its_prefix(tiny_llama_dir: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama_dir)
+    with engine_of(tiny_llama_dir) as blocking:
+        first = list(range(100, 140))
+        answer = [t for d in blocking.stream(request(first)) for t in d.token_ids]
+        second = [*first, *answer, 7, 8, 9]
+        deltas = list(blocking.stream(request(second)))
+        # All but the answer's last token, whose keys were never needed.
+        assert deltas[0].cached_tokens == len(first) + len(answer) - 1
+        assert [t for d in deltas for t in d.token_ids] == generate(model, second, 12)
+        # Another question after the same beginning leaves the longer conversation alone.
+        other = [*first, 5, 6]
+        deltas = list(blocking.stream(request(other)))
+        assert deltas[0].cached_tokens == len(first)
+        assert [t for d in deltas for t in d.token_ids] == generate(model, other, 12)
+        assert next(iter(blocking.stream(request([*second, 3])))).cached_tokens >= len(second)
+
+
+def test_prompts_longer_than_a_step_and_rows_that_outgrow_their_pool(tiny_llama_dir: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama_dir)
+    prompts = [[(7 * i + j) % 40000 for j in range(size)] for i, size in enumerate((700, 250, 30, 513, 2))]
+    with engine_of(tiny_llama_dir, chunk=64) as blocking:
+        replies = list(blocking.replies((request(p, 20) for p in prompts), 5))
+    assert [reply.token_ids for reply in replies] == [generate(model, p, 20) for p in prompts]
+
+
+def test_with_little_memory_sequences_take_turns_and_lose_nothing(tiny_llama_dir: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama_dir)
+    prompts = [[(11 * i + j) % 40000 for j in range(245)] for i in range(6)]
+    row = 256 * 2 * 2 * 2 * 16 * 4
+    with engine_of(tiny_llama_dir, cache_bytes=5 * row) as blocking:
+        replies = list(blocking.replies((request(p, 24) for p in prompts), 6))
+        too_long = list(blocking.replies([request(range(2000))], 1))
+    assert [reply.token_ids for reply in replies] == [generate(model, p, 24) for p in prompts]
+    assert "memory" in (too_long[0].error or "")
+
+
+def test_an_adapter_added_later_answers_beside_the_others(
+    tiny_llama_dir: Path, lora_dir: Path, tmp_path: Path
+) -> None:
+    import asyncio
+
+    later = write_lora(tiny_llama_dir, tmp_path / "later", seed=5, r=8, target_modules=["k_proj", "o_proj"])
+    tuned = with_lora(tiny_llama_dir, later)
+    ids = list(range(50, 70))
+    with engine_of(tiny_llama_dir, {"first": lora_dir}) as blocking:
+        asyncio.run(blocking.engine.add_adapter("later", str(later)))
+        assert blocking.engine.adapters == ("first", "later")
+        names = [None, "first", "later", "later", "first"]
+        replies = list(blocking.replies((request(ids, adapter=name) for name in names), 5))
+        alone = [t for d in blocking.stream(request(ids, adapter="later")) for t in d.token_ids]
+    assert replies[2].token_ids == replies[3].token_ids == alone == generate(tuned, ids, 12)
+    assert replies[0].token_ids != replies[1].token_ids != replies[2].token_ids
+
+
+def test_adapters_that_cannot_share_a_batch_answer_too(tiny_llama_dir: Path, lora_dir: Path, tmp_path: Path) -> None:
+    dora = write_lora(tiny_llama_dir, tmp_path / "dora", seed=9, use_dora=True)
+    tuned = with_lora(tiny_llama_dir, dora)
+    ids = list(range(50, 70))
+    with engine_of(tiny_llama_dir, {"dora": dora, "plain": lora_dir}) as blocking:
+        replies = list(blocking.replies((request(ids, adapter=a) for a in ("dora", None, "plain", "dora")), 4))
+    assert replies[0].token_ids == replies[3].token_ids == generate(tuned, ids, 12)
+    assert len({tuple(reply.token_ids) for reply in replies}) == 3
