@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from small_hub import SmallHub, serve
+from .small_hub import SmallHub, serve
 
 
 @pytest.fixture

@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-from small_hub import TOKEN, Repo, SmallHub
 
 from swift import hub
 from swift.core.errors import SwiftError
 from swift.hub.pusher import Pusher
+
+from .small_hub import TOKEN, Repo, SmallHub
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"),  # huggingface_hub's way with httpx2

@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -18,6 +19,8 @@ from typing import Any, BinaryIO, NamedTuple
 from swift.core.errors import SwiftError
 from swift.data.faults import BadRow
 
+CUT = (EOFError, gzip.BadGzipFile, zlib.error)
+"""What reading a damaged gzip file raises."""
 BOM = b"\xef\xbb\xbf"
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
 
@@ -102,11 +105,15 @@ def _hidden(file: Path, root: Path) -> bool:
 def _layout(path: Path) -> str:
     """`array` for one JSON list or one object over several lines, `lines` for one object a line."""
     with _open(path) as file:
-        head = file.read(65536).removeprefix(BOM).lstrip()
+        head = file.read1(65536).removeprefix(BOM).lstrip()
     if head[:1] == b"[":
         return "array"
     first = head.split(b"\n", 1)[0].strip()
     return "array" if first in (b"{", b"") and head and suffix(path) == ".json" else "lines"
+
+
+def _damage(broken: Exception) -> BadRow:
+    return BadRow("damaged file", expected="a whole gzip file", value=str(broken))
 
 
 def _bare(line: bytes) -> bytes:
@@ -124,9 +131,8 @@ def _json_lines(path: Path, offset: int, number: int) -> Iterator[RawRow]:
                     yield RawRow(number, payload, offset)
                 offset += len(line)
                 number += 1
-        except (EOFError, gzip.BadGzipFile) as broken:
-            fault = BadRow("damaged file", expected="a whole gzip file", value=str(broken))
-            yield RawRow(number, str(broken).encode(), offset, fault)
+        except CUT as broken:
+            yield RawRow(number, str(broken).encode(), offset, _damage(broken))
 
 
 def _read_text(path: Path) -> tuple[str, BadRow | None]:
@@ -135,10 +141,10 @@ def _read_text(path: Path) -> tuple[str, BadRow | None]:
     pieces = []
     with _open(path) as file:
         try:
-            while piece := file.read(1 << 20):
+            while piece := file.read1(1 << 20):
                 pieces.append(piece)
-        except (EOFError, gzip.BadGzipFile) as broken:
-            fault = BadRow("damaged file", expected="a whole gzip file", value=str(broken))
+        except CUT as broken:
+            fault = _damage(broken)
     return b"".join(pieces).removeprefix(BOM).decode("utf-8", "surrogateescape"), fault
 
 
@@ -206,6 +212,9 @@ def _csv(path: Path, delimiter: str) -> Iterator[RawRow]:
                 yield RawRow(before + 1, b"", 0, BadRow("broken CSV", expected="a CSV record", value=str(broken)))
                 before = reader.line_num
                 continue
+            except CUT as broken:
+                yield RawRow(before + 1, b"", 0, _damage(broken))
+                return
             if cells is None:
                 return
             line, before = before + 1, reader.line_num

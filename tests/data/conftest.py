@@ -1,0 +1,42 @@
+"""Encoders with the chatml template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from swift.catalog import load_catalog
+from swift.chat.encode import Encoder, build_encoder
+from swift.plan.prompt import PromptPlan
+
+
+@pytest.fixture(scope="session")
+def tokenizer(smollm2_tokenizer_dir: Path) -> Any:
+    return AutoTokenizer.from_pretrained(smollm2_tokenizer_dir)
+
+
+@pytest.fixture(scope="session")
+def encode_with(tokenizer: Any) -> Callable[..., Encoder]:
+    """An encoder with the chatml template and some options of its own."""
+
+    def make(max_length: int | None = 2048, strategy: str = "delete", system: str | None = None) -> Encoder:
+        plan = PromptPlan(
+            template_type="chatml",
+            system=system,
+            tools_format=None,
+            max_length=max_length,
+            truncation_strategy=strategy,  # type: ignore[arg-type]
+            loss_scale=None,
+        )
+        return build_encoder(plan, tokenizer, load_catalog())
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def encoder(encode_with: Callable[..., Encoder]) -> Encoder:
+    return encode_with()

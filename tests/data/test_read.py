@@ -1,0 +1,141 @@
+"""Files of every kind give their rows with the right lines, whatever is wrong inside."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from swift.core.errors import SwiftError
+from swift.data.read import RawRow, data_files, read_at, read_rows, seekable
+
+
+def rows(path: Path) -> list[RawRow]:
+    return list(read_rows(path))
+
+
+def values(path: Path) -> list[object]:
+    return [json.loads(row.payload) for row in read_rows(path) if row.fault is None]
+
+
+def lines(path: Path) -> list[int]:
+    return [row.line for row in read_rows(path)]
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_json_lines_with_blank_lines_crlf_and_bom(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", b'\xef\xbb\xbf{"a": 1}\r\n\r\n{"a": 2}\r\n   \n{"a": 3}')
+
+    assert values(file) == [{"a": 1}, {"a": 2}, {"a": 3}]
+    assert lines(file) == [1, 3, 5]
+
+
+def test_json_lines_can_be_entered_anywhere(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", "".join(f'{{"n": {n}}}\n' for n in range(100)))
+    found = rows(file)
+
+    again = list(read_rows(file, offset=found[60].offset, line=found[60].line))
+
+    assert again == found[60:]
+    assert [json.loads(payload)["n"] for payload in read_at(file, [found[7].offset, found[3].offset])] == [7, 3]
+    assert seekable(file)
+
+
+def test_a_json_array_gives_the_line_of_each_element(tmp_path: Path) -> None:
+    pretty = json.dumps([{"a": "x\ny", "b": [1, {"c": 2}]}, {"a": 2}, {"a": 3}], indent=2)
+    file = write(tmp_path / "a.json", "﻿" + pretty)
+
+    assert values(file) == json.loads(pretty)
+    assert lines(file) == [2 + pretty[: place].count("\n") - 1 for place in _starts(pretty)]
+    assert not seekable(file)
+
+
+def _starts(text: str) -> list[int]:
+    return [place for place in range(len(text)) if text[place : place + 4] == "  {\n" and text[place - 1] == "\n"]
+
+
+def test_a_broken_element_costs_only_itself(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.json", '[\n  {"a": 1},\n  {"a": oops},\n  {"a": 3}\n]\n')
+
+    found = rows(file)
+
+    assert [row.line for row in found] == [2, 3, 4]
+    assert [row.fault.reason if row.fault else None for row in found] == [None, "broken JSON", None]
+
+
+def test_a_json_file_of_lines_and_a_single_object(tmp_path: Path) -> None:
+    assert values(write(tmp_path / "a.json", '{"a": 1}\n{"a": 2}\n')) == [{"a": 1}, {"a": 2}]
+    assert values(write(tmp_path / "b.json", '{\n "a": 1\n}\n')) == [{"a": 1}]
+    assert values(write(tmp_path / "c.jsonl", '[{"a": 1}, {"a": 2}]')) == [{"a": 1}, {"a": 2}]
+
+
+def test_csv_records_over_several_lines(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.csv", 'query,response\n"two\nlines",r1\nq2,r2\nq3\n\nq4,r4\n')
+
+    found = rows(file)
+
+    assert [(row.line, row.fault is None) for row in found] == [(2, True), (4, True), (5, False), (7, True)]
+    assert values(file)[0] == {"query": "two\nlines", "response": "r1"}
+
+
+def test_parquet_gives_row_numbers(tmp_path: Path) -> None:
+    table = pyarrow.table({"query": ["a", "b"], "response": ["c", None]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+
+    assert values(tmp_path / "a.parquet") == [{"query": "a", "response": "c"}, {"query": "b", "response": None}]
+    assert lines(tmp_path / "a.parquet") == [1, 2]
+    with pytest.raises(SwiftError, match="not a readable Parquet file"):
+        rows(write(tmp_path / "b.parquet", b"PAR1 nonsense"))
+
+
+def test_text_is_one_row_a_line(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.txt", "one\n\ntwo 你好\n")
+
+    assert values(file) == [{"text": "one"}, {"text": "two 你好"}]
+    assert lines(file) == [1, 3]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.txt"])
+def test_gzip(name: str, tmp_path: Path) -> None:
+    content = {"a.jsonl": '{"a": "1"}\n', "a.json": '[{"a": "1"}]', "a.csv": "a\n1\n", "a.txt": "1\n"}[name]
+    file = write(tmp_path / f"{name}.gz", gzip.compress(content.encode()))
+
+    assert values(file) == [{"text" if name == "a.txt" else "a": "1"}]
+
+
+def test_a_cut_gzip_gives_what_it_has_and_a_fault(tmp_path: Path) -> None:
+    whole = gzip.compress(b"".join(b'{"a": %d}\n' % n for n in range(5000)))
+    file = write(tmp_path / "a.jsonl.gz", whole[: len(whole) // 2])
+
+    found = rows(file)
+
+    assert len(found) > 100
+    assert [row.fault.reason for row in found if row.fault] == ["damaged file"]
+
+
+def test_a_row_of_ten_megabytes(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", json.dumps({"a": "x" * 10_000_000}) + '\n{"a": 2}\n')
+
+    assert lines(file) == [1, 2]
+
+
+def test_empty_files_and_folders(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "a.json", "a.csv", "a.txt"):
+        assert rows(write(tmp_path / name, "")) == []
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(SwiftError, match="no data files"):
+        data_files(tmp_path / "sub")
+    write(tmp_path / "sub" / "b.jsonl", "{}")
+    write(tmp_path / "sub" / ".hidden.jsonl", "{}")
+    write(tmp_path / "sub" / "notes.md", "no data")
+    assert data_files(tmp_path / "sub") == [tmp_path / "sub" / "b.jsonl"]
+    with pytest.raises(SwiftError, match="no such file"):
+        rows(tmp_path / "missing.jsonl")
