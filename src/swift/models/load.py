@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from transformers import (
 )
 
 from swift.core.errors import SwiftError
+from swift.core.suggest import closest
 from swift.models.fetch import fetch
 from swift.plan.model import ModelPlan, RopePlan
 
@@ -98,7 +98,7 @@ def _override(config: PretrainedConfig, plan: ModelPlan) -> None:
     known = config.to_dict()
     for name, value in plan.model_kwargs.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = closest(name, known)
             raise SwiftError(
                 f"--model_kwargs names {name}, which {plan.model_type} does not have",
                 where="--model_kwargs",

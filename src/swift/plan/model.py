@@ -13,6 +13,7 @@ from typing import Any, Literal
 from swift.catalog import Catalog, ModelEntry
 from swift.core.errors import NotBuilt, SwiftError
 from swift.core.machine import Machine
+from swift.core.suggest import closest
 from swift.params.args import Args
 from swift.params.groups import Model
 
@@ -141,12 +142,12 @@ def _checkpoint(args: Args) -> Path | None:
         raise SwiftError(f"there is no folder {folder}", where="--ckpt_dir", next=_neighbours(folder))
     if is_adapter(folder) or (folder / "config.json").is_file():
         return folder
-    inside = sorted(folder.glob("**/checkpoint-*"), key=lambda path: path.stat().st_mtime)
+    inside = _newest_checkpoint(folder)
     raise SwiftError(
         f"{folder} is not a checkpoint",
         where="--ckpt_dir",
         why="it has neither adapter_config.json nor config.json",
-        next=f"--ckpt_dir {inside[-1]}" if inside else "give the folder that training wrote, …/checkpoint-N",
+        next=f"--ckpt_dir {inside}" if inside else "give the folder that training wrote, …/checkpoint-N",
     )
 
 
@@ -218,8 +219,8 @@ def _check_model_folder(folder: Path, args: Args, said: _Said) -> None:
             next=f"--ckpt_dir {folder}" if args.command not in TRAINING else f"--resume_from_checkpoint {folder}",
         )
     if not (folder / "config.json").is_file():
-        runs = sorted(folder.glob("**/checkpoint-*"), key=lambda path: path.stat().st_mtime)
-        next = f"--ckpt_dir {runs[-1]}" if runs else "give the folder that holds config.json and the weights"
+        inside = None if args.command in TRAINING else _newest_checkpoint(folder)
+        next = f"--ckpt_dir {inside}" if inside else "give the folder that holds config.json and the weights"
         raise SwiftError(f"{folder} is not a model", where=flag, why="it has no config.json", next=next)
     if (folder / "sft_args.json").is_file() and args.command not in TRAINING and not said.from_checkpoint:
         raise SwiftError(
@@ -230,9 +231,22 @@ def _check_model_folder(folder: Path, args: Args, said: _Said) -> None:
         )
 
 
+def _newest_checkpoint(folder: Path) -> Path | None:
+    """A checkpoint in the run folder, or in the runs below an output folder: the newest version's highest step."""
+    found = [path for depth in ("", "*/", "*/*/") for path in folder.glob(f"{depth}checkpoint-[0-9]*")]
+    return max(found, key=_age, default=None)
+
+
+def _age(checkpoint: Path) -> tuple[int, int]:
+    version = re.match(r"v(\d+)-", checkpoint.parent.name)
+    step = re.fullmatch(r"checkpoint-(\d+)", checkpoint.name)
+    return int(version[1]) if version else -1, int(step[1]) if step else -1
+
+
 def _neighbours(folder: Path) -> str | None:
-    near = sorted(path.name for path in folder.parent.iterdir() if path.is_dir()) if folder.parent.is_dir() else []
-    return f"{folder.parent} holds {', '.join(near[:5])}" if near else None
+    beside = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+    near = closest(folder.name, beside)
+    return f"did you mean {folder.parent / near[0]}?" if near else None
 
 
 def _name(model_type: str | None, source: str) -> str:

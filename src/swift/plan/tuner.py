@@ -44,7 +44,8 @@ class TunerPlan:
             parts += [f"train {', '.join(names)}" for names in (self.additional_trainable_parameters,) if names]
             return ", ".join(["full", *parts])
         targets = self.target_regex or ", ".join(self.target_modules)
-        sizes = [f"{name} {self.settings[name]}" for name in ("r", "lora_alpha", "n_frequency") if name in self.settings]
+        shown = ("r", "lora_alpha", "n_frequency")
+        sizes = [f"{name} {self.settings[name]}" for name in shown if name in self.settings]
         return ", ".join([self.sft_type, *sizes, f"targets {targets}"])
 
 
@@ -144,8 +145,12 @@ def initial_weights(said: bool | str) -> bool | str:
 
 
 def _boft(boft: Boft) -> dict[str, Any]:
-    blocks = {"boft_block_num": boft.boft_block_num, "boft_block_size": 0 if boft.boft_block_num else boft.boft_block_size}
-    return {**blocks, "boft_n_butterfly_factor": boft.boft_n_butterfly_factor, "boft_dropout": boft.boft_dropout}
+    return {
+        "boft_block_num": boft.boft_block_num,
+        "boft_block_size": 0 if boft.boft_block_num else boft.boft_block_size,
+        "boft_n_butterfly_factor": boft.boft_n_butterfly_factor,
+        "boft_dropout": boft.boft_dropout,
+    }
 
 
 def _lr_ratio(tuner: Tuner, lora: Lora) -> float | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from bisect import bisect_right
 from itertools import accumulate
 
 from transformers import PreTrainedModel
 
 from swift.core.errors import SwiftError
+from swift.core.suggest import closest
 from swift.plan.tuner import TunerPlan
 
 
@@ -35,7 +35,7 @@ def _switch(model: PreTrainedModel, prefix: str, flag: str, *, trainable: bool) 
     if not matched:
         known = {name.rpartition(".")[0] for name, _ in model.named_parameters()}
         known |= {part for name in known for part in _prefixes(name)}
-        near = difflib.get_close_matches(prefix, sorted(known), n=1, cutoff=0.4)
+        near = closest(prefix, known)
         raise SwiftError(
             f"no parameter starts with {prefix!r}",
             where=flag,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 
@@ -12,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
+from swift.core.suggest import closest
 from swift.plan.tuner import TunerPlan
 
 ATTENTION_INPUTS = frozenset(
@@ -132,7 +132,7 @@ def _check_name(model: PreTrainedModel, name: str, flag: str, *, any_kind: bool 
         return
     leaves = {path.rpartition(".")[2] for path, module in model.named_modules() if path and isinstance(module, kinds)}
     leaves = {leaf for leaf in leaves if not leaf.isdigit()}
-    near = difflib.get_close_matches(name, sorted(leaves), n=1, cutoff=0.5)
+    near = closest(name, leaves)
     exists = any(matches(path, name) for path in paths)
     raise SwiftError(
         f"{flag} names {name!r}, which {'takes no adapter' if exists else 'the model does not have'}",

@@ -1,0 +1,23 @@
+"""`swift merge-lora`: fold an adapter into its model, and check that nothing changed."""
+
+from __future__ import annotations
+
+from swift.params.args import Args
+
+
+def run(args: Args) -> int:
+    """Plan, merge, verify, and say how to use the result. -> exit code."""
+    from swift.catalog import load_catalog
+    from swift.core.log import log
+    from swift.hub.machine import probe
+    from swift.params.groups import Data, Model
+    from swift.plan.merge import plan_merge
+
+    plan = plan_merge(args, load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info), probe())
+    log.info(plan.summary())
+
+    from swift.export.merge import merge
+
+    folder = merge(plan)
+    log.info("try it: swift infer --ckpt_dir %s", folder)
+    return 0

@@ -1,0 +1,1 @@
+"""Turns a trained checkpoint into what others can use: merged, quantized, converted or pushed."""

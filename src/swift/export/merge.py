@@ -1,0 +1,212 @@
+"""Fold an adapter into its base model, write the result as one transaction, and prove that it answers the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from swift import models, tuners
+from swift.core.errors import CheckFailed, SwiftError
+from swift.core.log import log
+from swift.core.transaction import fault, sha256, write_file, write_folder
+from swift.export import verify
+from swift.models.load import TORCH_DTYPES
+from swift.plan.merge import MergePlan
+from swift.plan.model import ModelPlan
+
+REPORT = "merge_report.json"
+CAST_SHARE = {"fp32": 0.0, "bf16": 0.05, "fp16": 0.01}
+"""Largest change of a logit by rounding the weights to a dtype, as a share of the largest logit."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was compared with base + adapter: the merged weights in fp32, and the written files in their own dtype."""
+
+    checkpoint: str
+    base: str
+    base_checked: bool
+    """Whether the checkpoint records its base and this is it."""
+    adapter_sha256: str
+    dtype: str
+    tolerance: float
+    """Largest logit difference allowed in fp32."""
+    merged: verify.Comparison
+    cast_tolerance: float
+    """Largest logit difference allowed after rounding the weights to `dtype`."""
+    written: verify.Comparison
+    different_tensors: tuple[str, ...]
+    """Tensors that came back from disk otherwise than they went (at most ten)."""
+
+    def faults(self) -> list[str]:
+        """Why the merge must not be used; empty when it may."""
+        found = []
+        if not self.merged.max_difference <= self.tolerance:
+            found.append(f"merged logits differ by {self.merged.max_difference:.2g}, allowed are {self.tolerance:.2g}")
+        if self.different_tensors:
+            found.append(f"{self.different_tensors[0]} came back from disk changed")
+        if not self.written.max_difference <= self.cast_tolerance:
+            found.append(f"written logits differ by {self.written.max_difference:.2g} > {self.cast_tolerance:.2g}")
+        return found
+
+
+def merge(plan: MergePlan) -> Path:
+    """Make (or find) the merged folder of the plan and return it.
+
+    Raises SwiftError for a wrong base, a damaged file or a full disk, and CheckFailed when the merged model does not
+    answer as base + adapter; nothing is left under the target's name then.
+    """
+    adapter = sha256(_weights(plan.checkpoint))
+    if plan.target.exists():
+        _check_existing(plan, adapter)
+        return plan.target
+    source = models.fetch(plan.model)
+    checked = _check_base(plan, source)
+    exact = replace(plan.model, dtype="fp32", attn="sdpa")
+    tokenizer = models.load_tokenizer(plan.model, _tokenizer_folder(plan.checkpoint, source))
+    base = models.load_model(exact, source)
+    tuned = tuners.load(base, plan.checkpoint)
+    prompt_ids = verify.prompts(tokenizer, base.config.get_text_config().vocab_size)
+    seen = verify.observe(tuned, prompt_ids)
+    merged = tuners.merge(tuned)
+    in_fp32 = verify.compare(seen, merged)
+    nn.Module.to(merged, dtype=TORCH_DTYPES[plan.model.dtype])  # transformers wraps `to` without its types
+    try:
+        with write_folder(plan.target) as scratch:
+            _write(plan, merged, tokenizer, source, scratch)
+            again = _reload(plan.model, scratch)
+            different = verify.different_tensors(merged, again)
+            del merged, tuned, base
+            report = Report(
+                checkpoint=str(plan.checkpoint),
+                base=plan.model.source,
+                base_checked=checked,
+                adapter_sha256=adapter,
+                dtype=plan.model.dtype,
+                tolerance=seen.tolerance,
+                merged=in_fp32,
+                cast_tolerance=max(seen.tolerance, CAST_SHARE[plan.model.dtype] * seen.largest),
+                written=verify.compare(seen, again.float()),
+                different_tensors=tuple(different[:10]),
+            )
+            _judge(report, plan, scratch)
+    except OSError as error:
+        raise SwiftError(
+            f"{plan.target} could not be written", why=str(error), next="make room and merge again"
+        ) from error
+    written = report.written
+    log.info(
+        "merged and checked: logits within %.2g of base + adapter, %.0f%% of %d greedy tokens equal",
+        written.max_difference,
+        100 * written.agreement,
+        written.tokens,
+    )
+    return plan.target
+
+
+def _judge(report: Report, plan: MergePlan, scratch: Path) -> None:
+    text = json.dumps({**asdict(report), "faults": report.faults()}, indent=2, ensure_ascii=False) + "\n"
+    if report.faults():
+        beside = plan.target.with_name(f"{plan.target.name}.{REPORT}")
+        write_file(beside, text)
+        raise CheckFailed(
+            f"the merged model does not answer as {plan.checkpoint} on its base does",
+            where=str(beside),
+            why="; ".join(report.faults()),
+            next="nothing was written: use the adapter unmerged, and please report this with the file above",
+        )
+    (scratch / REPORT).write_text(text, encoding="utf-8")
+
+
+def _check_existing(plan: MergePlan, adapter: str) -> None:
+    """A finished merge of this very adapter is left alone; anything else under the name is said, never used."""
+    wrong = fault(plan.target)
+    if wrong is None:
+        report = json.loads((plan.target / REPORT).read_text("utf-8"))
+        if report["adapter_sha256"] != adapter:
+            wrong = "it was merged from another adapter"
+        elif report["dtype"] != plan.model.dtype:
+            wrong = f"it was merged in {report['dtype']} and {plan.model.dtype} is asked for"
+    if wrong:
+        raise SwiftError(
+            f"{plan.target} is there already and is not this merge",
+            why=wrong,
+            next=f"remove or rename it: rm -r {plan.target}",
+        )
+    log.info("%s is there already and complete: left as it is", plan.target)
+
+
+def _check_base(plan: MergePlan, source: Path) -> bool:
+    """Whether the checkpoint records its base; raises SwiftError when `source` is another one."""
+    recorded = _json(plan.checkpoint / "configuration.json").get("base_identity")
+    if not recorded:
+        log.warning("%s does not record its base model; %s is taken as it is", plan.checkpoint, source)
+        return False
+    if not models.same_base(recorded, source):
+        raise SwiftError(
+            f"{plan.model.source} is not the model that {plan.checkpoint} was trained on",
+            where="--model_id_or_path",
+            why="its weight files differ from those the checkpoint recorded",
+            next="give the original base model",
+        )
+    return True
+
+
+def _write(
+    plan: MergePlan, merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: Path, folder: Path
+) -> None:
+    if plan.safetensors:
+        merged.save_pretrained(folder)
+    else:
+        merged.config.save_pretrained(folder)
+        if merged.generation_config is not None:
+            merged.generation_config.save_pretrained(folder)
+        torch.save(merged.state_dict(), folder / "pytorch_model.bin")
+    tokenizer.save_pretrained(folder)
+    configuration = source / "configuration.json"
+    if configuration.is_file():
+        shutil.copyfile(configuration, folder / "configuration.json")
+    else:
+        (folder / "configuration.json").write_text("{}\n", encoding="utf-8")
+    saved = _json(plan.checkpoint / "sft_args.json")
+    if saved:
+        now = {**saved, "sft_type": "full", "dtype": plan.model.dtype, "ckpt_dir": str(plan.target)}
+        text = json.dumps(now, indent=2, ensure_ascii=False) + "\n"
+        (folder / "sft_args.json").write_text(text, encoding="utf-8")
+
+
+def _reload(plan: ModelPlan, folder: Path) -> PreTrainedModel:
+    """The written folder as any later command reads it. Raises CheckFailed when it cannot be read."""
+    local = replace(plan, source=str(folder), hub="local", entry=None, adapter=None)
+    try:
+        return models.load_model(local, models.fetch(local))
+    except SwiftError as error:
+        raise CheckFailed("the merged model that was written cannot be read back", why=error.what) from error
+
+
+def _weights(checkpoint: Path) -> Path:
+    safe = checkpoint / "adapter_model.safetensors"
+    return safe if safe.is_file() else checkpoint / "adapter_model.bin"
+
+
+def _tokenizer_folder(checkpoint: Path, source: Path) -> Path:
+    """The checkpoint's own tokenizer, which may have added tokens, or else the base's."""
+    return checkpoint if (checkpoint / "tokenizer_config.json").is_file() else source
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise SwiftError(f"{path} is not JSON", why=str(error), next="use another checkpoint") from error
+    return dict(value)

@@ -1,0 +1,127 @@
+"""Does a model on disk answer as another one does? Logits and greedy tokens on a fixed set of prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+PROMPTS = (
+    "The capital of France is",
+    "请用一句话介绍你自己。",
+    "def fibonacci(n):\n",
+    "Question: What is 17 + 25?\nAnswer:",
+)
+NEW_TOKENS = 16
+RANDOM_TOKENS = 64
+"""Tokens spread over the whole vocabulary, so that rarely used embedding rows are looked at too."""
+EXACT = 1e-4
+"""Largest logit difference that rounding in fp32 explains, where logits stay below 10; it grows with them."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Sequences a model was run on (prompts with its own greedy continuation) and the logits it gave."""
+
+    sequences: tuple[tuple[int, ...], ...]
+    prompt_lengths: tuple[int, ...]
+    logits: tuple[Tensor, ...]
+    """One (T, V) fp32 tensor on the CPU for each sequence."""
+
+    @property
+    def largest(self) -> float:
+        """The largest absolute logit."""
+        return max(float(logits.abs().max()) for logits in self.logits)
+
+    @property
+    def tolerance(self) -> float:
+        """The logit difference that fp32 rounding explains."""
+        return EXACT * max(1.0, self.largest / 10)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far another model is from an observation."""
+
+    max_difference: float
+    """Largest absolute difference of two logits."""
+    agreement: float
+    """Share of the continuation's tokens that are the other model's greedy choice too."""
+    tokens: int
+    """Number of continuation tokens compared."""
+
+
+def prompts(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> list[list[int]]:
+    """Token ids of the fixed texts, of one turn in the chat format if there is one, and of random tokens."""
+    ids = [tokenizer.encode(text) for text in PROMPTS]
+    if tokenizer.chat_template:
+        turn = [{"role": "user", "content": "Who are you?"}]
+        text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        ids.append(tokenizer.encode(str(text), add_special_tokens=False))
+    generator = torch.Generator().manual_seed(0)
+    ids.append(torch.randint(vocabulary, (RANDOM_TOKENS,), generator=generator).tolist())
+    return [sequence for sequence in ids if sequence]
+
+
+def observe(model: nn.Module, prompt_ids: list[list[int]]) -> Observation:
+    """Let `model` continue each prompt greedily, and keep its logits over prompt and continuation."""
+    sequences = [tuple(prompt + _continue(model, prompt)) for prompt in prompt_ids]
+    return Observation(
+        tuple(sequences),
+        tuple(len(prompt) for prompt in prompt_ids),
+        tuple(_logits(model, sequence) for sequence in sequences),
+    )
+
+
+def compare(seen: Observation, model: nn.Module) -> Comparison:
+    """Run `model` over the observed sequences and measure how its logits and greedy choices differ."""
+    worst, same, total = 0.0, 0, 0
+    for sequence, start, expected in zip(seen.sequences, seen.prompt_lengths, seen.logits, strict=True):
+        logits = _logits(model, sequence)
+        worst = max(worst, _difference(logits, expected))
+        choices = logits[start - 1 : -1].argmax(-1)
+        same += int((choices == torch.tensor(sequence[start:])).sum())
+        total += len(choices)
+    return Comparison(worst, same / total, total)
+
+
+def different_tensors(left: nn.Module, right: nn.Module) -> list[str]:
+    """Names of the parameters and buffers that are not the same, bit for bit, in two models."""
+    ours, theirs = left.state_dict(), right.state_dict()
+    names = ours.keys() | theirs.keys()
+    return sorted(n for n in names if n not in ours or n not in theirs or not _equal(ours[n], theirs[n]))
+
+
+def _equal(left: Tensor, right: Tensor) -> bool:
+    return left.dtype == right.dtype and torch.equal(left.cpu(), right.cpu())
+
+
+def _difference(left: Tensor, right: Tensor) -> float:
+    """Largest absolute difference; infinite where a shape or a NaN makes the two incomparable."""
+    if left.shape != right.shape or not bool(torch.isfinite(left).all()):
+        return float("inf")
+    return float((left - right).abs().max())
+
+
+@torch.inference_mode()
+def _logits(model: nn.Module, sequence: tuple[int, ...]) -> Tensor:
+    ids = torch.tensor([sequence], device=_device(model))
+    return model(input_ids=ids, use_cache=False).logits[0].float().cpu()
+
+
+@torch.inference_mode()
+def _continue(model: nn.Module, prompt: list[int]) -> list[int]:
+    """Greedy tokens; not stopped by an end token, so that each prompt gives the same number of comparisons."""
+    step, cache, made = torch.tensor([prompt], device=_device(model)), None, []
+    for _ in range(NEW_TOKENS):
+        output = model(input_ids=step, past_key_values=cache, use_cache=True)
+        cache = output.past_key_values
+        step = output.logits[:, -1:].argmax(-1)
+        made.append(int(step))
+    return made
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

@@ -1,0 +1,64 @@
+"""Folding an adapter into its base: what from, where to, in which precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from swift.catalog import Catalog
+from swift.core.errors import SwiftError
+from swift.core.machine import Machine
+from swift.core.transaction import MANIFEST, fault
+from swift.params.args import Args
+from swift.params.groups import Checkpoint
+from swift.plan.model import ModelPlan, plan_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergePlan:
+    """One merge. `model.dtype` is the precision of the result; the arithmetic is fp32."""
+
+    checkpoint: Path
+    target: Path
+    """CKPT_DIR-merged."""
+    model: ModelPlan
+    safetensors: bool = True
+
+    def summary(self) -> str:
+        """One line for people."""
+        return f"merge {self.checkpoint} into {self.model.summary()} -> {self.target}"
+
+
+def plan_merge(args: Args, catalog: Catalog, machine: Machine) -> MergePlan:
+    """The merge that `--ckpt_dir` asks for. Raises SwiftError when that is no complete adapter checkpoint."""
+    checkpoint = args[Checkpoint].ckpt_dir
+    if not checkpoint:
+        raise SwiftError("no adapter is given", where="--ckpt_dir", next="--ckpt_dir output/…/checkpoint-N")
+    model = plan_model(args, catalog, machine)
+    folder = Path(checkpoint).expanduser()
+    if model.adapter is None:
+        raise SwiftError(
+            f"{folder} has no adapter to merge",
+            where="--ckpt_dir",
+            why="it is a whole model",
+            next=f"use it as it is: swift infer --ckpt_dir {folder}",
+        )
+    wrong = fault(folder) if (folder / MANIFEST).is_file() else None
+    if wrong:
+        raise SwiftError(
+            f"the checkpoint {folder} is damaged", where="--ckpt_dir", why=wrong, next="use another checkpoint"
+        )
+    return MergePlan(
+        checkpoint=folder,
+        target=folder.resolve().with_name(f"{folder.resolve().name}-merged"),
+        model=replace(model, device_map=_device_map(args, machine)),
+        safetensors=args[Checkpoint].save_safetensors,
+    )
+
+
+def _device_map(args: Args, machine: Machine) -> str | None:
+    """`--merge_device_map`; unsaid it is auto for a merge alone, and cpu where the model is loaded again afterwards."""
+    if machine.device == "cpu":
+        return None
+    said = args[Checkpoint].merge_device_map
+    return said or ("auto" if args.command in ("merge-lora", "export") else "cpu")
