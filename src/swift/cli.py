@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from swift.core.errors import NotBuilt, SwiftError, raise_together
+
+if TYPE_CHECKING:
+    from swift.params.args import Args
 
 
 def script() -> None:
@@ -75,9 +79,7 @@ def _dispatch(words: list[str]) -> int:
         print(config(parsed.args, form))
         return 0
 
-    from swift.params import rules, unbuilt
-
-    raise_together([*parsed.errors, *unbuilt.check(parsed.args), *rules.check(parsed.args, unsure=bool(parsed.errors))])
+    raise_together([*parsed.errors, *_mistakes(parsed.args, unsure=bool(parsed.errors))])
     for warning in parsed.warnings:
         from swift.core.log import log
 
@@ -89,6 +91,18 @@ def _dispatch(words: list[str]) -> int:
     if command.name in ("sft", "pt", "rlhf") and wants_processes(os.environ):
         return relaunch(words, os.environ)
     return run(parsed.args) or 0
+
+
+def _mistakes(args: Args, *, unsure: bool) -> Iterator[SwiftError]:
+    """What is wrong between flags that were read well; with `unsure`, some were not."""
+    from swift.params import rules, unbuilt
+
+    yield from unbuilt.check(args)
+    yield from rules.check(args, unsure=unsure)
+    if args.said("model_type") or args.said("template_type") or args.said("dataset"):
+        from swift.plan.names import unknown_names
+
+        yield from unknown_names(args)
 
 
 def _work_of(name: str, where: str) -> Callable[..., int | None]:

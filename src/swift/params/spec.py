@@ -197,7 +197,7 @@ def _read_annotation(group: type[Record], name: str) -> _Declared:
         parts, empty_items = _alternatives(typing.get_args(many[0])[0])
     choices = tuple(c for part in parts if typing.get_origin(part) is Literal for c in typing.get_args(part))
     scalars = [type(c) for c in choices] or [part for part in parts if part in _KINDS]
-    kinds = tuple(dict.fromkeys(_KINDS[scalar] for scalar in scalars))
+    kinds: tuple[Kind, ...] = tuple(dict.fromkeys(_KINDS[scalar] for scalar in scalars))
     return _Declared(kinds, choices, bool(many), optional, empty_items, tuple(markers))
 
 

@@ -47,6 +47,9 @@ TABLE: tuple[Missing, ...] = (
     Missing("to_hf", "the conversion from megatron"),
 )
 
+IDLE_GROUPS = ("Adalora", "Ia3", "Vera", "Boft", "Fourierft", "Reft", "Llamapro", "Adapter", "Galore", "Lisa")
+"""Groups of flags that only matter with work that the table refuses."""
+
 
 def check(args: Args) -> list[NotBuilt]:
     """One error for each value the user gave whose work is missing."""

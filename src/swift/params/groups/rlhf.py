@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from swift.params.record import Record
-from swift.params.spec import Basic, Range
+from swift.params.spec import Basic, OneOf, Range
 
 
 class Rlhf(Record):
@@ -13,7 +13,7 @@ class Rlhf(Record):
 
     rlhf_type: Annotated[Literal["dpo", "orpo", "simpo", "kto", "cpo", "rm", "ppo"], Basic()] = "dpo"
     """Alignment algorithm."""
-    ref_model_type: str | None = None
+    ref_model_type: Annotated[str | None, OneOf("models")] = None
     """model_type of the reference model; None means the trained model. Not used by cpo, simpo, orpo."""
     ref_model_id_or_path: str | None = None
     """Local path or id of the reference model."""
@@ -38,7 +38,7 @@ class Rlhf(Record):
     4/3."""
     reward_model_id_or_path: str | None = None
     """PPO: path of the reward model, with the value head weights (value_head.safetensors or value_head.bin)."""
-    reward_model_type: str | None = None
+    reward_model_type: Annotated[str | None, OneOf("models")] = None
     """PPO: model_type of the reward model."""
     reward_model_revision: str | None = None
     """PPO: revision of the reward model."""
