@@ -8,6 +8,7 @@ from swift.params.args import Args
 def run(args: Args) -> int:
     """Plan, bind, load beside the server, answer until a signal. -> exit code."""
     from swift.catalog import load_catalog
+    from swift.commands.merged import with_merged
     from swift.core.log import log
     from swift.core.optional import need
     from swift.hub.machine import probe
@@ -17,10 +18,11 @@ def run(args: Args) -> int:
 
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         need(module, extra="serve", why="swift deploy")
+    machine = probe()
     catalog = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info)
     # A server has no rows to answer; a checkpoint that carries its data sets must not be asked for them.
-    args = args.with_values(eval_human=True)
-    infer = plan_infer(args, catalog, probe())
+    args = with_merged(args.with_values(eval_human=True), catalog, machine)
+    infer = plan_infer(args, catalog, machine)
     template = infer.prompt.template_type
     one_turn = template in catalog.templates and catalog.templates.get(template).generation
     plan = plan_serve(args, infer, is_chat=not one_turn)

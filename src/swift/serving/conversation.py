@@ -9,7 +9,7 @@ from dataclasses import replace
 from swift.chat.agent import join_observations
 from swift.chat.types import Conversation, Media, Message, ToolCall
 from swift.serving.errors import ApiError
-from swift.serving.schema import ChatMessage, ChatRequest, ContentPart
+from swift.serving.schema import ChatMessage, ChatRequest, ContentPart, Generation
 from swift.serving.tools import ToolUse
 
 _TAGS = {"image": "<image>", "video": "<video>", "audio": "<audio>"}
@@ -91,6 +91,6 @@ def _ordered(turns: Sequence[Message]) -> list[Message]:
     return ordered
 
 
-def shown(body: ChatRequest) -> str:
+def shown(body: Generation) -> str:
     """The request on one line, for the log of --verbose."""
     return json.dumps(body.model_dump(exclude_unset=True), ensure_ascii=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -176,15 +178,27 @@ def _edited(history: list[Turn], edit: gr.EditData) -> list[Turn]:
     return [*history[:place], {"role": "user", "content": edit.value}]
 
 
-def launch(page: gr.Blocks, host: str, port: int, *, share: bool = False, wait: bool = True) -> str:
-    """Serve the page and return its address; with `wait`, not before Ctrl-C."""
-    _, local, _ = page.launch(
+def check_free(host: str, port: int) -> None:
+    """Raises SwiftError when the page could not listen there. Asked before the model is loaded. Port 0 takes any."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            raise SwiftError(
+                f"cannot listen on {host}:{port}", where="--host, --port", why=str(error), next="choose another --port"
+            ) from error
+
+
+def launch(page: gr.Blocks, host: str, port: int, *, share: bool = False) -> str:
+    """Serve the page from threads of its own and return its address; `page.close()` ends it."""
+    _, local, public = page.launch(
         server_name=host,
         server_port=port or None,
         share=share,
         inbrowser=False,
         quiet=True,
-        prevent_thread_lock=not wait,
+        prevent_thread_lock=True,
         footer_links=["settings"],
         theme=THEME,
         css_paths=CSS,
@@ -193,4 +207,20 @@ def launch(page: gr.Blocks, host: str, port: int, *, share: bool = False, wait: 
         enable_monitoring=False,
         max_file_size="20mb",
     )
-    return local
+    return public or local
+
+
+def serve(page: gr.Blocks, host: str, port: int, *, share: bool = False) -> None:
+    """Serve the page until SIGTERM or Ctrl-C."""
+    address = launch(page, host, port, share=share)
+    print(f"Chat at {address} (Ctrl-C ends it)", flush=True)
+    ended = threading.Event()
+    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        # In pieces: a wait without end would hold signals back on some systems.
+        while not ended.wait(0.5):
+            pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        page.close(verbose=False)

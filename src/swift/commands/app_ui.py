@@ -1,0 +1,48 @@
+"""`swift app-ui`: chat with a model on a web page."""
+
+from __future__ import annotations
+
+from swift.params.args import Args
+
+
+def run(args: Args) -> int:
+    """Plan, load, serve the page until Ctrl-C. -> exit code."""
+    from swift.catalog import load_catalog
+    from swift.commands.merged import with_merged
+    from swift.core.log import log
+    from swift.core.optional import need
+    from swift.hub.machine import probe
+    from swift.params.groups import Data, Model, Page
+    from swift.plan.infer import plan_infer
+
+    need("gradio", extra="ui", why="swift app-ui")
+    machine = probe()
+    catalog = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info)
+    # The page has no rows to answer; a checkpoint that carries its data sets must not be asked for them.
+    args = with_merged(args.with_values(eval_human=True), catalog, machine)
+    plan = plan_infer(args, catalog, machine)
+    log.info("plan\n%s", plan.summary())
+
+    from swift.engines.blocking import BlockingEngine
+    from swift.engines.start import prepare, start
+    from swift.ui.chat import ChatPage, check_free, serve
+    from swift.ui.talk import Controls, Talker
+
+    prepared = prepare(plan, catalog)
+    sampling, page = prepared.sampling, args[Page]
+    controls = Controls(
+        system=plan.prompt.system or "",
+        adapter=plan.engine.default_adapter,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_tokens=sampling.max_new_tokens,
+    )
+    entry = plan.model.entry
+    check_free(page.host, page.port)
+    with BlockingEngine(lambda: start(plan, prepared)) as engine:
+        talker = Talker(engine, prepared.encoder, prepared.sampling_of)
+        shown = ChatPage(
+            talker, plan.model.model_type, controls, takes_images=entry is not None and entry.multimodal
+        ).build()
+        serve(shown, page.host, page.port, share=page.share)
+    return 0
