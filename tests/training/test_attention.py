@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from training.kit import VOCABULARY, tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig, PreTrainedModel, Qwen2Config
 
 from swift.training.attention import NAME, keep_inside_sequences, lengths_of
+from training.kit import VOCABULARY, tiny_model
 
 LENGTHS = (5, 9, 1, 14)
 SIZES: dict[str, Any] = {

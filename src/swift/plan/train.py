@@ -14,7 +14,7 @@ from swift.core.machine import Machine
 from swift.params.args import Args
 from swift.params.groups import Data, Distributed, Generate, Hub, Optim, Train
 from swift.plan.data import Mode
-from swift.plan.model import Dtype
+from swift.plan.model import Dtype, default_hub
 
 When = Literal["steps", "epoch", "no"]
 ROWS_PER_STEP = 16
@@ -44,6 +44,7 @@ class PushPlan:
     """Where checkpoints are pushed while the run goes on, and when."""
 
     repo: str
+    hub: Literal["modelscope", "huggingface"]
     token: str | None
     private: bool
     strategy: Literal["end", "every_save", "checkpoint", "all_checkpoints"]
@@ -266,7 +267,11 @@ def _push(hub: Hub, name: str) -> PushPlan | None:
     if not hub.push_to_hub:
         return None
     return PushPlan(
-        repo=hub.hub_model_id or name, token=hub.hub_token, private=hub.hub_private_repo, strategy=hub.hub_strategy
+        repo=hub.hub_model_id or name,
+        hub=default_hub(),
+        token=hub.hub_token,
+        private=hub.hub_private_repo,
+        strategy=hub.hub_strategy,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from swift import tuners
 from swift.core.errors import Interrupted
 from swift.core.log import log
 from swift.data.stream import StreamDataset
+from swift.hub.pusher import Pusher
 from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
 from swift.training.arguments import training_arguments
@@ -52,6 +53,8 @@ class Run:
     """Writes weights, tokenizer and records into a checkpoint folder."""
     resume: Path | None = None
     evaluator: Callable[[Any], dict[str, float]] | None = None
+    pusher: Pusher | None = None
+    """Uploads checkpoints while training goes on, in the first process."""
     lengths: Sequence[int] | None = None
     """Tokens of each training row, where they are known."""
     val_lengths: Sequence[int] | None = None
@@ -110,6 +113,8 @@ def build(run: Run) -> SwiftTrainer:
     meter = Meter(plan.speed_warmup)
     stop = StopOnSignal()
     callbacks: list[TrainerCallback] = [_Schedule(), Progress(run.folder, meter, bar=not plan.disable_tqdm), stop]
+    if run.pusher is not None:
+        callbacks.append(_Push(run.pusher))
     if any(name in ("tensorboard", "all") for name in plan.report_to):
         callbacks.append(TensorBoard(Path(plan.logging_dir or run.folder / "runs")))
     ratio = run.tuner.lora_lr_ratio
@@ -218,6 +223,8 @@ def finish(trainer: SwiftTrainer, run: Run) -> dict[str, Any]:
     log.info("last checkpoint: %s", summary["last_model_checkpoint"])
     log.info("best checkpoint: %s", best)
     log.info("images_dir: %s", run.folder / "images")
+    if run.pusher is not None and best:
+        log.info("pushed to %s", run.pusher.finish(Path(best)))
     if best:
         log.info("try it:  %s", shlex.join(["swift", "infer", "--ckpt_dir", best]))
     return summary
@@ -230,6 +237,17 @@ class _Schedule(TrainerCallback):
         """Ask for the evaluation."""
         if state.global_step >= state.max_steps and args.eval_strategy == "steps":
             control.should_evaluate = True
+
+
+class _Push(TrainerCallback):
+    """Hands each complete checkpoint to the uploader."""
+
+    def __init__(self, pusher: Pusher):
+        self._pusher = pusher
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """A checkpoint has been written."""
+        self._pusher.saved(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 def _base(model: nn.Module) -> PreTrainedModel:

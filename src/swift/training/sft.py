@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedTokenizerBase, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils.logging import disable_progress_bar
 
 from swift import data, models, tuners
 from swift.catalog import Catalog
@@ -19,8 +20,11 @@ from swift.core.log import log
 from swift.core.machine import Machine
 from swift.data.ledger import FILE_NAME, Ledger
 from swift.data.stream import StreamDataset
+from swift.hub.pusher import Pusher
 from swift.params.args import Args
+from swift.params.saved import read_saved
 from swift.plan.sft import SftPlan
+from swift.plan.train import PushPlan
 from swift.training import folder, processes
 from swift.training.answers import Answers
 from swift.training.arguments import check_names
@@ -35,6 +39,7 @@ def train_sft(
 ) -> None:
     """Encode, load, train, save. Everything that can be wrong with flags or rows shows before weights are loaded."""
     check_names(plan.train)
+    disable_progress_bar()
     source = models.fetch(plan.model)
     tokenizer = models.load_tokenizer(plan.model, source)
     encoder = build_encoder(plan.prompt, tokenizer, catalog)
@@ -45,8 +50,10 @@ def train_sft(
         built = data.build(plan.data, encoder, ledger)
     rows = built.train
     steps = plan.train.max_steps if isinstance(rows, StreamDataset) else plan.train.steps(len(rows))[1]
-    if resume is not None and not plan.train.resume_only_model and nothing_left(resume, steps):
-        return
+    if resume is not None and not plan.train.resume_only_model:
+        say_differences(resume, args)
+        if nothing_left(resume, steps):
+            return
     if not isinstance(rows, StreamDataset):
         log.info("first example, what is trained in ⟦⟧:\n%s", example(rows[0], tokenizer))
 
@@ -84,6 +91,7 @@ def train_sft(
         save_into=saver(model, card, tokenizer, record),
         resume=resume,
         evaluator=_answers(plan, built.val, tokenizer, encoder),
+        pusher=_pusher(plan.train.push) if machine.first else None,
         lengths=None if rows.lengths is None else rows.lengths.tolist(),
         val_lengths=() if built.val is None else None if built.val.lengths is None else built.val.lengths.tolist(),
         where=rows.origin,
@@ -93,6 +101,20 @@ def train_sft(
     finally:
         ledger.close()
     finish(trainer, run)
+
+
+ORDER = ("dataset", "val_dataset", "dataset_test_ratio", "seed", "dataset_seed", "batch_size", "max_length", "packing")
+"""Flags that decide which rows come when."""
+
+
+def say_differences(resume: Path, args: Args) -> None:
+    """Warn where a resumed run is told something that makes its rows come in another order than the first part had."""
+    saved = read_saved(resume)
+    for name in ORDER:
+        now, before = args.values[name], saved.get(name)
+        now = list(now) if isinstance(now, tuple) else now
+        if name in saved and now is not None and now != before:
+            log.warning("the checkpoint was trained with --%s %s, now it is %s: rows may repeat", name, before, now)
 
 
 def nothing_left(resume: Path, steps: int) -> bool:
@@ -134,6 +156,12 @@ def saver(
 def _ledger(plan: SftPlan, run_dir: Path, machine: Machine) -> Ledger:
     path = run_dir / FILE_NAME if machine.first else None
     return Ledger(path, max_drop_ratio=plan.data.max_drop_ratio, strict=plan.data.strict)
+
+
+def _pusher(push: PushPlan | None) -> Pusher | None:
+    if push is None:
+        return None
+    return Pusher(push.repo, hub=push.hub, token=push.token, private=push.private, strategy=push.strategy)
 
 
 def _answers(plan: SftPlan, val: Any, tokenizer: PreTrainedTokenizerBase, encoder: Encoder) -> Answers | None:

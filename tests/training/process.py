@@ -1,0 +1,51 @@
+"""`swift …` in a process of its own, forked from one that has the imports behind it, so that it can be killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["swift.training.sft"])
+SECONDS = 120.0
+
+
+def _main(words: Sequence[str], output: str) -> None:
+    sys.stderr = sys.stdout = open(output, "a", buffering=1)  # noqa: SIM115
+    import torch
+
+    from swift.cli import main
+
+    torch.set_num_threads(1)
+    sys.argv = ["swift", *words]
+    sys.exit(main(words))
+
+
+def start(words: Sequence[str], output: Path) -> BaseProcess:
+    """Start `swift WORDS`; what it prints goes to the file `output`."""
+    process = CONTEXT.Process(target=_main, args=(list(words), str(output)))
+    process.start()
+    return process
+
+
+def wait_until(condition: Callable[[], bool], process: BaseProcess) -> None:
+    """Wait until the condition holds, or the process has ended."""
+    end = time.monotonic() + SECONDS
+    while not condition() and process.is_alive():
+        if time.monotonic() > end:
+            process.kill()
+            raise TimeoutError
+        time.sleep(0.01)
+
+
+def finished(process: BaseProcess) -> int:
+    """The exit code, once the process has ended."""
+    process.join(SECONDS)
+    if process.exitcode is None:
+        process.kill()
+        raise TimeoutError
+    return process.exitcode
