@@ -80,16 +80,16 @@ def _dispatch(words: list[str]) -> int:
         return 0
 
     raise_together([*parsed.errors, *_mistakes(parsed.args, unsure=bool(parsed.errors))])
+    run = _work_of(command.name, command.run)
+    if command.name in ("sft", "pt", "rlhf"):
+        from swift.core.launch import relaunch, wants_processes
+
+        if wants_processes(os.environ):
+            return relaunch(words, os.environ)
     for warning in parsed.warnings:
         from swift.core.log import log
 
         log.warning(warning)
-    run = _work_of(command.name, command.run)
-
-    from swift.core.launch import relaunch, wants_processes
-
-    if command.name in ("sft", "pt", "rlhf") and wants_processes(os.environ):
-        return relaunch(words, os.environ)
     return run(parsed.args) or 0
 
 

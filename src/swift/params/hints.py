@@ -21,6 +21,11 @@ def unknown_command(name: str) -> SwiftError:
 
 def unknown_flag(command: Command, name: str) -> SwiftError:
     """The error for a flag the command does not have: what it is elsewhere, or what it looks like."""
+    if name in ("config", "config_file", "config_path", "args_file"):
+        return SwiftError(
+            f"--{name} is not a flag: the file stands right after the command",
+            next=f"swift {command.name} FILE.yaml …",
+        )
     owners = [other.name for other in COMMANDS.values() if name in other.flags]
     meant = _meant(command, name.lower())
     what = f"--{name} is not a flag of `swift {command.name}`"

@@ -43,11 +43,13 @@ TABLE: tuple[Missing, ...] = (
     Missing("loss_name", "other loss functions"),
     Missing("quantization_bit", "training on quantized weights", commands=_TRAIN),
     Missing("quantization_bit", "quantizing while loading", commands=_ANSWER),
+    Missing("freeze_vit", "training multimodal models"),
+    Missing("rescale_image", "multimodal models"),
     Missing("to_megatron", "the conversion to megatron"),
     Missing("to_hf", "the conversion from megatron"),
 )
 
-IDLE_GROUPS = ("Adalora", "Ia3", "Vera", "Boft", "Fourierft", "Reft", "Llamapro", "Adapter", "Galore", "Lisa")
+IDLE_GROUPS = ("Quant", "Adalora", "Ia3", "Vera", "Boft", "Fourierft", "Reft", "Llamapro", "Adapter", "Galore", "Lisa")
 """Groups of flags that only matter with work that the table refuses."""
 
 

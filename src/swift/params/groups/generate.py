@@ -17,7 +17,7 @@ class Generate(Record):
     """Sample instead of taking the likeliest token; None follows the model's generation_config.json."""
     temperature: Annotated[float | None, Range(0)] = None
     """Sampling temperature; None follows the model's generation_config.json, 0 does not sample."""
-    top_k: Annotated[int | None, Range(0)] = None
+    top_k: Annotated[int | None, Range(0, also=(-1,))] = None
     """Sample from the k likeliest tokens; None follows generation_config.json."""
     top_p: Annotated[float | None, Range(0, 1)] = None
     """Sample from the likeliest tokens that make up this probability; None follows generation_config.json."""

@@ -52,7 +52,7 @@ class Vera(Record):
 class Boft(Record):
     """BOFT."""
 
-    boft_block_size: Annotated[int, Range(1)] = 4
+    boft_block_size: Annotated[int, Range(0)] = 4
     """BOFT block size."""
     boft_block_num: Annotated[int, Range(0)] = 0
     """BOFT number of blocks; excludes boft_block_size."""
