@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
+from gradio.themes import Soft
 
 from swift.core.errors import SwiftError
 from swift.ui.talk import Controls, Talker, Turn
@@ -20,7 +22,7 @@ WORDS = gr.I18n(en=ENGLISH, zh=CHINESE, **{"zh-CN": CHINESE})
 
 # Fonts of the machine: the page fetches none from elsewhere.
 FONTS = ["system-ui", "Segoe UI", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif"]
-THEME = gr.themes.Soft(font=FONTS, font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"])
+THEME = Soft(font=FONTS, font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"])
 THINKING = [("<think>", "</think>")]
 
 
@@ -49,7 +51,7 @@ class ChatPage:
                 scale=1,
                 height="100%",
                 layout="bubble",
-                placeholder=WORDS("empty"),
+                placeholder=WORDS("empty"),  # type: ignore[arg-type]  # translated in the browser like any other text
                 editable="user",
                 buttons=["copy"],
                 reasoning_tags=THINKING,
@@ -59,7 +61,7 @@ class ChatPage:
             self._wire(page, saved, controls, talk, box, clear)
         return page
 
-    def _side_panel(self) -> list[gr.components.Component]:
+    def _side_panel(self) -> list[Component]:
         engine, start = self._talker.engine.engine, self._start
         with gr.Sidebar(open=False, width=300, elem_id="settings"):
             gr.Markdown(WORDS("settings"))
@@ -77,15 +79,15 @@ class ChatPage:
             )
         return [model, system, temperature, top_p, longest]
 
-    def _box(self) -> gr.components.Component:
-        make: Callable[..., gr.components.Component] = gr.Textbox
+    def _box(self) -> gr.Textbox | gr.MultimodalTextbox:
+        make: Callable[..., gr.Textbox | gr.MultimodalTextbox] = gr.Textbox
         extra: dict[str, Any] = {}
         if self._takes_images:
             make, extra = gr.MultimodalTextbox, {"file_types": ["image"], "file_count": "multiple"}
         return make(
             elem_id="box",
             show_label=False,
-            placeholder=WORDS("placeholder"),
+            placeholder=WORDS("placeholder"),  # type: ignore[arg-type]
             lines=1,
             max_lines=8,
             autofocus=True,
@@ -98,9 +100,9 @@ class ChatPage:
         self,
         page: gr.Blocks,
         saved: gr.BrowserState,
-        controls: list[gr.components.Component],
+        controls: list[Component],
         talk: gr.Chatbot,
-        box: gr.components.Component,
+        box: gr.Textbox | gr.MultimodalTextbox,
         clear: gr.Button,
     ) -> None:
         def answering(event: Any) -> None:
