@@ -6,6 +6,7 @@ import json
 import re
 import runpy
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -217,7 +218,18 @@ def run_register_file(path: Path) -> None:
         raise SwiftError(
             f"there is no file {path}", where="--custom_register_path", next="give the path of a Python file"
         )
-    runpy.run_path(str(path), run_name="swift_custom_register")
+    try:
+        runpy.run_path(str(path), run_name="swift_custom_register")
+    except SwiftError:
+        raise
+    except Exception as error:  # The file is the user's: anything can be wrong in it, and it is theirs to mend.
+        own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = error.lineno if isinstance(error, SyntaxError) else own[-1].lineno if own else None
+        raise SwiftError(
+            f"the register file failed: {type(error).__name__}: {error}",
+            where=f"{path}:{line}" if line else str(path),
+            next="import register_model, register_template, register_dataset and Template from swift",
+        ) from error
 
 
 def read_dataset_info(given: str | Path | Mapping[str, object]) -> dict[str, DatasetEntry]:
@@ -248,7 +260,7 @@ def _json(given: str | Path | Mapping[str, object]) -> tuple[object, Path]:
 
 _INFO_KEYS = {
     "dataset_id", "dataset_path", "hf_dataset_id", "subsets", "split", "columns", "conversations", "tags", "help",
-    "huge_dataset", "remove_useless_columns", "revision",
+    "huge_dataset", "is_main", "remove_useless_columns", "revision",
 }  # fmt: skip
 
 
@@ -283,5 +295,6 @@ def _dataset(name: str, body: object, folder: Path) -> DatasetEntry:
         columns=dict(body.get("columns") or {}),
         options=options,
         huge=bool(body.get("huge_dataset", False)),
+        listed=bool(body.get("is_main", True)),
         note=body.get("help"),
     )

@@ -54,14 +54,12 @@ def read_glm4(text: str) -> tuple[str, tuple[ToolCall, ...]]:
     found = []
     content = ""
     for part in text.split("<|assistant|>"):
-        match = re.fullmatch(r"\s*([A-Za-z_][\w.-]*)\s*\n\s*(\{.*\})\s*", part, re.DOTALL)
-        if match and isinstance(_json(match.group(2)), dict):
-            found.append(ToolCall(match.group(1), match.group(2)))
-        elif found or content:
+        match = re.fullmatch(r"\s*(?:(.*?)\n)?([A-Za-z_][\w.-]*)[ \t]*\n\s*(\{.*\})\s*", part, re.DOTALL)
+        if match is None or not isinstance(_json(match.group(3)), dict):
             return text, ()
-        else:
-            content = part
-    return (content.removesuffix("\n"), tuple(found)) if found else (text, ())
+        content = content or match.group(1) or ""
+        found.append(ToolCall(match.group(2), match.group(3)))
+    return content, tuple(found)
 
 
 def read_deepseek(text: str) -> tuple[str, tuple[ToolCall, ...]]:

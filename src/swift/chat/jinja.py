@@ -200,9 +200,14 @@ def _try(template: JinjaTemplate, messages: list[dict[str, str]]) -> str:
 
 def _tool_format(template: JinjaTemplate, chosen: str | None) -> agent.ToolFormat:
     if template.native_tools:
-        return agent.ToolFormat("native", lambda tools: "", lambda made: "", calls.reader_of(template.source), "turn")
+        return agent.ToolFormat("native", _by_itself, _by_itself, calls.reader_of(template.source), "turn")
     # A result inside the answer would need to be found in the text again, so it becomes a turn.
     return replace(agent.FORMATS[chosen or "react_en"], results="turn", write=agent.write_actions)
+
+
+def _by_itself(_: Any) -> str:
+    """Tools and calls that the chat template writes need no text from us."""
+    return ""
 
 
 def _in_parts(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,21 +48,22 @@ class Tokens:
         return [found.ids for found in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def _cut(self, examples: Sequence[Sequence[Segment]]) -> Iterator[list[Ids]]:
-        """A token belongs to the segment that its first character stands in."""
+        """A token belongs to the segment that its first character stands in, not counting spaces in front of a word."""
         texts = ["".join(str(segment.content) for segment in segments) for segments in examples]
         if self._backend is None:
             for segments, text in zip(examples, texts, strict=True):
                 yield self._cut_slowly(segments, text)
             return
         self._reset()
-        for segments, found in zip(examples, self._backend.encode_batch(texts, add_special_tokens=False), strict=True):
+        encodings = self._backend.encode_batch(texts, add_special_tokens=False)
+        for segments, text, found in zip(examples, texts, encodings, strict=True):
             ids = found.ids
             if len(segments) == 1:
                 yield [ids]
                 continue
             starts = [start for start, _ in found.offsets]
             ends = accumulate(len(segment.content) for segment in segments)
-            borders = [0, *(bisect_left(starts, end) for end in ends)]
+            borders = [0, *(_border(text, starts, end) for end in ends)]
             yield [ids[a:b] for a, b in pairwise(borders)]
 
     def _cut_slowly(self, segments: Sequence[Segment], text: str) -> list[Ids]:
@@ -95,6 +96,14 @@ class Tokens:
         else:
             facts = repr(sorted(self.tokenizer.get_vocab().items()))
         return hashlib.sha256(facts.encode()).hexdigest()
+
+
+def _border(text: str, starts: Sequence[int], end: int) -> int:
+    """The first token of the segment that begins at the character `end`."""
+    place = bisect_left(starts, end)
+    if place and end < len(text) and text[end - 1] == " " and not text[starts[place - 1] : end].strip(" "):
+        return place - 1
+    return place
 
 
 def _ids(content: str | tuple[int, ...], known: Mapping[str, list[int]]) -> Ids:
