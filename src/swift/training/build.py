@@ -142,7 +142,8 @@ def build(run: Run) -> SwiftTrainer:
         stream_resumed=_enter(stream, run) if stream else None,
     )
     trainer.add_callback(Watch())
-    write_training_args(run.folder / "training_args.json", args)
+    if args.process_index == 0:
+        write_training_args(run.folder / "training_args.json", args)
     return trainer
 
 

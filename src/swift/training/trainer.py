@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -142,10 +143,12 @@ class SwiftTrainer(Trainer):
         return means(sums, but="tokens"), int(sums["tokens"][0])
 
     def _over_processes(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """(sum, count) pairs added up over all processes. Every process must bring the same names."""
+        """(sum, count) pairs added up over all processes; one that had no rows brings nothing."""
         if self.args.world_size == 1:
             return dict(sums)
-        reduced = {name: self.accelerator.reduce(sums[name].to(self.args.device), "sum") for name in sorted(sums)}
+        nothing = torch.zeros(2, dtype=torch.float64)
+        pairs = {name: sums.get(name, nothing) for name in sorted(set(gather_object(list(sums))))}
+        reduced = {name: self.accelerator.reduce(pair.to(self.args.device), "sum") for name, pair in pairs.items()}
         return {name: pair.cpu() for name, pair in reduced.items()}
 
     # Evaluation.
