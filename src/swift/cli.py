@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except Exception as bug:  # the one place where a bug of ours becomes a line that people can report
-        _report([f"internal error: {type(bug).__name__}: {_first_line(bug)} ({_place(bug)})", _BUG], words)
+        rank = f"[rank {os.environ['RANK']}] " if os.environ.get("RANK") else ""
+        line = f"{rank}internal error: {type(bug).__name__}: {_first_line(bug)} ({_place(bug)})"
+        _report([line, _BUG], words, every=True)
         return 1
 
 
@@ -115,13 +117,13 @@ def _work_of(name: str, where: str) -> Callable[..., int | None]:
     return importlib.import_module(module).__dict__[function]
 
 
-def _report(lines: list[str], words: list[str]) -> None:
-    """Print to standard error, from the first process only."""
+def _report(lines: list[str], words: list[str], *, every: bool = False) -> None:
+    """Print to standard error, from the first process of each machine or from `every` one."""
     if "--debug" in words:
         import traceback
 
         traceback.print_exc()
-    if os.environ.get("RANK", "0") in ("0", ""):
+    if every or os.environ.get("LOCAL_RANK", "0") == "0":
         print("\n".join(lines[:6]), file=sys.stderr)
 
 
