@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -14,7 +16,8 @@ CONTEXT.set_forkserver_preload(["swift.training.sft"])
 SECONDS = 120.0
 
 
-def _main(words: Sequence[str], output: str) -> None:
+def _main(words: Sequence[str], output: str, environment: Mapping[str, str]) -> None:
+    os.environ.update(environment)
     sys.stderr = sys.stdout = open(output, "a", buffering=1)  # noqa: SIM115
     import torch
 
@@ -25,11 +28,20 @@ def _main(words: Sequence[str], output: str) -> None:
     sys.exit(main(words))
 
 
-def start(words: Sequence[str], output: Path) -> BaseProcess:
+def start(words: Sequence[str], output: Path, environment: Mapping[str, str] | None = None) -> BaseProcess:
     """Start `swift WORDS`; what it prints goes to the file `output`."""
-    process = CONTEXT.Process(target=_main, args=(list(words), str(output)))
+    process = CONTEXT.Process(target=_main, args=(list(words), str(output), environment or {}))
     process.start()
     return process
+
+
+def ranks(count: int) -> list[dict[str, str]]:
+    """The environment of each of `count` processes that form one run, as torchrun would set it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [{k: str(v) for k, v in {**shared, "RANK": i, "LOCAL_RANK": i}.items()} for i in range(count)]
 
 
 def wait_until(condition: Callable[[], bool], process: BaseProcess) -> None:

@@ -53,7 +53,7 @@ class SftObjective:
             loss = (nll if weights is None else nll * weights).sum()
             hits = logits.detach().argmax(-1) == labels
         self._calls += 1
-        if not labels.numel() or (torch.is_grad_enabled() and self._calls % self.acc_steps):
+        if torch.is_grad_enabled() and self._calls % self.acc_steps:
             return Sums(loss)
         return Sums(loss, {"acc": self._accuracy(hits, targets, batch)})
 

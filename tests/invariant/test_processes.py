@@ -1,0 +1,56 @@
+"""Two processes train like one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from training.process import finished, ranks, start
+
+FLAGS = {
+    "add_output_dir_suffix": "false",
+    "max_steps": 3,
+    "logging_steps": 1,
+    "eval_steps": 3,
+    "lora_dropout": 0,
+    "learning_rate": "1e-2",
+    "dataset_test_ratio": 0.1,
+    "gradient_accumulation_steps": 2,
+    "report_to": "none",
+}
+
+
+def events(run: Path) -> list[dict[str, float]]:
+    numbers = ("loss", "acc", "grad_norm", "eval_loss", "eval_acc")
+    lines = [json.loads(line) for line in (run / "logging.jsonl").read_text().splitlines()]
+    return [found for line in lines if (found := {name: line[name] for name in numbers if name in line})]
+
+
+def test_two_processes_equal_one_with_the_same_effective_batch(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        "".join(json.dumps({"query": f"Say {i}", "response": "so " * (i % 7) + f"{i}"}) + "\n" for i in range(50))
+    )
+
+    def words(run: str, batch: int) -> list[str]:
+        flags = {**FLAGS, "model_id_or_path": tiny_llama_dir, "dataset": rows, "output_dir": tmp_path / run}
+        said = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+        return ["sft", *said, "--batch_size", str(batch)]
+
+    together = [start(words("two", 2), tmp_path / f"{e['RANK']}.log", e) for e in ranks(2)]
+    assert [finished(process) for process in together] == [0, 0], (tmp_path / "0.log").read_text()
+    assert finished(start(words("one", 4), tmp_path / "one.log")) == 0
+
+    one, two = events(tmp_path / "one"), events(tmp_path / "two")
+    assert len(one) == len(two) == 4
+    for mine, theirs in zip(two, one, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-5, abs=1e-6)
+    name = "checkpoint-3/adapter_model.safetensors"
+    first, second = load_file(tmp_path / "one" / name), load_file(tmp_path / "two" / name)
+    for key, tensor in first.items():
+        assert (tensor - second[key]).abs().max() < 1e-5, key
+    assert "step 1/3" not in (tmp_path / "1.log").read_text(), "only the first process speaks"
+    assert len((tmp_path / "two" / "data_ledger.jsonl").read_text().splitlines()) == 51

@@ -1,0 +1,216 @@
+"""Whole runs on a tiny model: what is saved, kept, logged, and what stops them."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from swift.core.errors import CheckFailed, SwiftError
+from swift.plan.tuner import TunerPlan
+from swift.training.build import finish, halved, resume_command, train
+from swift.training.checkpoint import checkpoints
+from swift.training.objectives import Batch, Sums
+from swift.training.objectives.sft import SftObjective
+from training.kit import FULL, LORA, Rows, losses, tiny_plan, tiny_run, weights
+
+
+def test_a_run_leaves_its_log_its_curves_and_its_checkpoints(tmp_path: Path) -> None:
+    run = tiny_run(
+        tmp_path / "run",
+        tuner=LORA,
+        val=Rows(5, seed=3),
+        max_steps=6,
+        logging_steps=5,
+        eval_strategy="steps",
+        eval_steps=4,
+        save_strategy="steps",
+        save_steps=2,
+        report_to=("tensorboard",),
+    )
+    trainer = train(run)
+    finish(trainer, run)
+    events = [json.loads(line) for line in (run.folder / "logging.jsonl").read_text().splitlines()]
+    trained = [event["global_step/max_steps"] for event in events if "loss" in event]
+    evaluated = [event["global_step/max_steps"] for event in events if "eval_loss" in event]
+    assert trained == ["1/6", "5/6"], "the first step and every logging_steps"
+    assert evaluated == ["4/6", "6/6"], "every eval_steps and at the end"
+    assert {"acc", "grad_norm", "learning_rate", "memory(GiB)", "train_speed(iter/s)", "tokens/s", "epoch"} <= set(
+        events[0]
+    )
+    assert events[0]["percentage"] == "16.67%"
+    assert events[-2]["train_runtime"] > 0
+    assert events[-1]["last_model_checkpoint"] == str(run.folder / "checkpoint-6")
+    assert events[-1]["best_model_checkpoint"] in [str(path) for path in checkpoints(run.folder)]
+    assert events[-1]["dataset_info"]["train_dataset"].endswith("size=32")
+    assert len(checkpoints(run.folder)) == 2
+    images = {path.name for path in (run.folder / "images").iterdir()}
+    assert {"train_loss.png", "train_acc.png", "eval_loss.png", "train_train_speed(iter_s).png"} <= images
+    assert list((run.folder / "runs").glob("events.out.tfevents.*"))
+    assert json.loads((run.folder / "training_args.json").read_text())["max_steps"] == 6
+
+
+def test_the_best_checkpoint_outlives_later_ones(tmp_path: Path) -> None:
+    losses_by_call = iter([3.0, 1.0, 2.0, 2.5, 2.7])
+    run = tiny_run(
+        tmp_path / "run",
+        val=Rows(2),
+        max_steps=5,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+        evaluator=lambda model: {"loss": next(losses_by_call)},
+    )
+    trainer = train(run)
+    assert [path.name for path in checkpoints(run.folder)] == ["checkpoint-2", "checkpoint-5"]
+    assert trainer.state.best_model_checkpoint == str(run.folder / "checkpoint-2")
+
+
+def test_evaluation_is_the_mean_over_all_trained_tokens_and_leaves_training_alone(tmp_path: Path) -> None:
+    val = Rows(5, seed=3)
+    options: dict[str, Any] = {"tuner": LORA, "val": val, "max_steps": 3}
+    quiet = tiny_run(tmp_path / "quiet", **options)
+    without = losses(train(quiet))
+    run = tiny_run(tmp_path / "run", **options, eval_strategy="steps", eval_steps=1)
+    trainer = train(run)
+    assert losses(trainer) == without
+    assert torch.equal(weights(run.model), weights(quiet.model))
+
+    objective = SftObjective(run.model.get_base_model())  # type: ignore[operator]
+    total = count = 0.0
+    run.model.eval()
+    for item in val.items:
+        batch = trainer.data_collator([item])
+        with torch.no_grad():
+            total += objective.sums(run.model, batch).loss.item()
+        count += objective.denominator(batch).item()
+    logged = [event["eval_loss"] for event in trainer.state.log_history if "eval_loss" in event][-1]
+    assert logged == pytest.approx(total / count, rel=1e-5)
+
+
+class FitsTwo(SftObjective):
+    """Runs out of memory on more than two rows."""
+
+    def sums(self, model: nn.Module, batch: Batch) -> Sums:
+        if batch["items"] > 2 and torch.is_grad_enabled():
+            raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
+        return super().sums(model, batch)
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_the_step_stays_the_same(tmp_path: Path) -> None:
+    same = tiny_run(tmp_path / "same", batch_size=2, accumulation=4, max_steps=3)
+    expected = losses(train(same))
+    run = tiny_run(
+        tmp_path / "run", objective=FitsTwo, batch_size=8, accumulation=1, max_steps=3, auto_find_batch_size=True
+    )
+    trainer = train(run)
+    assert losses(trainer) == pytest.approx(expected, rel=1e-6)
+    torch.testing.assert_close(weights(run.model), weights(same.model), rtol=1e-5, atol=1e-6)
+    assert trainer.args.per_device_train_batch_size == 2
+
+
+def test_without_auto_find_batch_size_the_error_is_shown(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "run", objective=FitsTwo, batch_size=8, accumulation=1)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(run)
+
+
+@pytest.mark.parametrize(("size", "accumulation"), [(8, 1), (6, 2), (5, 1), (3, 4)])
+def test_halving_keeps_the_rows_of_a_step(size: int, accumulation: int, tmp_path: Path) -> None:
+    plan = halved(tiny_plan(tmp_path, batch_size=size, accumulation=accumulation))
+    assert plan.batch_size < size
+    assert plan.batch_size * plan.accumulation == size * accumulation
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_rows(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "run", max_steps=2)
+    with torch.no_grad():
+        next(run.model.parameters())[7] = math.nan
+    rows = Rows(4)
+    for item in rows.items:
+        item["input_ids"][0] = 7
+    run = replace(run, train=rows, where=lambda row: f"rows.jsonl:{row + 1}")
+    with pytest.raises(CheckFailed, match="loss is nan at step 1") as raised:
+        train(run)
+    assert "rows.jsonl:" in str(raised.value)
+
+
+def test_longest_rows_come_first_when_memory_is_tested(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    class Looking(SftObjective):
+        def sums(self, model: nn.Module, batch: Batch) -> Sums:
+            seen.append(batch["input_ids"].shape[1])
+            return super().sums(model, batch)
+
+    train(tiny_run(tmp_path / "run", objective=Looking, longest_first=True, batch_size=1, max_steps=4))
+    assert seen == sorted(seen, reverse=True)
+    assert seen[0] == max(len(item["input_ids"]) for item in Rows(32).items)
+
+
+def test_lora_plus_gives_b_its_own_learning_rate(tmp_path: Path) -> None:
+    tuner = TunerPlan(sft_type="lora", settings=LORA.settings, lora_lr_ratio=16.0)
+    trainer = train(tiny_run(tmp_path / "run", tuner=tuner, max_steps=1))
+    rates = sorted(group["lr"] for group in trainer.optimizer.param_groups)
+    assert rates == [0.5, 8.0]
+
+
+def test_neftune_only_changes_training_and_not_by_batching(tmp_path: Path) -> None:
+    noisy = tiny_run(tmp_path / "noisy", neftune_alpha=50.0, max_steps=2)
+    plain = tiny_run(tmp_path / "plain", max_steps=2)
+    assert losses(train(noisy)) != losses(train(plain))
+    assert not noisy.model.get_input_embeddings()._forward_hooks  # type: ignore[operator]
+
+
+def test_sentence_accuracy_counts_rows(tmp_path: Path) -> None:
+    def objective(base: PreTrainedModel) -> SftObjective:
+        return SftObjective(base, "sentence")
+
+    trainer = train(tiny_run(tmp_path / "run", objective=objective, max_steps=1))
+    assert trainer.state.log_history[0]["acc"] == 0
+
+
+def test_save_only_model_leaves_the_state_out(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "run", tuner=LORA, max_steps=2, save_strategy="steps", save_only_model=True)
+    train(run)
+    files = {path.name for path in (run.folder / "checkpoint-2").iterdir()}
+    assert "adapter_model.safetensors" in files
+    assert not files & {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
+
+
+def test_schedules_warm_up_and_end_at_the_lowest_rate(tmp_path: Path) -> None:
+    optim = replace(
+        tiny_plan(tmp_path).optim,
+        learning_rate=1.0,
+        scheduler="cosine_with_min_lr",
+        scheduler_kwargs={"min_lr": 0.1},
+        warmup_ratio=0.2,
+    )
+    trainer = train(tiny_run(tmp_path / "run", optim=optim, max_steps=10, tuner=FULL))
+    rates = [event["learning_rate"] for event in trainer.state.log_history if "loss" in event]
+    assert rates[:3] == [0.0, 0.5, 1.0]
+    assert rates[-1] >= 0.1
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+
+
+def test_an_unknown_optimizer_is_a_mistake_with_a_suggestion(tmp_path: Path) -> None:
+    from swift.training.arguments import check_names
+
+    plan = tiny_plan(tmp_path)
+    with pytest.raises(SwiftError, match="adamw_torhc") as raised:
+        check_names(replace(plan, optim=replace(plan.optim, name="adamw_torhc")))
+    assert "adamw_torch" in str(raised.value)
+
+
+def test_the_resume_command_names_the_checkpoint_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    words = ["swift", "sft", "--resume-from-checkpoint", "auto", "--system", "a b"]
+    monkeypatch.setattr("sys.argv", words)
+    assert resume_command(tmp_path, 7) == (f"swift sft --system 'a b' --resume_from_checkpoint {tmp_path}/checkpoint-7")
