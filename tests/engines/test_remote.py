@@ -203,6 +203,11 @@ def test_an_error_in_the_stream_ends_the_answer(wire: Wire) -> None:
     assert _ask(RemoteSettings(url=wire.url))[-1].error == "out of memory"
 
 
+def test_an_event_that_is_no_json_ends_the_answer(wire: Wire) -> None:
+    wire.reply = lambda body: (200, [_event(text="a"), b"data: {broken\n\n"])
+    assert "no JSON object" in (_ask(RemoteSettings(url=wire.url))[-1].error or "")
+
+
 def test_a_server_that_falls_silent_ends_the_answer(wire: Wire) -> None:
     def slow() -> Iterator[bytes]:
         yield _event(text="a")
@@ -257,7 +262,7 @@ def test_a_server_that_takes_no_token_ids_is_an_error_that_says_so(wire: Wire) -
     assert "token ids" in (caught.value.next or "")
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://127.0.0.1/", "http://"])
+@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://127.0.0.1/", "http://", "http://a:b", "http://[::1"])
 def test_what_is_no_address_is_an_error(url: str) -> None:
     with pytest.raises(SwiftError, match="not the address of a server"):
         asyncio.run(RemoteEngine.start(RemoteSettings(url=url)))
@@ -349,6 +354,9 @@ def test_a_conversation_can_be_left_to_the_server_to_render(wire: Wire) -> None:
     assert body["messages"][1]["tool_calls"][0]["id"] == "c0"
     assert body["messages"][2] == {"role": "tool", "content": "1", "tool_call_id": "c0"}
     assert body["tools"] == [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    wire.reply = lambda body: (200, [b'{"choices": []}'])
+    with pytest.raises(SwiftError, match="no chat completion"):
+        _chat(RemoteSettings(url=wire.url), asked)
     with pytest.raises(SwiftError, match="images"):
         _chat(RemoteSettings(url=wire.url), Conversation(asked.messages, media=Media(images=("a.png",))))
 

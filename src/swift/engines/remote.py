@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -144,20 +143,13 @@ class RemoteEngine:
         self._running += 1
         try:
             async with self._answering("/chat/completions", body) as response:
-                answer = json.loads(await response.aread())["choices"][0]["message"]
+                return _read_message(json.loads(await response.aread()))
         except httpx.HTTPError as problem:
             raise SwiftError(f"no answer: {_reason(problem)}", where=self._settings.url) from None
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise SwiftError("the server's answer is no chat completion", where=self._settings.url) from None
         finally:
             self._running -= 1
-        calls = answer.get("tool_calls") or ()
-        return Message(
-            role="assistant",
-            content=answer.get("content") or "",
-            reasoning=answer.get("reasoning_content"),
-            tool_calls=tuple(
-                ToolCall(call["function"]["name"], call["function"]["arguments"], id=call.get("id")) for call in calls
-            ),
-        )
 
     async def add_adapter(self, name: str, folder: str) -> None:
         """Have the server load the LoRA at `folder`, a path on its machine. vLLM does so when it was told it may."""
@@ -277,7 +269,15 @@ async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
             if data == b"[DONE]":
                 return
             if line.startswith(b"data:") and data:
-                yield json.loads(data)
+                yield _object(data)
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(data)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"error": "the server sent an event that is no JSON object"}
 
 
 def _delta(request_id: str, choice: Mapping[str, Any]) -> Delta:
@@ -326,10 +326,24 @@ def _wire_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return wire
 
 
+def _read_message(completion: Mapping[str, Any]) -> Message:
+    answer = completion["choices"][0]["message"]
+    calls = [(call["function"], call.get("id")) for call in answer.get("tool_calls") or ()]
+    return Message(
+        role="assistant",
+        content=answer.get("content") or "",
+        reasoning=answer.get("reasoning_content"),
+        tool_calls=tuple(ToolCall(function["name"], function["arguments"], id=id) for function, id in calls),
+    )
+
+
 def _base_url(url: str) -> str:
     """`http://host:8000` and `http://host:8000/v1/` are one server. Raises SwiftError for what is no web address."""
-    parsed = urlsplit(url)
-    if parsed.scheme not in ("http", "https") or not parsed.hostname:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL()
+    if parsed.scheme not in ("http", "https") or not parsed.host:
         raise SwiftError(f"`{url}` is not the address of a server", next="write it like http://127.0.0.1:8000/v1")
     trimmed = url.rstrip("/")
     return trimmed if trimmed.endswith("/v1") else f"{trimmed}/v1"
