@@ -168,3 +168,10 @@ def test_lists_from_a_checkpoint_and_from_words_are_alike(checkpoint: Path) -> N
     args = parse(["infer", "--ckpt_dir", str(checkpoint), "--load_dataset_config", "--dataset", "train.jsonl"])
     assert dict(args.overridden) == {}
     assert isinstance(args[Data].dataset, tuple)
+
+
+def test_a_file_that_repeats_the_checkpoint_leaves_the_origin(checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("model_type: qwen2-0_5b-instruct\ndtype: bf16\n")
+    args = parse(["infer", str(path), "--ckpt_dir", str(checkpoint)])
+    assert (args.origins["model_type"], args.origins["dtype"]) == ("checkpoint", "file")

@@ -97,7 +97,9 @@ def _layered(command: Command, short: dict[str, Any], said: dict[str, Said], sav
     for name, flag in command.flags.items():
         if name in said:
             values[name], origins[name] = said[name].value, said[name].origin
-            if name in saved and saved[name] != said[name].value:
+            if name in saved and saved[name] == said[name].value and said[name].origin == "file":
+                origins[name] = "checkpoint"  # a file made by `--print_config` repeats what the checkpoint says
+            elif name in saved and saved[name] != said[name].value:
                 overridden[name] = (said[name].value, saved[name])
         elif name in short:
             values[name], origins[name] = short[name], "cli"
