@@ -60,7 +60,11 @@ def media(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "case",
-    [case for case in CASES["smart_preprocessor"] if listed(case["input"]) and case["case"] not in NAMED_AS_BAD | READ_BETTER],
+    [
+        case
+        for case in CASES["smart_preprocessor"]
+        if listed(case["input"]) and case["case"] not in NAMED_AS_BAD | READ_BETTER
+    ],
     ids=lambda case: case["case"],
 )
 def test_rows_mean_what_they_meant_in_the_contract(case: dict[str, Any]) -> None:
@@ -95,7 +99,13 @@ def test_nothing_of_a_row_is_lost() -> None:
 
 
 def test_roles_of_many_names_are_understood() -> None:
-    names = {"human": "user", "gpt": "assistant", "bot": "assistant", "observation": "tool", "function_response": "tool"}
+    names = {
+        "human": "user",
+        "gpt": "assistant",
+        "bot": "assistant",
+        "observation": "tool",
+        "function_response": "tool",
+    }
     said = [("system", "s"), ("human", "q"), ("gpt", "a"), ("observation", "o"), ("bot", "a2")]
 
     row = convert({"conversations": [{"from": name, "value": text} for name, text in said]}).row
@@ -180,7 +190,13 @@ def test_kto_labels(label: Any) -> None:
 
 
 def test_a_prompt_may_lack_its_answer() -> None:
-    for fields in ({"query": "q"}, {"query": "q", "response": None}, {"messages": PROMPT}, {"instruction": "q"}, {"prompt": "q"}):
+    for fields in (
+        {"query": "q"},
+        {"query": "q", "response": None},
+        {"messages": PROMPT},
+        {"instruction": "q"},
+        {"prompt": "q"},
+    ):
         row = convert(fields, answered=False).row
         assert isinstance(row, Conversation) and flat(row) == [("user", "q")]
 

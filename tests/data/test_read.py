@@ -54,7 +54,7 @@ def test_a_json_array_gives_the_line_of_each_element(tmp_path: Path) -> None:
     file = write(tmp_path / "a.json", "﻿" + pretty)
 
     assert values(file) == json.loads(pretty)
-    assert lines(file) == [2 + pretty[: place].count("\n") - 1 for place in _starts(pretty)]
+    assert lines(file) == [2 + pretty[:place].count("\n") - 1 for place in _starts(pretty)]
     assert not seekable(file)
 
 

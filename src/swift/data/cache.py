@@ -68,6 +68,10 @@ class TokenCache:
         finally:
             scratch.unlink(missing_ok=True)
 
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(path.stat().st_size for path in self.home.glob("*.shard"))
+
     def describe(self) -> None:
         """Leave a note in the folder on what it holds, for `swift cache ls`."""
         self.home.mkdir(parents=True, exist_ok=True)

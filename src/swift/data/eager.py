@@ -37,13 +37,14 @@ def encode_all(plan: DataPlan, recipe: Recipe, ledger: Ledger) -> tuple[EncodedD
 def open_parts(plan: DataPlan, recipe: Recipe) -> list[Part]:
     """Every data set of the run with its chosen rows, in the order of the run."""
     cache = cache_for(plan, recipe)
-    if cache:
-        log.info("token cache: %s", cache.home)
     parts = [open_part(spec, plan, recipe, cache) for spec in plan.train]
     parts = _resampled(parts, plan)
     if plan.mix:
         parts += _mixed_in(parts, plan, recipe)
-    return parts + [open_part(spec, plan, recipe, cache, validation=True) for spec in plan.val]
+    parts += [open_part(spec, plan, recipe, cache, validation=True) for spec in plan.val]
+    if cache:
+        log.info("token cache: %s, %.1f MiB (--no_cache true does without it)", cache.home, cache.size() / 2**20)
+    return parts
 
 
 def _resampled(parts: list[Part], plan: DataPlan) -> list[Part]:

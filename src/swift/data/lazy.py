@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,8 +58,8 @@ class LazyDataset:
     def __init__(self, parts: Sequence[Part], chosen: Sequence[Indices], recipe: Recipe, ledger: Ledger):
         self._recipe = recipe
         self._ledger = ledger
-        self._folder = tempfile.TemporaryDirectory(prefix="swift-rows-")
-        folder = Path(self._folder.name)
+        folder = Path(tempfile.mkdtemp(prefix="swift-rows-"))
+        weakref.finalize(self, _remove, folder, os.getpid())
         self._files = [file for part in parts for file in part.table.files]
         self._stores = [RowStore(file, folder) for file in self._files]
         places = [np.zeros((0, 4), dtype=np.int64)]
@@ -101,6 +104,12 @@ class LazyDataset:
     def _entry(self, index: int, fault: BadRow) -> Entry:
         source, _, line = self.origin(index).rpartition(":")
         return Entry(source, int(line), "dropped", fault.reason, fault.detail)
+
+
+def _remove(folder: Path, owner: int) -> None:
+    """Remove the copies with their data set; a worker process that dies leaves them to the process that made them."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def encode_later(plan: DataPlan, recipe: Recipe, ledger: Ledger) -> tuple[LazyDataset, LazyDataset | None]:

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, TextIO
+from typing import Literal
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
@@ -15,6 +15,8 @@ from swift.core.log import log
 Status = Literal["kept", "truncated", "dropped"]
 STATUSES: tuple[Status, ...] = ("kept", "truncated", "dropped")
 FILE_NAME = "data_ledger.jsonl"
+FLUSHED = 1000
+"""Lines that are written together."""
 SHOWN = 5
 """Bad rows that are shown in the log."""
 
@@ -56,7 +58,8 @@ class Ledger:
         self.trained = 0
         self.bad: list[Entry] = []
         """The first dropped rows."""
-        self._file: TextIO | None = None
+        self._lines: list[str] = []
+        self._started = False
         self._closed = False
 
     @property
@@ -129,14 +132,11 @@ class Ledger:
         )
 
     def close(self) -> None:
-        """Write the totals and close the file; a second call does nothing."""
-        if self._closed:
-            return
-        self._write(json.dumps({"summary": self.totals()}, ensure_ascii=False) + "\n")
-        self._closed = True
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Write the totals; a second call does nothing."""
+        if not self._closed:
+            self._write(json.dumps({"summary": self.totals()}, ensure_ascii=False) + "\n")
+            self._flush()
+            self._closed = True
 
     def totals(self) -> dict[str, object]:
         """The totals as they stand in the last line of the file."""
@@ -170,12 +170,20 @@ class Ledger:
         return ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common())
 
     def _write(self, line: str) -> None:
-        if self.path is None or self._closed:
+        if self.path is not None and not self._closed:
+            self._lines.append(line)
+            if len(self._lines) >= FLUSHED:
+                self._flush()
+
+    def _flush(self) -> None:
+        """Append what waits. The file is not kept open: worker processes and crashes find it whole."""
+        if self.path is None:
             return
-        if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("w", encoding="utf-8")
-        self._file.write(line)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a" if self._started else "w", encoding="utf-8") as file:
+            file.writelines(self._lines)
+        self._started = True
+        self._lines.clear()
 
 
 def bad_row_error(entry: Entry) -> SwiftError:

@@ -1,0 +1,131 @@
+"""Damaged data: the run goes on without the bad rows, and the ledger names each with its line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from swift.chat.encode import Encoder
+from swift.core.errors import SwiftError
+
+from .rows import chat_rows, entries, run, totals, write_rows
+
+GOOD = '{"query": "q", "response": "r"}'
+DAMAGE: list[tuple[str | bytes, str]] = [
+    ('{"query": "q", "response": "r"', "broken JSON"),
+    ('{"query": 5, "response": "r"}', "wrong type"),
+    ('{"query": "q", "response": ""}', "empty value"),
+    ('{"query": "q", "response": null}', "empty value"),
+    ('{"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]}', "roles out of order"),
+    ('{"messages": [{"role": "user", "content": "a"}, {"role": "narrator", "content": "b"}]}', "unknown role"),
+    ('{"query": "q", "response": "r", "images": ["missing.jpg"]}', "missing file"),
+    (b'{"query": "\xff\xfe", "response": "r"}', "not UTF-8"),
+    ('{"query": "\\ud800", "response": "r"}', "not UTF-8"),
+    ('{"query": "q", "response": "r", "label": NaN}', "wrong type"),
+    ('{"question": "q", "answer": "a"}', "unknown format"),
+    ('["q", "r"]', "wrong type"),
+    ("null", "wrong type"),
+    (json.dumps({"query": "q", "response": "word " * 30_000}), "too long"),
+    ("[" * 100_000, "broken JSON"),
+]
+
+
+def damaged(path: Path) -> Path:
+    """A good row before each bad one, and three ways of writing rows mixed."""
+    content = b"\xef\xbb\xbf"
+    for bad, _ in DAMAGE:
+        content += GOOD.encode() + b"\r\n" + (bad if isinstance(bad, bytes) else bad.encode()) + b"\n"
+    content += b'{"instruction": "i", "input": "", "output": "o"}\n'
+    content += b'{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}\n'
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("mode", [[], ["--preprocess_num_proc", "2"], ["--lazy_tokenize", "true"]])
+def test_each_bad_row_is_named_by_its_line(mode: list[str], encoder: Encoder, tmp_path: Path) -> None:
+    file = damaged(tmp_path / "damaged.jsonl")
+
+    built = run(encoder, tmp_path / "ledger", "--dataset", str(file), "--no_cache", *mode)
+    for index in range(len(built.train)):  # a lazy row shows its fault when it is encoded
+        built.train[index]
+
+    found = {entry["line"]: entry["reason"] for entry in entries(tmp_path / "ledger") if entry["status"] == "dropped"}
+    assert found == {2 * number + 2: reason for number, (_, reason) in enumerate(DAMAGE)}
+
+
+def test_the_totals_add_up(encoder: Encoder, tmp_path: Path) -> None:
+    file = damaged(tmp_path / "damaged.jsonl")
+
+    built = run(encoder, tmp_path / "ledger", "--dataset", str(file))
+
+    said = totals(tmp_path / "ledger")
+    rows = entries(tmp_path / "ledger")
+    assert said["rows"] == len(rows) == 2 * len(DAMAGE) + 2
+    assert said["kept"] + said["truncated"] + said["dropped"] == said["rows"]
+    assert said["dropped"] == len(DAMAGE) == sum(said["reasons"].values())
+    assert built.val is not None
+    assert len(built.train) + len(built.val) == said["kept"]
+    assert said["tokens"] == sum(row.get("tokens", 0) for row in rows)
+    assert {row["split"] for row in rows if row["status"] == "kept"} == {"train", "val"}
+
+
+def test_the_first_bad_row_stops_a_strict_run(encoder: Encoder, tmp_path: Path) -> None:
+    file = damaged(tmp_path / "damaged.jsonl")
+
+    with pytest.raises(SwiftError) as error:
+        run(encoder, tmp_path / "ledger", "--dataset", str(file), "--strict", "true")
+
+    assert error.value.exit_code == 2
+    assert error.value.where == f"{file}:2"
+    assert "broken JSON" in error.value.what
+
+
+def test_too_many_dropped_rows_stop_the_run(encoder: Encoder, tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "a.jsonl", [*chat_rows(2), {"query": "q"}, {"query": "q"}, {"query": "q"}])
+
+    with pytest.raises(SwiftError, match=r"3 of 5 rows were dropped: missing key 3"):
+        run(encoder, tmp_path / "ledger", "--dataset", str(file))
+    assert totals(tmp_path / "ledger")["dropped"] == 3
+
+    built = run(encoder, tmp_path / "ledger", "--dataset", str(file), "--max_drop_ratio", "0.6")
+    assert len(built.train) == 1
+
+
+@pytest.mark.parametrize("mode", [[], ["--lazy_tokenize", "true"], ["--streaming", "true", "--max_steps", "1"]])
+@pytest.mark.parametrize("content", ["", "\n\n", '{"question": "q"}\n', '{"query": "q", "response": null}\n'])
+def test_nothing_to_train_on_stops_the_run(content: str, mode: list[str], encoder: Encoder, tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(content)
+
+    with pytest.raises(SwiftError, match="no row can be used"):
+        run(encoder, tmp_path / "ledger", "--dataset", str(file), "--max_drop_ratio", "1", *mode)
+
+
+def test_rows_that_needed_mending(encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twice = {"messages": [{"role": "user", "content": text} for text in "ab"] + [{"role": "assistant", "content": "c"}]}
+    file = write_rows(tmp_path / "a.jsonl", [*chat_rows(3), twice])
+    argv = ["--dataset", str(file), "--dataset_test_ratio", "0", "--no_cache", "--check_dataset_strategy"]
+
+    assert len(run(encoder, tmp_path / "ledger", *argv, "none").train) == 4
+    assert entries(tmp_path / "ledger")[-1]["note"] == "user turns in a row joined"
+    assert f"{file}:4: user turns" not in capsys.readouterr().err
+
+    assert len(run(encoder, tmp_path / "ledger", *argv, "warning").train) == 4
+    assert f"{file}:4: user turns in a row joined" in capsys.readouterr().err
+
+    assert len(run(encoder, tmp_path / "ledger", *argv, "discard").train) == 3
+    assert entries(tmp_path / "ledger")[-1]["reason"] == "needed mending"
+
+    with pytest.raises(SwiftError, match="user turns in a row joined"):
+        run(encoder, tmp_path / "ledger", *argv, "error")
+
+
+def test_formats_and_unused_keys_are_said(encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [*chat_rows(3), {"instruction": "i", "output": "o", "source": "web"}]
+    run(encoder, tmp_path / "ledger", "--dataset", str(write_rows(tmp_path / "a.jsonl", rows)))
+
+    said = capsys.readouterr().err
+    assert "format query/response (3 rows), alpaca (1 rows); keys not used: source" in said
+    assert "4 rows: 4 kept, 0 truncated, 0 dropped" in said
