@@ -1,0 +1,1 @@
+"""One file a command: the story from arguments to result, top to bottom."""
