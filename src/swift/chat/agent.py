@@ -256,6 +256,17 @@ FORMATS: Mapping[str, ToolFormat] = {
 }
 
 
+def tool_format(name: str) -> ToolFormat:
+    """The format called `name`. Raises SwiftError with the known names when there is none."""
+    if name not in FORMATS:
+        raise SwiftError(
+            f"there is no tools prompt called {name!r}",
+            where="--tools_prompt",
+            next=f"choose one of {', '.join(FORMATS)}",
+        )
+    return FORMATS[name]
+
+
 def parse_reply(text: str, fmt: ToolFormat) -> Message:
     """A generated answer as a message: the thinking before `</think>`, then text and calls as `fmt` reads them."""
     thinking, mark, rest = text.partition("</think>")

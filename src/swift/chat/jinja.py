@@ -202,7 +202,7 @@ def _tool_format(template: JinjaTemplate, chosen: str | None) -> agent.ToolForma
     if template.native_tools:
         return agent.ToolFormat("native", _by_itself, _by_itself, calls.reader_of(template.source), "turn")
     # A result inside the answer would need to be found in the text again, so it becomes a turn.
-    return replace(agent.FORMATS[chosen or "react_en"], results="turn", write=agent.write_actions)
+    return replace(agent.tool_format(chosen or "react_en"), results="turn", write=agent.write_actions)
 
 
 def _by_itself(_: Any) -> str:

@@ -170,7 +170,10 @@ def require_same_template(folder: Path, encoder: Encoder, ignore: bool) -> None:
         once(f"{what}: {why}")
         return
     raise SwiftError(
-        what, where=str(path), why=why, next="leave --template_type as it was, or pass --ignore_template_mismatch true"
+        what,
+        where=str(path),
+        why=why,
+        next="leave --template_type and --tools_prompt as they were, or pass --ignore_template_mismatch true",
     )
 
 

@@ -51,7 +51,7 @@ class DataTemplate:
         self.name = entry.name
         self.entry = entry
         self.loss_scale = loss_scale
-        self.tools = agent.FORMATS[tools_format or entry.tools_format]
+        self.tools = agent.tool_format(tools_format or entry.tools_format)
         self.takes_system = entry.system is not None or entry.system_in_prompt is not None
         if system and not self.takes_system:
             raise self._no_system(where="--system")
@@ -189,17 +189,18 @@ class _Pieces:
         self._inside_turn = False
 
     def add(self, content: Piece, weight: float = 0.0, inside_turn: bool = False) -> None:
-        if isinstance(content, str):
-            if not content:
-                return
-            if weight != self._weight:
-                self._flush()
-            if not self._texts:
-                self._weight, self._inside_turn = weight, inside_turn
-            self._texts.append(content)
-        elif content:
+        if not isinstance(content, str):
             self._flush()
             self._segments.append(Segment(content, weight, inside_turn))
+            return
+        if weight != self._weight:
+            # An empty answer, too, keeps the text before it and the text behind it apart.
+            self._flush()
+            self._weight = weight
+        if not self._texts:
+            self._inside_turn = inside_turn
+        if content:
+            self._texts.append(content)
 
     def extend(self, pieces: Iterable[Piece], weight: float = 0.0) -> None:
         for piece in pieces:

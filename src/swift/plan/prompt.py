@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from swift.catalog import Catalog
-from swift.params.groups import Prompt
 from swift.params.args import Args
+from swift.params.groups import Prompt
 
 TruncationStrategy = Literal["delete", "truncation_left"]
 
@@ -45,14 +45,21 @@ def plan_prompt(args: Args, catalog: Catalog, template: str | None = None) -> Pr
     if given and prompt.template_type != JINJA:
         catalog.templates.get(prompt.template_type)
     unknown = "default-generation" if args.command == "pt" else JINJA
-    said_tools = args.origins.get("tools_prompt", "default") not in ("default", "command")
     return PromptPlan(
         template_type=prompt.template_type if given else template or unknown,
         given=given,
         system=prompt.system,
-        tools_format=prompt.tools_prompt if said_tools else None,
+        tools_format=_tools_format(args, prompt.tools_prompt),
         max_length=None if prompt.max_length is None or prompt.max_length < 0 else prompt.max_length,
         truncation_strategy=prompt.truncation_strategy,
         loss_scale=prompt.loss_scale_config_path if prompt.use_loss_scale else None,
         ignore_mismatch=prompt.ignore_template_mismatch,
     )
+
+
+def _tools_format(args: Args, value: str) -> str | None:
+    """None unless the user chose one. A checkpoint keeps values, not choices: its react_en is taken as the default."""
+    origin = args.origins.get("tools_prompt", "default")
+    if origin == "checkpoint":
+        return None if value == "react_en" else value
+    return None if origin in ("default", "command") else value
