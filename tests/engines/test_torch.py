@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from behaviour import *  # noqa: F403  # the tests every engine runs
-from behaviour import PROMPTS, Served
+from behaviour import Served
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -113,9 +113,7 @@ def test_with_little_memory_sequences_take_turns_and_lose_nothing(tiny_llama_dir
     assert "memory" in (too_long[0].error or "")
 
 
-def test_an_adapter_added_later_answers_beside_the_others(
-    tiny_llama_dir: Path, lora_dir: Path, tmp_path: Path
-) -> None:
+def test_an_adapter_added_later_answers_beside_the_others(tiny_llama_dir: Path, lora_dir: Path, tmp_path: Path) -> None:
     import asyncio
 
     later = write_lora(tiny_llama_dir, tmp_path / "later", seed=5, r=8, target_modules=["k_proj", "o_proj"])

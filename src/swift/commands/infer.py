@@ -8,6 +8,7 @@ from swift.params.args import Args
 def run(args: Args) -> int:
     """Plan, prepare, load the weights last, then answer. -> exit code."""
     from swift.catalog import load_catalog
+    from swift.commands.merged import with_merged
     from swift.core.log import log
     from swift.hub.machine import probe
     from swift.params.groups import Data, Model
@@ -15,8 +16,10 @@ def run(args: Args) -> int:
 
     for name, (said, saved) in args.overridden.items():
         log.info("--%s: %s (the checkpoint was trained with %s)", name, said, saved)
+    machine = probe()
     catalog = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info)
-    plan = plan_infer(args, catalog, probe())
+    args = with_merged(args, catalog, machine)
+    plan = plan_infer(args, catalog, machine)
     log.info("plan\n%s", plan.summary())
 
     from dataclasses import replace

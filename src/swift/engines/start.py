@@ -11,6 +11,7 @@ from typing import Any
 from swift import models
 from swift.catalog import Catalog
 from swift.chat.encode import Encoder, build_encoder
+from swift.chat.parity import require_same_template, say_differences_from_own
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.base import Engine, Sampling
@@ -55,6 +56,9 @@ def prepare(plan: InferPlan, catalog: Catalog) -> Prepared:
     tokenizer = models.load_tokenizer(plan.model, source)
     own = _generation_config(Path(plan.model.adapter) if plan.model.adapter else source) or _generation_config(source)
     encoder = build_encoder(plan.prompt, tokenizer, catalog)
+    say_differences_from_own(encoder)
+    if plan.checkpoint:
+        require_same_template(plan.checkpoint, encoder, plan.prompt.ignore_mismatch)
     name = encoder.template_type
     one_turn = name in catalog.templates and catalog.templates.get(name).generation
     return Prepared(source, tokenizer, encoder, plan_sampling(plan.generate, own), one_turn)

