@@ -177,3 +177,12 @@ def test_sigterm_reaches_the_processes(tmp_path: Path) -> None:
     assert child.returncode == 75
     assert (tmp_path / "saved0").exists()
     assert (tmp_path / "saved1").exists()
+
+
+def test_a_killed_process_is_named(tmp_path: Path) -> None:
+    worker = "import os, signal, time\nos.kill(os.getpid(), 9) if os.environ['RANK'] == '1' else time.sleep(60)\n"
+    child = _torchrun(tmp_path, worker)
+    _, err = child.communicate(timeout=120)
+    assert child.returncode == 137
+    assert "process 1 was ended by SIGKILL" in err
+    assert "Traceback" not in err

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+
+os.environ.setdefault("LOGLEVEL", "CRITICAL")  # read when torch is imported: our processes speak for themselves
 
 from torch.distributed import run
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -15,8 +18,13 @@ def main() -> int:
     try:
         run.main(sys.argv[1:])
     except ChildFailedError as failed:
-        _, failure = failed.get_first_failure()
-        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+        rank, failure = failed.get_first_failure()
+        if failure.exitcode >= 0:
+            return failure.exitcode
+        name = signal.Signals(-failure.exitcode).name
+        why = " (the machine may have run out of memory)" if name == "SIGKILL" else ""
+        print(f"error: process {rank} was ended by {name}{why}", file=sys.stderr)
+        return 128 - failure.exitcode
     except SignalException as stopped:
         return 130 if stopped.sigval == signal.SIGINT else 75
     return 0
