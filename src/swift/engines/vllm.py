@@ -14,6 +14,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, get_args
 
@@ -366,7 +367,12 @@ def _gauge_writer(gauges: dict[str, float]) -> Any:
 
 @contextmanager
 def _interrupts_kept_from_children() -> Iterator[None]:
-    """Ctrl-C reaches every process of the terminal; it should stop an answer here, not the model's process."""
+    """Ctrl-C reaches every process of the terminal; it should stop an answer here, not the model's process.
+
+    A child inherits the blocked signal. multiprocessing starts its tracker with the first child and unblocks the signal
+    as it does so, hence the tracker comes first.
+    """
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
