@@ -23,8 +23,11 @@ from swift.plan.merge import MergePlan
 from swift.plan.model import ModelPlan
 
 REPORT = "merge_report.json"
-CAST_SHARE = {"fp32": 0.0, "bf16": 0.05, "fp16": 0.01}
-"""Largest change of a logit by rounding the weights to a dtype, as a share of the largest logit."""
+CAST_SHARE = {"fp32": 0.0, "bf16": 0.25, "fp16": 0.05}
+"""Largest change of a logit by rounding the weights to a dtype, as a share of the largest logit.
+
+Wide, because rounding is what the dtype asks for and the files are compared bit for bit besides: it finds overflow.
+"""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,19 @@ import torch
 from swift.core.machine import Device, Machine
 from swift.core.optional import installed
 
-OPTIONAL = ("bitsandbytes", "deepspeed", "eetq", "flash_attn", "gguf", "hqq", "liger_kernel", "lmdeploy", "unsloth", "vllm")
+OPTIONAL = (
+    "bitsandbytes",
+    "deepspeed",
+    "eetq",
+    "flash_attn",
+    "gguf",
+    "hqq",
+    "liger_kernel",
+    "lmdeploy",
+    "unsloth",
+    "vllm",
+)
+"""Modules whose presence decides what a plan may use."""
 
 
 def probe() -> Machine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging as transformers_logging
 
 from swift.core.errors import SwiftError
 from swift.core.suggest import closest
@@ -52,11 +54,13 @@ def load_model(plan: ModelPlan, folder: Path | None = None) -> PreTrainedModel:
     """
     folder = folder or fetch(plan)
     config = load_config(plan, folder)
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         config=config,
         dtype=TORCH_DTYPES[plan.dtype],
-        attn_implementation=plan.attn,
+        attn_implementation=None if plan.attn == "sdpa" else plan.attn,  # None is SDPA where the model can, else eager
         device_map=plan.device_map,
         max_memory=dict(enumerate(plan.max_memory)) if plan.max_memory else None,
         output_loading_info=True,

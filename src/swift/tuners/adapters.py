@@ -36,8 +36,11 @@ ON_EMBEDDINGS = ("lora",)
 def attach_adapter(model: PreTrainedModel, plan: TunerPlan, total_steps: int | None) -> peft.PeftModel:
     """Wrap `model` in the plan's adapter; the base's own parameters are frozen."""
     config = _config(model, plan, total_steps)
-    with known_warnings():
-        tuned = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+    try:
+        with known_warnings():
+            tuned = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+    except ValueError as error:
+        raise _unfit(plan, error) from error
     if initial.takes_from_base(config):
         initial.remember(tuned)
     set_dtype(tuned, plan.dtype)
@@ -114,7 +117,12 @@ def _config(model: PreTrainedModel, plan: TunerPlan, total_steps: int | None) ->
     try:
         return CONFIGS[plan.sft_type](task_type="CAUSAL_LM", **settings)
     except ValueError as error:
-        raise SwiftError(f"the settings of {plan.sft_type} do not go together", why=str(error)) from error
+        raise _unfit(plan, error) from error
+
+
+def _unfit(plan: TunerPlan, error: ValueError) -> SwiftError:
+    """PEFT's own refusal of settings, as the user's mistake it is."""
+    return SwiftError(f"{plan.sft_type} does not take these settings for this model", why=str(error))
 
 
 def _reached(model: PreTrainedModel, targets: list[str] | str) -> dict[str, nn.Module]:

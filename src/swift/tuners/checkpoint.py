@@ -75,6 +75,7 @@ def load(model: PreTrainedModel, folder: Path, *, trainable: bool = False) -> nn
     tensors = read_adapter(folder)
     config = peft.PeftConfig.from_pretrained(str(folder))
     config.inference_mode = not trainable
+    config.base_model_name_or_path = model.name_or_path
     _fit_vocabulary(model, tensors)
     factors = initial.read(folder)
     with known_warnings():

@@ -1,0 +1,60 @@
+"""Damaged model folders are found out before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from swift import models
+from swift.core.errors import SwiftError
+from swift.models.folder import check_folder, weight_files
+
+
+@pytest.fixture
+def folder(tiny_llama_dir: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_llama_dir, tmp_path / "model"))
+
+
+def test_a_whole_folder_passes(folder: Path) -> None:
+    check_folder(folder)
+    assert weight_files(folder) == [folder / "model.safetensors"]
+
+
+@pytest.mark.parametrize("keep", [4, 40, -8])
+def test_a_cut_weight_file(folder: Path, keep: int) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(SwiftError, match="cut short"):
+        check_folder(folder)
+
+
+def test_missing_files(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(SwiftError, match=r"00002-of-00002\.safetensors is missing"):
+        check_folder(folder)
+    (folder / "model.safetensors.index.json").unlink()
+    (folder / "model-00001-of-00002.safetensors").unlink()
+    with pytest.raises(SwiftError, match="has no weights"):
+        check_folder(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(SwiftError, match="cannot be read"):
+        check_folder(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(SwiftError, match="is not a model"):
+        check_folder(folder)
+
+
+def test_identity_tells_bases_apart(folder: Path, tiny_llama_dir: Path) -> None:
+    recorded = models.identity(tiny_llama_dir)
+    assert json.loads(json.dumps(recorded)) == recorded
+    assert models.same_base(recorded, folder)
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert not models.same_base(recorded, folder)

@@ -1,0 +1,85 @@
+"""Names of modules, and what is said about wrong ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.tuners.conftest import Plans
+
+from swift import models, tuners
+from swift.core.errors import SwiftError
+from swift.tuners.targets import resolve_saved, resolve_targets
+
+LINEAR = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("DEFAULT", ["k_proj", "q_proj", "v_proj"]),
+        ("AUTO", ["k_proj", "q_proj", "v_proj"]),
+        ("ALL", LINEAR),
+        ("EMBEDDING", ["embed_tokens"]),
+        ("ALL EMBEDDING", sorted([*LINEAR, "embed_tokens"])),
+        ("self_attn.o_proj", ["self_attn.o_proj"]),
+    ],
+)
+def test_groups_of_modules(said: str, found: list[str], small_llama: Path, plans: Plans) -> None:
+    model_plan, plan = plans(small_llama, "--target_modules", *said.split())
+    assert resolve_targets(models.load_model(model_plan), plan) == found
+
+
+def test_an_expression_goes_before_names(small_llama: Path, plans: Plans) -> None:
+    model_plan, plan = plans(small_llama, "--target_modules", "ALL", "--target_regex", r".*\.0\..*q_proj")
+    tuned = tuners.attach(models.load_model(model_plan), plan)
+    trained = [name for name, p in tuned.named_parameters() if p.requires_grad]
+    assert trained and all("layers.0.self_attn.q_proj" in name for name in trained)
+
+
+def test_modules_to_save_by_group(small_llama: Path, plans: Plans) -> None:
+    model = models.load_model(plans(small_llama)[0])
+    norms = ["input_layernorm", "norm", "post_attention_layernorm"]
+    assert resolve_saved(model, ["LN", "EMBEDDING", "lm_head"]) == sorted([*norms, "embed_tokens", "lm_head"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "what", "next"),
+    [
+        ("--target_modules qproj", "'qproj'", "did you mean q_proj?"),
+        ("--modules_to_save lmhead", "'lmhead'", "did you mean lm_head?"),
+        ("--target_modules self_attn", "takes no adapter", None),
+        ("--target_regex [", "not a regular expression", None),
+        ("--target_regex q_proj", "matches no linear", "model.layers.0"),
+        ("--sft_type ia3 --target_modules EMBEDDING", "does not work on embeddings", "leave EMBEDDING out"),
+        ("--sft_type ia3 --ia3_feedforward_modules down_proj", "not among the targets", "down_proj"),
+        ("--sft_type fourierft --fourier_n_frequency 2000", "does not take these settings", None),
+        ("--sft_type adalora --adalora_tinit 6 --adalora_tfinal 4", "fill all 10 steps", "train longer"),
+    ],
+)
+def test_wrong_names_are_said(flags: str, what: str, next: str | None, small_llama: Path, plans: Plans) -> None:
+    model_plan, plan = plans(small_llama, *flags.split())
+    with pytest.raises(SwiftError) as error:
+        tuners.attach(models.load_model(model_plan), plan, total_steps=10)
+    assert what in error.value.what
+    assert next is None or next in str(error.value.next)
+
+
+def test_default_follows_the_architecture(tmp_path: Path, plans: Plans) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2)).save_pretrained(tmp_path)
+    model_plan, plan = plans(tmp_path)
+    tuned = tuners.attach(models.load_model(model_plan), plan)
+    assert all("attn.c_attn" in name for name, p in tuned.named_parameters() if p.requires_grad)
+
+
+def test_default_without_attention_lists_the_layers(tmp_path: Path, plans: Plans) -> None:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    config = MambaConfig(vocab_size=50, hidden_size=16, state_size=4, num_hidden_layers=1)
+    MambaForCausalLM(config).save_pretrained(tmp_path)
+    model_plan, plan = plans(tmp_path)
+    with pytest.raises(SwiftError, match="MambaForCausalLM") as error:
+        tuners.attach(models.load_model(model_plan), plan)
+    assert "in_proj" in str(error.value.why)
