@@ -94,17 +94,16 @@ def _rounds(row: Mapping[str, Any]) -> list[Message]:
             raise SwiftError(f"history[{place}] is not a pair of texts", why=repr(pair)[:80])
         messages += _asked(pair[0], asker)
         messages.append(Message("assistant", pair[1]))
-    query, response = row.get("query") or "", row.get("response")
-    messages += _asked(query, row.get("query_role") or "user")
-    if response is not None:
-        messages.append(Message("assistant", response))
-    elif not query:
-        messages.append(Message("user", ""))
-    return messages
+    asked = _asked(row.get("query") or "", row.get("query_role") or "user")
+    if row.get("response") is not None:
+        return [*messages, *asked, Message("assistant", row["response"])]
+    return [*messages, *(asked or [Message("user", "")])]
 
 
 def _asked(text: str, role: str) -> list[Message]:
-    return [Message("tool" if role == "tool" else "user", text)] if text else []
+    if role == "tool":
+        return [Message("tool", text)]
+    return [Message("user", text)] if text else []
 
 
 _ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
