@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 ENOUGH = 0.58
@@ -27,8 +28,9 @@ def likeness(left: str, right: str) -> float:
     short, long = sorted((len(left), len(right)))
     if not short:
         return 0.0
-    letters = 1 - distance(left, right) / long if _most_alike(left, right) >= 0.5 else 0.0
     words = _shared(left.split("_"), right.split("_"))
+    hopeless = _most_alike(left, right) < (0.5 if words else ENOUGH)
+    letters = 0.0 if hopeless else 1 - distance(left, right) / long
     score = max(letters, 0.45 * letters + 0.55 * words, 0.92 * words)
     if len(left) >= 3 and (right.startswith(left) or left.startswith(right)):
         score = max(score, 0.62 + 0.3 * short / long)
@@ -56,8 +58,10 @@ def distance(left: str, right: str) -> int:
 
 def _most_alike(left: str, right: str) -> float:
     """An upper bound of `1 - distance / length` that is quick to find: the share of letters both have."""
-    common = sum(min(left.count(letter), right.count(letter)) for letter in set(left))
-    return common / max(len(left), len(right))
+    rest = right
+    for letter in left:
+        rest = rest.replace(letter, "", 1)
+    return (len(right) - len(rest)) / max(len(left), len(right))
 
 
 def _plain(name: str) -> str:
@@ -71,13 +75,17 @@ def _shared(left: list[str], right: list[str]) -> float:
     rest = list(right)
     common = 0.0
     for word in left:
-        alike, best = max(((_same(word, other), other) for other in rest), default=(0.0, ""))
+        alike, best = 0.0, ""
+        for other in rest:
+            if (score := _same(word, other)) > alike:
+                alike, best = score, other
         if alike:
             rest.remove(best)
             common += alike * (len(word) + len(best))
     return common / max(1, sum(map(len, left)) + sum(map(len, right)))
 
 
+@functools.lru_cache(4096)
 def _same(word: str, other: str) -> float:
     if word == other:
         return 1.0

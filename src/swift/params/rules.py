@@ -147,7 +147,7 @@ def self_cognition_has_names(args: Args) -> Mistakes:
     ]
     if "self-cognition" not in names and not args.values["self_cognition_sample"]:
         return
-    for flag, example in (("model_name", "小黄 'Xiao Huang'"), ("model_author", "魔搭 ModelScope")):
+    for flag, example in (("model_name", "小柏 Juniper"), ("model_author", "艾克米实验室 'Acme Lab'")):
         if not any(args.values[flag]):
             yield SwiftError(f"self-cognition rows need --{flag}", next=f"e.g. --{flag} {example}")
 

@@ -15,6 +15,7 @@ from swift.params.spec import Alias, Bare, Flag
 from swift.params.values import FALSE, NOTHING, TRUE, BadValue, Plain, from_file, from_words
 
 _FLAG = re.compile(r"--[A-Za-z][\w-]*(=.*)?", re.DOTALL)
+_ONE_DASH = re.compile(r"-[A-Za-z][\w-]*(=.*)?", re.DOTALL)
 
 
 class Said(Record):
@@ -68,7 +69,7 @@ def read_words(command: Command, words: Sequence[str]) -> Reading:
     while at < len(words):
         if not _FLAG.fullmatch(words[at]):
             end = _until_flag(words, at + 1)
-            reading.errors.append(_stray(words[at:end]))
+            reading.errors.append(_stray(command, words[at]))
             at = end
             continue
         name, equals, attached = words[at][2:].partition("=")
@@ -80,16 +81,19 @@ def read_words(command: Command, words: Sequence[str]) -> Reading:
 
 
 def _until_flag(words: Sequence[str], at: int) -> int:
-    while at < len(words) and not _FLAG.fullmatch(words[at]):
+    while at < len(words) and not (_FLAG.fullmatch(words[at]) or _ONE_DASH.fullmatch(words[at])):
         at += 1
     return at
 
 
-def _stray(words: Sequence[str]) -> SwiftError:
-    word = words[0]
-    if word.startswith("-") and len(word) > 1:
-        return SwiftError(f"`{word}` is no flag: they begin with two dashes", next=f"--{word.lstrip('-')}")
-    return SwiftError(f"`{word}` belongs to no flag", next="a YAML or JSON file is the first word after the command")
+def _stray(command: Command, word: str) -> SwiftError:
+    if not _ONE_DASH.fullmatch(word):
+        return SwiftError(
+            f"`{word}` belongs to no flag", next="a YAML or JSON file is the first word after the command"
+        )
+    name = word[1:].partition("=")[0].replace("-", "_")
+    meant = f"write --{name}" if name in command.flags else unknown_flag(command, name).next
+    return SwiftError(f"`{word}` is no flag: they begin with two dashes", next=meant)
 
 
 def _read_flag(command: Command, reading: Reading, spelled: str, words: list[str]) -> None:

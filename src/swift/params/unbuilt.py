@@ -30,7 +30,7 @@ TABLE: tuple[Missing, ...] = (
     Missing(
         "sft_type",
         "this tuning method",
-        values=("longlora", "adalora", "ia3", "llamapro", "adapter", "vera", "boft", "fourierft", "reft"),
+        values=("longlora", "adalora", "llamapro", "adapter", "reft"),
     ),
     Missing("tuner_backend", "this adapter library", values=("swift", "unsloth")),
     Missing("use_galore", "GaLore"),
