@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from swift.engines.cache import Pool, Row
+from swift.engines.cache import LayerShape, Pool, Row
 
 NAME = "swift_rows"
 
@@ -67,6 +67,22 @@ def rows_attention(
 
 AttentionInterface.register(NAME, rows_attention)
 AttentionMaskInterface.register(NAME, lambda *_, **__: None)
+
+
+class Survey:
+    """A step that stores nothing and notes what each layer would store."""
+
+    def __init__(self) -> None:
+        self.layers: dict[int, LayerShape] = {}
+        self.devices: dict[int, torch.device] = {}
+        self.dtype: torch.dtype | None = None
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
+        """As `Step` says, without a past."""
+        self.layers[layer] = LayerShape(key.shape[1], key.shape[3], value.shape[3])
+        self.devices[layer] = key.device
+        self.dtype = key.dtype
+        return _attend(query, key, value, None, how, causal=True).transpose(1, 2)
 
 
 @dataclass

@@ -7,18 +7,20 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers import PreTrainedModel
 
 from swift.core.log import log
 from swift.engines.adapters import AdaptedModel
-from swift.engines.attention import NAME, Decode, NoStep, Prefill, decode_order
-from swift.engines.cache import KVCache, LayerShape, Row
+from swift.engines.attention import NAME, Decode, NoStep, Prefill, Survey, decode_order
+from swift.engines.cache import KVCache, Row
 from swift.engines.sequence import Sequence
 
 
 class Runner(Protocol):
     """Computes the next-token logits of sequences. It knows how far each of them is."""
+
+    splits_prompts: bool
+    """Whether a prompt may be computed in several stretches."""
 
     def admit(self, sequence: Sequence) -> int | None:
         """Give the sequence a place: how many of its tokens are computed already, or None when there is no room."""
@@ -53,10 +55,11 @@ class Runner(Protocol):
 class RowRunner:
     """The runner for models whose attention can be handed a step (see attention.py). One batch whatever the lengths."""
 
-    def __init__(self, model: AdaptedModel, cache: KVCache, dtype: torch.dtype):
+    splits_prompts = True
+
+    def __init__(self, model: AdaptedModel, cache: KVCache):
         self._model = model
         self._cache = cache
-        self._dtype = dtype
         self._device = _device(model.base)
         self._rows: dict[Sequence, Row] = {}
 
@@ -118,7 +121,7 @@ class RowRunner:
             input_ids=torch.tensor(tokens, device=self._device)[:, None],
             position_ids=torch.tensor([len(row.tokens) for row in rows], device=self._device)[:, None],
             use_cache=False,
-            rows_step=Decode(rows, self._dtype, self._device),
+            rows_step=Decode(rows, self._cache.dtype, self._device),
         )
         for row, token in zip(rows, tokens, strict=True):
             row.tokens.append(token)
@@ -146,20 +149,26 @@ def _positions(row: Row, new: list[int]) -> range:
     return range(len(row.tokens), len(row.tokens) + len(new))
 
 
+CACHES = ("past_key_values", "cache_params")
+"""What models call the cache that they return and take."""
+
+
 class SeparateRunner:
     """The runner for every other model: each sequence has a cache object of the model's own kind and runs by itself."""
+
+    splits_prompts = False  # Recurrent layers take a stretch of tokens only at the start.
 
     def __init__(self, model: AdaptedModel, places: int):
         self._model = model
         self._places = places
         self._device = _device(model.base)
-        self._caches: dict[Sequence, tuple[object | None, int]] = {}
+        self._caches: dict[Sequence, tuple[dict[str, Any], int]] = {}
 
     def admit(self, sequence: Sequence) -> int | None:
         """As `Runner` says; nothing is shared."""
         if len(self._caches) >= self._places:
             return None
-        self._caches[sequence] = (None, 0)
+        self._caches[sequence] = ({}, 0)
         return 0
 
     def reserve(self, sequence: Sequence) -> bool:
@@ -179,11 +188,12 @@ class SeparateRunner:
                 [sequence.request.adapter],
                 input_ids=torch.tensor([sequence.tokens[done : done + count]], device=self._device),
                 position_ids=torch.arange(done, done + count, device=self._device)[None],
-                past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
+                **cache,
             )
-            self._caches[sequence] = (output.past_key_values, done + count)
+            kept = {name: output[name] for name in CACHES if name in output}
+            self._caches[sequence] = (kept, done + count)
             logits.append(output.logits[0, -1])
         return torch.stack(logits)
 
@@ -214,27 +224,41 @@ HALF_TOLERANCE = 0.05
 def choose_runner(model: AdaptedModel, *, budget: int, max_length: int, places: int) -> Runner:
     """A RowRunner when running on rows gives what the model itself gives, else a SeparateRunner.
 
-    It is tried, not guessed: a short text goes through the model's own cache and through rows, and the logits have to
+    It is tried, not guessed: a short text goes through the model as it is and through rows, and the logits have to
     agree. `budget` is in bytes; `places` is how many sequences a SeparateRunner takes at once.
     """
     base = model.base
     config = base.config.get_text_config().to_dict()
-    rope = config.get("rope_parameters") or {}
-    moving = any(kind in MOVING_ROPE for kind in _rope_types(rope))
+    moving = any(kind in MOVING_ROPE for kind in _rope_types(config.get("rope_parameters") or {}))
     if not moving and set(config.get("layer_types") or ()) <= PLAIN_LAYERS:
-        device = _device(base)
-        tokens = torch.arange(sum(PROBE), device=device)[None] * 37 % config["vocab_size"]
-        own = base(input_ids=tokens, use_cache=True)
-        layers = _shapes(own.past_key_values)
-        if layers is not None:
-            shapes, dtype, devices = layers
-            base.set_attn_implementation(NAME)
-            probe = KVCache(shapes, dtype, devices, budget=2**62, max_length=max_length)
-            if _agree(base, probe, tokens[0].tolist(), own.logits[0]):
-                return RowRunner(model, KVCache(shapes, dtype, devices, budget=budget, max_length=max_length), dtype)
-            base.set_attn_implementation(model.own_attention)
-    log.info("this model's layers need caches of their own kind: requests run one after the other within a step")
+        tokens = torch.arange(sum(PROBE)) * 37 % config["vocab_size"]
+        expected = base(input_ids=tokens.to(_device(base))[None], use_cache=True).logits[0]
+        base.set_attn_implementation(NAME)
+        survey = _survey(base, tokens)
+        if survey is not None:
+            trial = _cache(survey, budget=2**62, max_length=max_length)
+            if _agree(base, trial, tokens.tolist(), expected):
+                return RowRunner(model, _cache(survey, budget=budget, max_length=max_length))
+        base.set_attn_implementation(model.own_attention)
+    log.info("this model's layers need caches of their own kind: the requests of a step run one after the other")
     return SeparateRunner(model, places)
+
+
+def _survey(model: PreTrainedModel, tokens: Tensor) -> Survey | None:
+    """What every layer stores; None when some layer does not attend through a step."""
+    survey = Survey()
+    try:
+        model(input_ids=tokens.to(_device(model))[None], use_cache=False, rows_step=survey)
+    except (NoStep, TypeError):
+        return None  # A forward pass without **kwargs refuses the step by a TypeError.
+    return survey if survey.layers and sorted(survey.layers) == list(range(len(survey.layers))) else None
+
+
+def _cache(survey: Survey, *, budget: int, max_length: int) -> KVCache:
+    layers = [survey.layers[number] for number in sorted(survey.layers)]
+    devices = [survey.devices[number] for number in sorted(survey.layers)]
+    assert survey.dtype is not None
+    return KVCache(layers, survey.dtype, devices, budget=budget, max_length=max_length)
 
 
 def _rope_types(rope: dict[str, Any]) -> list[str]:
@@ -247,19 +271,6 @@ def _rope_types(rope: dict[str, Any]) -> list[str]:
     return [kind for kind in kinds if kind]
 
 
-def _shapes(cache: object) -> tuple[list[LayerShape], torch.dtype, list[torch.device]] | None:
-    """What rows have to hold to stand in for `cache`, or None when it keeps more than keys and values."""
-    if type(cache) is not DynamicCache:
-        return None
-    layers = [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
-    keys = [layer.keys for layer in layers]
-    values = [layer.values for layer in layers]
-    if len(layers) < len(cache.layers) or any(tensor is None or tensor.dim() != 4 for tensor in (*keys, *values)):
-        return None
-    shapes = [LayerShape(k.shape[1], k.shape[3], v.shape[3]) for k, v in zip(keys, values, strict=True)]  # type: ignore[union-attr]
-    return shapes, keys[0].dtype, [k.device for k in keys]  # type: ignore[union-attr]
-
-
 def _agree(model: PreTrainedModel, cache: KVCache, tokens: list[int], expected: Tensor) -> bool:
     """Whether two stretches and single tokens of `tokens`, beside another row, give the `expected` logits."""
     device = _device(model)
@@ -267,35 +278,30 @@ def _agree(model: PreTrainedModel, cache: KVCache, tokens: list[int], expected: 
     row = cache.acquire(tokens, None)
     assert row is not None and other is not None
     first, second, _ = PROBE
-    try:
-        for start, stop in ((0, first), (first, first + second)):
-            stretch = [(row, tokens[start:stop]), (other, tokens[::-1][start:stop])]
-            inputs = [token for _, part in stretch for token in part]
-            positions = [*range(start, stop)] * 2
-            logits = model(
-                input_ids=torch.tensor([inputs], device=device),
-                position_ids=torch.tensor([positions], device=device),
-                use_cache=False,
-                logits_to_keep=torch.tensor([stop - start - 1], device=device),
-                rows_step=Prefill([each for each, _ in stretch], [len(part) for _, part in stretch]),
-            ).logits[0]
-            if logits.shape[0] != 1 or not _near(logits[0], expected[stop - 1]):
-                return False
-            for each, part in stretch:
-                each.tokens.extend(part)
-        cache.release(other)
-        for at in range(first + second, len(tokens)):
-            logits = model(
-                input_ids=torch.tensor([[tokens[at]]], device=device),
-                position_ids=torch.tensor([[at]], device=device),
-                use_cache=False,
-                rows_step=Decode([row], cache.dtype, device),
-            ).logits[0, -1]
-            if not _near(logits, expected[at]):
-                return False
-            row.tokens.append(tokens[at])
-    except NoStep:
-        return False
+    for start, stop in ((0, first), (first, first + second)):
+        stretch = [(row, tokens[start:stop]), (other, tokens[::-1][start:stop])]
+        logits = model(
+            input_ids=torch.tensor([[token for _, part in stretch for token in part]], device=device),
+            position_ids=torch.tensor([[*range(start, stop)] * 2], device=device),
+            use_cache=False,
+            logits_to_keep=torch.tensor([stop - start - 1], device=device),
+            rows_step=Prefill([each for each, _ in stretch], [len(part) for _, part in stretch]),
+        ).logits[0]
+        if logits.shape[0] != 1 or not _near(logits[0], expected[stop - 1]):
+            return False
+        for each, part in stretch:
+            each.tokens.extend(part)
+    cache.release(other)
+    for at in range(first + second, len(tokens)):
+        logits = model(
+            input_ids=torch.tensor([[tokens[at]]], device=device),
+            position_ids=torch.tensor([[at]], device=device),
+            use_cache=False,
+            rows_step=Decode([row], cache.dtype, device),
+        ).logits[0, -1]
+        if not _near(logits, expected[at]):
+            return False
+        row.tokens.append(tokens[at])
     return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self._runner = runner
-        self._chunk = chunk
+        self._chunk = chunk if runner.splits_prompts else sys.maxsize
         self._places = places
 
     def add(self, sequence: Sequence) -> None:
