@@ -87,7 +87,9 @@ def _saved(command: Command, said: dict[str, Said]) -> dict[str, Any]:
 
 
 def _typed(flag: Flag, value: Any) -> Any:
-    return tuple(value) if flag.many and isinstance(value, list) else value
+    if not flag.many or value is None:
+        return value
+    return tuple(value) if isinstance(value, list) else (value,)
 
 
 def _layered(command: Command, short: dict[str, Any], said: dict[str, Said], saved: dict[str, Any]) -> Args:

@@ -38,19 +38,35 @@ TABLE: tuple[Missing, ...] = (
     Missing("use_liger", "liger-kernel"),
     Missing("deepspeed", "DeepSpeed"),
     Missing("fsdp", "FSDP"),
+    Missing("fsdp_config", "FSDP"),
+    Missing("fsdp_num", "FSDP"),
+    Missing("model_layer_cls_name", "FSDP"),
     Missing("sequence_parallel_size", "sequence parallelism"),
+    Missing("sequence_parallel", "sequence parallelism"),
+    Missing("tp", "the megatron backend", commands=_TRAIN),
+    Missing("pp", "the megatron backend"),
+    Missing("save_safetensors", "saving checkpoints in the old format", commands=_TRAIN, values=(False,)),
+    Missing("vit_use_gc", "training multimodal models", values=(False,)),
     Missing("train_backend", "the megatron backend", values=("megatron",)),
     Missing("loss_name", "other loss functions"),
     Missing("quantization_bit", "training on quantized weights", commands=_TRAIN),
     Missing("quantization_bit", "quantizing while loading", commands=_ANSWER),
     Missing("freeze_vit", "training multimodal models"),
     Missing("rescale_image", "multimodal models"),
+    Missing("quant_bits", "quantizing after training"),
+    Missing("to_peft_format", "the conversion to the PEFT layout"),
+    Missing("to_ollama", "the Ollama export"),
+    Missing("gguf_file", "loading GGUF weights"),
     Missing("to_megatron", "the conversion to megatron"),
     Missing("to_hf", "the conversion from megatron"),
 )
 
 IDLE_GROUPS = ("Quant", "Adalora", "Ia3", "Vera", "Boft", "Fourierft", "Reft", "Llamapro", "Adapter", "Galore", "Lisa")
-"""Groups of flags that only matter with work that the table refuses."""
+IDLE_FLAGS = (
+    *("quant_method", "quant_n_samples", "quant_seqlen", "quant_batch_size", "quant_device_map", "quant_output_dir"),
+    *("ollama_output_dir", "megatron_output_dir", "hf_output_dir"),
+)
+"""Groups of flags, and flags, that only matter with work that the table refuses."""
 
 
 def check(args: Args) -> list[NotBuilt]:
