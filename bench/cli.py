@@ -34,7 +34,9 @@ def main() -> int:
         ratio = statistics.median(times) / base
         bar = BARS.get(text)
         missed |= bar is not None and ratio > bar
-        print(f"{text:<28} {statistics.median(times) * 1e3:7.1f} ms  {ratio:5.2f}x" + (f"  (bar {bar:g}x)" if bar else ""))
+        print(
+            f"{text:<28} {statistics.median(times) * 1e3:7.1f} ms  {ratio:5.2f}x" + (f"  (bar {bar:g}x)" if bar else "")
+        )
     return 1 if missed else 0
 
 

@@ -113,7 +113,9 @@ def test_ctrl_c(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     assert run(capsys, "sft") == (130, "", "interrupted\n")
 
 
-def test_only_the_first_process_of_a_machine_speaks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_process_of_a_machine_speaks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert run(capsys, "stf") == (2, "", "")
 
