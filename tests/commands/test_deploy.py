@@ -55,12 +55,13 @@ class Deployed:
             assert self.process.poll() is None, self.err
             with contextlib.suppress(httpx.TransportError):
                 health.add(httpx.get(f"{self.url}/health").status_code)
-            time.sleep(0.05)
+            time.sleep(0.2)
         return health
 
     def end(self) -> int:
         """SIGTERM, and the exit code."""
-        self.process.terminate()
+        if self.process.poll() is None:
+            self.process.terminate()
         return self.process.wait(60)
 
 
@@ -98,34 +99,6 @@ def test_log_has_statistics_and_no_prompt(deployed: Deployed) -> None:
     assert "secret" not in deployed.err + deployed.out
 
 
-def test_sigterm_under_load_finishes_what_was_accepted(tiny_llama_dir: Path, tmp_path: Path) -> None:
-    flags = "--served_model_name tiny --log_interval 0".split()
-    running = Deployed(tmp_path, "--model_id_or_path", str(tiny_llama_dir), *flags)
-    running.wait_ready()
-    answers: list[httpx.Response] = []
-
-    def ask(at: int) -> None:
-        prompt = f"number {at} " * 5
-        body = {"model": "tiny", "prompt": prompt, "max_tokens": 150, "stream": at % 2 == 0, "temperature": 0}
-        answers.append(httpx.post(f"{running.url}/v1/completions", json=body, timeout=120))
-
-    clients = [threading.Thread(target=ask, args=(at,)) for at in range(12)]
-    for client in clients:
-        client.start()
-    while True:
-        text = httpx.get(f"{running.url}/metrics", timeout=30).text
-        if float(re.search(r"^swift_in_flight (\S+)", text, re.M).group(1)) == 12:
-            break
-        time.sleep(0.02)
-    assert running.end() == 0
-    for client in clients:
-        client.join(60)
-    assert [answer.status_code for answer in answers] == [200] * 12
-    for answer in answers:
-        whole = answer.text.endswith("data: [DONE]\n\n") or answer.json()["choices"][0]["finish_reason"]
-        assert whole
-
-
 def test_port_in_use_is_said_before_anything_is_loaded(tiny_llama_dir: Path, capsys) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -141,3 +114,29 @@ def test_half_a_certificate_is_refused(tiny_llama_dir: Path, tmp_path: Path, cap
     key.write_text("x")
     assert main(["deploy", "--model_id_or_path", str(tiny_llama_dir), "--ssl_keyfile", str(key)]) == 2
     assert "--ssl_certfile" in capsys.readouterr().err
+
+
+def test_sigterm_under_load_finishes_what_was_accepted(deployed: Deployed) -> None:
+    """The last test of this file: it ends the server that the others use."""
+    answers: list[httpx.Response] = []
+
+    def ask(at: int) -> None:
+        prompt = f"number {at} " * 5
+        body = {"model": "tiny", "prompt": prompt, "max_tokens": 150, "stream": at % 2 == 0, "temperature": 0}
+        answers.append(httpx.post(f"{deployed.url}/v1/completions", json=body, timeout=120))
+
+    clients = [threading.Thread(target=ask, args=(at,)) for at in range(12)]
+    for client in clients:
+        client.start()
+    while True:
+        text = httpx.get(f"{deployed.url}/metrics", timeout=30).text
+        if float(re.search(r"^swift_in_flight (\S+)", text, re.M).group(1)) == 12:
+            break
+        time.sleep(0.02)
+    assert deployed.end() == 0
+    for client in clients:
+        client.join(60)
+    assert [answer.status_code for answer in answers] == [200] * 12
+    for answer in answers:
+        whole = answer.text.endswith("data: [DONE]\n\n") or answer.json()["choices"][0]["finish_reason"]
+        assert whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -14,6 +15,9 @@ from swift.chat.types import Conversation, Media, Message
 from swift.core.errors import SwiftError
 from swift.engines.base import Request, Sampling
 from swift.engines.blocking import BlockingEngine
+
+SHOW_SECONDS = 0.08
+"""A browser draws a growing answer no faster; more updates would only queue up."""
 
 Turn = dict[str, Any]
 """A message as gradio's Chatbot holds it: `role` and `content`, a text or a list of parts."""
@@ -89,13 +93,16 @@ class Talker:
             adapter=controls.adapter,
             media=talk.media,
         )
-        text = ""
+        text, shown, due = "", "", 0.0
         with closing(self.engine.stream(request)) as deltas:  # type: ignore[type-var]  # it is a generator
             for delta in deltas:
-                if stop.is_set():
-                    return
                 if delta.finish_reason == "error":
                     raise SwiftError(f"the engine failed: {delta.error}")
-                if delta.text:
-                    text += delta.text
+                text += delta.text
+                if stop.is_set():
+                    break
+                if text != shown and time.monotonic() >= due:
                     yield text
+                    shown, due = text, time.monotonic() + SHOW_SECONDS
+        if text != shown:
+            yield text

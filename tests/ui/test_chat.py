@@ -1,0 +1,216 @@
+"""The chat page in a real browser, on a phone and a wide screen: type, see the answer grow, stop it, load it again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from serving.scripted import ScriptedEngine
+from swift.catalog import load_catalog
+from swift.chat.encode import build_encoder
+from swift.engines.base import Sampling
+from swift.engines.blocking import BlockingEngine
+from swift.plan.prompt import PromptPlan
+
+pytest.importorskip("gradio", reason="the page is made with gradio")
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser")
+pytestmark = [
+    pytest.mark.skipif(
+        shutil.which("chromium") is None or shutil.which("chromedriver") is None, reason="chromium is not installed"
+    ),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+ARTEFACTS = Path(__file__).parents[2] / "artefacts"
+LONG = (
+    """Here is an **answer** with a piece of code:
+
+```python
+def area(width: float, height: float) -> float:
+    return width * height  # a line that is a little longer than a phone is wide
+```
+
+| side | length |
+|---|---|
+| width | 3 |
+| height | 4 |
+
+"""
+    + "and a paragraph that goes on, so that it is seen how lines break. " * 60
+)
+
+
+@pytest.fixture(scope="module")
+def engine(smollm2_tokenizer_dir: Path) -> ScriptedEngine:
+    tokenizer = AutoTokenizer.from_pretrained(smollm2_tokenizer_dir)
+
+    def reply(prompt: str) -> str:
+        turns = prompt.split("<|im_start|>")
+        said = turns[-2].removeprefix("user\n").split("<|im_end|>")[0]
+        system = next((t.split("\n")[1].split("<|im_end|>")[0] for t in turns if t.startswith("system")), "")
+        return LONG if "long" in said else f"You said {said}. {system}"
+
+    engine = ScriptedEngine(tokenizer, reply, pause=0.05, adapters=("default-lora",))
+    engine.max_model_len = 2**15
+    return engine
+
+
+@pytest.fixture(scope="module")
+def address(engine: ScriptedEngine) -> Iterator[str]:
+    from swift.ui.chat import ChatPage, launch
+    from swift.ui.talk import Controls, Talker
+
+    async def start() -> ScriptedEngine:
+        return engine
+
+    encoder = build_encoder(PromptPlan(template_type="qwen", system=""), engine.tokenizer, load_catalog())
+    with BlockingEngine(start) as blocking:
+        talker = Talker(blocking, encoder, lambda room: Sampling(max_tokens=room))
+        page = ChatPage(talker, "tiny-model", Controls(max_tokens=20000)).build()
+        yield launch(page, "127.0.0.1", 0)
+        page.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def browser(address: str) -> Iterator[object]:
+    options = webdriver.ChromeOptions()
+    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--lang=en"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    driver = webdriver.Chrome(options=options, service=service)
+    driver.set_window_size(1440, 900)
+    driver.get(address)
+    yield driver
+    driver.quit()
+
+
+def until(true: Callable[[], object], seconds: float = 30) -> None:
+    """Wait for something to be so; elements that are being replaced count as not yet."""
+    from selenium.common.exceptions import WebDriverException
+
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            if true():
+                return
+        except WebDriverException:
+            pass
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.1)
+
+
+def find(browser, selector: str):
+    return browser.find_element("css selector", selector)
+
+
+def talk(browser) -> str:
+    return find(browser, "#talk").text
+
+
+def say(browser, text: str) -> None:
+    until(lambda: find(browser, "#box button.submit-button"))
+    find(browser, "#box textarea").send_keys(text)
+    find(browser, "#box button.submit-button").click()
+
+
+def answered(browser, text: str) -> None:
+    """Until the text stands in the talk and the page is ready for the next question."""
+    until(lambda: text in talk(browser) and find(browser, "#box button.submit-button"))
+
+
+def shot(browser, name: str) -> None:
+    ARTEFACTS.mkdir(exist_ok=True)
+    browser.save_screenshot(str(ARTEFACTS / f"chat-{name}.png"))
+
+
+def test_an_answer_grows_stops_and_outlives_a_reload(browser, engine: ScriptedEngine) -> None:
+    until(lambda: find(browser, "#box textarea"))
+    say(browser, "Hello")
+    answered(browser, "You said Hello.")
+    say(browser, "Something long")
+    until(lambda: "piece of code" in talk(browser))
+    grown = len(talk(browser))
+    until(lambda: len(talk(browser)) > grown)
+    find(browser, "#box button.stop-button").click()
+    until(lambda: engine.running == 0)
+    until(lambda: find(browser, "#box button.submit-button"))
+    stopped = talk(browser)
+    assert stopped.count("goes on") < 60
+    shot(browser, "wide")
+    time.sleep(0.5)
+    assert talk(browser) == stopped
+    browser.refresh()
+    until(lambda: "You said Hello." in talk(browser) and "piece of code" in talk(browser))
+
+
+def test_a_question_is_asked_again_and_changed(browser, engine: ScriptedEngine) -> None:
+    new_chat(browser)
+    say(browser, "First")
+    answered(browser, "You said First.")
+    before = len(engine.requests)
+    until(lambda: browser.find_elements("css selector", "#talk button[aria-label='Retry']"))
+    browser.find_elements("css selector", "#talk button[aria-label='Retry']")[-1].click()
+    until(lambda: len(engine.requests) == before + 1)
+    answered(browser, "You said First.")
+    browser.find_elements("css selector", "#talk button[aria-label='Edit']")[-1].click()
+    until(lambda: find(browser, "#talk textarea"))
+    box = find(browser, "#talk textarea")
+    box.clear()
+    box.send_keys("Second")
+    browser.find_elements("css selector", "#talk button[aria-label='Submit']")[-1].click()
+    answered(browser, "You said Second.")
+    assert "First" not in talk(browser)
+
+
+def test_settings_reach_the_engine(browser, engine: ScriptedEngine) -> None:
+    new_chat(browser)
+    find(browser, "#settings .toggle-button").click()
+    until(lambda: find(browser, "#system textarea").is_displayed())
+    find(browser, "#system textarea").send_keys("Be brief.")
+    find(browser, "#model input").click()
+    until(lambda: browser.find_elements("css selector", "[role=option]"))
+    shot(browser, "settings")
+    next(o for o in browser.find_elements("css selector", "[role=option]") if "default-lora" in o.text).click()
+    find(browser, "#settings .toggle-button").click()
+    say(browser, "Hi")
+    answered(browser, "You said Hi. Be brief.")
+    request = engine.requests[-1]
+    assert request.adapter == "default-lora" and request.sampling.max_tokens == 20000
+
+
+def test_phone(browser) -> None:
+    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    new_chat(browser)
+    say(browser, "Something long")
+    until(lambda: "height" in talk(browser))
+    shot(browser, "phone")
+    until(lambda: find(browser, "#box button.stop-button"))
+    find(browser, "#box button.stop-button").click()
+    wide = browser.execute_script("return document.documentElement.scrollWidth")
+    assert wide <= 390, "nothing sticks out to the side"
+    box = find(browser, "#box").rect
+    assert box["y"] + box["height"] <= 844, "the box to write in is on the screen"
+
+
+def test_nothing_is_fetched_from_elsewhere(browser, address: str) -> None:
+    asked = set()
+    for entry in browser.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            asked.add(message["params"]["request"]["url"])
+    assert len(asked) > 10
+    strangers = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
+    assert strangers == []
+
+
+def new_chat(browser) -> None:
+    find(browser, "#clear").click()
+    until(lambda: "You said" not in talk(browser) and "piece of code" not in talk(browser))
