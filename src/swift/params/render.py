@@ -118,7 +118,8 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _first_sentence(flag: Flag) -> str:
-    text = re.split(r"(?<=[.;:]) ", helps(flag.group)[flag.name])[0].rstrip(".;:")
+    text = re.split(r"(?<=[.;]) ", helps(flag.group)[flag.name])[0].rstrip(".;")
+    text = text if len(text) <= 80 else text.partition(": ")[0]
     return f"{text}: {', '.join(map(str, flag.choices))}" if flag.choices else text
 
 
@@ -154,7 +155,8 @@ def metavar(flag: Flag) -> str:
     if flag.choices and len(flag.kinds) == 1 and flag.kinds[0] == "str":
         word = "CHOICE"
     else:
-        word = {"bool": "BOOL", "int": "N", "float": "X", "str": "TEXT"}[flag.kinds[-1]]
+        words = {"str": "TEXT", "int": "N", "float": "X", "bool": "BOOL"}
+        word = next(word for kind, word in words.items() if kind in flag.kinds)
     return f"{word} …" if flag.many else word
 
 

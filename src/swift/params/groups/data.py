@@ -12,7 +12,7 @@ class Data(Record):
     """The rows."""
 
     dataset: Annotated[tuple[str, ...], Basic(), OneOf("datasets"), Saved("data")] = ()
-    """Rows to train on: names, hub ids or files, written [HF::|MS::]NAME[:SUBSET/SUBSET][#ROWS]."""
+    """Rows to work on: names, hub ids or files, written [HF::|MS::]NAME[:SUBSET/SUBSET][#ROWS]."""
     val_dataset: Annotated[tuple[str, ...], Basic(), OneOf("datasets"), Saved("data")] = ()
     """Rows to validate on, written like dataset; nothing is then split off from dataset."""
     dataset_test_ratio: Annotated[float, Range(0, 1), Saved("data")] = 0.01
@@ -24,9 +24,9 @@ class Data(Record):
     custom_dataset_info: Annotated[str | dict[str, Any] | None, Json(), Saved("model")] = None
     """Further datasets: a dataset_info.json file or JSON text."""
     model_name: Annotated[tuple[str | None, ...], Basic(), Text(), Saved("data")] = (None, None)
-    """The model's new name in Chinese and in English, for the self-cognition rows."""
+    """The model's new name in Chinese and English; self-cognition rows teach it."""
     model_author: Annotated[tuple[str | None, ...], Basic(), Text(), Saved("data")] = (None, None)
-    """The name of its author in Chinese and in English, for the self-cognition rows."""
+    """Its author's name in Chinese and English; self-cognition rows teach it."""
     lazy_tokenize: Annotated[bool | None, Basic()] = None
     """Encode rows when they are needed (true) or before training (false); None means before, except for multimodal
     models."""

@@ -12,23 +12,23 @@ class Vllm(Record):
     """The vLLM engine."""
 
     gpu_memory_utilization: Annotated[float, Basic(), Range(0, 1, above=True)] = 0.9
-    """vLLM engine: share of GPU memory to use."""
+    """Share of GPU memory to use."""
     tensor_parallel_size: Annotated[int, Basic(), Range(1)] = 1
-    """vLLM engine: number of GPUs for tensor parallelism."""
+    """Number of GPUs for tensor parallelism."""
     max_model_len: Annotated[int | None, Basic(), Range(1)] = None
-    """vLLM engine: overrides the model's maximum length."""
+    """Overrides the model's maximum length."""
     max_num_seqs: Annotated[int, Range(1)] = 256
-    """vLLM engine: most sequences at once."""
+    """Most sequences at once."""
     disable_custom_all_reduce: bool = True
-    """vLLM engine: use NCCL instead of the custom all-reduce kernel (vLLM itself has the other default)."""
+    """Use NCCL instead of the custom all-reduce kernel (vLLM itself has the other default)."""
     enforce_eager: bool = False
-    """vLLM engine: eager mode instead of CUDA graphs; less memory, slower."""
+    """Eager mode instead of CUDA graphs; less memory, slower."""
     limit_mm_per_prompt: Annotated[str | dict[str, Any] | None, Json()] = None
-    """vLLM engine: number of images/videos allowed per prompt, as JSON."""
+    """Number of images/videos allowed per prompt, as JSON."""
     vllm_enable_lora: bool = False
-    """vLLM engine: allow adapters."""
+    """Allow adapters."""
     vllm_max_lora_rank: Annotated[int, Range(1)] = 16
-    """vLLM engine: largest adapter rank."""
+    """Largest adapter rank."""
 
 
 class Lmdeploy(Record):
@@ -37,8 +37,8 @@ class Lmdeploy(Record):
     tp: Annotated[int, Basic(), Range(1)] = 1
     """Tensor parallelism of the LMDeploy engine."""
     cache_max_entry_count: Annotated[float, Range(0, 1, above=True)] = 0.8
-    """LMDeploy engine: share of free memory for the KV cache."""
+    """Share of free memory for the KV cache."""
     quant_policy: Literal[0, 4, 8] = 0
-    """LMDeploy engine: KV cache quantization, 0 off, 4 or 8 bits."""
+    """KV cache quantization, 0 off, 4 or 8 bits."""
     vision_batch_size: Annotated[int, Range(1)] = 1
-    """LMDeploy engine: batch size of the vision model (multimodal only)."""
+    """Batch size of the vision model (multimodal only)."""

@@ -12,28 +12,28 @@ class Adalora(Record):
     """AdaLoRA."""
 
     adalora_target_r: Annotated[int, Range(1)] = 8
-    """AdaLoRA: average rank aimed at."""
+    """Average rank aimed at."""
     adalora_init_r: Annotated[int, Range(1)] = 12
-    """AdaLoRA: initial rank."""
+    """Initial rank."""
     adalora_tinit: Annotated[int, Range(0)] = 0
-    """AdaLoRA: steps of initial warm-up."""
+    """Steps of initial warm-up."""
     adalora_tfinal: Annotated[int, Range(0)] = 0
-    """AdaLoRA: steps of final fine-tuning."""
+    """Steps of final fine-tuning."""
     adalora_deltaT: Annotated[int, Range(1)] = 1
-    """AdaLoRA: steps between rank allocations."""
+    """Steps between rank allocations."""
     adalora_beta1: Annotated[float, Range(0, 1)] = 0.85
-    """AdaLoRA: first EMA coefficient."""
+    """First EMA coefficient."""
     adalora_beta2: Annotated[float, Range(0, 1)] = 0.85
-    """AdaLoRA: second EMA coefficient."""
+    """Second EMA coefficient."""
     adalora_orth_reg_weight: float = 0.5
-    """AdaLoRA: weight of the orthogonality regularizer."""
+    """Weight of the orthogonality regularizer."""
 
 
 class Ia3(Record):
     """IA3."""
 
     ia3_feedforward_modules: tuple[str, ...] = ()
-    """IA3: names of the MLP linear layers; they must be among the target modules."""
+    """Names of the MLP linear layers; they must be among the target modules."""
 
 
 class Vera(Record):
@@ -46,7 +46,7 @@ class Vera(Record):
     vera_dropout: Annotated[float, Range(0, 1)] = 0.0
     """VeRA dropout."""
     vera_d_initial: float = 0.1
-    """VeRA: initial value of the d vector."""
+    """Initial value of the d vector."""
 
 
 class Boft(Record):
@@ -57,7 +57,7 @@ class Boft(Record):
     boft_block_num: Annotated[int, Range(0)] = 0
     """BOFT number of blocks; excludes boft_block_size."""
     boft_n_butterfly_factor: int = 1
-    """BOFT: number of butterfly factors."""
+    """Number of butterfly factors."""
     boft_dropout: Annotated[float, Range(0, 1)] = 0.0
     """BOFT dropout."""
 
@@ -66,20 +66,20 @@ class Fourierft(Record):
     """FourierFT."""
 
     fourier_n_frequency: Annotated[int, Range(1)] = 2000
-    """FourierFT: number of frequencies (comparable to r of LoRA)."""
+    """Number of frequencies (comparable to r of LoRA)."""
     fourier_scaling: float = 300.0
-    """FourierFT: scale of the weight update (comparable to lora_alpha)."""
+    """Scale of the weight update (comparable to lora_alpha)."""
 
 
 class Reft(Record):
     """ReFT."""
 
     reft_layers: tuple[int, ...] | None = None
-    """ReFT: layer numbers it works on; None means all."""
+    """Layer numbers it works on; None means all."""
     reft_layer_key: str | None = None
-    """ReFT: name of the module list that holds the layers; None finds it."""
+    """Name of the module list that holds the layers; None finds it."""
     reft_rank: Annotated[int, Range(1)] = 4
-    """ReFT: rank."""
+    """Rank."""
     reft_intervention_type: Literal[
         "NoreftIntervention",
         "LoreftIntervention",
@@ -88,18 +88,18 @@ class Reft(Record):
         "DireftIntervention",
         "NodireftIntervention",
     ] = "LoreftIntervention"
-    """ReFT: kind of intervention."""
+    """Kind of intervention."""
     reft_args: Annotated[str | dict[str, Any] | None, Json()] = None
-    """ReFT: further settings of the intervention as JSON text."""
+    """Further settings of the intervention as JSON text."""
 
 
 class Llamapro(Record):
     """LLaMA-Pro."""
 
     llamapro_num_new_blocks: Annotated[int, Range(1)] = 4
-    """LLaMA-Pro: number of new layers."""
+    """Number of new layers."""
     llamapro_num_groups: Annotated[int | None, Range(1)] = None
-    """LLaMA-Pro: number of groups the new layers are put in as; None means one group per new layer."""
+    """Number of groups the new layers are put in as; None means one group per new layer."""
 
 
 class Adapter(Record):
@@ -152,4 +152,4 @@ class Lisa(Record):
     lisa_activated_layers: Annotated[int, Range(0)] = 0
     """LISA (full tuning only): layers trained at a time, 0 for off; 2 or 8 advised."""
     lisa_step_interval: Annotated[int, Range(1)] = 20
-    """LISA: steps between switches of the trained layers."""
+    """Steps between switches of the trained layers."""
