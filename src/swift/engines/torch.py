@@ -201,6 +201,7 @@ class TorchEngine:
             for sequence in sequences:
                 self._scheduler.add(sequence)
 
+    @torch.inference_mode()  # giving a place back moves rows of the cache, which were made in this mode
     def _leave(self, sequences: list[Sequence]) -> None:
         for sequence in sequences:
             self._deliver.pop(sequence, None)
@@ -238,6 +239,7 @@ class TorchEngine:
         for sequence, tokens in zip(sequences, answers, strict=True):
             self._send(sequence, sequence.take_all(tokens))
 
+    @torch.inference_mode()
     def _fail(self, sequences: list[Sequence], error: str) -> None:
         for sequence in sequences:
             self._send(sequence, sequence.end("error", error))
