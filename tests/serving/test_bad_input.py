@@ -109,6 +109,16 @@ def test_bad_completion(module_server, prompt: Any, fields: dict[str, Any], stat
     assert answer.json()["error"]["param"].startswith(param)
 
 
+def test_no_embeddings_and_no_turns_where_the_model_has_none(start) -> None:
+    running = start(is_chat=False)
+    answer = httpx.post(f"{running.url}/v1/embeddings", json={"model": "tiny", "input": "hi"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "no_embeddings")
+    turns = [*USER, {"role": "assistant", "content": "x"}, *USER]
+    answer = httpx.post(f"{running.url}/v1/chat/completions", json={"model": "tiny", "messages": turns})
+    assert answer.status_code == 400 and "`completions` API" in answer.json()["message"]
+    assert httpx.post(f"{running.url}/v1/chat/completions", json={"model": "tiny", "messages": USER}).status_code == 200
+
+
 def test_prompt_longer_than_the_context(module_server) -> None:
     body = {"model": "tiny", "messages": [{"role": "user", "content": "word " * 600}]}
     answer = httpx.post(f"{module_server.url}/v1/chat/completions", json=body)

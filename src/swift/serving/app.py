@@ -26,6 +26,7 @@ from swift.serving.schema import (
     ChatRequest,
     Completion,
     CompletionRequest,
+    EmbeddingRequest,
     ErrorEnvelope,
     Health,
     ModelCard,
@@ -83,6 +84,13 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     async def create_completion(body: CompletionRequest, http: Request) -> Response:
         """Continue plain text."""
         return await completions(service, http, body)
+
+    @app.post("/v1/embeddings", tags=["answers"])
+    async def create_embeddings(body: EmbeddingRequest) -> Response:
+        """Refused with the reason: the models served here are made to write, and no engine gives their vectors."""
+        service.adapter(body.model)
+        message = f"`{body.model}` gives no embeddings: it is a model that writes text."
+        raise ApiError(400, message, param="model", code="no_embeddings")
 
 
 def _streamed(model: Any) -> dict[int | str, dict[str, Any]]:

@@ -38,6 +38,10 @@ async def chat_completions(service: Service, http: HttpRequest, body: ChatReques
 
 async def _job(service: Service, body: ChatRequest, use: ToolUse) -> Job:
     adapter = service.adapter(body.model)
+    if not service.plan.is_chat and len(body.messages) > 1:
+        raise ApiError(
+            400, "This model continues text and knows no turns. Please use the `completions` API.", param="messages"
+        )
     grammar = answer_grammar(body)
     if grammar and use.mode != "none":
         message = '`response_format` and `tools` cannot be used together; set `tool_choice` to "none".'

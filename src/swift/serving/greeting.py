@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from swift.plan.infer import DEFAULT_LORA
 from swift.plan.serve import ServePlan
 
 
@@ -18,7 +19,7 @@ def url(plan: ServePlan, port: int) -> str:
 def greeting(plan: ServePlan, port: int, models: tuple[str, ...], *, show_key: bool) -> str:
     """The lines to print. The key itself is shown only where `show_key` says so (a terminal, not a log)."""
     base = f"{url(plan, port)}/v1"
-    model = models[-1]
+    model = DEFAULT_LORA if DEFAULT_LORA in models else models[0]
     messages = [{"role": "user", "content": "Who are you?"}]
     body = json.dumps({"model": model, "messages": messages})
     key = '"$OPENAI_API_KEY"' if not show_key else f'"{plan.api_key}"'

@@ -180,6 +180,13 @@ class CompletionRequest(Generation):
     suffix: str | None = None
 
 
+class EmbeddingRequest(_Model):
+    """POST /v1/embeddings."""
+
+    model: str
+    input: str | list[str] | list[TokenId] | list[list[TokenId]]
+
+
 # Answers are plain dictionaries: they are written once and never read back. The types say their shape to the
 # type checker and to /openapi.json.
 
