@@ -11,10 +11,15 @@ import pytest
 
 from swift.chat import parity
 from swift.chat.encode import Encoder
-from swift.chat.types import Conversation, Message, Origin
+from swift.chat.types import Conversation, Message
 from swift.core.errors import SwiftError
 
-ROW = Conversation((Message("user", "Hi"), Message("assistant", "Hello")), origin=Origin("rows.jsonl", 5))
+ROW = Conversation((Message("user", "Hi"), Message("assistant", "Hello")))
+
+
+def _row(encoder: Encoder, conversation: Conversation) -> dict[str, list[int]]:
+    (encoded,) = encoder.encode(conversation)
+    return {"input_ids": encoded.input_ids, "labels": encoded.labels}
 
 
 def test_registered_smollm2_is_its_own_template(
@@ -124,11 +129,11 @@ def test_preflight_names_the_row(
 ) -> None:
     plus = golden_tokenizer("smollm2-plus")
     good = encoder_of("llama", plus)
-    parity.preflight(good, good.encode(ROW)[0], ROW.origin)
+    parity.preflight(good, _row(good, ROW), "rows.jsonl:5")
     doubled = encoder_of("default-generation-bos", plus)
-    row = Conversation((Message("assistant", ""), Message("user", "<s>Hi"), Message("assistant", "Hello"))[1:])
+    row = Conversation((Message("user", "<s>Hi"), Message("assistant", "Hello")))
     with pytest.raises(SwiftError, match="begins with two '<s>' tokens") as found:
-        parity.preflight(doubled, doubled.encode(row)[0], ROW.origin)
+        parity.preflight(doubled, _row(doubled, row), "rows.jsonl:5")
     assert found.value.where == "rows.jsonl:5"
 
 
@@ -139,10 +144,8 @@ def test_preflight_refuses_a_template_that_never_ends_an_answer(
     kept = tokenizer.chat_template
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     encoder = encoder_of("jinja", tokenizer)
-    tokenizer.chat_template = kept
-    encoder.template.tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
-    encoded = encoder.encode(ROW)[0]
+    row = _row(encoder, ROW)
     tokenizer.chat_template = kept
     with pytest.raises(SwiftError, match="the end of the answer is never trained") as found:
-        parity.preflight(encoder, encoded, ROW.origin)
+        parity.preflight(encoder, row, "rows.jsonl:5")
     assert found.value.where == "rows.jsonl:5"

@@ -18,7 +18,7 @@ from swift.chat.encode import IGNORED, Encoder
 from swift.chat.jinja import JinjaTemplate
 from swift.chat.template import DataTemplate
 from swift.chat.tokens import Tokens
-from swift.chat.types import Conversation, Encoded, Message, Origin, ToolCall
+from swift.chat.types import Conversation, Message, ToolCall
 from swift.core.errors import SwiftError
 from swift.core.log import log, once
 from swift.core.transaction import write_file
@@ -177,18 +177,20 @@ def require_same_template(folder: Path, encoder: Encoder, ignore: bool) -> None:
     )
 
 
-def preflight(encoder: Encoder, encoded: Encoded, origin: Origin | None) -> None:
-    """Refuse to train on a row with two bos tokens at its start or without a trained end of the answer."""
-    where = None if origin is None else str(origin)
+def preflight(encoder: Encoder, row: Mapping[str, Sequence[int]], where: str | None) -> None:
+    """Refuse to train on a row with two bos tokens at its start or without a trained end of the answer.
+
+    `row` has `input_ids` and `labels` of equal length; `where` is its file and line.
+    """
     bos = encoder.tokens.tokenizer.bos_token_id
-    if bos is not None and encoded.input_ids[:2] == [bos, bos] and not encoded.truncated:
+    if bos is not None and list(row["input_ids"][:2]) == [bos, bos]:
         raise SwiftError(
             f"the row begins with two {encoder.tokens.decode([bos])!r} tokens",
             where=where,
             why=f"the template {encoder.template_type} writes one and the row's text has another",
             next="take it out of the row or the template",
         )
-    trained = [label for label in encoded.labels if label != IGNORED]
+    trained = [label for label in row["labels"] if label != IGNORED]
     if trained and not _contains(trained, encoder.turn_end):
         raise SwiftError(
             "the end of the answer is never trained, so the model would not learn to stop",

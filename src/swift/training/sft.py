@@ -16,6 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 from swift import data, models, tuners
 from swift.catalog import Catalog
 from swift.chat.encode import Encoder, build_encoder
+from swift.chat.parity import preflight, say_differences_from_own, write_certificate
 from swift.core.log import log
 from swift.core.machine import Machine
 from swift.data.ledger import FILE_NAME, Ledger
@@ -43,6 +44,7 @@ def train_sft(
     source = models.fetch(plan.model)
     tokenizer = models.load_tokenizer(plan.model, source)
     encoder = build_encoder(plan.prompt, tokenizer, catalog)
+    say_differences_from_own(encoder)
     if machine.first:
         folder.make(run_dir)
     ledger = _ledger(plan, run_dir, machine)
@@ -55,6 +57,7 @@ def train_sft(
         if nothing_left(resume, steps):
             return
     if not isinstance(rows, StreamDataset):
+        preflight(encoder, rows[0], rows.origin(0))
         log.info("first example, what is trained in ⟦⟧:\n%s", example(rows[0], tokenizer))
 
     record = saved_args(
@@ -88,7 +91,7 @@ def train_sft(
         train=rows,
         val=built.val,
         pad_id=tokenizer.pad_token_id,
-        save_into=saver(model, card, tokenizer, record),
+        save_into=saver(model, card, tokenizer, encoder, record),
         resume=resume,
         evaluator=_answers(plan, built.val, tokenizer, encoder),
         pusher=_pusher(plan.train.push) if machine.first else None,
@@ -141,13 +144,14 @@ def load(plan: SftPlan, source: Path, resume: Path | None, steps: int) -> nn.Mod
 
 
 def saver(
-    model: nn.Module, card: Card, tokenizer: PreTrainedTokenizerBase, record: dict[str, Any]
+    model: nn.Module, card: Card, tokenizer: PreTrainedTokenizerBase, encoder: Encoder, record: dict[str, Any]
 ) -> Callable[[Path], None]:
     """What goes into a checkpoint beside the Trainer's own state."""
 
     def save_into(target: Path) -> None:
         tuners.save(model, target, card)
         tokenizer.save_pretrained(target)
+        write_certificate(encoder, target)
         write_json(target / ARGS, record)
 
     return save_into
