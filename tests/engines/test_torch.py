@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from behaviour import Served
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from swift.core.errors import SwiftError
 from swift.engines.base import Engine, Request, Sampling
 from swift.engines.blocking import BlockingEngine
 from swift.engines.torch import TorchEngine
@@ -114,8 +116,6 @@ def test_with_little_memory_sequences_take_turns_and_lose_nothing(tiny_llama_dir
 
 
 def test_an_adapter_added_later_answers_beside_the_others(tiny_llama_dir: Path, lora_dir: Path, tmp_path: Path) -> None:
-    import asyncio
-
     later = write_lora(tiny_llama_dir, tmp_path / "later", seed=5, r=8, target_modules=["k_proj", "o_proj"])
     tuned = with_lora(tiny_llama_dir, later)
     ids = list(range(50, 70))
@@ -127,6 +127,55 @@ def test_an_adapter_added_later_answers_beside_the_others(tiny_llama_dir: Path, 
         alone = [t for d in blocking.stream(request(ids, adapter="later")) for t in d.token_ids]
     assert replies[2].token_ids == replies[3].token_ids == alone == generate(tuned, ids, 12)
     assert replies[0].token_ids != replies[1].token_ids != replies[2].token_ids
+
+
+def test_a_name_given_again_means_the_new_weights_and_a_misfit_changes_nothing(
+    tiny_llama_dir: Path, tiny_qwen2_dir: Path, lora_dir: Path, tmp_path: Path
+) -> None:
+    newer = write_lora(tiny_llama_dir, tmp_path / "newer", seed=8)
+    misfit = write_lora(tiny_llama_dir, tmp_path / "misfit", seed=8)
+    config = misfit / "adapter_config.json"
+    config.write_text(config.read_text().replace('"r": 4', '"r": 6'))
+    ids = list(range(50, 70))
+    base = generate(AutoModelForCausalLM.from_pretrained(tiny_llama_dir), ids, 12)
+    with engine_of(tiny_llama_dir) as blocking:
+
+        def tokens(adapter: str | None) -> list[int]:
+            return [t for d in blocking.stream(request(ids, adapter=adapter)) for t in d.token_ids]
+
+        def add(folder: Path) -> None:
+            asyncio.run(blocking.engine.add_adapter("it", str(folder)))
+
+        with pytest.raises(SwiftError, match="it"):
+            add(misfit)
+        assert tokens(None) == base
+        add(lora_dir)
+        assert tokens("it") == generate(with_lora(tiny_llama_dir, lora_dir), ids, 12)
+        add(newer)
+        assert tokens(None) == base
+        assert tokens("it") == generate(with_lora(tiny_llama_dir, newer), ids, 12)
+
+
+def test_a_pissa_adapter_leaves_the_base_to_the_others(tiny_llama_dir: Path, lora_dir: Path, tmp_path: Path) -> None:
+    from swift import models, tuners
+    from swift.plan.model import ModelPlan
+    from swift.plan.tuner import TunerPlan
+
+    plan = ModelPlan(model_type="tiny", source=str(tiny_llama_dir), hub="local", dtype="fp32")
+    settings = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "init_lora_weights": "pissa_niter_4"}
+    tuned = tuners.attach(models.load_model(plan), TunerPlan(sft_type="lora", settings=settings))
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if "lora_" in name:
+                parameter.add_(torch.randn_like(parameter) * parameter.std())
+    tuners.save(tuned, tmp_path)
+    ids = list(range(50, 70))
+    with engine_of(tiny_llama_dir, {"pissa": tmp_path, "plain": lora_dir}) as blocking:
+        replies = list(blocking.replies((request(ids, adapter=a) for a in ("pissa", None, "plain")), 3))
+    assert replies[0].token_ids == generate(tuned.eval(), ids, 12)
+    assert replies[1].token_ids == generate(AutoModelForCausalLM.from_pretrained(tiny_llama_dir), ids, 12)
+    assert replies[2].token_ids == generate(with_lora(tiny_llama_dir, lora_dir), ids, 12)
 
 
 def test_adapters_that_cannot_share_a_batch_answer_too(tiny_llama_dir: Path, lora_dir: Path, tmp_path: Path) -> None:
