@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,16 @@ class Format:
 
 def detect(row: Fields) -> Format:
     """The first format whose keys all have a value, else the first whose keys are all there. Raises BadRow for none."""
-    given = {key for key, value in row.items() if value is not None}
-    for there in (given, set(row)):
-        for format_ in FORMATS:
-            if there.issuperset(format_.keys):
-                return format_
+    given = frozenset(key for key, value in row.items() if value is not None)
+    found = _format_of(given) or _format_of(frozenset(row))
+    if found is not None:
+        return found
     raise BadRow("unknown format", expected=f"keys of one of: {KNOWN}", value=sorted(map(str, row)))
+
+
+@lru_cache(maxsize=1024)
+def _format_of(keys: frozenset[str]) -> Format | None:
+    return next((format_ for format_ in FORMATS if keys.issuperset(format_.keys)), None)
 
 
 def query_response(row: Fields, answered: bool) -> Turns:
@@ -180,8 +185,7 @@ KNOWN = "query+response, instruction+output, conversations, messages, text, prom
 
 
 def _query(value: Any, key: str, row: Fields) -> str:
-    shown = any(row.get(name) for names in fields.MEDIA_KEYS.values() for name in names)
-    return fields.text(value, key, empty=shown)
+    return fields.text(value, key, empty=any(row.get(name) for name in fields.MEDIA_NAMES.intersection(row)))
 
 
 def _plain(row: Fields, key: str) -> Turns:

@@ -224,13 +224,14 @@ def encode_rows(rows: Sequence[Row], recipe: Recipe) -> list[Made | BadRow]:
 
 
 def _made(encoded: list[Encoded]) -> Made | BadRow:
-    examples = [_example(one) for one in encoded if _trained(one)]
+    trained = [_trained(one) for one in encoded]
+    examples = [_example(one) for one, count in zip(encoded, trained, strict=True) if count]
     if not examples:
         return BadRow("nothing to train on", key="labels", expected="at least one trained token", value=0)
     return Made(
         examples,
         sum(len(one.input_ids) for one in encoded),
-        sum(_trained(one) for one in encoded),
+        sum(trained),
         any(one.truncated for one in encoded),
     )
 

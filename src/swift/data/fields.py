@@ -15,6 +15,8 @@ from swift.data.faults import BadRow
 
 MEDIA_TAGS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
 MEDIA_KEYS = {"images": ("images", "image"), "videos": ("videos", "video"), "audios": ("audios", "audio")}
+MEDIA_NAMES = frozenset(("objects",)).union(*MEDIA_KEYS.values())
+"""Every key of a row that has to do with media."""
 REMOTE = ("http://", "https://", "data:", "s3://", "oss://")
 
 
@@ -145,7 +147,7 @@ def media(row: Mapping[str, Any], found: Mapping[str, list[str]], folder: Path |
 
 
 def _has_media(row: Mapping[str, Any]) -> bool:
-    return "objects" in row or any(key in row for keys in MEDIA_KEYS.values() for key in keys)
+    return not MEDIA_NAMES.isdisjoint(row)
 
 
 def _media_files(row: Mapping[str, Any], kind: str, found: list[str], folder: Path | None) -> list[str]:
