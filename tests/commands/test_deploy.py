@@ -116,6 +116,14 @@ def test_half_a_certificate_is_refused(tiny_llama_dir: Path, tmp_path: Path, cap
     assert "--ssl_certfile" in capsys.readouterr().err
 
 
+def test_a_key_that_is_none_is_refused(tiny_llama_dir: Path, tmp_path: Path, capsys) -> None:
+    wrong = tmp_path / "key.pem"
+    wrong.write_text("x")
+    argv = ["deploy", "--model_id_or_path", str(tiny_llama_dir), "--host", "127.0.0.1", "--port", str(free_port())]
+    assert main([*argv, "--ssl_keyfile", str(wrong), "--ssl_certfile", str(wrong)]) == 2
+    assert "the TLS key and certificate cannot be used" in capsys.readouterr().err
+
+
 def test_sigterm_under_load_finishes_what_was_accepted(deployed: Deployed) -> None:
     """The last test of this file: it ends the server that the others use."""
     answers: list[httpx.Response] = []

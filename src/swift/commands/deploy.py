@@ -38,10 +38,6 @@ def run(args: Args) -> int:
     from swift.serving.run import Server, bind
     from swift.serving.service import Loaded, Service
 
-    # The port is taken first: a port that is not free must not show only after minutes of loading.
-    listener = bind(plan.host, plan.port)
-    service = Service(plan)
-
     def load(loop: asyncio.AbstractEventLoop) -> Loaded:
         prepared = prepare(infer, catalog)
         if infer.engine.backend == "pt":
@@ -56,5 +52,8 @@ def run(args: Args) -> int:
         show_key = plan.api_key is not None and sys.stdout.isatty()
         print(greeting(plan, port, service.model_names, show_key=show_key), flush=True)
 
-    Server(service, listener, load, ready).answer()
+    service = Service(plan)
+    # The port is taken first: a port that is not free must not show only after minutes of loading.
+    with bind(plan.host, plan.port) as listener:
+        Server(service, listener, load, ready).answer()
     return 0

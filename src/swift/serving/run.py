@@ -87,21 +87,24 @@ class Server(uvicorn.Server):
         load: Callable[[asyncio.AbstractEventLoop], Loaded],
         ready: Callable[[], None],
     ):
-        plan = service.plan
-        super().__init__(
-            uvicorn.Config(
-                create_app(service),
-                http=PatientProtocol,
-                ws="none",
-                lifespan="on",
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=IDLE_SECONDS,
-                ssl_keyfile=plan.ssl_keyfile,
-                ssl_certfile=plan.ssl_certfile,
-            )
+        config = uvicorn.Config(
+            create_app(service),
+            http=PatientProtocol,
+            ws="none",
+            lifespan="on",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=IDLE_SECONDS,
+            ssl_keyfile=service.plan.ssl_keyfile,
+            ssl_certfile=service.plan.ssl_certfile,
         )
+        try:
+            config.load()
+        except OSError as error:
+            where = "--ssl_keyfile, --ssl_certfile"
+            raise SwiftError("the TLS key and certificate cannot be used", where=where, why=str(error)) from error
+        super().__init__(config)
         self._failure: BaseException | None = None
         self._service = service
         self._listener = listener

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import signal
 import socket
 import threading
@@ -42,7 +43,7 @@ class ChatPage:
             saved = gr.BrowserState([], storage_key=f"swift-chat-{self._name}")
             controls = self._side_panel()
             with gr.Row(elem_id="head"):
-                gr.HTML(f"<h1>{self._name}</h1>")
+                gr.HTML(f"<h1>{html.escape(self._name)}</h1>")
                 clear = gr.Button(WORDS("clear"), size="sm", elem_id="clear")
             talk = gr.Chatbot(
                 elem_id="talk",
