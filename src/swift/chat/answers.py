@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from swift.chat.jinja import JinjaTemplate
 
 
+class Refusal(Exception):
+    """The template cannot render these messages."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """An answer in the text of the conversation up to it: its first character, and the one after its last."""
@@ -58,7 +62,7 @@ class Rendered:
         self.conversation = conversation
         self.options = options
         self.messages = self._prepared()
-        self.tools = list(conversation.tools) if template.native_tools else []
+        self.tools = conversation.tools if template.native_tools else ()
         self._texts: dict[tuple[int, bool], str] = {}
 
     def whole(self) -> str:
@@ -111,26 +115,17 @@ class Rendered:
 
     def _render(self, messages: list[Message], **options: Any) -> str:
         """The text of some messages. Raises SwiftError with the row's origin when the template refuses them."""
-        from swift.chat.jinja import Refusal, plain
-
-        refusal: Refusal | None = None
-        # Most templates want arguments as an object, some (DeepSeek) as the JSON text they paste; a few want ids.
-        forms = [(True, False), (False, False), (True, True), (False, True)]
-        for as_object, named in forms if any(message.tool_calls for message in messages) else forms[:1]:
-            try:
-                return self.template.apply(
-                    plain(messages, as_object=as_object, named=named), self.tools, **{**self.options, **options}
-                )
-            except Refusal as error:
-                refusal = refusal or error
-        origin = self.conversation.origin
-        roles = " ".join(message.role for message in messages)
-        raise SwiftError(
-            f"the chat template refuses the row: {refusal}",
-            where=None if origin is None else str(origin),
-            why=f"its roles are: {roles[:200]}",
-            next="mend the row, or choose a registered template with --template_type",
-        )
+        try:
+            return self.template.write(messages, self.tools, **{**self.options, **options})
+        except Refusal as refusal:
+            origin = self.conversation.origin
+            roles = " ".join(message.role for message in messages)
+            raise SwiftError(
+                f"the chat template refuses the row: {refusal}",
+                where=None if origin is None else str(origin),
+                why=f"its roles are: {roles[:200]}",
+                next="mend the row, or choose a registered template with --template_type",
+            ) from refusal
 
     def _prepared(self) -> list[Message]:
         """The messages with the system text in force, and with tools as text where the template has no place."""

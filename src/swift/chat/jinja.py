@@ -11,14 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from swift.chat import agent, calls
-from swift.chat.answers import Answer, Rendered, examples
+from swift.chat.answers import Answer, Refusal, Rendered, examples
 from swift.chat.types import Conversation, Message, Segment, ToolCall
 from swift.chat.weights import LossScale
 from swift.core.errors import SwiftError
-
-
-class Refusal(Exception):
-    """The template cannot render these messages."""
 
 
 class JinjaTemplate:
@@ -51,6 +47,7 @@ class JinjaTemplate:
         self.default_system = system or None
         self.loss_scale = loss_scale
         self.specials = tuple(sorted(tokenizer.get_added_vocab(), key=len, reverse=True))
+        self.traits = _Traits()
         self.traits = _probe(self)
         self.native_tools = tools_format is None and self.traits.tools
         self.tools = _tool_format(self, tools_format)
@@ -77,16 +74,27 @@ class JinjaTemplate:
             answers = answers[-1:]
         return [self._segments(text, kept) for text, kept in examples(row.whole(), answers)]
 
-    def apply(self, messages: Sequence[Mapping[str, Any]], tools: Any = None, **options: Any) -> str:
-        """The rendered text of plain messages. Raises Refusal with the template's own words."""
+    def write(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), **options: Any) -> str:
+        """The text of messages, in the first form of calls that the template takes. Raises Refusal if none is."""
+        # Most templates want arguments as an object, some (DeepSeek) as the JSON text they paste; a few want ids.
+        forms = [(True, False), (False, False), (True, True), (False, True)]
+        refusals: list[Refusal] = []
+        for as_object, named in forms if any(message.tool_calls for message in messages) else forms[:1]:
+            try:
+                return self._apply(plain(messages, as_object=as_object, named=named), tools, options)
+            except Refusal as refusal:
+                refusals.append(refusal)
+        raise refusals[0]
+
+    def _apply(self, messages: list[dict[str, Any]], tools: Sequence[Any], options: Mapping[str, Any]) -> str:
         from jinja2 import TemplateError
 
-        listed = [_in_parts(message) for message in messages] if self.traits.parts else list(messages)
+        listed = [_in_parts(message) for message in messages] if self.traits.parts else messages
         try:
-            text = self.tokenizer.apply_chat_template(listed, tools=tools or None, tokenize=False, **options)
-            return self._redated(text)
+            text = self.tokenizer.apply_chat_template(listed, tools=list(tools) or None, tokenize=False, **options)
         except (TemplateError, TypeError, ValueError) as error:
             raise Refusal(str(error)) from error
+        return self._redated(text)
 
     def on(self, day: datetime.date) -> JinjaTemplate:
         """The same template on another day, for what must not change from one day to the next."""
@@ -157,43 +165,34 @@ class _Traits:
     """What stands behind an answer, up to and with its last special token."""
 
 
-_ASKED = {"role": "user", "content": "a first word"}
-_SAID = {"role": "assistant", "content": "a closing word"}
+_ASKED, _SAID = Message("user", "a first word"), Message("assistant", "a closing word")
+_CALLED = Message("assistant", "", tool_calls=(ToolCall("probe_call", "{}"),))
 _TOOL = {"type": "function", "function": {"name": "probe_tool", "description": "", "parameters": {}}}
 
 
 def _probe(template: JinjaTemplate) -> _Traits:
-    template.traits = _Traits()
-    if _ASKED["content"] not in _try(template, [_ASKED]):
+    def shows(word: str, *messages: Message, tools: Sequence[Mapping[str, Any]] = ()) -> bool:
+        return word in _try(template, *messages, tools=tools)
+
+    if not shows(_ASKED.content, _ASKED):
         template.traits = _Traits(parts=True)
-        if _ASKED["content"] not in _try(template, [_ASKED]):
+        if not shows(_ASKED.content, _ASKED):
             template.traits = _Traits()
-    after = _try(template, [_ASKED, _SAID]).rpartition(_SAID["content"])[2]
-    end = after[: template.trained_end(after, 0)] if after.strip() else ""
-    system = "a rule" in _try(template, [{"role": "system", "content": "a rule"}, _ASKED])
-    thought = "a thought" in _try(template, [_ASKED, {**_SAID, "reasoning_content": "a thought"}])
-    return replace(template.traits, end=end, system=system, reasoning=thought, tools=_writes_tools(template))
+    after = _try(template, _ASKED, _SAID).rpartition(_SAID.content)[2]
+    # Templates may describe tools and yet drop the calls of a row; those are not trusted with either.
+    tools = re.search(r"\btools\b", template.source) is not None
+    return replace(
+        template.traits,
+        end=after[: template.trained_end(after, 0)] if after.strip() else "",
+        system=shows("a rule", Message("system", "a rule"), _ASKED),
+        reasoning=shows("a thought", _ASKED, replace(_SAID, reasoning="a thought")),
+        tools=tools and all(shows(word, _ASKED, _CALLED, tools=[_TOOL]) for word in ("probe_call", "probe_tool")),
+    )
 
 
-def _writes_tools(template: JinjaTemplate) -> bool:
-    """Templates may describe tools and yet drop the calls of a row; those are not trusted with either."""
-    if not re.search(r"\btools\b", template.source):
-        return False
-    call = Message("assistant", "", tool_calls=(ToolCall("probe_call", "{}"),))
-    row = Conversation((Message("user", "a first word"), call), (_TOOL,))
-    template.native_tools, template.default_system, kept = True, None, template.default_system
+def _try(template: JinjaTemplate, *messages: Message, tools: Sequence[Mapping[str, Any]] = ()) -> str:
     try:
-        text = Rendered(template, row, {}).whole()
-    except SwiftError:
-        return False
-    finally:
-        template.default_system = kept
-    return "probe_call" in text and "probe_tool" in text
-
-
-def _try(template: JinjaTemplate, messages: list[dict[str, str]]) -> str:
-    try:
-        return template.apply(messages)
+        return template.write(messages, tools)
     except Refusal:
         return ""
 
