@@ -62,7 +62,7 @@ def ruozhiba(record: Fields) -> dict[str, Any]:
     text, more = fields.text(title, "title"), record.get("abs")
     if more and more != text:
         text = f"{text}，{more}"
-    numbered = re.match(r"\d+[.,\s、](.+)", text, re.DOTALL)
+    numbered = re.match(r"\d+[.,\s、]\s*(.+)", text, re.DOTALL)
     return {"response": numbered.group(1) if numbered else text}
 
 
