@@ -1,10 +1,11 @@
 """Curves of a run: TensorBoard events while it goes on, PNG images at its end.
 
-Both libraries take seconds to import, so neither is before there is a number to draw.
+The libraries take time to import, so neither is before there is a number to draw.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -60,34 +61,21 @@ def tag(name: str) -> str:
 
 
 def draw(history: list[dict[str, Any]], folder: Path) -> None:
-    """One PNG a curve of the log history, named after its tag with `_` for `/`. Needs matplotlib, else says so."""
-    if not installed("matplotlib"):
-        once("no images are drawn: pip install matplotlib")
+    """One PNG a curve of the log history, named after its tag with `_` for `/`. Needs Pillow, else says so."""
+    if not installed("PIL"):
+        once("no images are drawn: pip install pillow")
         return
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from swift.training.chart import chart
 
     points: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for event in history:
         for name, value in event.items():
-            if name != "step" and isinstance(value, int | float):
+            if name != "step" and isinstance(value, int | float) and math.isfinite(value):
                 points[tag(name)].append((event["step"], float(value)))
     folder.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(8, 5), dpi=100)
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
     for name, series in points.items():
-        axes.clear()
-        steps, values = zip(*series, strict=True)
-        axes.plot(
-            steps, values, color="#c9daf8" if len(series) > 1 else "#1a73e8", marker="o" if len(series) < 3 else ""
-        )
-        if len(series) > 1:
-            axes.plot(steps, smooth(list(values)), color="#1a73e8")
-        axes.set_title(name)
-        axes.set_xlabel("step")
-        axes.grid(alpha=0.3)
-        figure.savefig(folder / f"{name.replace('/', '_')}.png")
+        smoothed = smooth([value for _, value in series])
+        chart(name, series, smoothed).save(folder / f"{name.replace('/', '_')}.png")
 
 
 def smooth(values: list[float], weight: float = 0.9) -> list[float]:

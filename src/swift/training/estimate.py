@@ -106,7 +106,7 @@ def activation_bytes(model: Any, tokens: int, *, recompute: bool) -> int:
     layer = everything // max(config.num_hidden_layers, 1)
     if not recompute:
         return everything + layer
-    base.gradient_checkpointing_enable({"use_reentrant": False})
+    base.activation_checkpointing_enable({"use_reentrant": False})
     return _kept_by_autograd(model, tokens) + 2 * layer
 
 

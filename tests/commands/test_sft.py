@@ -1,0 +1,183 @@
+"""`swift sft` and `swift pt` from the command line to the files they leave."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swift.cli import main
+from swift.core.transaction import fault
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"query": f"Say {i}", "response": f"{i} it is"}) + "\n" for i in range(20)))
+    return path
+
+
+def flags(**values: Any) -> list[str]:
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
+
+
+def run_of(output: Path, model: Path) -> Path:
+    (run,) = (output / model.name).iterdir()
+    return run
+
+
+def test_a_run_leaves_everything_in_its_place(
+    tiny_llama_dir: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = flags(
+        model_id_or_path=tiny_llama_dir,
+        dataset=rows,
+        output_dir=tmp_path / "output",
+        max_steps=3,
+        batch_size=2,
+        gradient_accumulation_steps=1,
+        eval_steps=2,
+        dataset_test_ratio=0.2,
+    )
+    assert main(["sft", *words]) == 0
+    run = run_of(tmp_path / "output", tiny_llama_dir)
+    assert run.name.startswith("v0-")
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        "checkpoint-2",
+        "checkpoint-3",
+        "data_ledger.jsonl",
+        "images",
+        "logging.jsonl",
+        "runs",
+        "sft_args.json",
+        "training_args.json",
+    }
+    last = run / "checkpoint-3"
+    assert fault(last) is None
+    held = {path.name for path in last.iterdir()}
+    expected = "adapter_config.json adapter_model.safetensors additional_config.json configuration.json "
+    expected += "generation_config.json manifest.json optimizer.pt rng_state.pth scheduler.pt sft_args.json "
+    expected += "tokenizer.json tokenizer_config.json trainer_state.json"
+    assert set(expected.split()) <= held
+
+    saved = json.loads((last / "sft_args.json").read_text())
+    assert saved == json.loads((run / "sft_args.json").read_text())
+    assert saved["learning_rate"] == 1e-4
+    assert saved["dtype"] == "fp32"
+    assert saved["template_type"] == "jinja"
+    assert saved["gradient_accumulation_steps"] == 1
+    assert saved["dataset"] == [str(rows)]
+    assert saved["model_id_or_path"] == str(tiny_llama_dir)
+    assert "hub_token" not in saved
+
+    said = capsys.readouterr().err
+    assert "⟦" in said
+    assert "16 kept" in said or "20 kept" in said
+    assert "swift infer --ckpt_dir" in said
+    assert "images_dir" in said
+
+
+def test_a_second_run_gets_the_next_version_and_auto_goes_on_in_the_first(
+    tiny_llama_dir: Path, rows: Path, tmp_path: Path
+) -> None:
+    words = flags(
+        model_id_or_path=tiny_llama_dir, dataset=rows, output_dir=tmp_path / "output", report_to="none", save_steps=1
+    )
+    assert main(["sft", *words, "--max_steps", "1"]) == 0
+    first = run_of(tmp_path / "output", tiny_llama_dir)
+    assert main(["sft", *words, "--max_steps", "2", "--resume_from_checkpoint", "auto"]) == 0
+    assert (first / "checkpoint-2").is_dir()
+    options = ["--resume_from_checkpoint", str(first / "checkpoint-2"), "--resume_only_model", "true"]
+    assert main(["sft", *words, "--max_steps", "1", *options]) == 0
+    second = next(path for path in first.parent.iterdir() if path != first)
+    assert second.name.startswith("v1-")
+    assert (second / "checkpoint-1").is_dir()
+
+
+def test_pre_training_trains_every_token_of_a_text(tiny_qwen2_dir: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "texts.jsonl"
+    rows.write_text("".join(json.dumps({"text": f"The number {i} follows {i - 1}."}) + "\n" for i in range(12)))
+    words = flags(
+        model_id_or_path=tiny_qwen2_dir,
+        dataset=rows,
+        output_dir=tmp_path / "run",
+        add_output_dir_suffix="false",
+        max_steps=2,
+        batch_size=2,
+        report_to="none",
+    )
+    assert main(["pt", *words]) == 0
+    checkpoint = tmp_path / "run" / "checkpoint-2"
+    assert (checkpoint / "model.safetensors").is_file()
+    assert (checkpoint / "config.json").is_file()
+    saved = json.loads((checkpoint / "sft_args.json").read_text())
+    assert (saved["sft_type"], saved["template_type"]) == ("full", "default-generation")
+
+
+def test_a_stream_and_packed_rows_train(tiny_llama_dir: Path, rows: Path, tmp_path: Path) -> None:
+    words = flags(
+        model_id_or_path=tiny_llama_dir,
+        dataset=rows,
+        add_output_dir_suffix="false",
+        max_steps=2,
+        batch_size=2,
+        gradient_accumulation_steps=1,
+        report_to="none",
+        evaluation_strategy="no",
+    )
+    assert main(["sft", *words, "--streaming", "true", "--output_dir", str(tmp_path / "stream")]) == 0
+    place = json.loads((tmp_path / "stream" / "checkpoint-2" / "data_state.json").read_text())
+    assert place["consumed"] == 4
+    packed = ["--packing", "true", "--max_length", "64", "--output_dir", str(tmp_path / "packed")]
+    assert main(["sft", *words, *packed]) == 0
+
+
+def test_answers_are_generated_and_scored(tiny_llama_dir: Path, rows: Path, tmp_path: Path) -> None:
+    words = flags(
+        model_id_or_path=tiny_llama_dir,
+        dataset=rows,
+        output_dir=tmp_path / "run",
+        add_output_dir_suffix="false",
+        max_steps=1,
+        predict_with_generate="true",
+        max_new_tokens=4,
+        dataset_test_ratio=0.1,
+        report_to="none",
+    )
+    assert main(["sft", *words]) == 0
+    events = [json.loads(line) for line in (tmp_path / "run" / "logging.jsonl").read_text().splitlines()]
+    evaluation = next(event for event in events if "eval_loss" in event)
+    assert {"eval_rouge-1", "eval_rouge-2", "eval_rouge-l", "eval_bleu-4"} <= set(evaluation)
+
+
+def test_a_dry_run_shows_the_rows_and_writes_nothing(
+    tiny_llama_dir: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = flags(model_id_or_path=tiny_llama_dir, dataset=rows, output_dir=tmp_path / "output", batch_size=2)
+    assert main(["sft", *words, "--dry_run"]) == 0
+    said = capsys.readouterr().out
+    for part in (" it ", "trained", "steps      2", "20 kept", "memory", "disk", "parameters 3,2"):
+        assert part in said
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--optim", "adamw_torhc"], "did you mean adamw_torch"),
+        (["--resume_from_checkpoint", "."], "is not a checkpoint"),
+        (["--output_dir", "/proc/nowhere"], "cannot be written to"),
+        (["--system", "x", "--template_type", "qwne"], "qwen"),
+    ],
+)
+def test_mistakes_end_before_the_weights_are_loaded(
+    words: list[str], said: str, tiny_llama_dir: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = flags(model_id_or_path=tiny_llama_dir, dataset=rows, output_dir=tmp_path / "output")
+    assert main(["sft", *given, *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Params" not in error
