@@ -92,7 +92,8 @@ def child(part: str, folder: Path, *more: object, threads: int | None = None) ->
 def write_rows(path: Path, count: int, most: int = 400) -> Path:
     """Instruction rows of random words; lengths spread as those of real ones, most of them short."""
     vocabulary = json.loads(gzip.decompress(TOKENIZER.read_bytes()))["model"]["vocab"]
-    words = sorted(piece[1:] for piece in vocabulary if piece[:1] == "Ġ" and piece[1:].isascii() and piece[1:].isalpha())
+    begun = (piece[1:] for piece in vocabulary if piece[:1] == "Ġ")
+    words = sorted(piece for piece in begun if piece.isascii() and piece.isalpha())
     chance = random.Random(0)
     texts = [" ".join(chance.choices(words, k=max(3, int(chance.lognormvariate(3.5, 1)) % most))) for _ in range(4000)]
     with path.open("w") as file:
@@ -190,13 +191,14 @@ def enter_stream(folder: str, rows: str) -> float:
 
 def builder(folder: str, *argv: str) -> Callable[[], Any]:
     """The data layer for a command line, with everything imported and the tokenizer loaded."""
+    from transformers import PreTrainedTokenizerFast
+
     from swift import data
     from swift.catalog import load_catalog
     from swift.chat.encode import build_encoder
     from swift.params.parse import parse
     from swift.plan.data import plan_data
     from swift.plan.prompt import PromptPlan
-    from transformers import PreTrainedTokenizerFast
 
     catalog = load_catalog()
     plan = plan_data(parse(["sft", "--model_id_or_path", "m", *argv]), catalog)

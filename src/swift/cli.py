@@ -67,6 +67,10 @@ def _dispatch(words: list[str]) -> int:
     if words[0].startswith("-"):
         raise SwiftError(f"{words[0]} stands before a command", next="swift COMMAND --flag …, see swift --help")
 
+    if words[0] == "cache":
+        from swift.commands.cache import run as cache
+
+        return cache(words[1:])
     from swift.params.commands import find_command
 
     command, _ = find_command(words[0])

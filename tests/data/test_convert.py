@@ -223,21 +223,54 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "no messages": ({"messages": []}, "empty value", "messages: expected a list of turns, got []"),
     "turn": ({"messages": ["hi"]}, "wrong type", "messages[0]: expected an object with role and content"),
     "no role": ({"messages": [{"content": "hi"}]}, "missing key", "messages[0].role: expected system, user"),
-    "role": ({"messages": [{"role": "narrator", "content": "x"}]}, "unknown role", 'messages[0].role: expected system, user'),
-    "assistant first": ({"messages": [GOOD, *PROMPT, GOOD]}, "roles out of order", "messages[0]: expected a user turn first"),
-    "no reply": ({"messages": [*PROMPT, GOOD, *PROMPT]}, "roles out of order", "messages[2]: expected an assistant turn at the end"),
-    "two answers": ({"messages": [*PROMPT, GOOD, BAD]}, "roles out of order", "messages[2]: expected a turn of user or tool after"),
-    "late system": (
-        {"messages": [*PROMPT, GOOD, {"role": S, "content": "s"}]}, "roles out of order", "messages[2]: expected a system turn only",
+    "role": (
+        {"messages": [{"role": "narrator", "content": "x"}]},
+        "unknown role",
+        "messages[0].role: expected system, user",
     ),
-    "tool first": ({"messages": [*PROMPT, {"role": T, "content": "o"}]}, "roles out of order", "messages[1]: expected a turn of"),
-    "call": ({"conversations": [{"from": "human", "value": "q"}, {"from": "function_call", "value": "f(x)"}]},
-             "wrong type", 'conversations[1].value: expected JSON with name and arguments, got "f(x)"'),
+    "assistant first": (
+        {"messages": [GOOD, *PROMPT, GOOD]},
+        "roles out of order",
+        "messages[0]: expected a user turn first",
+    ),
+    "no reply": (
+        {"messages": [*PROMPT, GOOD, *PROMPT]},
+        "roles out of order",
+        "messages[2]: expected an assistant turn at the end",
+    ),
+    "two answers": (
+        {"messages": [*PROMPT, GOOD, BAD]},
+        "roles out of order",
+        "messages[2]: expected a turn of user or tool after",
+    ),
+    "late system": (
+        {"messages": [*PROMPT, GOOD, {"role": S, "content": "s"}]},
+        "roles out of order",
+        "messages[2]: expected a system turn only",
+    ),
+    "tool first": (
+        {"messages": [*PROMPT, {"role": T, "content": "o"}]},
+        "roles out of order",
+        "messages[1]: expected a turn of",
+    ),
+    "call": (
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "function_call", "value": "f(x)"}]},
+        "wrong type",
+        'conversations[1].value: expected JSON with name and arguments, got "f(x)"',
+    ),
     "tools": ({"query": "q", "response": "r", "tools": "{"}, "wrong type", "tools: expected a list"),
-    "image": ({"query": "q", "response": "r", "images": ["no.jpg"]}, "missing file", "images[0]: expected a file that exists"),
-    "NaN": ({"query": "q", "response": "r", "label": float("nan")}, "wrong type", "label: expected true or false, got NaN"),
+    "image": (
+        {"query": "q", "response": "r", "images": ["no.jpg"]},
+        "missing file",
+        "images[0]: expected a file that exists",
+    ),
+    "NaN": (
+        {"query": "q", "response": "r", "label": float("nan")},
+        "wrong type",
+        "label: expected true or false, got NaN",
+    ),
     "unknown": ({"question": "q", "answer": "a"}, "unknown format", 'got ["answer", "question"]'),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FAULTS)

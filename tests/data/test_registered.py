@@ -76,20 +76,32 @@ RECORDS: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
     "no-robots": ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}, QA),
     "jd-sentiment-zh": (
         {"sentence": "好", "label": 1},
-        [("user", "Task: Sentiment Classification\nSentence: 好\nCategory: negative, positive\nOutput:"), ("assistant", "positive")],
+        [
+            ("user", "Task: Sentiment Classification\nSentence: 好\nCategory: negative, positive\nOutput:"),
+            ("assistant", "positive"),
+        ],
     ),
     "advertise-gen-zh": (
         {"content": "k", "summary": "a"},
-        [("user", "Task: Generating advertisements based on keywords.\nKeywords: k\nAdvertisements:"), ("assistant", "a")],
+        [
+            ("user", "Task: Generating advertisements based on keywords.\nKeywords: k\nAdvertisements:"),
+            ("assistant", "a"),
+        ],
     ),
     "firefly-zh": ({"kind": "x", "input": "q", "target": "a"}, QA),
     "zhihu-kol": ({"INSTRUCTION": "q", "RESPONSE": "a"}, QA),
     "dolly-15k": ({"instruction": "q", "context": "", "response": "a"}, QA),
     "blossom-math-zh": ({"input": "q", "output": "o", "answer": "1"}, [("user", "q"), ("assistant", "o\n\nAnswer: 1")]),
     "long-alpaca-12k": ({"instruction": "q", "output": "Answer: a"}, QA),
-    "guanaco": ({"instruction": "User: x\nAssistant: y", "input": "User: q", "output": "a"}, [("user", "x"), ("assistant", "y"), *QA]),
+    "guanaco": (
+        {"instruction": "User: x\nAssistant: y", "input": "User: q", "output": "a"},
+        [("user", "x"), ("assistant", "y"), *QA],
+    ),
     "ruozhiba": ({"title": "12. joke"}, [("assistant", "joke")]),
-    "tigerbot-law-zh": ({"type": "T", "title": "L", "chapter1": None, "response": "text"}, [("assistant", "T\nL\ntext")]),
+    "tigerbot-law-zh": (
+        {"type": "T", "title": "L", "chapter1": None, "response": "text"},
+        [("assistant", "T\nL\ntext")],
+    ),
     "leetcode-python-en": (
         {"code_with_problem": "# Sum\n\n```python\nx\n```", "explanation_only": "why"},
         [("user", "Sum"), ("assistant", "```python\nx\n```\n\nwhy")],
@@ -97,15 +109,27 @@ RECORDS: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
     "sharegpt": ({"conversation": [{"human": "q", "assistant": "a"}]}, QA),
     "lmsys-chat-1m": ({"conversation": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}, QA),
     "toolbench": (
-        {"conversations": [{"from": "user", "value": "q"}, {"from": "assistant", "value": "c"},
-                           {"from": "function", "value": "r"}, {"from": "assistant", "value": "a"}]},
+        {
+            "conversations": [
+                {"from": "user", "value": "q"},
+                {"from": "assistant", "value": "c"},
+                {"from": "function", "value": "r"},
+                {"from": "assistant", "value": "a"},
+            ]
+        },
         [("user", "q"), ("assistant", "c"), ("tool", "r"), ("assistant", "a")],
     ),
     "ms-agent-multirole": (
-        {"conversations": [{"from": "system", "value": "s"}, {"from": "Ann", "value": "hi"}, {"from": "Bob", "value": "yo"}]},
+        {
+            "conversations": [
+                {"from": "system", "value": "s"},
+                {"from": "Ann", "value": "hi"},
+                {"from": "Bob", "value": "yo"},
+            ]
+        },
         [("system", "s"), ("user", "Ann: hi"), ("assistant", "yo")],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", RECORDS)

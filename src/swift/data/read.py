@@ -14,7 +14,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from swift.core.errors import SwiftError
 from swift.data.faults import BadRow
@@ -90,8 +90,8 @@ def read_at(path: Path, offsets: list[int]) -> Iterator[bytes]:
             yield _bare(file.readline())
 
 
-def _open(path: Path) -> BinaryIO:
-    return gzip.open(path, "rb") if _gzipped(path) else path.open("rb")  # type: ignore[return-value]
+def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:
+    return gzip.open(path, "rb") if _gzipped(path) else path.open("rb")
 
 
 def _gzipped(path: Path) -> bool:
