@@ -14,6 +14,8 @@ import torch
 SMALLEST = 256
 """Tokens a row of the smallest pool holds; each further pool doubles it."""
 FIRST_ROWS = 4
+KEPT_ROWS = 128
+"""A pool of so many rows uses the longest unused one again before it grows: memory stays flat under a steady load."""
 
 
 @dataclass(frozen=True)
@@ -190,12 +192,12 @@ class KVCache:
         empty = next((row for row in pool.idle() if not row.tokens), None)
         if empty is not None:
             return empty
-        if self._extend(pool):
+        if len(pool.rows) < KEPT_ROWS and self._extend(pool):
             return pool.rows[-1]
         idle = [row for row in pool.idle() if row is not keep] or pool.idle()
         if idle:
             return min(idle, key=lambda row: row.last_used)
-        if self._shrink_others(pool, keep) and self._extend(pool):
+        if self._extend(pool) or (self._shrink_others(pool, keep) and self._extend(pool)):
             return pool.rows[-1]
         return None
 
