@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +18,8 @@ from swift.core.log import log
 from swift.core.transaction import fault, sha256, write_file, write_folder
 from swift.export import verify
 from swift.models.load import TORCH_DTYPES
+from swift.params.saved import FILE as ARGS
+from swift.params.saved import read_saved
 from swift.plan.merge import MergePlan
 from swift.plan.model import ModelPlan
 
@@ -51,6 +52,8 @@ class Report:
 
     def faults(self) -> list[str]:
         """Why the merge must not be used; empty when it may."""
+        if not math.isfinite(self.tolerance):
+            return ["base + adapter itself gives logits that are not finite"]
         found = []
         if not self.merged.max_difference <= self.tolerance:
             found.append(f"merged logits differ by {self.merged.max_difference:.2g}, allowed are {self.tolerance:.2g}")
@@ -72,7 +75,7 @@ def merge(plan: MergePlan) -> Path:
         _check_existing(plan, adapter)
         return plan.target
     source = models.fetch(plan.model)
-    checked = _check_base(plan, source)
+    checked = models.check_base(plan.checkpoint, source)
     exact = replace(plan.model, dtype="fp32", attn="sdpa")
     tokenizer = models.load_tokenizer(plan.model, _tokenizer_folder(plan.checkpoint, source))
     base = models.load_model(exact, source)
@@ -147,22 +150,6 @@ def _check_existing(plan: MergePlan, adapter: str) -> None:
     log.info("%s is there already and complete: left as it is", plan.target)
 
 
-def _check_base(plan: MergePlan, source: Path) -> bool:
-    """Whether the checkpoint records its base; raises SwiftError when `source` is another one."""
-    recorded = _json(plan.checkpoint / "configuration.json").get("base_identity")
-    if not recorded:
-        log.warning("%s does not record its base model; %s is taken as it is", plan.checkpoint, source)
-        return False
-    if not models.same_base(recorded, source):
-        raise SwiftError(
-            f"{plan.model.source} is not the model that {plan.checkpoint} was trained on",
-            where="--model_id_or_path",
-            why="its weight files differ from those the checkpoint recorded",
-            next="give the original base model",
-        )
-    return True
-
-
 def _write(
     plan: MergePlan, merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: Path, folder: Path
 ) -> None:
@@ -174,16 +161,14 @@ def _write(
             merged.generation_config.save_pretrained(folder)
         torch.save(merged.state_dict(), folder / "pytorch_model.bin")
     tokenizer.save_pretrained(folder)
-    configuration = source / "configuration.json"
-    if configuration.is_file():
-        shutil.copyfile(configuration, folder / "configuration.json")
-    else:
-        (folder / "configuration.json").write_text("{}\n", encoding="utf-8")
-    saved = _json(plan.checkpoint / "sft_args.json")
-    if saved:
-        now = {**saved, "sft_type": "full", "dtype": plan.model.dtype, "ckpt_dir": str(plan.target)}
-        text = json.dumps(now, indent=2, ensure_ascii=False) + "\n"
-        (folder / "sft_args.json").write_text(text, encoding="utf-8")
+    (folder / "configuration.json").write_text("{}\n", encoding="utf-8")
+    for origin, name in ((source, "configuration.json"), (plan.checkpoint, "template.json")):
+        if (origin / name).is_file():
+            shutil.copyfile(origin / name, folder / name)
+    if (plan.checkpoint / ARGS).is_file():
+        saved = {**read_saved(plan.checkpoint), "sft_type": "full", "dtype": plan.model.dtype}
+        text = json.dumps({**saved, "ckpt_dir": str(plan.target)}, indent=2, ensure_ascii=False) + "\n"
+        (folder / ARGS).write_text(text, encoding="utf-8")
 
 
 def _reload(plan: ModelPlan, folder: Path) -> PreTrainedModel:
@@ -203,13 +188,3 @@ def _weights(checkpoint: Path) -> Path:
 def _tokenizer_folder(checkpoint: Path, source: Path) -> Path:
     """The checkpoint's own tokenizer, which may have added tokens, or else the base's."""
     return checkpoint if (checkpoint / "tokenizer_config.json").is_file() else source
-
-
-def _json(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise SwiftError(f"{path} is not JSON", why=str(error), next="use another checkpoint") from error
-    return dict(value)

@@ -1,7 +1,7 @@
 """From a ModelPlan to files, a tokenizer and a model in memory."""
 
 from swift.models.fetch import fetch
-from swift.models.identity import identity, same_base
+from swift.models.identity import check_base, identity, same_base
 from swift.models.load import load_model, load_tokenizer
 
-__all__ = ["fetch", "identity", "load_model", "load_tokenizer", "same_base"]
+__all__ = ["check_base", "fetch", "identity", "load_model", "load_tokenizer", "same_base"]

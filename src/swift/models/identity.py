@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from swift.core.errors import SwiftError
+from swift.core.log import log
 from swift.models.folder import weight_files
 
 PAGE = 4096
@@ -25,6 +28,29 @@ def identity(folder: Path) -> dict[str, Any]:
 def same_base(recorded: Mapping[str, Any], folder: Path) -> bool:
     """Whether the weights in `folder` are those of the record."""
     return recorded["files"] == identity(folder)["files"]
+
+
+def check_base(checkpoint: Path, folder: Path) -> bool:
+    """Whether the adapter in `checkpoint` records its base; if so, `folder` holds the very same weights.
+
+    An adapter made elsewhere records none. Raises SwiftError when `folder` is another model.
+    """
+    path = checkpoint / "configuration.json"
+    try:
+        recorded = json.loads(path.read_text("utf-8")).get("base_identity") if path.is_file() else None
+    except ValueError as error:
+        raise SwiftError(f"{path} is not JSON", why=str(error), next="use another checkpoint") from error
+    if not recorded:
+        log.warning("%s does not record its base model; %s is taken as it is", checkpoint, folder)
+        return False
+    if not same_base(recorded, folder):
+        raise SwiftError(
+            f"{folder} is not the model that {checkpoint} was trained on",
+            where="--model_id_or_path",
+            why="its weight files differ from those the checkpoint recorded",
+            next="give the original base model",
+        )
+    return True
 
 
 def _sampled(path: Path) -> dict[str, Any]:
