@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BATCH = 4
+LOOPS = {"bare": "bare_loop.py", "trl": "trl_sft.py", "swift": ""}
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _run(name: str, folder: Path, rows: Path, model: Path, steps: int) -> Measur
     """Start a participant and watch it: all of them write one line a step with the tokens a second of that step."""
     folder.mkdir()
     here = Path(__file__).parent
-    script = [sys.executable, str(here / "loops" / f"{name}.py"), str(model), str(rows), str(folder), str(steps)]
+    script = [sys.executable, str(here / "loops" / LOOPS[name]), str(model), str(rows), str(folder), str(steps)]
     log = folder / "steps.jsonl"
     if name == "swift":
         script = [sys.executable, "-m", "swift", "sft", *_flags(model, rows, folder, steps)]
@@ -96,14 +97,18 @@ def _run(name: str, folder: Path, rows: Path, model: Path, steps: int) -> Measur
     began = time.monotonic()
     with (folder / "output.txt").open("w") as output:
         process = subprocess.Popen(script, stdout=output, stderr=output, env=environment)
-        while not (log.is_file() and '"loss"' in log.read_text()) and process.poll() is None:
+        first, ended = 0.0, (0, 0, None)
+        while not ended[0]:
+            if not first and log.is_file() and '"loss"' in log.read_text():
+                first = time.monotonic() - began
             time.sleep(0.02)
-        first = time.monotonic() - began
-        _, status, usage = os.wait4(process.pid, 0)
+            ended = os.wait4(process.pid, os.WNOHANG)
+        _, status, usage = ended
     if status:
         raise SystemExit(f"{name} failed:\n{(folder / 'output.txt').read_text()[-2000:]}")
     events = [json.loads(line) for line in log.read_text().splitlines()]
     speeds = [event["tokens/s"] for event in events if "tokens/s" in event]
+    assert usage is not None
     return Measured(statistics.median(speeds[1:]), usage.ru_maxrss / 2**20, first)
 
 

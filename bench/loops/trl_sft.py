@@ -35,7 +35,7 @@ class Steps(TrainerCallback):
 
 
 def main() -> None:
-    """`trl.py MODEL ROWS FOLDER STEPS`"""
+    """`trl_sft.py MODEL ROWS FOLDER STEPS`"""
     model_dir, rows, folder, steps = sys.argv[1:5]
     read = [json.loads(line) for line in Path(rows).read_text(encoding="utf-8").splitlines()]
     data = Dataset.from_list(
@@ -55,7 +55,7 @@ def main() -> None:
             gradient_accumulation_steps=1,
             activation_checkpointing=False,
             padding_free=True,
-            max_length=2048,
+            max_length=None,
             max_steps=int(steps),
             learning_rate=1e-4,
             weight_decay=0.1,

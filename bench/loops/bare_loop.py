@@ -30,7 +30,7 @@ def inside_sequences(
 
 
 def main() -> None:
-    """`bare.py MODEL ROWS FOLDER STEPS`"""
+    """`bare_loop.py MODEL ROWS FOLDER STEPS`"""
     model_dir, rows, folder, steps = sys.argv[1:5]
     torch.manual_seed(0)
     AttentionInterface.register("inside_sequences", inside_sequences)
