@@ -181,3 +181,12 @@ def test_mistakes_end_before_the_weights_are_loaded(
     error = capsys.readouterr().err
     assert said in error
     assert "Params" not in error
+
+
+@pytest.mark.parametrize("road", [["--streaming", "true", "--max_steps", "3"], ["--lazy_tokenize", "true"]])
+def test_a_dry_run_works_where_lengths_are_not_known(
+    road: list[str], tiny_llama_dir: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = flags(model_id_or_path=tiny_llama_dir, dataset=rows, output_dir=tmp_path / "output", batch_size=2)
+    assert main(["sft", *words, *road, "--dry_run"]) == 0
+    assert "steps " in capsys.readouterr().out

@@ -112,8 +112,7 @@ PROBE = (5, 8)
 
 
 def _probe_ids(model: PreTrainedModel) -> Tensor:
-    weight = model.get_input_embeddings().weight
-    return (torch.arange(sum(PROBE), device=weight.device) * 7919 + 11)[None] % weight.shape[0]
+    return (torch.arange(sum(PROBE), device=model.device) * 7919 + 11)[None] % model.config.get_text_config().vocab_size
 
 
 @torch.no_grad()

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
-from torch.utils.data import Dataset
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from swift import tuners
@@ -46,8 +45,9 @@ class Run:
     folder: Path
     model: nn.Module
     make_objective: Callable[[PreTrainedModel], Objective]
-    train: Dataset
-    val: Dataset | None
+    train: Any
+    """A map-style dataset (length, items by index) or a `StreamDataset`."""
+    val: Any | None
     pad_id: int
     save_into: Callable[[Path], None]
     """Writes weights, tokenizer and records into a checkpoint folder."""
@@ -248,7 +248,7 @@ class _Push(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A checkpoint has been written."""
-        self._pusher.saved(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        self._pusher.saved(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
 
 def _base(model: nn.Module) -> PreTrainedModel:

@@ -62,9 +62,16 @@ class Estimate:
         return self.checkpoint * self.checkpoints + RUN_EXTRA
 
 
-def estimate(plan: SftPlan, source: Path, tokenizer: PreTrainedTokenizerBase, lengths: Sequence[int]) -> Estimate:
+def estimate(
+    plan: SftPlan,
+    source: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    lengths: Sequence[int],
+    *,
+    steps: int,
+    per_epoch: int,
+) -> Estimate:
     """Sizes of the run over training rows of these lengths, with the model's configuration in `source`."""
-    steps = plan.train.steps(len(lengths))[1]
     tokens = largest_batch(plan.train, lengths, steps)
     model = meta_model(plan, source)
     trainable = [p for p in model.parameters() if p.requires_grad]
@@ -82,7 +89,7 @@ def estimate(plan: SftPlan, source: Path, tokenizer: PreTrainedTokenizerBase, le
         activations=activation_bytes(model, tokens, recompute=plan.train.gradient_checkpointing),
         tokens=tokens,
         checkpoint=written + state + _tokenizer_bytes(tokenizer) + CHECKPOINT_EXTRA,
-        checkpoints=_kept(plan.train, steps, len(lengths)),
+        checkpoints=_kept(plan.train, steps, per_epoch),
     )
 
 
@@ -164,10 +171,10 @@ def _tokenizer_bytes(tokenizer: PreTrainedTokenizerBase) -> int:
         return sum(path.stat().st_size for path in Path(folder).iterdir())
 
 
-def _kept(plan: TrainPlan, steps: int, rows: int) -> int:
+def _kept(plan: TrainPlan, steps: int, per_epoch: int) -> int:
     """Checkpoints left at the end of the run."""
     if plan.save_strategy == "no":
         return 0
-    every = plan.save_steps if plan.save_strategy == "steps" else plan.steps(rows)[0]
+    every = plan.save_steps if plan.save_strategy == "steps" else per_epoch
     saves = math.ceil(steps / every)
     return saves if plan.save_total_limit is None else min(saves, max(plan.save_total_limit, 1))

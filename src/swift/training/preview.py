@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from swift import data, models
 from swift.catalog import Catalog
 from swift.chat.encode import build_encoder
 from swift.data.ledger import Ledger
+from swift.data.stream import StreamDataset
 from swift.plan.sft import SftPlan
 from swift.training.arguments import check_names
 from swift.training.estimate import Estimate, estimate
@@ -19,6 +21,8 @@ from swift.training.objectives.sft import IGNORED
 
 ROWS = 2
 """Rows that are shown token by token."""
+SAMPLED = 256
+"""Rows that are encoded to know lengths, where rows are encoded late."""
 TOKENS = 60
 """Tokens of a row that are shown; of a longer one, as many of its start and its end."""
 
@@ -31,15 +35,23 @@ def preview(plan: SftPlan, catalog: Catalog, folder: Path) -> str:
     encoder = build_encoder(plan.prompt, tokenizer, catalog)
     ledger = Ledger(None, max_drop_ratio=plan.data.max_drop_ratio, strict=plan.data.strict)
     built = data.build(plan.data, encoder, ledger)
-    rows = [built.train[i] for i in range(min(ROWS, len(built.train)))]
-    sizes = estimate(plan, source, tokenizer, built.train.lengths.tolist())
-    per_epoch, steps = plan.train.steps(len(built.train))
+    train = built.train
+    if isinstance(train, StreamDataset):
+        first, known, per_epoch, steps = list(islice(train, SAMPLED)), None, plan.train.max_steps, plan.train.max_steps
+    else:
+        first = [train[i] for i in range(min(ROWS if train.lengths is not None else SAMPLED, len(train)))]
+        known = train.lengths
+        per_epoch, steps = plan.train.steps(len(train))
+    lengths = [len(item["input_ids"]) for item in first] if known is None else known.tolist()
+    sizes = estimate(plan, source, tokenizer, lengths, steps=steps, per_epoch=per_epoch)
+    count = "a stream of" if isinstance(train, StreamDataset) else len(train)
+    rows = first[:ROWS]
     return "\n".join(
         [
-            *(f"row {i + 1} ({built.train.origin(i)})\n{table(row, tokenizer)}\n" for i, row in enumerate(rows)),
+            *(f"row {i + 1} ({train.origin(i)})\n{table(row, tokenizer)}\n" for i, row in enumerate(rows)),
             f"rows       {ledger.summary()}",
             f"template   {encoder.template_type}",
-            f"train      {len(built.train)} rows, validation {len(built.val) if built.val else 0} rows",
+            f"train      {count} rows, validation {len(built.val) if built.val else 0} rows",
             f"steps      {steps} ({per_epoch} an epoch, {plan.train.effective_batch} rows each, "
             f"{plan.train.warmup(steps)} warm-up)",
             *_sizes(sizes),

@@ -82,6 +82,8 @@ def train_sft(
         system=plan.prompt.system,
         base=models.identity(source),
     )
+    val: Any = built.val
+    pad_id: Any = tokenizer.pad_token_id
     run = Run(
         plan=plan.train,
         tuner=plan.tuner,
@@ -89,14 +91,14 @@ def train_sft(
         model=model,
         make_objective=lambda base: SftObjective(base, plan.train.accuracy, plan.train.acc_steps),
         train=rows,
-        val=built.val,
-        pad_id=tokenizer.pad_token_id,
+        val=val,
+        pad_id=pad_id,
         save_into=saver(model, card, tokenizer, encoder, record),
         resume=resume,
-        evaluator=_answers(plan, built.val, tokenizer, encoder),
+        evaluator=_answers(plan, val, tokenizer, encoder),
         pusher=_pusher(plan.train.push) if machine.first else None,
         lengths=None if rows.lengths is None else rows.lengths.tolist(),
-        val_lengths=() if built.val is None else None if built.val.lengths is None else built.val.lengths.tolist(),
+        val_lengths=() if val is None else None if val.lengths is None else val.lengths.tolist(),
         where=rows.origin,
     )
     try:

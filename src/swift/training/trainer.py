@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
@@ -92,7 +93,7 @@ class SwiftTrainer(Trainer):
         for batch in batch_samples:
             total += self.objective.denominator(batch).to(device)
         if self.args.world_size > 1:
-            total = self.accelerator.reduce(total, "sum")
+            dist.all_reduce(total)
         return total.clamp(min=torch.finfo(total.dtype).tiny)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Batch], Any]:
@@ -108,7 +109,7 @@ class SwiftTrainer(Trainer):
         model: nn.Module,
         inputs: Batch,
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
+        num_items_in_batch: Any = None,
     ) -> Tensor:
         """The micro-batch's share of the step's mean. DDP averages gradients over processes, hence the factor."""
         sums = self.objective.sums(model, inputs)
@@ -148,8 +149,12 @@ class SwiftTrainer(Trainer):
             return dict(sums)
         nothing = torch.zeros(2, dtype=torch.float64)
         pairs = {name: sums.get(name, nothing) for name in sorted(set(gather_object(list(sums))))}
-        reduced = {name: self.accelerator.reduce(pair.to(self.args.device), "sum") for name, pair in pairs.items()}
-        return {name: pair.cpu() for name, pair in reduced.items()}
+        found: dict[str, Tensor] = {}
+        for name, pair in pairs.items():
+            shared = pair.to(self.args.device, copy=True)
+            dist.all_reduce(shared)
+            found[name] = shared.cpu()
+        return found
 
     # Evaluation.
 
@@ -204,7 +209,7 @@ class SwiftTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """transformers' optimizer, over the parameter groups of the tuner where it has its own (LoRA+)."""
         if self.optimizer is None and self._optimizer_groups is not None:
-            target = self.model if model is None else model
+            target: Any = self.model if model is None else model
             kind, kwargs = self.get_optimizer_cls_and_kwargs(self.args, target)
             self.optimizer = kind(self._optimizer_groups(target), **kwargs)
         return super().create_optimizer(model)
@@ -216,7 +221,7 @@ class SwiftTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write checkpoint-STEP as one transaction, then remove what is neither best, last, nor within the limit."""
-        run = Path(self.args.output_dir)
+        run = Path(str(self.args.output_dir))
         target = run / f"checkpoint-{self.state.global_step}"
         if self._written == target:
             return

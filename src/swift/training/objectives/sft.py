@@ -106,7 +106,11 @@ def _plain(model: PreTrainedModel, head: nn.Linear) -> bool:
     was_training = model.training
     model.eval()
     seen: list[Tensor] = []
-    handle = head.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+
+    def note(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        seen.append(output)
+
+    handle = head.register_forward_hook(note)
     try:
         ids = torch.arange(1, 5, device=head.weight.device)[None]
         logits = model(input_ids=ids, use_cache=False).logits
