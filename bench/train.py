@@ -127,6 +127,7 @@ def _flags(model: Path, rows: Path, folder: Path, steps: int) -> list[str]:
         "max_steps": steps,
         "logging_steps": 1,
         "evaluation_strategy": "no",
+        "dataset_test_ratio": 0,
         "learning_rate": "1e-4",
     }
     return [word for name, value in flags.items() for word in (f"--{name}", str(value))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import sys
 import time
 from pathlib import Path
@@ -45,7 +44,7 @@ def main() -> None:
     config = LoraConfig(r=8, lora_alpha=32, lora_dropout=0.0, target_modules=["q_proj", "k_proj", "v_proj"])
     model = get_peft_model(model, config).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, weight_decay=0.1)
-    order = random.Random(0).sample(range(len(encoded)), len(encoded))
+    order = torch.randperm(len(encoded), generator=torch.Generator().manual_seed(42)).tolist()  # as swift's seed 42
     with Path(folder, "steps.jsonl").open("w", buffering=1) as log:
         for step in range(int(steps)):
             began = time.monotonic()
