@@ -1,4 +1,4 @@
-"""Models and tokenizers that tests share: tiny random ones, and the real SmolLM2-135M-Instruct where only that proves it."""
+"""Models and tokenizers that tests share: tiny random ones, and the real SmolLM2 where only that proves it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 
 FIXTURES = Path(__file__).parent / "fixtures"
 CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
+    "{{ '<|im_end|>' + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 

@@ -40,5 +40,7 @@ def test_no_path_of_one_machine() -> None:
 
 
 def test_every_package_says_what_it_is_for() -> None:
-    silent = [_where(p) for p in SOURCES if not (ast.get_docstring(ast.parse(p.read_text(encoding="utf-8"))) or "").strip()]
+    silent = [
+        _where(p) for p in SOURCES if not (ast.get_docstring(ast.parse(p.read_text(encoding="utf-8"))) or "").strip()
+    ]
     assert silent == []
