@@ -16,4 +16,4 @@ swift sft $model --dataset self-cognition#100 --model_name 小柏 Juniper --mode
     --learning_rate 1e-3 --eval_steps 50
 
 echo "== after"
-ask --ckpt_dir "$run"
+ask --ckpt_dir "$(ls -d "$run"/checkpoint-* | sort -V | tail -n 1)"
