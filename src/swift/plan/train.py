@@ -150,7 +150,7 @@ def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, 
     raise_together([*_unbuilt(args), *_mistakes(args), *_stream_mistakes(train, rows)])
     full = sft_type == "full"
     eval_steps = train.eval_steps if train.eval_steps is not None else (200 if full else 50)
-    batch = train.batch_size
+    batch, data_seed = train.batch_size, args[Data].dataset_seed
     accumulation = train.gradient_accumulation_steps or math.ceil(ROWS_PER_STEP / batch / machine.world_size)
     return TrainPlan(
         output_dir=Path(train.output_dir).expanduser(),
@@ -164,7 +164,7 @@ def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, 
         auto_find_batch_size=train.auto_find_batch_size,
         gradient_checkpointing=bool(train.gradient_checkpointing),
         seed=train.seed,
-        data_seed=train.seed if args[Data].dataset_seed is None else args[Data].dataset_seed,
+        data_seed=train.seed if data_seed is None else data_seed,
         full_determinism=train.full_determinism,
         resume=_resume(train),
         resume_only_model=train.resume_only_model,
