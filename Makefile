@@ -23,7 +23,7 @@ demo: $(READY)
 	PATH="$(abspath $(BIN)):$$PATH" sh examples/demo.sh
 
 test: $(READY)
-	$(BIN)/pytest -n 2 --timeout 600
+	$(BIN)/pytest -n 2 --dist loadfile --timeout 600
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,7 +74,10 @@ def address(engine: ScriptedEngine) -> Iterator[str]:
     with BlockingEngine(start) as blocking:
         talker = Talker(blocking, encoder, lambda room: Sampling(max_tokens=room))
         page = ChatPage(talker, "tiny-model", Controls(max_tokens=20000)).build()
-        yield launch(page, "127.0.0.1", 0)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        yield launch(page, "127.0.0.1", port)
         page.close(verbose=False)
 
 

@@ -60,14 +60,9 @@ def train_sft(
         preflight(encoder, rows[0], rows.origin(0))
         log.info("first example, what is trained in ⟦⟧:\n%s", example(rows[0], tokenizer))
 
+    kind, seed = encoder.template_type, plan.data.seed
     record = saved_args(
-        args,
-        model=plan.model,
-        train=plan.train,
-        machine=machine,
-        run=run_dir,
-        template_type=encoder.template_type,
-        seed=plan.data.seed,
+        args, model=plan.model, train=plan.train, machine=machine, run=run_dir, template_type=kind, seed=seed
     )
     if machine.first:
         write_json(run_dir / ARGS, record)
