@@ -91,7 +91,7 @@ def test_answers_are_those_of_generate(kind: str, smollm2_tokenizer_dir: Path) -
         expected.append(whole[0, len(prompt) :].tolist())
 
     async def start() -> Engine:
-        return TorchEngine(model, tokenizer, chunk=24)
+        return TorchEngine(lambda: model, tokenizer, chunk=24)
 
     with BlockingEngine(start) as blocking:
         requests = (Request(id="r", prompt_ids=tuple(p), sampling=Sampling(max_tokens=10)) for p in prompts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,8 @@ def lora_dir(tiny_llama_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def engine_of(model_dir: Path, adapters: dict[str, Path] | None = None, **settings: object) -> BlockingEngine:
     async def start() -> Engine:
-        model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
-        return TorchEngine(model, AutoTokenizer.from_pretrained(model_dir), adapters=adapters, **settings)  # type: ignore[arg-type]
+        load = partial(AutoModelForCausalLM.from_pretrained, model_dir, dtype=torch.float32)
+        return TorchEngine(load, AutoTokenizer.from_pretrained(model_dir), adapters=adapters, **settings)  # type: ignore[arg-type]
 
     return BlockingEngine(start)
 

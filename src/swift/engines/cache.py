@@ -6,10 +6,13 @@ requests keep their tokens: the next turn of a chat finds its prefix there. Memo
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 SMALLEST = 256
 """Tokens a row of the smallest pool holds; each further pool doubles it."""
@@ -42,31 +45,38 @@ class Row:
 
 
 class Pool:
-    """Rows of equal capacity; `keys[layer]` and `values[layer]` have the shape (rows, heads, capacity, dim)."""
+    """Rows of equal capacity; `keys[layer]` and `values[layer]` have the shape (places, heads, capacity, dim).
+
+    On a CPU `reserve` places are mapped at once. The system gives the memory when a place is first written to, so
+    unused places cost nothing and more rows never mean a copy of all.
+    """
 
     def __init__(
-        self, capacity: int, layers: Sequence[LayerShape], dtype: torch.dtype, devices: Sequence[torch.device]
+        self,
+        capacity: int,
+        layers: Sequence[LayerShape],
+        dtype: torch.dtype,
+        devices: Sequence[torch.device],
+        reserve: int,
     ):
         self.capacity = capacity
         self.rows: list[Row] = []
         self.active = 0
-        self.keys = [
-            torch.empty((0, s.heads, capacity, s.key_dim), dtype=dtype, device=d)
-            for s, d in zip(layers, devices, strict=True)
-        ]
-        self.values = [
-            torch.empty((0, s.heads, capacity, s.value_dim), dtype=dtype, device=d)
-            for s, d in zip(layers, devices, strict=True)
-        ]
+        self._reserve = reserve
+        self._dtype = dtype
+        places = [(s, d, reserve if d.type == "cpu" else 0) for s, d in zip(layers, devices, strict=True)]
+        self.keys = [_places((n, s.heads, capacity, s.key_dim), dtype, d) for s, d, n in places]
+        self.values = [_places((n, s.heads, capacity, s.value_dim), dtype, d) for s, d, n in places]
 
     def resize(self, rows: int) -> None:
         """Make room for `rows` rows, or give up idle ones at the end."""
         kept = min(rows, len(self.rows))
         for tensors in (self.keys, self.values):
             for layer, old in enumerate(tensors):
-                new = old.new_zeros((rows, *old.shape[1:]))
-                new[:kept] = old[:kept]
-                tensors[layer] = new
+                if rows < len(self.rows) or rows > len(old):
+                    places = max(rows, self._reserve) if old.device.type == "cpu" else rows
+                    tensors[layer] = new = _places((places, *old.shape[1:]), self._dtype, old.device)
+                    new[:kept] = old[:kept]
         self.rows = self.rows[:kept] + [Row(self, index) for index in range(kept, rows)]
 
     def swap(self, one: int, other: int) -> None:
@@ -188,7 +198,8 @@ class KVCache:
         """An idle row of the pool: an empty one, a new one, or the longest unused one."""
         pool = self._pools.get(capacity)
         if pool is None:
-            pool = self._pools[capacity] = Pool(capacity, self.layers, self.dtype, self._devices)
+            reserve = min(KEPT_ROWS, self.budget // (capacity * self._token_bytes))
+            pool = self._pools[capacity] = Pool(capacity, self.layers, self.dtype, self._devices, reserve)
         empty = next((row for row in pool.idle() if not row.tokens), None)
         if empty is not None:
             return empty
@@ -239,6 +250,14 @@ def common_prefix(one: Sequence[int], other: Sequence[int], most: int) -> int:
         if one[at] != other[at]:
             return at
     return most
+
+
+def _places(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros: what no sequence has written is masked, and must not be NaN for that."""
+    size = math.prod(shape) * dtype.itemsize
+    if device.type != "cpu" or not size:
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.frombuffer(mmap.mmap(-1, size), dtype=dtype).reshape(shape)
 
 
 def _copy(source: Row, target: Row, length: int) -> None:

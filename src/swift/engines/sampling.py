@@ -1,9 +1,10 @@
-"""Picking the next token of each sequence from its logits."""
+"""Picking the next token of each sequence from its logits, for the whole batch at once."""
 
 from __future__ import annotations
 
 import math
 import os
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,36 +38,40 @@ class Picker:
         self._prompt_ids = prompt_ids
         self._end_ids = list(end_ids)
         self._made = 0
-        self._generator: torch.Generator | None = None
-        self._seed = (int.from_bytes(os.urandom(7)) if sampling.seed is None else sampling.seed) + index
+        self._random = random.Random(
+            (int.from_bytes(os.urandom(7)) if sampling.seed is None else sampling.seed) + index
+        )
         self._counts: Tensor | None = None
         self._seen: Tensor | None = None
 
     @property
-    def plain(self) -> bool:
-        """Whether the likeliest token is the answer and nothing else is asked."""
+    def adjusts(self) -> bool:
+        """Whether the logits are changed before the choice."""
         s = self.sampling
-        return (
-            s.temperature == 0
-            and s.logprobs is None
-            and self.grammar is None
-            and s.repetition_penalty == 1
-            and not s.presence_penalty
-            and not s.frequency_penalty
-            and self._made >= s.min_tokens
-        )
+        penalised = s.repetition_penalty != 1 or s.presence_penalty or s.frequency_penalty
+        return bool(penalised) or self.grammar is not None or self._made < s.min_tokens
 
-    def pick(self, logits: Tensor) -> Pick:
-        """Choose from `logits`, (vocabulary,), which stay as they are."""
-        scores = logits.float()
-        raw = scores
-        scores = self._penalised(scores)
-        if self._made < self.sampling.min_tokens and self._end_ids:
-            scores = scores.index_fill(0, torch.tensor(self._end_ids, device=scores.device), -math.inf)
+    def adjust(self, scores: Tensor) -> None:
+        """Penalties, the least length and the grammar, in place on `scores`, (vocabulary,)."""
+        s = self.sampling
+        if s.repetition_penalty != 1:
+            if self._seen is None:
+                self._seen = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
+                self._seen[torch.tensor(self._prompt_ids, device=scores.device)] = True
+            lowered = torch.where(scores < 0, scores * s.repetition_penalty, scores / s.repetition_penalty)
+            scores.copy_(torch.where(self._seen, lowered, scores))
+        if s.presence_penalty or s.frequency_penalty:
+            if self._counts is None:
+                self._counts = torch.zeros_like(scores)
+            scores -= s.frequency_penalty * self._counts + s.presence_penalty * (self._counts > 0)
+        if self._made < s.min_tokens and self._end_ids:
+            scores[self._end_ids] = -math.inf
         if self.grammar is not None:
-            scores = self.grammar.masked(scores)
-        token_id = int(scores.argmax()) if self.sampling.temperature == 0 else self._sample(scores)
-        return self._reported(raw, token_id)
+            scores.copy_(self.grammar.masked(scores))
+
+    def draw(self) -> float:
+        """The next random number of this sequence, from [0, 1)."""
+        return self._random.random()
 
     def took(self, token_id: int) -> None:
         """The sequence goes on with `token_id`."""
@@ -78,56 +83,80 @@ class Picker:
         if self._seen is not None:
             self._seen[token_id] = True
 
-    def _penalised(self, scores: Tensor) -> Tensor:
-        s = self.sampling
-        if s.repetition_penalty != 1:
-            if self._seen is None:
-                self._seen = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
-                self._seen[torch.tensor(self._prompt_ids, device=scores.device)] = True
-            lowered = torch.where(scores < 0, scores * s.repetition_penalty, scores / s.repetition_penalty)
-            scores = torch.where(self._seen, lowered, scores)
-        if s.presence_penalty or s.frequency_penalty:
-            if self._counts is None:
-                self._counts = torch.zeros_like(scores)
-            scores = scores - s.frequency_penalty * self._counts - s.presence_penalty * (self._counts > 0)
-        return scores
-
-    def _sample(self, scores: Tensor) -> int:
-        s = self.sampling
-        if self._generator is None:
-            self._generator = torch.Generator(device=scores.device).manual_seed(self._seed % 2**63)
-        scores = scores / s.temperature
-        kept: Tensor | None = None
-        if 0 < s.top_k < scores.shape[-1]:
-            scores, kept = scores.topk(s.top_k)
-        probabilities = torch.softmax(scores, dim=-1)
-        if s.top_p < 1:
-            probabilities, order = _nucleus(probabilities, s.top_p)
-            kept = order if kept is None else kept[order]
-        at = int(torch.multinomial(probabilities, 1, generator=self._generator))
-        return at if kept is None else int(kept[at])
-
-    def _reported(self, raw: Tensor, token_id: int) -> Pick:
-        if self.sampling.logprobs is None:
-            return Pick(token_id)
-        logprobs = torch.log_softmax(raw, dim=-1)
-        values, ids = logprobs.topk(min(self.sampling.logprobs, logprobs.shape[-1]))
-        top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
-        return Pick(token_id, float(logprobs[token_id]), top)
-
-
-def _nucleus(probabilities: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """The likeliest tokens that together reach `top_p`, at least one: their probabilities and places."""
-    values, order = probabilities.topk(min(HEAD, probabilities.shape[-1]))
-    if float(values.sum()) < top_p:
-        values, order = probabilities.sort(descending=True)
-    before = values.cumsum(0) - values
-    count = max(1, int((before < top_p).sum()))
-    return values[:count], order[:count]
-
 
 def pick_all(pickers: Sequence[Picker], logits: Tensor) -> list[Pick]:
-    """One pick for each row of `logits`, (sequences, vocabulary)."""
-    if all(picker.plain for picker in pickers):
-        return [Pick(token_id) for token_id in logits.argmax(-1).tolist()]
-    return [picker.pick(row) for picker, row in zip(pickers, logits, strict=True)]
+    """One pick for each row of `logits`, (sequences, vocabulary), which stay as they are.
+
+    What a row gives does not depend on the rows beside it.
+    """
+    scores = logits.float()
+    changed = [row for row, picker in enumerate(pickers) if picker.adjusts]
+    if changed:
+        scores = scores.clone() if scores is logits else scores
+        for row in changed:
+            pickers[row].adjust(scores[row])
+    chosen = scores.argmax(-1)
+    sampled = [row for row, picker in enumerate(pickers) if picker.sampling.temperature > 0]
+    if sampled:
+        chosen[sampled] = _sample([pickers[row] for row in sampled], scores[sampled])
+    return [
+        _reported(picker, token_id, row) for picker, token_id, row in zip(pickers, chosen.tolist(), logits, strict=True)
+    ]
+
+
+def _sample(pickers: Sequence[Picker], scores: Tensor) -> Tensor:
+    """Token ids drawn from the rows of `scores` by each one's temperature, top_k and top_p: (rows,)."""
+    size = scores.shape[-1]
+
+    def column(values: list[float]) -> Tensor:
+        return torch.tensor(values, device=scores.device)[:, None]
+
+    scores = scores / column([p.sampling.temperature for p in pickers])
+    drawn = column([p.draw() for p in pickers])
+    limits = [p.sampling.top_k if 0 < p.sampling.top_k < size else size for p in pickers]
+    wholes = [row for row, p in enumerate(pickers) if limits[row] == size and p.sampling.top_p >= 1]
+    cut = [row for row in range(len(pickers)) if row not in set(wholes)]
+    tokens = torch.empty(len(pickers), dtype=torch.long, device=scores.device)
+    if wholes:
+        tokens[wholes] = _invert(torch.softmax(scores[wholes], dim=-1), drawn[wholes])
+    if cut:
+        top_p = column([pickers[row].sampling.top_p for row in cut])
+        tokens[cut] = _sample_cut(scores[cut], column([limits[row] for row in cut]), top_p, drawn[cut])
+    return tokens
+
+
+def _sample_cut(scores: Tensor, top_k: Tensor, top_p: Tensor, drawn: Tensor) -> Tensor:
+    """As `_sample`, for rows that keep only their likeliest tokens; the last three arguments are (rows, 1)."""
+    size = scores.shape[-1]
+    most = int(top_k.max())
+    head = min(most if most < size else HEAD, size)
+    while True:
+        values, order = scores.topk(head, dim=-1)
+        values = values.masked_fill(torch.arange(head, device=scores.device) >= top_k, -math.inf)
+        total = torch.where(top_k < size, values.logsumexp(-1, keepdim=True), scores.logsumexp(-1, keepdim=True))
+        probabilities = (values - total).exp()
+        cumulative = probabilities.cumsum(-1)
+        if head >= min(most, size) or bool((cumulative[:, -1:] >= top_p).all()):
+            break
+        head = size
+    # The likeliest tokens that together reach top_p, at least one.
+    probabilities = probabilities * (cumulative - probabilities < top_p)
+    return order.gather(1, _invert(probabilities, drawn)[:, None])[:, 0]
+
+
+def _invert(probabilities: Tensor, drawn: Tensor) -> Tensor:
+    """Where the running sum of each row passes its share `drawn`, (rows, 1), of the row's sum: (rows,)."""
+    cumulative = probabilities.double().cumsum(-1)
+    at = torch.searchsorted(cumulative, drawn.double() * cumulative[:, -1:], right=True)[:, 0]
+    # Rounding may end a running sum below its last step; then the last token of any weight is meant.
+    last = probabilities.shape[-1] - 1 - (probabilities.flip(-1) > 0).int().argmax(-1)
+    return torch.minimum(at, last)
+
+
+def _reported(picker: Picker, token_id: int, logits: Tensor) -> Pick:
+    count = picker.sampling.logprobs
+    if count is None:
+        return Pick(token_id)
+    logprobs = torch.log_softmax(logits.float(), dim=-1)
+    values, ids = logprobs.topk(min(count, logprobs.shape[-1]))
+    return Pick(token_id, float(logprobs[token_id]), tuple(zip(ids.tolist(), values.tolist(), strict=True)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,8 @@ async def start(plan: InferPlan, prepared: Prepared) -> Engine:
 
     from swift.engines.torch import TorchEngine
 
-    model = models.load_model(plan.model, source)
-    return TorchEngine(model, tokenizer, adapters=adapters, max_model_len=engine.vllm.max_model_len)
+    load = partial(models.load_model, plan.model, source)
+    return TorchEngine(load, tokenizer, adapters=adapters, max_model_len=engine.vllm.max_model_len)
 
 
 def _generation_config(folder: Path) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,15 @@ Deliver = Callable[[Delta], None]
 
 
 class TorchEngine:
-    """A model in this process as an Engine. `adapters` maps names to LoRA folders; more may be added later."""
+    """A model in this process as an Engine. `adapters` maps names to LoRA folders; more may be added later.
+
+    `load` makes the model in the worker thread. OpenMP keeps a team of threads for each thread that ever computed with
+    PyTorch, and once the teams together outnumber the cores every parallel region waits for the operating system.
+    """
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        load: Callable[[], PreTrainedModel],
         tokenizer: Any,
         *,
         adapters: Mapping[str, Path] | None = None,
@@ -56,8 +61,40 @@ class TorchEngine:
         cache_bytes: int | None = None,
     ):
         self.tokenizer = tokenizer
-        self.max_model_len = max_model_len or _length(model)
+        self._grammars = Grammars(tokenizer)
+        self._deliver: dict[Sequence, Deliver] = {}
+        self._beams: list[list[Sequence]] = []
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._closing = self._closed = False
+        ready: Future[None] = Future()
+        set_up = partial(self._set_up, load, adapters or {}, max_model_len, places, chunk, cache_bytes)
+        self._worker = threading.Thread(target=self._live, args=(set_up, ready), name="torch-engine", daemon=True)
+        self._worker.start()
+        ready.result()
+
+    def _live(self, set_up: Callable[[], None], ready: Future[None]) -> None:
+        """What the worker thread does."""
+        try:
+            set_up()
+        except BaseException as error:
+            ready.set_exception(error)
+            return
+        ready.set_result(None)
+        self._work()
+
+    def _set_up(
+        self,
+        load: Callable[[], PreTrainedModel],
+        adapters: Mapping[str, Path],
+        max_model_len: int | None,
+        places: int,
+        chunk: int | None,
+        cache_bytes: int | None,
+    ) -> None:
+        model = load()
         device = model.device
+        self.max_model_len = max_model_len or _length(model)
+        self._end_ids = _end_ids(model, self.tokenizer)
         quicken(model)
         self._model = AdaptedModel(model.eval())
         self._runner = choose_runner(
@@ -69,16 +106,8 @@ class TorchEngine:
         self._scheduler = Scheduler(
             self._runner, chunk=chunk or (CPU_CHUNK if device.type == "cpu" else GPU_CHUNK), places=places
         )
-        self._grammars = Grammars(tokenizer)
-        self._end_ids = _end_ids(model, tokenizer)
-        self._deliver: dict[Sequence, Deliver] = {}
-        self._beams: list[list[Sequence]] = []
-        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._closing = self._closed = False
-        for name, folder in (adapters or {}).items():
+        for name, folder in adapters.items():
             self._model.add(name, Path(folder))
-        self._worker = threading.Thread(target=self._work, name="torch-engine", daemon=True)
-        self._worker.start()
 
     @property
     def adapters(self) -> tuple[str, ...]:

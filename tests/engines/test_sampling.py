@@ -1,0 +1,90 @@
+"""Choosing tokens: distributions against their definition, and rows that do not disturb each other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+
+from swift.engines.base import Sampling
+from swift.engines.sampling import Picker, pick_all
+
+SIZE = 700
+DRAWS = 4000
+
+
+def picker(index: int = 0, prompt: tuple[int, ...] = (), ends: tuple[int, ...] = (), **settings: Any) -> Picker:
+    return Picker(Sampling(max_tokens=9, **settings), index, prompt, ends, None)
+
+
+def expected(logits: torch.Tensor, temperature: float, top_k: int, top_p: float) -> torch.Tensor:
+    """The distribution, by the definition: scale, keep top_k, renormalise, keep the nucleus, renormalise."""
+    scores = logits / temperature
+    order = scores.argsort(descending=True)
+    if top_k:
+        order = order[:top_k]
+    p = torch.softmax(scores[order], -1)
+    kept = p.cumsum(-1) - p < top_p
+    whole = torch.zeros(SIZE)
+    whole[order[kept]] = p[kept] / p[kept].sum()
+    return whole
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"),
+    [(1, 0, 1), (0.7, 0, 0.8), (2.0, 5, 1), (1.3, 20, 0.6), (1, 650, 0.99), (1, 3, 0.01)],
+)
+def test_the_draws_follow_the_distribution(temperature: float, top_k: int, top_p: float, flat: bool) -> None:
+    """A flat one, whose nucleus is wider than the candidates looked at first, and a peaked one."""
+    logits = torch.randn(SIZE, generator=torch.Generator().manual_seed(1)) * (0.1 if flat else 3)
+    p = expected(logits, temperature, top_k, top_p)
+    pickers = [picker(i, seed=1, temperature=temperature, top_k=top_k, top_p=top_p) for i in range(DRAWS)]
+    seen = Counter(pick.token_id for pick in pick_all(pickers, logits.expand(DRAWS, -1)))
+    assert all(p[token] > 0 for token in seen), "nothing is drawn that was cut off"
+    drawn = torch.zeros(SIZE)
+    for token, count in seen.items():
+        drawn[token] = count / DRAWS
+    spread = (p * (1 - p) / DRAWS).sqrt()
+    assert ((drawn - p).abs() <= 5 * spread + 2 / DRAWS).all()
+
+
+def test_a_row_gives_the_same_in_any_company() -> None:
+    kinds: list[dict[str, Any]] = [
+        {"temperature": 0},
+        {"seed": 3, "temperature": 1, "top_p": 1, "top_k": 0},
+        {"seed": 4, "temperature": 0.8, "top_k": 40, "top_p": 0.9},
+        {"seed": 5, "temperature": 1.5, "top_k": 0, "top_p": 0.9},
+        {"seed": 6, "temperature": 1, "top_k": 5, "top_p": 1, "repetition_penalty": 1.4},
+        {"seed": 7, "temperature": 1, "top_k": 600, "top_p": 0.5, "logprobs": 3},
+        {"temperature": 0, "presence_penalty": 1.0, "frequency_penalty": 0.3, "logprobs": 2},
+    ]
+    together = [picker(prompt=(1, 2, 3), ends=(7,), min_tokens=2, **kind) for kind in kinds]
+    alone = [picker(prompt=(1, 2, 3), ends=(7,), min_tokens=2, **kind) for kind in kinds]
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(6):
+        logits = torch.randn((len(kinds), SIZE), generator=generator) * 2
+        kept = logits.clone()
+        company = pick_all(together, logits)
+        assert torch.equal(logits, kept)
+        assert company == [pick_all([each], row[None])[0] for each, row in zip(alone, logits, strict=True)]
+        for pickers in (together, alone):
+            for each, pick in zip(pickers, company, strict=True):
+                each.took(pick.token_id)
+
+
+def test_penalties_and_the_least_length() -> None:
+    logits = torch.zeros((1, SIZE))
+    logits[0, :4] = torch.tensor([2.0, 1.9, 1.8, -0.1])
+    end_first = picker(ends=(0,), min_tokens=1, temperature=0)
+    assert pick_all([end_first], logits)[0].token_id == 1
+    end_first.took(1)
+    assert pick_all([end_first], logits)[0].token_id == 0
+    assert pick_all([picker(prompt=(0, 1), temperature=0, repetition_penalty=1.5)], logits)[0].token_id == 2
+    present = picker(temperature=0, presence_penalty=0.15)
+    for token in (0, 1, 0):
+        pick = pick_all([present], logits)[0]
+        assert pick.token_id == token
+        present.took(pick.token_id)
