@@ -60,7 +60,7 @@ def test_without_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--ckpt_dir" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [[], ["--to_ollama", "true"], ["--quant_bits", "4"]])
+@pytest.mark.parametrize("words", [[], ["--to_hf", "true"], ["--quant_bits", "4"]])
 def test_export_says_what_it_cannot_do(
     words: list[str], tiny_llama_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

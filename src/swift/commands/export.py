@@ -3,43 +3,59 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from swift.params.args import Args
+
+if TYPE_CHECKING:
+    from swift.catalog import Catalog
+    from swift.core.machine import Machine
 
 
 def run(args: Args) -> int:
     """Do what the flags ask for, one after the other, each on the result of the last. -> exit code."""
+    from swift.commands.merged import with_merged
     from swift.core.errors import SwiftError
-    from swift.params.groups import Checkpoint, Hub
+    from swift.params.groups import Checkpoint, Data, Export, Hub, Model
 
-    _refuse_unbuilt(args)
-    folder = Path(args[Checkpoint].ckpt_dir or "")
-    if not (args[Checkpoint].merge_lora or args[Hub].push_to_hub):
+    to_ollama, push = args[Export].to_ollama, args[Hub].push_to_hub
+    if not (args[Checkpoint].merge_lora or to_ollama or push):
         raise SwiftError(
-            "there is nothing to do", where="swift export", next="add --merge_lora true or --push_to_hub true"
+            "there is nothing to do",
+            where="swift export",
+            next="add --merge_lora true, --to_ollama true or --push_to_hub true",
         )
-    if args[Checkpoint].merge_lora:
-        folder = _merged(args)
-    if args[Hub].push_to_hub:
-        _push(args, folder)
-    return 0
 
-
-def _merged(args: Args) -> Path:
     from swift.catalog import load_catalog
     from swift.core.log import log
     from swift.hub.machine import probe
-    from swift.params.groups import Data, Model
-    from swift.plan.merge import plan_merge
 
-    plan = plan_merge(args, load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info), probe())
+    catalog, machine = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info), probe()
+    args = with_merged(args, catalog, machine)
+    if args[Checkpoint].ckpt_dir and not to_ollama:
+        log.info("try it: swift infer --ckpt_dir %s", args[Checkpoint].ckpt_dir)
+    if to_ollama:
+        _to_ollama(args, catalog, machine)
+    if push:
+        _push(args, Path(args[Checkpoint].ckpt_dir or ""))
+    return 0
+
+
+def _to_ollama(args: Args, catalog: Catalog, machine: Machine) -> None:
+    """Write the Modelfile; Ollama takes whole models, so an adapter is merged first."""
+    from swift.commands.merged import with_merged
+    from swift.core.log import log
+    from swift.plan.ollama import plan_ollama
+
+    plan = plan_ollama(args, catalog, machine)
+    if plan.model.adapter is not None:
+        plan = plan_ollama(with_merged(args.with_values(merge_lora=True), catalog, machine), catalog, machine)
     log.info(plan.summary())
 
-    from swift.export.merge import merge
+    from swift.export.ollama import write_modelfile
 
-    folder = merge(plan)
-    log.info("try it: swift infer --ckpt_dir %s", folder)
-    return folder
+    path = write_modelfile(plan, catalog)
+    log.info("try it: ollama create %s -f %s", plan.model.model_type, path)
 
 
 def _push(args: Args, folder: Path) -> None:
@@ -64,14 +80,3 @@ def _push(args: Args, folder: Path) -> None:
         ignore=("optimizer.pt", "scheduler.pt", "rng_state*.pth", "training_args.bin"),
     )
     log.info("pushed to %s", address)
-
-
-def _refuse_unbuilt(args: Args) -> None:
-    from swift.core.errors import NotBuilt
-    from swift.params.groups import Export
-
-    export = args[Export]
-    asked = {"quant_bits": export.quant_bits, "to_ollama": export.to_ollama, "to_peft_format": export.to_peft_format}
-    for flag, value in asked.items():
-        if value:
-            raise NotBuilt(f"--{flag} is not built yet", where=f"--{flag}", next="--merge_lora and --push_to_hub are")

@@ -57,6 +57,7 @@ def overview() -> str:
             "swift COMMAND --help-all   every flag",
             "swift COMMAND … --print_config [yaml|json]",
             "                           every value and its origin; the YAML runs again",
+            "swift cache ls|rm          the token cache: list it, clear it",
             "swift --version            what is installed",
         ]
     )

@@ -55,7 +55,6 @@ TABLE: tuple[Missing, ...] = (
     Missing("rescale_image", "multimodal models"),
     Missing("quant_bits", "quantizing after training"),
     Missing("to_peft_format", "the conversion to the PEFT layout"),
-    Missing("to_ollama", "the Ollama export"),
     Missing("gguf_file", "loading GGUF weights"),
     Missing("to_megatron", "the conversion to megatron"),
     Missing("to_hf", "the conversion from megatron"),
@@ -64,7 +63,7 @@ TABLE: tuple[Missing, ...] = (
 IDLE_GROUPS = ("Quant", "Adalora", "Ia3", "Vera", "Boft", "Fourierft", "Reft", "Llamapro", "Adapter", "Galore", "Lisa")
 IDLE_FLAGS = (
     *("quant_method", "quant_n_samples", "quant_seqlen", "quant_batch_size", "quant_device_map", "quant_output_dir"),
-    *("ollama_output_dir", "megatron_output_dir", "hf_output_dir"),
+    *("megatron_output_dir", "hf_output_dir"),
 )
 """Groups of flags, and flags, that only matter with work that the table refuses."""
 
