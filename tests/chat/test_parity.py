@@ -124,17 +124,11 @@ def test_certificate_is_json(golden_tokenizer: Callable[[str], Any], encoder_of:
     assert json.loads(json.dumps(made)) == made
 
 
-def test_preflight_names_the_row(
-    golden_tokenizer: Callable[[str], Any], chat_tokenizer: Callable[[str], Any], encoder_of: Callable[..., Encoder]
+def test_preflight_lets_a_good_template_pass(
+    golden_tokenizer: Callable[[str], Any], encoder_of: Callable[..., Encoder]
 ) -> None:
-    plus = golden_tokenizer("smollm2-plus")
-    good = encoder_of("llama", plus)
+    good = encoder_of("llama", golden_tokenizer("smollm2-plus"))
     parity.preflight(good, _row(good, ROW), "rows.jsonl:5")
-    doubled = encoder_of("default-generation-bos", plus)
-    row = Conversation((Message("user", "<s>Hi"), Message("assistant", "Hello")))
-    with pytest.raises(SwiftError, match="begins with two '<s>' tokens") as found:
-        parity.preflight(doubled, _row(doubled, row), "rows.jsonl:5")
-    assert found.value.where == "rows.jsonl:5"
 
 
 def test_preflight_refuses_a_template_that_never_ends_an_answer(

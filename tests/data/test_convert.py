@@ -182,7 +182,7 @@ def test_preferences_in_every_format(name: str) -> None:
     assert flat(row.rejected) == [("user", "q"), ("assistant", "bad")]
 
 
-@pytest.mark.parametrize("label", [True, 1, "true", "True"])
+@pytest.mark.parametrize("label", [True, 1, 1.0, "true", "True", "1"])
 def test_kto_labels(label: Any) -> None:
     for fields in ({"query": "q", "response": "r"}, {"prompt": "q", "completion": "r"}, {"messages": [*PROMPT, GOOD]}):
         row = convert({**fields, "label": label}, labelled=True).row

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from swift.chat.encode import Encoder
+from swift import data
+from swift.catalog import load_catalog
+from swift.chat.encode import Encoder, build_encoder
 from swift.core.errors import SwiftError
+from swift.data.ledger import Ledger
+from swift.data.stream import StreamDataset
+from swift.plan.prompt import PromptPlan
 
-from .rows import chat_rows, entries, run, totals, write_rows
+from .rows import chat_rows, entries, plan, run, totals, write_rows
 
 GOOD = '{"query": "q", "response": "r"}'
 DAMAGE: list[tuple[str | bytes, str]] = [
@@ -110,7 +117,9 @@ def test_rows_that_needed_mending(encoder: Encoder, tmp_path: Path, capsys: pyte
 
     assert len(run(encoder, tmp_path / "ledger", *argv, "none").train) == 4
     assert entries(tmp_path / "ledger")[-1]["note"] == "user turns in a row joined"
-    assert f"{file}:4: user turns" not in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{file}: user turns in a row joined (1 rows)" in said
+    assert f"{file}:4: user turns" not in said
 
     assert len(run(encoder, tmp_path / "ledger", *argv, "warning").train) == 4
     assert f"{file}:4: user turns in a row joined" in capsys.readouterr().err
@@ -129,3 +138,77 @@ def test_formats_and_unused_keys_are_said(encoder: Encoder, tmp_path: Path, caps
     said = capsys.readouterr().err
     assert "format query/response (3 rows), alpaca (1 rows); keys not used: source" in said
     assert "4 rows: 4 kept, 0 truncated, 0 dropped" in said
+
+
+def test_the_format_of_a_sample_is_said_once(
+    encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_rows(tmp_path / "a.jsonl", chat_rows(30))
+    run(encoder, tmp_path / "ledger", "--dataset", f"{file}#20", "--no_cache")
+
+    assert capsys.readouterr().err.count("format query/response (30 rows)") == 1
+
+
+def test_an_empty_data_set_beside_others_is_said(
+    encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_rows(tmp_path / "a.jsonl", chat_rows(3))
+    (tmp_path / "empty.csv").write_text("query,response\n")
+    run(encoder, tmp_path / "ledger", "--dataset", str(file), str(tmp_path / "empty.csv"))
+
+    assert f"{tmp_path / 'empty.csv'}: there are no rows in it" in capsys.readouterr().err
+
+
+def test_media_that_the_model_will_not_see_are_said(
+    encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"jpg")
+    row = {"query": "<image>What is it?", "response": "A cat.", "images": ["a.jpg"]}
+    file = write_rows(tmp_path / "a.jsonl", [*chat_rows(3), row])
+    run(encoder, tmp_path / "ledger", "--dataset", str(file))
+
+    assert f"{file}: its images, videos or audios are left out" in capsys.readouterr().err
+    assert "are left out" in entries(tmp_path / "ledger")[-1]["note"]
+
+
+@pytest.mark.parametrize("mode", [[], ["--lazy_tokenize", "true"]])
+def test_a_run_whose_rows_are_all_for_validation(mode: list[str], encoder: Encoder, tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "a.jsonl", chat_rows(3))
+
+    with pytest.raises(SwiftError, match="no row is left to train on"):
+        run(encoder, tmp_path / "ledger", "--dataset", str(file), "--dataset_test_ratio", "1", *mode)
+
+
+@pytest.mark.parametrize("mode", [[], ["--lazy_tokenize", "true"], ["--streaming", "true", "--max_steps", "1"]])
+def test_a_row_that_brings_a_second_bos_is_dropped_and_named(mode: list[str], tokenizer: Any, tmp_path: Path) -> None:
+    encoder = build_encoder(PromptPlan(template_type="default-generation-bos"), tokenizer, load_catalog())
+    doubled = {"text": f"{tokenizer.bos_token}Once upon a time."}
+    file = write_rows(tmp_path / "a.jsonl", [{"text": "Once."}, doubled, {"text": "Twice."}])
+
+    ledger = Ledger(tmp_path / "ledger")
+    planned = plan("--dataset", str(file), "--no_cache", "--dataset_test_ratio", "0", *mode)
+    train = data.build(planned, encoder, ledger).train
+    items = list(train) if isinstance(train, StreamDataset) else [train[number] for number in range(len(train))]
+    ledger.close()
+
+    assert all(item["input_ids"][1] != tokenizer.bos_token_id for item in items)
+    dropped = [entry for entry in entries(tmp_path / "ledger") if entry["status"] == "dropped"]
+    assert {(entry["line"], entry["reason"]) for entry in dropped} == {(2, "two bos tokens")}
+
+    with pytest.raises(SwiftError, match="no row can be used: two bos tokens 1") as error:
+        run(encoder, tmp_path / "ledger", "--dataset", str(write_rows(tmp_path / "b.jsonl", [doubled])))
+    assert "b.jsonl:1: two bos tokens" in str(error.value)
+
+
+@pytest.mark.parametrize("mode", [[], ["--lazy_tokenize", "true"], ["--streaming", "true", "--max_steps", "1"]])
+def test_answers_that_would_never_end_stop_the_run_with_the_row(
+    mode: list[str], tokenizer: Any, tmp_path: Path
+) -> None:
+    endless = copy.copy(tokenizer)
+    endless.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    file = write_rows(tmp_path / "a.jsonl", chat_rows(3))
+
+    with pytest.raises(SwiftError, match="the end of the answer is never trained") as error:
+        argv = ["--dataset", str(file), "--no_cache", "--dataset_test_ratio", "0", *mode]
+        run(build_encoder(PromptPlan(template_type="jinja"), endless, load_catalog()), tmp_path / "ledger", *argv)
+    assert error.value.where == f"{file}:1"

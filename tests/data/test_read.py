@@ -139,3 +139,67 @@ def test_empty_files_and_folders(tmp_path: Path) -> None:
     assert data_files(tmp_path / "sub") == [tmp_path / "sub" / "b.jsonl"]
     with pytest.raises(SwiftError, match="no such file"):
         rows(tmp_path / "missing.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "detail"),
+    [
+        ('[{"a": 1},\n{"a": 2}\n', 3, "expected ] at the end of the list"),
+        ('[{"a": 1},\n{"a": 2}]\n[{"a": 3}]', 3, "expected nothing behind the list"),
+    ],
+)
+def test_a_list_that_does_not_end_where_the_file_does_is_said(
+    content: str, line: int, detail: str, tmp_path: Path
+) -> None:
+    *good, bad = rows(write(tmp_path / "a.json", content))
+
+    assert [json.loads(row.payload) for row in good] == [{"a": 1}, {"a": 2}]
+    assert bad.line == line
+    assert bad.fault is not None
+    assert detail in str(bad.fault)
+
+
+def test_objects_over_several_lines(tmp_path: Path) -> None:
+    pretty = "\n".join(json.dumps({"a": number}, indent=1) for number in range(3))
+
+    assert values(write(tmp_path / "a.jsonl", pretty)) == [{"a": 0}, {"a": 1}, {"a": 2}]
+    assert lines(tmp_path / "a.jsonl") == [1, 4, 7]
+
+
+def test_a_quote_that_is_never_closed_is_said(tmp_path: Path) -> None:
+    good, bad = rows(write(tmp_path / "a.csv", 'a,b\n1,2\n3,"4\n5,6\n7,8\n'))
+
+    assert json.loads(good.payload) == {"a": "1", "b": "2"}
+    assert bad.line == 3
+    assert bad.fault is not None and bad.fault.reason == "broken CSV"
+
+
+def test_a_column_that_stands_twice_is_an_error(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.csv", "a,b,a\n1,2,3\n")
+
+    with pytest.raises(SwiftError, match="two columns are called 'a'") as error:
+        rows(file)
+    assert error.value.where == f"{file}:1"
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.json.gz", "a.csv.gz", "a.txt.gz"])
+def test_a_file_called_gz_that_is_none(name: str, tmp_path: Path) -> None:
+    (only,) = rows(write(tmp_path / name, "hello"))
+
+    assert only.line == 1
+    assert only.fault is not None and only.fault.reason == "damaged file"
+
+
+def test_every_row_behind_the_damage_of_a_parquet_file_is_named(tmp_path: Path) -> None:
+    table = pyarrow.table({"a": [f"text number {number}" for number in range(4000)]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=1000)
+    content = bytearray((tmp_path / "a.parquet").read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 500] = b"\xff" * 500
+    (tmp_path / "a.parquet").write_bytes(content)
+
+    found = rows(tmp_path / "a.parquet")
+
+    assert [row.line for row in found] == list(range(1, 4001))
+    bad = [row.fault for row in found if row.fault is not None]
+    assert 1000 <= len(bad) < 4000
+    assert {fault.reason for fault in bad} == {"damaged file"}

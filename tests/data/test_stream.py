@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from swift.chat.encode import Encoder
+from swift.core.errors import SwiftError
 from swift.data.collate import unpacked
 from swift.data.stream import StreamDataset
 
@@ -143,3 +144,63 @@ def test_rows_know_their_origin(files: list[str], encoder: Encoder, tmp_path: Pa
     items = list(in_order)
 
     assert in_order.origin(items[150]["row"]) == f"{files[1]}:152"
+
+
+def test_a_sample_counts_over_all_files_of_a_folder(
+    tmp_path: Path, encoder: Encoder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        write_rows(tmp_path / f"{number}.jsonl", chat_rows(10, start=10 * number))
+    eager = run(encoder, tmp_path / "l", "--dataset", str(tmp_path), "--dataset_test_ratio", "0", "--no_cache")
+
+    taken = list(stream(encoder, tmp_path / "l", "--dataset", f"{tmp_path}#14", "--streaming_buffer_size", "1"))
+
+    assert [item["input_ids"] for item in taken] == tokens(eager.train)[:14]
+    assert len(list(stream(encoder, tmp_path / "l", "--dataset", f"{tmp_path}#50"))) == 30
+    assert "#50: a stream repeats no rows, there are 30" in capsys.readouterr().err
+
+
+def test_a_stream_says_formats_and_what_it_drops(
+    files: list[str], encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = stream(encoder, tmp_path / "ledger", *files)
+    list(left)
+    left.ledger.close()
+
+    said = capsys.readouterr().err
+    assert said.count(f"{files[1]}: format query/response") == 1
+    assert said.count(f"dropped {files[1]}:151: missing key") == 1
+    assert "data: 272 rows: 270 kept" in said
+
+
+def test_rows_of_a_stream_that_needed_mending(
+    encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twice = {"messages": [{"role": "user", "content": text} for text in "ab"] + [{"role": "assistant", "content": "c"}]}
+    argv = ["--dataset", str(write_rows(tmp_path / "a.jsonl", [*chat_rows(3), twice])), "--check_dataset_strategy"]
+
+    noted = stream(encoder, tmp_path / "ledger", *argv, "warning")
+    assert len(list(noted)) == 4
+    noted.ledger.close()
+    assert "user turns in a row joined" in {entry.get("note") for entry in entries(tmp_path / "ledger")}
+    assert capsys.readouterr().err.count("a.jsonl:4: user turns in a row joined") == 1
+    with pytest.raises(SwiftError, match="user turns in a row joined"):
+        list(stream(encoder, tmp_path / "l", *argv, "error"))
+
+
+def test_a_resumed_stream_goes_on_with_its_ledger(files: list[str], encoder: Encoder, tmp_path: Path) -> None:
+    argv = [*files, "--streaming_buffer_size", "30", "--streaming_val_size", "5"]
+    whole = stream(encoder, tmp_path / "whole", *argv)
+    list(whole)
+    whole.ledger.close()
+
+    left = stream(encoder, tmp_path / "parts", *argv)
+    list(itertools.islice(left, 130))  # 30 of them were fetched ahead of training
+    state = json.loads(json.dumps(left.state_dict(100)))
+    left.ledger.close()
+    entered = stream(encoder, tmp_path / "parts", *argv)
+    entered.load_state_dict(state)
+    list(entered)
+    entered.ledger.close()
+
+    assert (tmp_path / "parts").read_text() == (tmp_path / "whole").read_text()

@@ -135,6 +135,10 @@ class Encoder:
         """The ids that end an answer."""
         return tuple(self._turn_end)
 
+    def opens_twice(self, ids: Sequence[int]) -> bool:
+        """Whether an example begins with two bos tokens: the template wrote one, and the row's text another."""
+        return len(ids) > 1 and ids[0] == ids[1] == self.tokens.bos
+
     @property
     def stop_strings(self) -> tuple[str, ...]:
         """Texts that end an answer."""

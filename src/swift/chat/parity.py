@@ -178,18 +178,7 @@ def require_same_template(folder: Path, encoder: Encoder, ignore: bool) -> None:
 
 
 def preflight(encoder: Encoder, row: Mapping[str, Sequence[int]], where: str | None) -> None:
-    """Refuse to train on a row with two bos tokens at its start or without a trained end of the answer.
-
-    `row` has `input_ids` and `labels` of equal length; `where` is its file and line.
-    """
-    bos = encoder.tokens.tokenizer.bos_token_id
-    if bos is not None and list(row["input_ids"][:2]) == [bos, bos]:
-        raise SwiftError(
-            f"the row begins with two {encoder.tokens.decode([bos])!r} tokens",
-            where=where,
-            why=f"the template {encoder.template_type} writes one and the row's text has another",
-            next="take it out of the row or the template",
-        )
+    """Refuse to train on a row without a trained end of the answer. `where` is its file and line."""
     trained = [label for label in row["labels"] if label != IGNORED]
     if trained and not _contains(trained, encoder.turn_end):
         raise SwiftError(

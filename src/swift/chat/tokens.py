@@ -26,6 +26,11 @@ class Tokens:
         self.whole = whole
         self._backend: Any = tokenizer.backend_tokenizer if tokenizer.is_fast else None
 
+    @cached_property
+    def bos(self) -> int | None:
+        """The begin-of-sequence token, if there is one."""
+        return self.tokenizer.bos_token_id
+
     @property
     def eos(self) -> tuple[int, ...]:
         """The end-of-sequence token, if there is one."""

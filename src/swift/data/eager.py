@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.data.dataset import EncodedDataset, length_report
 from swift.data.encode import Recipe
@@ -27,11 +28,22 @@ def encode_all(plan: DataPlan, recipe: Recipe, ledger: Ledger) -> tuple[EncodedD
         account(part, ledger)
     ledger.judge()
     train = examples_of(parts, [part.train for part in parts])
+    if not len(train):
+        raise nothing_left(ledger)
     val = examples_of(parts, [part.val for part in parts])
     for name, dataset in (("train", train), ("val", val)):
         if len(dataset):
             log.info("%s %s", name, length_report(dataset.lengths))
     return train, val if len(val) else None
+
+
+def nothing_left(ledger: Ledger) -> SwiftError:
+    """The error of a run whose usable rows are all for validation."""
+    return SwiftError(
+        "no row is left to train on",
+        why=f"all that can be used are for validation ({ledger.summary()})",
+        next="lower --dataset_test_ratio, or mend the rows of --dataset",
+    )
 
 
 def open_parts(plan: DataPlan, recipe: Recipe) -> list[Part]:

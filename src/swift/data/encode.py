@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swift.chat.encode import Encoder, TooLong
-from swift.chat.types import Conversation, Encoded, Origin, Preference, Row
+from swift.chat.types import Conversation, Encoded, Media, Origin, Preference, Row
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.data.cache import TokenCache
@@ -53,7 +53,7 @@ class Recipe:
     def fingerprint(self) -> str:
         """Changes with everything that would change a shard, except the rows."""
         of_encoder = self.encoder.fingerprint if self.encoder else "convert only"
-        return hashlib.sha256(f"1|{self.kind}|{self.rounds}|{self.notes_are_faults}|{of_encoder}".encode()).hexdigest()[
+        return hashlib.sha256(f"2|{self.kind}|{self.rounds}|{self.notes_are_faults}|{of_encoder}".encode()).hexdigest()[
             :16
         ]
 
@@ -158,9 +158,22 @@ def read_row(raw: RawRow, file: SourceFile, recipe: Recipe) -> Converted:
         converted = replace(converted, row=replace(converted.row, rejected=None))
     if recipe.kind == "pairs" and not (isinstance(converted.row, Preference) and converted.row.rejected):
         raise BadRow("missing key", key="rejected_response", expected="a worse answer", value=sorted(map(str, fields)))
+    if _has_media(converted.row):
+        converted = replace(converted, notes=(*converted.notes, MEDIA_LEFT_OUT))
     if converted.notes and recipe.notes_are_faults:
         raise BadRow("needed mending", expected="a row without remarks", value="; ".join(converted.notes))
     return converted
+
+
+MEDIA_LEFT_OUT = "its images, videos or audios are left out, the tags in the text stay"
+
+
+def _has_media(row: Row) -> bool:
+    conversation = row.chosen if isinstance(row, Preference) else row
+    return conversation.media != NO_MEDIA
+
+
+NO_MEDIA = Media()
 
 
 def _converted(value: Any, file: SourceFile) -> Any:
@@ -210,7 +223,7 @@ def encode_rows(rows: Sequence[Row], recipe: Recipe) -> list[Made | BadRow]:
     if recipe.kind == "chat":
         conversations = [row.chosen if isinstance(row, Preference) else row for row in rows]
         return [
-            refusal(made) if isinstance(made, SwiftError) else _made(made)
+            refusal(made) if isinstance(made, SwiftError) else _made(made, encoder)
             for made in encoder.encode_batch(conversations)
         ]
     encode = _encode_prompt if recipe.kind == "prompt" else _encode_preference
@@ -223,7 +236,9 @@ def encode_rows(rows: Sequence[Row], recipe: Recipe) -> list[Made | BadRow]:
     return made_rows
 
 
-def _made(encoded: list[Encoded]) -> Made | BadRow:
+def _made(encoded: list[Encoded], encoder: Encoder) -> Made | BadRow:
+    if any(encoder.opens_twice(one.input_ids) for one in encoded):
+        return _opened_twice(encoder)
     trained = [_trained(one) for one in encoded]
     examples = [_example(one) for one, count in zip(encoded, trained, strict=True) if count]
     if not examples:
@@ -243,6 +258,12 @@ def _example(encoded: Encoded, prefix: str = "") -> dict[str, Any]:
     return example
 
 
+def _opened_twice(encoder: Encoder) -> BadRow:
+    token = encoder.tokens.tokenizer.bos_token
+    template = encoder.template_type
+    return BadRow("two bos tokens", expected=f"one, which the template {template} writes", value=token + token)
+
+
 def _trained(encoded: Encoded) -> int:
     return len(encoded.labels) - encoded.labels.count(-100)
 
@@ -251,6 +272,8 @@ def _encode_preference(encoder: Encoder, row: Row, recipe: Recipe) -> Made | Bad
     assert isinstance(row, Preference)
     ends = encoder.encode_preference(row, recipe.rounds)
     made = [end for end in (ends.chosen, ends.rejected) if end is not None]
+    if any(encoder.opens_twice(one.input_ids) for one in made):
+        return _opened_twice(encoder)
     if not all(_trained(one) for one in made):
         return BadRow("nothing to train on", key="labels", expected="at least one trained token", value=0)
     if recipe.kind == "kto":

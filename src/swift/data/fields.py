@@ -178,8 +178,10 @@ def label(row: Mapping[str, Any], *, needed: bool) -> bool | None:
     value = row.get("label")
     if isinstance(value, bool):
         return value
-    if isinstance(value, int) and value in (0, 1) and needed:
+    if isinstance(value, int | float) and value in (0, 1) and needed:
         return bool(value)
+    if isinstance(value, str) and needed and value.strip() in ("0", "1"):
+        return value.strip() == "1"
     if isinstance(value, str) and value.strip().lower() in _TRUTH:
         return _TRUTH[value.strip().lower()]
     if needed or (isinstance(value, float) and math.isnan(value)):

@@ -15,6 +15,7 @@ import numpy as np
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.data.convert import Converted
+from swift.data.eager import nothing_left
 from swift.data.encode import Made, Recipe, encode_rows, read_row
 from swift.data.faults import BadRow
 from swift.data.ledger import Entry, Ledger
@@ -122,6 +123,8 @@ def encode_later(plan: DataPlan, recipe: Recipe, ledger: Ledger) -> tuple[LazyDa
     ledger.judge(encoded=False)
     train = LazyDataset(parts, [part.train for part in parts], recipe, ledger)
     val = LazyDataset(parts, [part.val for part in parts], recipe, ledger)
+    if not len(train):
+        raise nothing_left(ledger)
     tried = [train.encode(number) for number in range(min(TRIED, len(train)))]
     if tried and all(isinstance(made, BadRow) for made in tried):
         fault = tried[0]

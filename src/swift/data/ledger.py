@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
@@ -58,7 +60,10 @@ class Ledger:
         self.trained = 0
         self.bad: list[Entry] = []
         """The first dropped rows."""
+        self._said = 0
+        """How many of these the log has shown."""
         self._lines: list[str] = []
+        self._written = 0
         self._started = False
         self._closed = False
 
@@ -78,7 +83,7 @@ class Ledger:
                 self.bad.append(entry)
         self._write(_line(entry, split))
         if entry.status == "dropped" and self.strict:
-            self.close()
+            self._end()
             raise bad_row_error(entry)
 
     def leave_out(self, source: str, rows: int) -> None:
@@ -101,9 +106,12 @@ class Ledger:
         used = self.counts["kept"] + self.counts["truncated"]
         first = self.bad[0] if self.bad else None
         why = f"{first.where}: {first.reason}: {first.detail}" if first else None
+        if not self.total:
+            none = "none was chosen (#0)" if self.sampled_out else "the data sets are empty"
+            raise SwiftError("no row can be used: there are no rows", why=none, next="choose other data")
         if not used:
             raise SwiftError(
-                f"no row can be used: {self._dropped_by_reason() or 'there are no rows'}",
+                f"no row can be used: {self._dropped_by_reason()}",
                 where=str(self.path) if self.path else None,
                 why=why,
                 next="mend the rows that are named, or choose other data",
@@ -132,11 +140,15 @@ class Ledger:
         )
 
     def close(self) -> None:
-        """Write the totals; a second call does nothing."""
+        """Write the totals and say them; a second call does nothing."""
         if not self._closed:
-            self._write(json.dumps({"summary": self.totals()}, ensure_ascii=False) + "\n")
-            self._flush()
-            self._closed = True
+            self._end()
+            self.report()
+
+    def _end(self) -> None:
+        self._write(json.dumps({"summary": self.totals()}, ensure_ascii=False) + "\n")
+        self.flush()
+        self._closed = True
 
     def totals(self) -> dict[str, object]:
         """The totals as they stand in the last line of the file."""
@@ -150,13 +162,40 @@ class Ledger:
         }
 
     def report(self) -> None:
-        """Say the totals and the first bad rows in the log."""
-        for entry in self.bad:
-            log.warning("dropped %s: %s: %s", entry.where, entry.reason, entry.detail)
+        """Say the totals and the first bad rows in the log, if there were any rows."""
+        self.say_dropped()
         hidden = self.counts["dropped"] - len(self.bad)
         if hidden > 0:
-            log.warning("… and %d more, see %s", hidden, self.path or "the ledger")
-        log.info("data: %s", self.summary())
+            log.warning("… and %d more, see %s", hidden, self.path or f"the {FILE_NAME} of the run")
+        if self.total or self.sampled_out:
+            log.info("data: %s", self.summary())
+
+    def say_dropped(self) -> None:
+        """Say the first bad rows, each once."""
+        for entry in self.bad[self._said :]:
+            log.warning("dropped %s: %s: %s", entry.where, entry.reason, entry.detail)
+        self._said = len(self.bad)
+
+    def account(self) -> dict[str, Any]:
+        """What is entered so far, as JSON values: a ledger that is left here goes on with `go_on`."""
+        return {"lines": self._written, "counts": dict(self.counts), **self.totals()}
+
+    def go_on(self, account: Mapping[str, Any]) -> None:
+        """Keep the first part of the file at `path`, up to `account`; what stood behind it is told again.
+
+        Without that part, as in another folder, this ledger is about the rows from here on.
+        """
+        if self.path is None or self._started or not self.path.is_file():
+            return
+        with self.path.open("r+b") as file:
+            sizes = [len(line) for line in itertools.islice(file, account["lines"])]
+            if len(sizes) < account["lines"]:
+                return
+            file.truncate(sum(sizes))
+        self._started, self._written = True, account["lines"]
+        self._lines.clear()
+        self.counts, self.reasons = Counter(account["counts"]), Counter(account["reasons"])
+        self.tokens, self.trained = account["tokens"], account["trained"]
 
     def __enter__(self) -> Ledger:
         return self
@@ -172,10 +211,11 @@ class Ledger:
     def _write(self, line: str) -> None:
         if self.path is not None and not self._closed:
             self._lines.append(line)
+            self._written += 1
             if len(self._lines) >= FLUSHED:
-                self._flush()
+                self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Append what waits. The file is not kept open: worker processes and crashes find it whole."""
         if self.path is None:
             return

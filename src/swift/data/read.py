@@ -103,13 +103,13 @@ def _hidden(file: Path, root: Path) -> bool:
 
 
 def _layout(path: Path) -> str:
-    """`array` for one JSON list or one object over several lines, `lines` for one object a line."""
+    """`array` for one JSON list or objects over several lines, `lines` for one object a line."""
     with _open(path) as file:
-        head = file.read1(65536).removeprefix(BOM).lstrip()
-    if head[:1] == b"[":
-        return "array"
-    first = head.split(b"\n", 1)[0].strip()
-    return "array" if first in (b"{", b"") and head and suffix(path) == ".json" else "lines"
+        try:
+            head = file.read1(65536).removeprefix(BOM).lstrip()
+        except CUT:
+            return "lines"  # reading the rows says what is wrong
+    return "array" if head[:1] == b"[" or head.split(b"\n", 1)[0].strip() == b"{" else "lines"
 
 
 def _damage(broken: Exception) -> BadRow:
@@ -153,8 +153,9 @@ def _json_array(path: Path) -> Iterator[RawRow]:
     text, damage = _read_text(path)
     decode = json.JSONDecoder().raw_decode
     gap = re.compile(r"[\s,]*")
-    position = text.find("[") + 1 if text.lstrip()[:1] == "[" else 0
-    line, counted = 1, 0
+    listed = text.lstrip()[:1] == "["
+    position = text.find("[") + 1 if listed else 0
+    line, counted, whole = 1, 0, True
     while True:
         position = gap.match(text, position).end()  # type: ignore[union-attr]
         if position >= len(text) or text[position] == "]":
@@ -163,15 +164,24 @@ def _json_array(path: Path) -> Iterator[RawRow]:
         counted = position
         try:
             _, end = decode(text, position)
+            whole = True
             yield RawRow(line, _encoded(text[position:end]), position)
         except (ValueError, RecursionError) as broken:
-            end = _next_element(text, position)
+            whole, end = False, _next_element(text, position)
             cut = text[position:end].strip().rstrip(",")
             fault = BadRow("broken JSON", expected="a JSON value", value=f"{_reason(broken)}: {cut}")
             yield RawRow(line, _encoded(cut), position, fault)
         position = end
+    ended = position < len(text)
+    behind = text[position + 1 :].lstrip()
+    line += text.count("\n", counted, len(text) - len(behind) if behind else position)
     if damage:
         yield RawRow(line, b"", position, damage)
+    elif behind:
+        fault = BadRow("broken JSON", expected="nothing behind the list", value=behind.rstrip())
+        yield RawRow(line, _encoded(behind), position, fault)
+    elif listed and not ended and whole:
+        yield RawRow(line, b"", position, BadRow("broken JSON", expected="] at the end of the list", value=""))
 
 
 def _reason(broken: Exception) -> str:
@@ -202,7 +212,8 @@ def _csv(path: Path, delimiter: str) -> Iterator[RawRow]:
     csv.field_size_limit(1 << 30)
     with _open(path) as file:
         lines = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-        reader = csv.reader(lines, delimiter=delimiter)
+        # Without `strict` a quote that is never closed would swallow the rest of the file.
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
         names: list[str] | None = None
         before = 0
         while True:
@@ -219,12 +230,20 @@ def _csv(path: Path, delimiter: str) -> Iterator[RawRow]:
                 return
             line, before = before + 1, reader.line_num
             if names is None:
-                names = cells
+                names = _header(cells, path)
             elif len(cells) == len(names):
                 yield RawRow(line, _dumped(dict(zip(names, cells, strict=True))), line)
             elif cells:
                 fault = BadRow("broken CSV", expected=f"{len(names)} cells as in the header", value=cells)
                 yield RawRow(line, _dumped(cells), line, fault)
+
+
+def _header(names: list[str], path: Path) -> list[str]:
+    """The names of the columns. Raises SwiftError when two are the same: the cells of one would be lost."""
+    twice = next((name for number, name in enumerate(names) if name and name in names[:number]), None)
+    if twice is not None:
+        raise SwiftError(f"two columns are called {twice!r}", where=f"{path}:1", next="rename or remove one of them")
+    return names
 
 
 def _text(path: Path) -> Iterator[RawRow]:
@@ -243,7 +262,12 @@ def _parquet(path: Path) -> Iterator[RawRow]:
     except (pyarrow.ArrowInvalid, OSError) as broken:
         raise SwiftError(f"{path} is not a readable Parquet file", why=str(broken).splitlines()[0]) from broken
     number = 0
-    for batch in file.iter_batches(batch_size=512):
-        for row in batch.to_pylist():
-            number += 1
-            yield RawRow(number, _dumped(row), number)
+    try:
+        for batch in file.iter_batches(batch_size=512):
+            for row in batch.to_pylist():
+                number += 1
+                yield RawRow(number, _dumped(row), number)
+    except (pyarrow.ArrowException, OSError) as broken:
+        fault = BadRow("damaged file", expected="a whole Parquet file", value=str(broken).splitlines()[0])
+        for lost in range(number + 1, file.metadata.num_rows + 1):
+            yield RawRow(lost, b"", lost, fault)

@@ -6,6 +6,8 @@ rows wait in the buffer, and the state of the random generator. Nothing is repla
 
 from __future__ import annotations
 
+import itertools
+import logging
 import random
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +17,8 @@ from typing import Any, NamedTuple
 from torch.utils.data import IterableDataset, get_worker_info
 
 from swift.core.errors import SwiftError
-from swift.core.log import log
+from swift.core.log import log, once
+from swift.data.convert import Converted
 from swift.data.dataset import ListDataset, MapDataset
 from swift.data.eager import examples_of
 from swift.data.encode import Made, Recipe, encode_rows, read_row
@@ -24,8 +27,8 @@ from swift.data.ledger import Entry, Ledger, Status
 from swift.data.pack import join, pack_groups
 from swift.data.read import RawRow, read_at, read_rows, seekable
 from swift.data.source import SourceFile, open_source
-from swift.data.table import cache_for, open_part
-from swift.plan.data import DataPlan
+from swift.data.table import cache_for, open_part, speak_of
+from swift.plan.data import Check, DataPlan, DatasetSpec
 
 GROUP = 64
 """Rows that are encoded together."""
@@ -57,6 +60,8 @@ class Snapshot:
     cursor: Ref
     buffer: list[tuple[Ref, RawRow]]
     generator: tuple[Any, ...]
+    account: dict[str, Any]
+    """What the ledger holds."""
 
 
 class StreamDataset(IterableDataset):  # type: ignore[type-arg]
@@ -74,18 +79,25 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
         *,
         seed: int,
         buffer_size: int,
+        check: Check = "none",
         capacity: int | None = None,
         start: Ref | None = None,
     ):
-        """`limits` is the number of rows to take from each file (-1: all); `capacity` packs; `start` skips rows."""
+        """`limits` is the number of rows to take from each file (-1: all); `capacity` packs; `start` skips rows.
+
+        `check` says how to speak of rows that needed mending.
+        """
         self.files = list(files)
         self.limits = list(limits)
         self.recipe = recipe
         self.ledger = ledger
         self.seed = seed
         self.buffer_size = buffer_size
+        self.check: Check = check
         self.capacity = capacity
         self.start = start or Ref(0, 0, 0, 1)
+        self.first: tuple[dict[str, Any], str]
+        """The first example of the files and its row, encoded ahead by `open_stream`."""
         self.epoch = 0
         self.handed_out = 0
         self._examples = 0
@@ -119,6 +131,7 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
 
         Items that a DataLoader fetched ahead are not lost: give the number that training has used.
         """
+        self.ledger.flush()
         used = self.handed_out if consumed is None else consumed
         before = [snapshot for snapshot in self._history if snapshot.items <= used]
         if not before:
@@ -136,6 +149,7 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
             "cursor": list(snapshot.cursor),
             "buffer": [list(ref) for ref, _ in snapshot.buffer],
             "generator": [version, list(inner), gauss],
+            "account": snapshot.account,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -143,6 +157,8 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
         if state.get("version") != 1:
             raise SwiftError("the saved place in the data is of an unknown version", next="start without --resume")
         self._resume = state
+        if "account" in state:
+            self.ledger.go_on(state["account"])
 
     def _begin(self) -> tuple[list[tuple[Ref, RawRow]], Ref, random.Random, int]:
         """Waiting rows, the next row to read, the generator, and the items of the first group to leave out."""
@@ -197,7 +213,14 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
         while upcoming is not None or waiting:
             end = Ref(len(self.files), 0, 0, 1)
             following = upcoming[0] if upcoming else end
-            snapshot = Snapshot(self.handed_out, self._examples, following, list(waiting), generator.getstate())
+            snapshot = Snapshot(
+                self.handed_out,
+                self._examples,
+                following,
+                list(waiting),
+                generator.getstate(),
+                self.ledger.account(),
+            )
             group: list[tuple[Ref, RawRow]] = []
             while len(group) < size and (upcoming is not None or waiting):
                 if upcoming is not None and len(waiting) < max(self.buffer_size, 1):
@@ -217,6 +240,7 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
     def _items(self, rows: Sequence[tuple[Ref, RawRow]]) -> list[dict[str, Any]]:
         """What a group of rows is handed out as."""
         examples = self._examples_of(rows, "train")
+        self.ledger.say_dropped()
         if self.ledger.total >= JUDGED_AFTER:
             self.ledger.judge()
         if self.capacity is None:
@@ -225,16 +249,16 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
 
     def _examples_of(self, rows: Sequence[tuple[Ref, RawRow]], split: str) -> list[dict[str, Any]]:
         """The examples of some rows; every row of the first epoch is entered into the ledger."""
-        usable: list[tuple[Ref, Any]] = []
+        usable: list[tuple[Ref, Converted]] = []
         for ref, raw in rows:
             try:
-                usable.append((ref, read_row(raw, self.files[ref.file], self.recipe).row))
+                usable.append((ref, read_row(raw, self.files[ref.file], self.recipe)))
             except BadRow as fault:
                 self._enter(ref, fault, split)
         examples: list[dict[str, Any]] = []
-        made_rows = encode_rows([row for _, row in usable], self.recipe)
-        for (ref, _), made in zip(usable, made_rows, strict=True):
-            self._enter(ref, made, split)
+        made_rows = encode_rows([converted.row for _, converted in usable], self.recipe)
+        for (ref, converted), made in zip(usable, made_rows, strict=True):
+            self._enter(ref, made, split, self._remark(ref, converted))
             for example in made.examples if isinstance(made, Made) else ():
                 examples.append({**example, "row": self._examples})
                 self._origins.append((self._examples, f"{self.files[ref.file].label}:{ref.line}"))
@@ -257,7 +281,22 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
         known = 0 <= row - first < len(self._origins)
         return self._origins[row - first][1] if known else f"row {row} of the stream"
 
-    def _enter(self, ref: Ref, made: Made | BadRow, split: str) -> None:
+    def _remark(self, ref: Ref, converted: Converted) -> str | None:
+        """Say, once a file, what format and which unused keys were found in it, and speak of what needed mending."""
+        label = self.files[ref.file].label
+        once(f"{label}: format {converted.format}", level=logging.INFO)
+        for key in sorted(converted.unused):
+            once(f"{label}: key not used: {key}", level=logging.INFO)
+        for note in converted.notes:
+            once(f"{label}: {note}", level=logging.INFO)
+        if not converted.notes:
+            return None
+        note = "; ".join(converted.notes)
+        if not self.epoch:
+            speak_of(note, f"{label}:{ref.line}", self.check)
+        return note
+
+    def _enter(self, ref: Ref, made: Made | BadRow, split: str, note: str | None = None) -> None:
         if self.epoch:
             return
         source = self.files[ref.file].label
@@ -265,8 +304,8 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
             self.ledger.add(Entry(source, ref.line, "dropped", made.reason, made.detail), split)
             return
         status: Status = "truncated" if made.truncated else "kept"
-        entry = Entry(source, ref.line, status, tokens=made.tokens, trained=made.trained, examples=len(made.examples))
-        self.ledger.add(entry, split)
+        counts = (made.tokens, made.trained, len(made.examples))
+        self.ledger.add(Entry(source, ref.line, status, None, None, *counts, note), split)
 
 
 def open_stream(plan: DataPlan, recipe: Recipe, ledger: Ledger) -> tuple[StreamDataset, MapDataset | None]:
@@ -274,7 +313,7 @@ def open_stream(plan: DataPlan, recipe: Recipe, ledger: Ledger) -> tuple[StreamD
 
     Raises SwiftError when none of the first rows can be used.
     """
-    opened = [(file, spec.sample) for spec in plan.train for file in open_source(spec, plan)]
+    opened = [found for spec in plan.train for found in _limited(spec, open_source(spec, plan))]
     files = [file for file, _ in opened]
     capacity = plan.max_length if plan.packing else None
     if plan.mix or plan.train_sample >= 0:
@@ -285,19 +324,21 @@ def open_stream(plan: DataPlan, recipe: Recipe, ledger: Ledger) -> tuple[StreamD
     ) -> StreamDataset:
         return StreamDataset(
             files,
-            [sample for _, sample in opened],
+            [limit for _, limit in opened],
             recipe,
             ledger,
             seed=plan.seed,
             buffer_size=buffer_size,
+            check=plan.check,
             capacity=capacity,
             start=start,
         )
 
     rows_ahead = stream(ledger, 1)
     held_back, start = rows_ahead.take_first(0 if plan.val else plan.stream_val_size)
-    _try(stream(Ledger(), 1, start))
+    ahead = stream(Ledger(), 1, start)
     train = stream(ledger, plan.buffer_size, start, capacity)
+    train.first = _first(ahead)
     if plan.val:
         cache = cache_for(plan, recipe)
         parts = [open_part(spec, plan, recipe, cache, validation=True) for spec in plan.val]
@@ -305,7 +346,25 @@ def open_stream(plan: DataPlan, recipe: Recipe, ledger: Ledger) -> tuple[StreamD
     return train, ListDataset(held_back) if held_back else None
 
 
-def _try(stream: StreamDataset) -> None:
-    """See that the first rows give something to train on, before a model is loaded for them. Raises SwiftError."""
-    if not stream.take_first(1, within=JUDGED_AFTER)[0]:
+def _limited(spec: DatasetSpec, files: Sequence[SourceFile]) -> Iterator[tuple[SourceFile, int]]:
+    """The files with the rows to take from each: `#n` counts over all files of the data set, from its start."""
+    left = spec.sample
+    for file in files:
+        if spec.sample < 0:
+            yield file, -1
+        elif left:
+            rows = sum(1 for _ in itertools.islice(read_rows(file.path), left))
+            left -= rows
+            yield file, rows
+    if left > 0:
+        log.warning("%s: a stream repeats no rows, there are %d", spec.text, spec.sample - left)
+
+
+def _first(stream: StreamDataset) -> tuple[dict[str, Any], str]:
+    """An example of the first rows and its row, before a model is loaded for them. Raises SwiftError for none."""
+    if stream.check == "warning":
+        stream.check = "none"  # the rows come again
+    taken, _ = stream.take_first(1, within=JUDGED_AFTER)
+    if not taken:
         stream.ledger.judge()
+    return taken[0], stream.origin(taken[0]["row"])

@@ -19,7 +19,7 @@ from swift.data.ledger import Entry, Ledger, Status, bad_row_error
 from swift.data.mix import Indices, choose, choose_val
 from swift.data.shard import KEPT, TRUNCATED, UNENCODED, UNUSABLE, Shard
 from swift.data.source import SourceFile, open_source
-from swift.plan.data import DataPlan, DatasetSpec
+from swift.plan.data import Check, DataPlan, DatasetSpec
 
 STATUS: dict[int, Status] = {KEPT: "kept", TRUNCATED: "truncated", UNUSABLE: "dropped", UNENCODED: "dropped"}
 WARNINGS = 20
@@ -73,7 +73,7 @@ def tabulate(
         chunks(file, wanted[number] if wanted is not None else None) for number, file in enumerate(files)
     )
     for chunk, shard in encode_chunks(work, recipe, num_proc=plan.num_proc, cache=cache):
-        _object(chunk, shard, plan)
+        _object(chunk, shard, plan, again=wanted is not None)
         size = len(chunk.rows)
         for column, values in zip(
             columns,
@@ -90,23 +90,29 @@ def tabulate(
             column.append(values)
         shards.append(shard)
         progress.add(size)
-    _say_formats(name, shards)
+    if wanted is None:
+        _say_formats(name, shards)
     empty = [np.zeros(0, np.int32), *[np.zeros(0, np.int64)] * 3, np.zeros(0, np.uint8), np.zeros((0, 2), np.int32)]
     arrays = [np.concatenate(found) if found else none for found, none in zip(columns, empty, strict=True)]
     return Table(name, files, shards, *arrays)
 
 
-def _object(chunk: Chunk, shard: Shard, plan: DataPlan) -> None:
-    """Stop at a bad row when the run is strict, and speak of rows that needed mending as `check` asks."""
+def _object(chunk: Chunk, shard: Shard, plan: DataPlan, *, again: bool) -> None:
+    """Stop at a bad row when the run is strict, and speak of rows that needed mending, unless they are read `again`."""
     if plan.strict and shard.faults:
         row, (reason, detail) = min(shard.faults.items())
         raise bad_row_error(Entry(chunk.file.label, chunk.rows[row].line, "dropped", reason, detail))
-    if plan.check in ("error", "warning"):
+    if not again:
         for row, note in sorted(shard.notes.items()):
-            where = f"{chunk.file.label}:{chunk.rows[row].line}"
-            if plan.check == "error":
-                raise SwiftError(note, where=where, next="mend the row, or use --check_dataset_strategy warning")
-            _warn(where, note)
+            speak_of(note, f"{chunk.file.label}:{chunk.rows[row].line}", plan.check)
+
+
+def speak_of(note: str, where: str, check: Check) -> None:
+    """Say that a row needed mending, or stop, as `--check_dataset_strategy` asks. Raises SwiftError."""
+    if check == "error":
+        raise SwiftError(note, where=where, next="mend the row, or use --check_dataset_strategy warning")
+    if check == "warning":
+        _warn(where, note)
 
 
 _warned: Counter[str] = Counter()
@@ -122,13 +128,19 @@ def _warn(where: str, note: str) -> None:
 
 def _say_formats(name: str, shards: Sequence[Shard]) -> None:
     formats: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
     unused: set[str] = set()
     for shard in shards:
         formats.update(shard.formats)
+        notes.update(shard.notes.values())
         unused.update(shard.unused)
     if formats:
         found = ", ".join(f"{format_} ({rows} rows)" for format_, rows in formats.most_common())
         log.info("%s: format %s%s", name, found, f"; keys not used: {', '.join(sorted(unused))}" if unused else "")
+    elif not any(len(shard.fate) for shard in shards):
+        log.warning("%s: there are no rows in it", name)
+    for note, rows in notes.most_common():
+        log.info("%s: %s (%d rows)", name, note, rows)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 from swift import data, models, tuners
 from swift.catalog import Catalog
 from swift.chat.encode import Encoder, build_encoder
-from swift.chat.parity import preflight, say_differences_from_own, write_certificate
+from swift.chat.parity import say_differences_from_own, write_certificate
 from swift.core.log import log
 from swift.core.machine import Machine
 from swift.data.ledger import FILE_NAME, Ledger
@@ -56,9 +56,7 @@ def train_sft(
         say_differences(resume, args)
         if nothing_left(resume, steps):
             return
-    if not isinstance(rows, StreamDataset):
-        preflight(encoder, rows[0], rows.origin(0))
-        log.info("first example, what is trained in ⟦⟧:\n%s", example(rows[0], tokenizer))
+    log.info("first example, what is trained in ⟦⟧:\n%s", example(built.first, tokenizer))
 
     kind, seed = encoder.template_type, plan.data.seed
     record = saved_args(
