@@ -214,3 +214,14 @@ def test_the_resume_command_names_the_checkpoint_once(monkeypatch: pytest.Monkey
     words = ["swift", "sft", "--resume-from-checkpoint", "auto", "--system", "a b"]
     monkeypatch.setattr("sys.argv", words)
     assert resume_command(tmp_path, 7) == (f"swift sft --system 'a b' --resume_from_checkpoint {tmp_path}/checkpoint-7")
+
+
+@pytest.mark.parametrize(
+    ("tracker", "said"), [("wandbb", "did you mean wandb"), ("clearml", "clearml is not installed")]
+)
+def test_a_tracker_that_is_not_there_is_named(tracker: str, said: str, tmp_path: Path) -> None:
+    from swift.training.arguments import check_names
+
+    with pytest.raises(SwiftError) as caught:
+        check_names(replace(tiny_plan(tmp_path), report_to=("tensorboard", tracker)))
+    assert said in "\n".join(caught.value.lines())

@@ -36,7 +36,8 @@ class SftPlan:
         batch = f"{train.batch_size} x {train.accumulation} accumulation"
         if train.world_size > 1:
             batch += f" x {train.world_size} processes"
-        length_of_run = f"{train.max_steps} steps" if train.max_steps > 0 else f"{train.epochs:g} epochs"
+        epochs = "1 epoch" if train.epochs == 1 else f"{train.epochs:g} epochs"
+        length_of_run = f"{train.max_steps} steps" if train.max_steps > 0 else epochs
         return "\n".join(
             [
                 f"swift {self.command}",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from transformers.trainer_utils import SchedulerType
 from transformers.training_args import OptimizerNames, TrainingArguments
 
@@ -17,13 +18,25 @@ OWN_TRACKERS = ("tensorboard",)
 
 
 def check_names(plan: TrainPlan) -> None:
-    """Raise SwiftError for an optimizer or a schedule that does not exist."""
+    """Raise SwiftError for an optimizer, a schedule or a tracker that does not exist, or is not installed."""
+    trackers = [name for name in plan.report_to if name not in (*OWN_TRACKERS, "all", "none")]
+    unknown = [mistake for name in trackers for mistake in _unknown(name, INTEGRATION_TO_CALLBACK, "--report_to")]
     raise_together(
         [
             *_unknown(plan.optim.name, (name.value for name in OptimizerNames), "--optim"),
             *_unknown(plan.optim.scheduler, (kind.value for kind in SchedulerType), "--lr_scheduler_type"),
+            *(unknown or _absent(trackers)),
         ]
     )
+
+
+def _absent(trackers: Sequence[str]) -> list[SwiftError]:
+    here = get_available_reporting_integrations() if trackers else []
+    return [
+        SwiftError(f"{name} is not installed", where=f"--report_to {name}", next=f"pip install {name}")
+        for name in trackers
+        if name not in here
+    ]
 
 
 def training_arguments(
