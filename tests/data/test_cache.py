@@ -88,14 +88,18 @@ def test_without_cache_nothing_is_written(argv: list[str], encoder: Encoder, tmp
     assert not (tmp_path / "cache").exists()
 
 
-def test_location_and_size_are_said(
+def test_location_size_and_use_are_said(
     argv: list[str], encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(encoder, tmp_path / "ledger", *argv)
 
     said = capsys.readouterr().err
     assert f"token cache: {tmp_path / 'cache'}" in said
-    assert "MiB" in said
+    assert "MiB; 0 of 1200 rows were in it" in said
+
+    write_rows(tmp_path / "a.jsonl", chat_rows(1300))
+    run(encoder, tmp_path / "ledger", *argv)
+    assert "MiB; 1024 of 1300 rows were in it" in capsys.readouterr().err
 
 
 KILLED = """

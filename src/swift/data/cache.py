@@ -12,7 +12,8 @@ import mmap
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from swift.core.log import log
@@ -30,6 +31,8 @@ class TokenCache:
     folder: Path
     recipe: str
     description: str = ""
+    rows: Counter[str] = field(default_factory=Counter, compare=False)
+    """How many rows of this run were `found` in the cache, of how many `asked` for."""
 
     @property
     def home(self) -> Path:

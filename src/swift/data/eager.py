@@ -55,7 +55,14 @@ def open_parts(plan: DataPlan, recipe: Recipe) -> list[Part]:
         parts += _mixed_in(parts, plan, recipe)
     parts += [open_part(spec, plan, recipe, cache, validation=True) for spec in plan.val]
     if cache:
-        log.info("token cache: %s, %.1f MiB (--no_cache true does without it)", cache.home, cache.size() / 2**20)
+        size, found, asked = cache.size() / 2**20, cache.rows["found"], cache.rows["asked"]
+        log.info(
+            "token cache: %s, %.1f MiB; %d of %d rows were in it (--no_cache true does without it)",
+            cache.home,
+            size,
+            found,
+            asked,
+        )
     return parts
 
 

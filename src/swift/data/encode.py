@@ -97,6 +97,8 @@ def encode_chunks(
         for chunk in work:
             key = chunk.key() if cache else ""
             found = cache.get(key) if cache else None
+            if cache:
+                cache.rows.update(asked=len(chunk.rows), found=len(chunk.rows) if found else 0)
             pending.append((chunk, (lambda shard=found: shard) if found else submit(chunk, key)))
             while len(pending) > 2 * num_proc:
                 ready, shard = pending.popleft()
