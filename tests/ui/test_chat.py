@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import shutil
 import socket
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -202,6 +205,32 @@ def test_phone(browser) -> None:
     assert wide <= 390, "nothing sticks out to the side"
     box = find(browser, "#box").rect
     assert box["y"] + box["height"] <= 844, "the box to write in is on the screen"
+
+
+def test_the_page_leaves_no_event_loop_behind(engine: ScriptedEngine) -> None:
+    """gradio makes loops that it never closes; they would warn long after, in whatever runs then."""
+    from swift.ui.chat import ChatPage, launch
+    from swift.ui.talk import Controls, Talker
+
+    def open_loops() -> int:
+        gc.collect()
+        found = [each for each in gc.get_objects() if issubclass(type(each), asyncio.AbstractEventLoop)]
+        return sum(not loop.is_closed() for loop in found)
+
+    async def start() -> ScriptedEngine:
+        return engine
+
+    before = open_loops()
+    encoder = build_encoder(PromptPlan(template_type="qwen", system=""), engine.tokenizer, load_catalog())
+    with BlockingEngine(start) as blocking, warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        page = ChatPage(Talker(blocking, encoder, lambda room: Sampling(max_tokens=room)), "m", Controls()).build()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        launch(page, "127.0.0.1", port)
+        page.close(verbose=False)
+    assert open_loops() == before
 
 
 def test_nothing_is_fetched_from_elsewhere(browser, address: str) -> None:

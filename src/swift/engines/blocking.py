@@ -57,8 +57,10 @@ class BlockingEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._run(self.engine.close())
-        self._end_loop()
+        try:
+            self._run(self.engine.close())
+        finally:
+            self._end_loop()
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """The deltas of a request as they are made. Leaving the iterator aborts it. Raises SwiftError."""
@@ -108,9 +110,22 @@ class BlockingEngine:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _end_loop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        try:
+            self._run(_settled())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+
+async def _settled() -> None:
+    """What still runs in this loop is cancelled, and its generators are closed: nothing may outlive the loop."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        if not task.cancelling():  # a second time would break into its winding up
+            task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 async def _awaited(start: Callable[[], Awaitable[Engine]]) -> Engine:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 from gradio.components import Component
@@ -17,6 +19,8 @@ from gradio.themes import Soft
 from swift.core.errors import SwiftError
 from swift.ui.talk import Controls, Talker, Turn
 from swift.ui.words import CHINESE, ENGLISH
+
+T = TypeVar("T")
 
 CSS = Path(__file__).with_name("page.css")
 WORDS = gr.I18n(en=ENGLISH, zh=CHINESE, **{"zh-CN": CHINESE})
@@ -39,6 +43,9 @@ class ChatPage:
 
     def build(self) -> gr.Blocks:
         """The page, ready to launch."""
+        return _inside_a_loop(self._build)
+
+    def _build(self) -> gr.Blocks:
         with gr.Blocks(title=self._name, fill_height=True, fill_width=True, analytics_enabled=False) as page:
             saved = gr.BrowserState([], storage_key=f"swift-chat-{self._name}")
             controls = self._side_panel()
@@ -195,7 +202,8 @@ def check_free(host: str, port: int) -> None:
 
 def launch(page: gr.Blocks, host: str, port: int, *, share: bool = False) -> str:
     """Serve the page from threads of its own and return its address; `page.close()` ends it."""
-    _, local, public = page.launch(
+    start = partial(
+        page.launch,
         server_name=host,
         server_port=port or None,
         share=share,
@@ -210,7 +218,17 @@ def launch(page: gr.Blocks, host: str, port: int, *, share: bool = False) -> str
         enable_monitoring=False,
         max_file_size="20mb",
     )
+    _, local, public = _inside_a_loop(start)
     return public or local
+
+
+def _inside_a_loop(work: Callable[[], T]) -> T:
+    """`work()` while an event loop runs: without one, gradio makes a loop for each of its locks and closes none."""
+
+    async def inside() -> T:
+        return work()
+
+    return asyncio.run(inside())
 
 
 def serve(page: gr.Blocks, host: str, port: int, *, share: bool = False) -> None:
