@@ -9,6 +9,7 @@ import numpy as np
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
+from swift.data.cache import TokenCache
 from swift.data.dataset import EncodedDataset, length_report
 from swift.data.encode import Recipe
 from swift.data.ledger import Ledger
@@ -52,7 +53,7 @@ def open_parts(plan: DataPlan, recipe: Recipe) -> list[Part]:
     parts = [open_part(spec, plan, recipe, cache) for spec in plan.train]
     parts = _resampled(parts, plan)
     if plan.mix:
-        parts += _mixed_in(parts, plan, recipe)
+        parts += _mixed_in(parts, plan, recipe, cache)
     parts += [open_part(spec, plan, recipe, cache, validation=True) for spec in plan.val]
     if cache:
         size, found, asked = cache.size() / 2**20, cache.rows["found"], cache.rows["asked"]
@@ -96,13 +97,13 @@ def _share(chosen: Sequence[np.ndarray], count: int, random: np.random.RandomSta
     ]
 
 
-def _mixed_in(parts: list[Part], plan: DataPlan, recipe: Recipe) -> list[Part]:
+def _mixed_in(parts: list[Part], plan: DataPlan, recipe: Recipe, cache: TokenCache | None) -> list[Part]:
     """General data sets for the deprecated `train_dataset_mix_ratio`: so many rows for each training row."""
     rows = int(sum(len(part.train) for part in parts) * plan.mix_ratio)
     shares = [rows // len(plan.mix) + (number < rows % len(plan.mix)) for number in range(len(plan.mix))]
     alone = replace(plan, test_ratio=0.0)
     return [
-        open_part(replace(spec, sample=share), alone, recipe, cache_for(plan, recipe))
+        open_part(replace(spec, sample=share), alone, recipe, cache)
         for spec, share in zip(plan.mix, shares, strict=True)
     ]
 

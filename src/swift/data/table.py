@@ -168,7 +168,7 @@ def open_part(
     files = open_source(spec, plan)
     whole = spec.sample < 0 or recipe.encoder is None
     first = recipe if whole else replace(recipe, encoder=None)
-    table = tabulate(spec.text, files, first, plan, cache_for(plan, first) if cache else None)
+    table = tabulate(spec.text, files, first, plan, cache if whole or cache is None else cache_for(plan, first))
     usable = table.usable
     if validation:
         train, val = usable[:0], usable[choose_val(len(usable), spec.sample, plan.seed, spec.text)]
