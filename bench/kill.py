@@ -21,7 +21,7 @@ from serve import tiny_model
 from swift.core.transaction import fault
 from swift.training.checkpoint import checkpoints
 
-STEPS = 1500
+STEPS = 3000
 
 
 def main() -> int:
