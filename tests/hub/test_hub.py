@@ -47,6 +47,19 @@ def test_patterns_limit_the_download(name: str, small_hub: SmallHub, tmp_path: P
 
 
 @both
+def test_weights_in_other_forms_are_not_downloaded(name: str, small_hub: SmallHub, tmp_path: Path) -> None:
+    others = {"consolidated.safetensors": b"1", "original/consolidated.00.pth": b"2", "model.gguf": b"3"}
+    small_hub.repos["model", "bob/m"] = Repo({**MODEL, **others})
+    small_hub.repos["dataset", "bob/d"] = Repo({"pictures.zip": b"4"})
+
+    model = hub.download("bob/m", hub=name, cache_dir=tmp_path)
+
+    assert (model / "model.safetensors").is_file() and (model / "original/a.bin").is_file()
+    assert not any((model / path).exists() for path in others)
+    assert (hub.download("bob/d", hub=name, kind="dataset", cache_dir=tmp_path) / "pictures.zip").is_file()
+
+
+@both
 def test_a_cut_download_goes_on_where_it_stopped(name: str, small_hub: SmallHub, tmp_path: Path) -> None:
     weights = os.urandom(12_000_000)
     small_hub.repos["model", "bob/m"] = Repo({"config.json": b"{}", "model.safetensors": weights})

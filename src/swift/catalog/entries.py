@@ -37,8 +37,6 @@ class ModelEntry:
     """Set where the tokenizer's own end-of-sequence token is not the one the chat model ends its turns with."""
     placeholder_tokens: tuple[str, ...] = ()
     """Tokens that stand for media in the prompt of a multimodal model."""
-    ignore_files: tuple[str, ...] = ()
-    """Patterns of repository files a download leaves out."""
     parts: Mapping[str, Sequence[str]] | None = None
     """Module names of a multimodal model by part: language_model, vision_tower, connector."""
     pypi: str | None = None

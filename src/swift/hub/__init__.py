@@ -17,6 +17,8 @@ Kind = Literal["model", "dataset"]
 TITLES = {"modelscope": "ModelScope", "huggingface": "Hugging Face"}
 ANSWER_SECONDS = 5
 """How long a hub may take to answer before it counts as out of reach."""
+NOT_LOADED = ("consolidated*", "*.pth", "*.gguf", "*.zip", "*.onnx", "onnx/*", "*.msgpack", "*.h5")
+"""The same weights in other forms, which many model repositories have beside the ones we load."""
 
 
 def download(
@@ -32,17 +34,26 @@ def download(
 ) -> Path:
     """The local folder of a repository, downloaded into the hub client's own cache; a cut download is resumed.
 
-    `allow` limits it to files of these patterns. Offline (`HF_HUB_OFFLINE=1`, or no answer from the hub) and without
-    `check_latest` the copy in the cache is taken. Raises SwiftError for a missing repository or revision, a wrong
-    token, and a hub out of reach with nothing in the cache.
+    `allow` limits it to files of these patterns; of a model, what is `NOT_LOADED` stays away. Offline
+    (`HF_HUB_OFFLINE=1`, or no answer from the hub) and without `check_latest` the copy in the cache is taken. Raises
+    SwiftError for a missing repository or revision, a wrong token, and a hub out of reach with nothing in the cache.
     """
     client = _client(hub)
-    ask = {"revision": revision, "token": token, "cache_dir": cache_dir, "allow": allow}
+    ask = {
+        "revision": revision,
+        "token": token,
+        "cache_dir": cache_dir,
+        "allow": list(allow) if allow else None,
+        "ignore": list(NOT_LOADED) if kind == "model" else None,
+    }
     reason = _no_network(hub)
     if reason is None and check_latest:
         return client.download(id, kind, local_only=False, **ask)
-    cached = client.cached(id, kind, **ask)
-    if cached is not None:
+    try:
+        cached = client.download(id, kind, local_only=True, **ask)
+    except FileNotFoundError:
+        pass
+    else:
         if reason:
             log.warning("%s: %s; taking %s from the cache", TITLES[hub], reason, id)
         return cached

@@ -27,22 +27,6 @@ def endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
 
 
-def cached(
-    id: str,
-    kind: str,
-    *,
-    revision: str | None,
-    token: str | None,
-    cache_dir: str | Path | None,
-    allow: Sequence[str] | None,
-) -> Path | None:
-    """The repository as the cache has it, or None."""
-    try:
-        return download(id, kind, revision=revision, token=token, cache_dir=cache_dir, allow=allow, local_only=True)
-    except LocalEntryNotFoundError:
-        return None
-
-
 def download(
     id: str,
     kind: str,
@@ -50,10 +34,11 @@ def download(
     revision: str | None,
     token: str | None,
     cache_dir: str | Path | None,
-    allow: Sequence[str] | None,
+    allow: list[str] | None,
+    ignore: list[str] | None,
     local_only: bool,
 ) -> Path:
-    """Download a snapshot, or find it in the cache. Raises SwiftError; LocalEntryNotFoundError when `local_only`."""
+    """Download a snapshot, or find it in the cache. Raises SwiftError, and FileNotFoundError when `local_only`."""
     try:
         folder = snapshot_download(
             id,
@@ -61,7 +46,8 @@ def download(
             revision=revision,
             token=token,
             cache_dir=cache_dir,
-            allow_patterns=list(allow) if allow else None,
+            allow_patterns=allow,
+            ignore_patterns=ignore,
             local_files_only=local_only,
             endpoint=endpoint(),
         )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+
+from modelscope_hub import HubApi, errors
+from modelscope_hub.config import HubConfig
 
 from swift.core.errors import SwiftError
-from swift.core.optional import need
 
 TITLE = "ModelScope"
 
@@ -19,22 +20,6 @@ def endpoint() -> str:
     return (given if given.startswith(("http://", "https://")) else f"https://{given}").rstrip("/")
 
 
-def cached(
-    id: str,
-    kind: str,
-    *,
-    revision: str | None,
-    token: str | None,
-    cache_dir: str | Path | None,
-    allow: Sequence[str] | None,
-) -> Path | None:
-    """The repository as the cache has it, or None."""
-    try:
-        return download(id, kind, revision=revision, token=token, cache_dir=cache_dir, allow=allow, local_only=True)
-    except FileNotFoundError:
-        return None
-
-
 def download(
     id: str,
     kind: str,
@@ -42,18 +27,19 @@ def download(
     revision: str | None,
     token: str | None,
     cache_dir: str | Path | None,
-    allow: Sequence[str] | None,
+    allow: list[str] | None,
+    ignore: list[str] | None,
     local_only: bool,
 ) -> Path:
     """Download a snapshot, or find it in the cache. Raises SwiftError, and FileNotFoundError when `local_only`."""
-    errors = _library("errors")
     try:
         return _api(token).download_repo(
             id,
             kind,
             revision=revision,
             cache_dir=cache_dir,
-            allow_patterns=list(allow) if allow else None,
+            allow_patterns=allow,
+            ignore_patterns=ignore,
             local_files_only=local_only,
         )
     except (errors.CacheError, FileNotFoundError) as error:
@@ -76,7 +62,6 @@ def push(
     ignore: Sequence[str],
 ) -> str:
     """Make the repository if it is missing, and commit the folder to it."""
-    errors = _library("errors")
     api = _api(token)
     try:
         if "/" not in id:
@@ -100,7 +85,6 @@ def push(
 
 def explain(error: Exception, id: str, kind: str, revision: str | None, token: str | None) -> SwiftError:
     """What the client's error means for the user."""
-    errors = _library("errors")
     where = f"{TITLE} ({endpoint()})"
     if isinstance(error, errors.AuthenticationError) and not (token or os.environ.get("MODELSCOPE_API_TOKEN")):
         return SwiftError(
@@ -134,9 +118,5 @@ def explain(error: Exception, id: str, kind: str, revision: str | None, token: s
     return SwiftError(f"the hub did not give the {kind} {id}", where=where, why=str(error).splitlines()[0])
 
 
-def _api(token: str | None):  # type: ignore[no-untyped-def]
-    return _library().HubApi(_library("config").HubConfig(endpoint=endpoint(), token=token))
-
-
-def _library(part: str = "") -> ModuleType:
-    return need(f"modelscope_hub.{part}" if part else "modelscope_hub", extra="modelscope", why="the ModelScope hub")
+def _api(token: str | None) -> HubApi:
+    return HubApi(HubConfig(endpoint=endpoint(), token=token))
