@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -36,6 +36,9 @@ class Parrot:
     async def stream(self, request: Request) -> AsyncIterator[Delta]:
         self.prompts.append(self.tokenizer.decode(request.prompt_ids))
         yield Delta(request_id=request.id, text=self.answers.pop(0), finish_reason="stop")
+
+    async def embed(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[list[float]]:
+        raise NotImplementedError
 
     async def add_adapter(self, name: str, folder: str) -> None:
         raise NotImplementedError

@@ -187,3 +187,61 @@ def test_adapters_that_cannot_share_a_batch_answer_too(tiny_llama_dir: Path, lor
         replies = list(blocking.replies((request(ids, adapter=a) for a in ("dora", None, "plain", "dora")), 4))
     assert replies[0].token_ids == replies[3].token_ids == generate(tuned, ids, 12)
     assert len({tuple(reply.token_ids) for reply in replies}) == 3
+
+
+def embed(blocking: BlockingEngine, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> torch.Tensor:
+    return torch.tensor(asyncio.run(blocking.engine.embed(texts, adapter)))
+
+
+@pytest.mark.parametrize("kind", ["rows", "separate"])
+def test_a_vector_is_the_normalised_last_hidden_state(
+    tiny_llama_dir: Path, lora_dir: Path, tmp_path: Path, kind: str
+) -> None:
+    folder = tiny_llama_dir
+    if kind == "separate":
+        from transformers import MambaConfig, MambaForCausalLM
+
+        torch.manual_seed(0)
+        folder = tmp_path / "mamba"
+        MambaForCausalLM(MambaConfig(vocab_size=49152, hidden_size=32, num_hidden_layers=2)).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(tiny_llama_dir).save_pretrained(folder)
+    texts = [tuple(range(5, 9)), (7,), tuple(range(100, 250))]
+    models = {None: AutoModelForCausalLM.from_pretrained(folder)}
+    if kind == "rows":
+        models[ADAPTER] = with_lora(folder, lora_dir)
+    with engine_of(folder, {ADAPTER: lora_dir} if kind == "rows" else None, chunk=32) as blocking:
+        for adapter, model in models.items():
+            vectors = embed(blocking, texts, adapter)
+            for ids, vector in zip(texts, vectors, strict=True):
+                states = model(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0, -1]
+                assert torch.allclose(vector, states / states.norm(), atol=1e-4)
+        with pytest.raises(SwiftError, match="0 tokens"):
+            embed(blocking, [()])
+
+
+def test_vectors_and_answers_do_not_disturb_each_other(tiny_llama_dir: Path, lora_dir: Path) -> None:
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama_dir)
+    prompt = list(range(60, 80))
+    with engine_of(tiny_llama_dir, {ADAPTER: lora_dir}, chunk=16) as blocking:
+        alone = embed(blocking, [tuple(range(40))], ADAPTER)
+        stream = blocking.stream(request(prompt, 60))
+        tokens = list(next(stream).token_ids)
+        # Read in stretches between the steps of the answer; requests take turns.
+        many = embed(blocking, [tuple(range(40))] * 8, ADAPTER)
+        tokens += [token for delta in stream for token in delta.token_ids]
+    assert tokens == generate(base, prompt, 60)
+    assert torch.equal(many, alone.expand(8, -1))
+
+
+def test_nobody_waits_for_vectors_of_an_engine_that_is_closed(tiny_llama_dir: Path) -> None:
+    blocking = engine_of(tiny_llama_dir, chunk=1)
+
+    async def ask_and_close() -> None:
+        asked = asyncio.create_task(blocking.engine.embed([tuple(range(1000))] * 50))
+        await asyncio.sleep(0.05)
+        await blocking.engine.close()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
+    with blocking:
+        asyncio.run(ask_and_close())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from swift.engines.base import Delta, Request, TokenLogprob
+from swift.engines.base import Delta, NoVectors, Request, TokenLogprob
 
 
 class ScriptedEngine:
@@ -24,6 +24,7 @@ class ScriptedEngine:
         self.adapters = adapters
         self.reply = reply or last_user
         self.pause = pause
+        self.vectors = True
         self.running = 0
         self.requests: list[Request] = []
         self.closed = False
@@ -56,6 +57,11 @@ class ScriptedEngine:
             top = tuple((text, token, -0.5) for _ in range(request.sampling.logprobs))
             logprobs = (TokenLogprob(text, token, float("-inf") if text == "!" else -0.5, top),)
         return Delta(request_id=request.id, index=index, text=text, token_ids=(token,), logprobs=logprobs)
+
+    async def embed(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[list[float]]:
+        if not self.vectors:
+            raise NoVectors("the script")
+        return [[float(len(ids)), 0.5 if adapter is None else -0.5] for ids in texts]
 
     async def add_adapter(self, name: str, folder: str) -> None:
         self.adapters = (*self.adapters, name)

@@ -17,6 +17,11 @@ from swift.serving import guards, run
 USER = [{"role": "user", "content": "hi"}]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 
+CALLING = {
+    "role": "assistant",
+    "tool_calls": [{"id": i, "type": "function", "function": {"name": i, "arguments": "{}"}} for i in ("c1", "c2")],
+}
+
 
 def chat(**fields: Any) -> bytes:
     return json.dumps({"model": "tiny", "messages": USER, **fields}).encode()
@@ -74,6 +79,12 @@ BAD = [
     (chat(response_format={"type": "json_schema"}), 400, "response_format"),
     (chat(response_format={"type": "xml"}), 422, "response_format"),
     (chat(best_of=1, n=2), 400, "best_of"),
+    (chat(min_p=0.1), 400, "min_p"),
+    (chat(guided_json={"type": "object"}), 400, "guided_json"),
+    (chat(modalities=["text", "audio"]), 400, "modalities"),
+    (chat(echo=True), 400, "echo"),
+    (chat(suffix="x"), 400, "suffix"),
+    (chat(messages=[*USER, CALLING, {"role": "tool", "tool_call_id": "c9", "content": "x"}]), 400, "messages[2].tool"),
 ]
 
 
@@ -109,10 +120,8 @@ def test_bad_completion(module_server, prompt: Any, fields: dict[str, Any], stat
     assert answer.json()["error"]["param"].startswith(param)
 
 
-def test_no_embeddings_and_no_turns_where_the_model_has_none(start) -> None:
+def test_no_turns_where_the_model_has_none(start) -> None:
     running = start(is_chat=False)
-    answer = httpx.post(f"{running.url}/v1/embeddings", json={"model": "tiny", "input": "hi"})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "no_embeddings")
     turns = [*USER, {"role": "assistant", "content": "x"}, *USER]
     answer = httpx.post(f"{running.url}/v1/chat/completions", json={"model": "tiny", "messages": turns})
     assert answer.status_code == 400 and "`completions` API" in answer.json()["message"]

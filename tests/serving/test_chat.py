@@ -161,6 +161,21 @@ def test_a_result_after_observation_is_glued_on(running, tokenizer) -> None:
     assert tokenizer.decode(running.engine.requests[-1].prompt_ids).endswith("Action Input: {}\nObservation:obs")
 
 
+def test_results_stand_in_the_order_of_their_calls(running, tokenizer) -> None:
+    calls = [{"id": i, "type": "function", "function": {"name": "get_weather", "arguments": "{}"}} for i in ("a", "b")]
+    results = [{"role": "tool", "tool_call_id": i, "content": f"result of {i}"} for i in ("b", "a")]
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": calls}, *results]
+    body = {"model": "tiny", "messages": messages, "tools": [WEATHER]}
+    assert httpx.post(f"{running.url}/v1/chat/completions", json=body).status_code == 200
+    prompt = tokenizer.decode(running.engine.requests[-1].prompt_ids)
+    assert 0 < prompt.index("result of a") < prompt.index("result of b")
+
+
+def test_fields_that_mean_nothing_here_do_no_harm(ask) -> None:
+    fields = {"user": "me", "n": None, "logit_bias": {}, "modalities": ["text"], "min_p": 0, "metadata": {"a": "b"}}
+    assert ask("hello there", **fields).json()["choices"][0]["message"]["content"] == "hello there"
+
+
 def test_free_tool_call(start, tokenizer) -> None:
     running = start(ScriptedEngine(tokenizer, lambda prompt: REACT))
     body = {"model": "tiny", "messages": [{"role": "user", "content": "Rome?"}], "tools": [WEATHER]}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,23 @@ class AdaptedModel:
 
     def generate(self, adapter: str | None, **inputs: Any) -> Tensor:
         """transformers' `generate` with one adapter, and with the attention the model was loaded with."""
+        with self._as_loaded(adapter):
+            return self._model.generate(**inputs)
+
+    def read(self, adapter: str | None, **inputs: Any) -> Any:
+        """The output of the layers below the head, with one adapter and the attention the model was loaded with."""
+        # An adapter's layers stand inside the base model, so its own inner model is the tuned one.
+        with self._as_loaded(adapter):
+            return self.base.base_model(**inputs)
+
+    @contextmanager
+    def _as_loaded(self, adapter: str | None) -> Iterator[None]:
         engines = self.base.config._attn_implementation or self.own_attention
         self.base.set_attn_implementation(self.own_attention)
         try:
             if self.names:
                 self._activate(adapter)
-            return self._model.generate(**inputs)
+            yield
         finally:
             self.base.set_attn_implementation(engines)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from swift.chat.types import Media
+from swift.core.errors import SwiftError
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 
@@ -75,6 +76,13 @@ class Delta:
     cached_tokens: int = 0
 
 
+class NoVectors(SwiftError):
+    """This engine gives no vectors of texts."""
+
+    def __init__(self, backend: str):
+        super().__init__(f"{backend} gives no embeddings here", next="use --infer_backend pt")
+
+
 class Engine(Protocol):
     """A loaded model that answers many requests at once."""
 
@@ -89,6 +97,10 @@ class Engine(Protocol):
 
     def stream(self, request: Request) -> AsyncIterator[Delta]:
         """Deltas as they are made. Closing the iterator aborts the request and frees its place."""
+        ...
+
+    async def embed(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[list[float]]:
+        """A vector of length 1 for each text. Raises NoVectors in an engine that gives none."""
         ...
 
     async def add_adapter(self, name: str, folder: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 from swift.chat.types import Media
 from swift.core.errors import NotBuilt, SwiftError
 from swift.core.optional import installed
-from swift.engines.base import Delta, FinishReason, Request, Sampling, TokenLogprob
+from swift.engines.base import Delta, FinishReason, NoVectors, Request, Sampling, TokenLogprob
 from swift.engines.text import Detokenizer, StopStrings
 from swift.params.groups import Lmdeploy
 
@@ -230,6 +230,10 @@ class LmdeployEngine:
             )
             for token_id, position in zip(output.token_ids, output.logprobs, strict=False)
         )
+
+    async def embed(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[list[float]]:
+        """Refused: raises NoVectors."""
+        raise NoVectors("LMDeploy")
 
     async def add_adapter(self, name: str, folder: str) -> None:
         """LMDeploy takes adapters at the start only. Raises SwiftError."""

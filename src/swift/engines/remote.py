@@ -19,7 +19,7 @@ import httpx
 
 from swift.chat.types import Conversation, Media, Message, ToolCall
 from swift.core.errors import SwiftError
-from swift.engines.base import Delta, FinishReason, Request, Sampling, TokenLogprob
+from swift.engines.base import Delta, FinishReason, NoVectors, Request, Sampling, TokenLogprob
 
 UNBOUNDED = 2**31 - 1
 """`max_model_len` of a server that does not tell it: its own check is the one that counts."""
@@ -150,6 +150,10 @@ class RemoteEngine:
             raise SwiftError("the server's answer is no chat completion", where=self._settings.url) from None
         finally:
             self._running -= 1
+
+    async def embed(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[list[float]]:
+        """Refused: raises NoVectors."""
+        raise NoVectors("a remote server")
 
     async def add_adapter(self, name: str, folder: str) -> None:
         """Have the server load the LoRA at `folder`, a path on its machine. vLLM does so when it was told it may."""

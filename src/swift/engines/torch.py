@@ -10,6 +10,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Sequence as Many
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from swift.engines.runner import choose_runner
 from swift.engines.sampling import pick_all
 from swift.engines.scheduler import Scheduler
 from swift.engines.sequence import Sequence
+from swift.engines.vectors import Vectors
 
 CPU_CHUNK, GPU_CHUNK = 512, 4096
 """Prompt tokens computed in one step: what answers under way wait for at most."""
@@ -103,9 +105,9 @@ class TorchEngine:
             max_length=self.max_model_len,
             places=places,
         )
-        self._scheduler = Scheduler(
-            self._runner, chunk=chunk or (CPU_CHUNK if device.type == "cpu" else GPU_CHUNK), places=places
-        )
+        chunk = chunk or (CPU_CHUNK if device.type == "cpu" else GPU_CHUNK)
+        self._scheduler = Scheduler(self._runner, chunk=chunk, places=places)
+        self._vectors = Vectors(self._model, chunk if self._runner.splits_prompts else None)
         for name, folder in adapters.items():
             self._model.add(name, Path(folder))
 
@@ -138,6 +140,16 @@ class TorchEngine:
                     sequence.abandoned = True
                 self._inbox.put(lambda: self._leave(sequences))
 
+    async def embed(self, texts: Many[tuple[int, ...]], adapter: str | None = None) -> list[list[float]]:
+        """The normalised last hidden state of each text's last token. Raises SwiftError for what cannot be read."""
+        self._check_adapter(adapter)
+        for ids in texts:
+            if not ids or len(ids) > self.max_model_len:
+                raise SwiftError(f"a text has {len(ids)} tokens", why=f"1 to {self.max_model_len} can be read")
+        result: Future[list[list[float]]] = Future()
+        self._inbox.put(lambda: self._vectors.add(texts, adapter, result))
+        return await asyncio.wrap_future(result)
+
     async def add_adapter(self, name: str, folder: str) -> None:
         """Serve the LoRA at `folder` under `name`. Raises SwiftError when it does not fit."""
         added: Future[None] = Future()
@@ -158,7 +170,7 @@ class TorchEngine:
         """Sequences running and waiting, and the share of the KV cache in use."""
         return {
             "running": float(len(self._scheduler.running)),
-            "waiting": float(len(self._scheduler.waiting) + len(self._beams)),
+            "waiting": float(len(self._scheduler.waiting) + len(self._beams) + len(self._vectors)),
             "kv_used": self._runner.used,
         }
 
@@ -173,9 +185,7 @@ class TorchEngine:
         sampling = request.sampling
         if request.media != Media():
             raise NotBuilt("images, videos and audio do not reach the PyTorch engine yet")
-        if request.adapter is not None and request.adapter not in self.adapters:
-            served = ", ".join(self.adapters) or "none"
-            raise SwiftError(f"there is no adapter `{request.adapter}`", next=f"it serves: {served}")
+        self._check_adapter(request.adapter)
         if not request.prompt_ids:
             raise SwiftError("the prompt is empty")
         if len(request.prompt_ids) >= self.max_model_len:
@@ -188,6 +198,11 @@ class TorchEngine:
             raise SwiftError("max_tokens and n are at least 1")
         if sampling.num_beams > 1:
             check_beams(sampling)
+
+    def _check_adapter(self, name: str | None) -> None:
+        if name is not None and name not in self.adapters:
+            served = ", ".join(self.adapters) or "none"
+            raise SwiftError(f"there is no adapter `{name}`", next=f"it serves: {served}")
 
     async def _sequences(self, request: Request) -> list[Sequence]:
         limit = min(len(request.prompt_ids) + request.sampling.max_tokens, self.max_model_len)
@@ -217,7 +232,7 @@ class TorchEngine:
 
     def _read_inbox(self) -> None:
         """Do what was asked meanwhile; with nothing to compute, wait for it."""
-        idle = not (self._scheduler.running or self._scheduler.waiting or self._beams)
+        idle = not (self._scheduler.running or self._scheduler.waiting or self._beams or self._vectors)
         while idle or not self._inbox.empty():
             self._inbox.get()()
             idle = False
@@ -242,11 +257,14 @@ class TorchEngine:
         self._closed = True
         for sequence in list(self._deliver):
             self._send(sequence, sequence.end("abort"))
+        self._vectors.end()
         self._model.close()
 
     def _step(self) -> None:
         if self._beams:
             self._search(self._beams.pop(0))
+        if self._vectors:
+            self._vectors.step()
         work = self._scheduler.next()
         if not work.sequences:
             # Nothing runs and still there is no room for the first in the queue: there never will be.

@@ -19,7 +19,7 @@ from typing import Any, get_args
 from swift.chat.types import Media
 from swift.core.errors import NotBuilt, SwiftError
 from swift.core.optional import installed
-from swift.engines.base import Delta, FinishReason, Request, Sampling, TokenLogprob
+from swift.engines.base import Delta, FinishReason, NoVectors, Request, Sampling, TokenLogprob
 from swift.engines.vllm_process import interrupts_kept_from_children, leash, prepare_environment
 from swift.params.groups import Vllm
 
@@ -172,6 +172,10 @@ class VllmEngine:
                     finish_reason="error",
                     error=f"vLLM failed: {_gist(problem.__cause__ or problem)}",
                 )
+
+    async def embed(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[list[float]]:
+        """Refused: raises NoVectors."""
+        raise NoVectors("vLLM")
 
     async def add_adapter(self, name: str, folder: str) -> None:
         """Serve the LoRA at `folder` under `name`. Raises SwiftError when vLLM does not take it."""

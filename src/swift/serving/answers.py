@@ -13,7 +13,8 @@ from starlette.types import Receive, Scope, Send
 from swift.engines.base import TokenLogprob
 from swift.serving.errors import ApiError, envelope
 from swift.serving.job import Job
-from swift.serving.schema import ChatLogprobs, CompletionLogprobs, Generation
+from swift.serving.schema import ChatLogprobs, CompletionLogprobs, Generation, TopLogprob
+from swift.serving.token_bytes import TokenBytes, characters
 
 LOWEST = -9999.0
 """Stands for a log-probability of minus infinity, which JSON cannot say; OpenAI uses the same number."""
@@ -72,33 +73,56 @@ def _event(body: Mapping[str, Any]) -> str:
     return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
-def chat_logprobs(tokens: Sequence[TokenLogprob]) -> ChatLogprobs:
-    """Log-probabilities in the form of chat answers."""
-    return {
-        "content": [
-            {
-                "token": token.token,
-                "logprob": max(token.logprob, LOWEST),
-                "bytes": list(token.token.encode()),
-                "top_logprobs": [
-                    {"token": text, "logprob": max(logprob, LOWEST), "bytes": list(text.encode())}
-                    for text, _, logprob in token.top
-                ],
-            }
-            for token in tokens
-        ]
-    }
+class Logprobs:
+    """Writes the log-probabilities of one answer, piece by piece."""
 
+    def __init__(self, token_bytes: TokenBytes):
+        self._bytes = token_bytes
+        self._begun = False
+        self._characters = 0
 
-def completion_logprobs(tokens: Sequence[TokenLogprob], offset: int) -> CompletionLogprobs:
-    """Log-probabilities in the form of /v1/completions; `offset` is where the first token's text begins."""
-    offsets = []
-    for token in tokens:
-        offsets.append(offset)
-        offset += len(token.token)
-    return {
-        "tokens": [token.token for token in tokens],
-        "token_logprobs": [max(token.logprob, LOWEST) for token in tokens],
-        "top_logprobs": [{text: max(logprob, LOWEST) for text, _, logprob in token.top} for token in tokens],
-        "text_offset": offsets,
-    }
+    def chat(self, tokens: Sequence[TokenLogprob]) -> ChatLogprobs:
+        """The next tokens in the form of chat answers."""
+        return {
+            "content": [
+                {
+                    "token": token.token,
+                    "logprob": max(token.logprob, LOWEST),
+                    "bytes": None if own is None else list(own),
+                    "top_logprobs": [self._likely(*likely) for likely in token.top],
+                }
+                for token, own in zip(tokens, self._next(tokens), strict=True)
+            ]
+        }
+
+    def older(self, tokens: Sequence[TokenLogprob]) -> CompletionLogprobs:
+        """The next tokens in the form of /v1/completions, with the character of the answer that each begins in."""
+        offsets = []
+        for own in self._next(tokens):
+            inside = own is not None and characters(own[:1]) < len(own[:1])
+            offsets.append(max(0, self._characters - inside))
+            self._characters += characters(own or b"")
+        return {
+            "tokens": [self._name(token.token, token.token_id) for token in tokens],
+            "token_logprobs": [max(token.logprob, LOWEST) for token in tokens],
+            "top_logprobs": [
+                {self._name(text, token_id): max(logprob, LOWEST) for text, token_id, logprob in token.top}
+                for token in tokens
+            ],
+            "text_offset": offsets,
+        }
+
+    def _next(self, tokens: Sequence[TokenLogprob]) -> list[bytes | None]:
+        first, self._begun = not self._begun, True
+        return self._bytes.of_answer(tokens, first=first)
+
+    def _likely(self, text: str, token_id: int, logprob: float) -> TopLogprob:
+        own = self._bytes.of(token_id, text)
+        return {"token": text, "logprob": max(logprob, LOWEST), "bytes": None if own is None else list(own)}
+
+    def _name(self, text: str, token_id: int) -> str:
+        """The token's text; its bytes where it is a part of a character, or two such tokens would be one key."""
+        own = self._bytes.of(token_id, text)
+        if own is None or own.decode("utf-8", "replace").encode() == own:
+            return text
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in own)

@@ -18,6 +18,7 @@ from swift.core.log import log
 from swift.serving import errors
 from swift.serving.chat import chat_completions
 from swift.serving.completions import completions
+from swift.serving.embeddings import embeddings
 from swift.serving.errors import ApiError
 from swift.serving.guards import Guards
 from swift.serving.job import ClientGone
@@ -27,6 +28,7 @@ from swift.serving.schema import (
     Completion,
     CompletionRequest,
     EmbeddingRequest,
+    Embeddings,
     ErrorEnvelope,
     Health,
     ModelCard,
@@ -85,12 +87,10 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         """Continue plain text."""
         return await completions(service, http, body)
 
-    @app.post("/v1/embeddings", tags=["answers"])
-    async def create_embeddings(body: EmbeddingRequest) -> Response:
-        """Refused with the reason: the models served here are made to write, and no engine gives their vectors."""
-        service.adapter(body.model)
-        message = f"`{body.model}` gives no embeddings: it is a model that writes text."
-        raise ApiError(400, message, param="model", code="no_embeddings")
+    @app.post("/v1/embeddings", response_model=Embeddings, tags=["answers"])
+    async def create_embeddings(body: EmbeddingRequest, http: Request) -> Response:
+        """The vector of each text: the normalised last hidden state of its last token."""
+        return await embeddings(service, http, body)
 
 
 def _streamed(model: Any) -> dict[int | str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from swift.core.log import log
 from swift.engines.base import Delta
-from swift.serving.answers import Chunks, EventStream, chat_logprobs
+from swift.serving.answers import Chunks, EventStream, Logprobs
 from swift.serving.conversation import conversation, shown
 from swift.serving.errors import ApiError
 from swift.serving.job import Job, best, collect, until_gone
@@ -81,7 +81,7 @@ async def _whole(job: Job, body: ChatRequest, use: ToolUse) -> ChatCompletion:
                     "tool_calls": calls or None,
                 },
                 "finish_reason": _finish(answer.finish_reason, bool(calls)),
-                "logprobs": chat_logprobs(answer.logprobs) if body.logprobs else None,
+                "logprobs": Logprobs(job.service.loaded.token_bytes).chat(answer.logprobs) if body.logprobs else None,
             }
         )
     return {
@@ -99,6 +99,7 @@ async def _events(
 ) -> AsyncGenerator[str, None]:
     chunks = Chunks(job, body, "chat.completion.chunk")
     readers = [_reader(job, use) for _ in range(job.sampling.n)]
+    writers = [Logprobs(job.service.loaded.token_bytes) for _ in range(job.sampling.n)]
     called = [False] * job.sampling.n
     for at in range(job.sampling.n):
         yield chunks.choice(_piece(at, {"role": "assistant", "content": ""}))
@@ -106,7 +107,7 @@ async def _events(
         async for at, delta in _chained(first, rest):
             content, calls = readers[at].feed(delta.text, last=delta.finish_reason is not None)
             called[at] = called[at] or bool(calls)
-            logprobs = chat_logprobs(delta.logprobs) if body.logprobs and delta.logprobs else None
+            logprobs = writers[at].chat(delta.logprobs) if body.logprobs and delta.logprobs else None
             piece: dict[str, Any] = {"content": content} if content or (logprobs and not calls) else {}
             if calls:
                 piece["tool_calls"] = calls

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from swift.core.log import log
 from swift.engines.base import Delta, TokenLogprob
-from swift.serving.answers import Chunks, EventStream, chat_logprobs, completion_logprobs
+from swift.serving.answers import Chunks, EventStream, Logprobs
 from swift.serving.conversation import shown
 from swift.serving.errors import ApiError
 from swift.serving.job import Job, best, collect, until_gone
@@ -38,12 +38,10 @@ async def _job(service: Service, body: CompletionRequest) -> Job:
     for kind, said in (("images", body.images), ("videos", body.videos), ("audios", body.audios)):
         if said:
             raise ApiError(400, f"`{kind}` needs /v1/chat/completions.", param=kind)
-    vocabulary = len(service.loaded.engine.tokenizer)
-    prompts = []
-    for prompt in _prompts(body):
-        if not isinstance(prompt, str) and max(prompt) >= vocabulary:
-            raise ApiError(400, f"Token {max(prompt)} is not in the vocabulary of {vocabulary}.", param="prompt")
-        prompts.append(await service.text_prompt(prompt) if isinstance(prompt, str) else tuple(prompt))
+    prompts = [
+        await service.text_prompt(prompt) if isinstance(prompt, str) else service.known_ids(prompt, "prompt")
+        for prompt in _prompts(body)
+    ]
     grammar = answer_grammar(body)
     return Job(
         service=service,
@@ -77,7 +75,7 @@ async def _whole(job: Job, body: CompletionRequest, echoes: list[str]) -> Comple
             "index": at,
             "text": echoes[at // body.n] + answer.text,
             "finish_reason": answer.finish_reason,
-            "logprobs": _logprobs(body, answer.logprobs, 0),
+            "logprobs": _logprobs(body, answer.logprobs, Logprobs(job.service.loaded.token_bytes)),
         }
         for at, answer in enumerate(best(await collect(job), body.n, job.sampling.n))
     ]
@@ -99,12 +97,13 @@ async def _events(
     rest: AsyncIterator[tuple[int, Delta]],
 ) -> AsyncGenerator[str, None]:
     chunks = Chunks(job, body, "text_completion")
-    sent = [0] * (len(job.prompts) * job.sampling.n)
+    writers = [Logprobs(job.service.loaded.token_bytes) for _ in range(len(job.prompts) * job.sampling.n)]
+    begun: set[int] = set()
 
     def event(at: int, delta: Delta) -> str:
-        text = (echoes[at // job.sampling.n] if sent[at] == 0 else "") + delta.text
-        logprobs = _logprobs(body, delta.logprobs, sent[at])
-        sent[at] += max(len(text), sum(len(token.token) for token in delta.logprobs))
+        text = ("" if at in begun else echoes[at // job.sampling.n]) + delta.text
+        begun.add(at)
+        logprobs = _logprobs(body, delta.logprobs, writers[at])
         return chunks.choice({"index": at, "text": text, "logprobs": logprobs, "finish_reason": delta.finish_reason})
 
     yield event(*first)
@@ -120,9 +119,9 @@ async def _events(
 
 
 def _logprobs(
-    body: CompletionRequest, tokens: Sequence[TokenLogprob], offset: int
+    body: CompletionRequest, tokens: Sequence[TokenLogprob], writer: Logprobs
 ) -> CompletionLogprobs | ChatLogprobs | None:
     """OpenAI's form for a number, the form of the 2.5 release for `true`."""
     if not wants_top(body) or not tokens:
         return None
-    return chat_logprobs(tokens) if body.logprobs is True else completion_logprobs(tokens, offset)
+    return writer.chat(tokens) if body.logprobs is True else writer.older(tokens)

@@ -6,10 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pydantic import BaseModel
+
 from swift.chat.agent import join_observations
 from swift.chat.types import Conversation, Media, Message, ToolCall
 from swift.serving.errors import ApiError
-from swift.serving.schema import ChatMessage, ChatRequest, ContentPart, Generation
+from swift.serving.schema import ChatMessage, ChatRequest, ContentPart
 from swift.serving.tools import ToolUse
 
 _TAGS = {"image": "<image>", "video": "<video>", "audio": "<audio>"}
@@ -22,7 +24,7 @@ def conversation(body: ChatRequest, use: ToolUse, *, is_multimodal: bool) -> tup
     ApiError with the message's place where the order makes no sense.
     """
     media: dict[str, list[str]] = {kind: [] for kind in _TAGS}
-    turns = [_message(at, said, media) for at, said in enumerate(body.messages)]
+    turns = [_message(at, said, media) for at, said in _in_order_of_calls(body.messages)]
     for kind, said in (("image", body.images), ("video", body.videos), ("audio", body.audios)):
         media[kind].extend(said or [])
         if media[kind] and not is_multimodal:
@@ -37,6 +39,29 @@ def conversation(body: ChatRequest, use: ToolUse, *, is_multimodal: bool) -> tup
         raise ApiError(400, "No message of the user to answer.", param="messages")
     carried = Media(tuple(media["image"]), tuple(media["video"]), tuple(media["audio"]))
     return Conversation(tuple(turns), use.tools, carried), begun
+
+
+def _in_order_of_calls(messages: Sequence[ChatMessage]) -> list[tuple[int, ChatMessage]]:
+    """The messages with their places; results of tools stand in the order of the calls they answer.
+
+    Prompts show results without ids, so the order is what tells a model which is which.
+    """
+    ordered: list[tuple[int, ChatMessage]] = []
+    calls: list[str | None] = []
+    results: list[tuple[int, ChatMessage]] = []
+    for at, said in enumerate(messages):
+        if said.role == "tool" and said.tool_call_id is not None and any(calls):
+            if said.tool_call_id not in calls:
+                message = f"`{said.tool_call_id}` is the id of no call in the message before."
+                raise ApiError(400, message, param=f"messages[{at}].tool_call_id")
+            results.append((at, said))
+            continue
+        ordered += sorted(results, key=lambda each: calls.index(each[1].tool_call_id))
+        results = []
+        ordered.append((at, said))
+        if said.role != "tool":
+            calls = [call.id for call in said.tool_calls or ()]
+    return ordered + sorted(results, key=lambda each: calls.index(each[1].tool_call_id))
 
 
 def _message(at: int, said: ChatMessage, media: dict[str, list[str]]) -> Message:
@@ -91,6 +116,6 @@ def _ordered(turns: Sequence[Message]) -> list[Message]:
     return ordered
 
 
-def shown(body: Generation) -> str:
+def shown(body: BaseModel) -> str:
     """The request on one line, for the log of --verbose."""
     return json.dumps(body.model_dump(exclude_unset=True), ensure_ascii=False)

@@ -13,6 +13,14 @@ GREEDY_BELOW = 1e-5
 """A temperature this low would overflow the logits; it means greedy."""
 
 
+NOT_BUILT = (
+    "logit_bias", "min_p", "typical_p", "bad_words", "allowed_token_ids", "ignore_eos", "use_beam_search",
+    "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs",
+    "prompt_logprobs", "chat_template", "documents", "audio", "web_search_options",
+)  # fmt: skip
+"""Fields of OpenAI and vLLM that would change the answer. Other fields that are not known here are ignored."""
+
+
 def sampling(
     body: Generation,
     defaults: Defaults,
@@ -106,10 +114,17 @@ def _logprobs(body: Generation, limit: int) -> int | None:
 
 def _refuse_unsupported(body: Generation) -> None:
     """A field that would change the answer and is not built is refused, never ignored."""
-    if body.logit_bias:
-        raise ApiError(400, "`logit_bias` is not supported.", param="logit_bias")
+    said = {"logit_bias": body.logit_bias, **(body.model_extra or {})}
+    for name in NOT_BUILT:
+        if said.get(name):
+            raise ApiError(400, f"`{name}` is not supported.", param=name)
+    if said.get("modalities") not in (None, [], ["text"]):
+        raise ApiError(400, "Only text is written here.", param="modalities")
     if body.stream_options is not None and not body.stream:
         raise ApiError(400, "`stream_options` needs `stream` to be true.", param="stream_options")
+    for name in ("echo", "suffix"):
+        if isinstance(body, ChatRequest) and said.get(name):
+            raise ApiError(400, f"`{name}` belongs to /v1/completions.", param=name)
     if isinstance(body, ChatRequest) and (body.functions or body.function_call):
         param = "functions" if body.functions else "function_call"
         raise ApiError(400, f"`{param}` is not supported; use `tools` and `tool_choice`.", param=param)

@@ -1,11 +1,11 @@
-"""The wire format: OpenAI's request types plus the sampling fields of the 2.5 release. Unknown fields are ignored."""
+"""The wire format: OpenAI's request types plus the sampling fields of the 2.5 release."""
 
 from __future__ import annotations
 
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
 INT64 = 2**63 - 1
@@ -110,7 +110,24 @@ class StreamOptions(_Model):
 StopText = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
-class Generation(_Model):
+class _Body(_Model):
+    """A whole request. Fields that nobody here knows are kept, so that those which would matter can be refused."""
+
+    model_config = ConfigDict(allow_inf_nan=False, extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_text(cls, value: Any) -> Any:
+        """Refuse JSON that cannot be written as UTF-8 (lone surrogates): no tokenizer takes it."""
+        try:
+            if isinstance(value, dict):
+                json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("a text holds a lone surrogate, which is no valid Unicode") from None
+        return value
+
+
+class Generation(_Body):
     """The fields that chat and completions share."""
 
     model: str
@@ -118,7 +135,7 @@ class Generation(_Model):
     temperature: float | None = Field(default=None, ge=0, le=100)
     top_p: float | None = Field(default=None, ge=0, le=1)
     top_k: int | None = Field(default=None, ge=-1, le=2**31 - 1)
-    n: int = Field(default=1, ge=1, le=128)
+    n: Annotated[int, Field(ge=1, le=128), BeforeValidator(lambda said: 1 if said is None else said)] = 1
     best_of: int | None = Field(default=None, ge=1, le=128)
     seed: int | None = Field(default=None, ge=-INT64, le=INT64)
     stop: StopText | list[StopText] | None = None
@@ -137,17 +154,6 @@ class Generation(_Model):
     images: list[str] | None = None
     videos: list[str] | None = None
     audios: list[str] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_text(cls, value: Any) -> Any:
-        """Refuse JSON that cannot be written as UTF-8 (lone surrogates): no tokenizer takes it."""
-        try:
-            if isinstance(value, dict):
-                json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise ValueError("a text holds a lone surrogate, which is no valid Unicode") from None
-        return value
 
 
 class ChatRequest(Generation):
@@ -180,11 +186,18 @@ class CompletionRequest(Generation):
     suffix: str | None = None
 
 
-class EmbeddingRequest(_Model):
+Texts = Annotated[list[str], Field(min_length=1, max_length=2048)]
+TextOfIds = Annotated[list[TokenId], Field(min_length=1)]
+TextsOfIds = Annotated[list[TextOfIds], Field(min_length=1, max_length=2048)]
+
+
+class EmbeddingRequest(_Body):
     """POST /v1/embeddings."""
 
     model: str
-    input: str | list[str] | list[TokenId] | list[list[TokenId]]
+    input: str | Texts | TextOfIds | TextsOfIds
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(default=None, ge=1, le=2**31 - 1)
 
 
 # Answers are plain dictionaries: they are written once and never read back. The types say their shape to the
@@ -206,12 +219,36 @@ class Usage(TypedDict):
     prompt_tokens_details: CachedTokens
 
 
+class EmbeddingUsage(TypedDict):
+    """Token counts of a request for vectors."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embedding(TypedDict):
+    """The vector of one text: numbers, or base64 of 32-bit floats."""
+
+    object: str
+    index: int
+    embedding: list[float] | str
+
+
+class Embeddings(TypedDict):
+    """Answer of POST /v1/embeddings."""
+
+    object: str
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+
+
 class TopLogprob(TypedDict):
     """A token that could have stood here."""
 
     token: str
     logprob: float
-    bytes: list[int]
+    bytes: list[int] | None
 
 
 class ContentLogprob(TypedDict):
@@ -219,7 +256,7 @@ class ContentLogprob(TypedDict):
 
     token: str
     logprob: float
-    bytes: list[int]
+    bytes: list[int] | None
     top_logprobs: list[TopLogprob]
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 from swift.chat.encode import Encoder, TooLong
@@ -18,6 +19,7 @@ from swift.serving.errors import ApiError
 from swift.serving.gate import Gate
 from swift.serving.metrics import Metrics
 from swift.serving.schema import ModelCard
+from swift.serving.token_bytes import TokenBytes
 
 T = TypeVar("T")
 
@@ -33,6 +35,11 @@ class Loaded:
     engine: Engine
     encoder: Encoder
     defaults: Defaults
+
+    @cached_property
+    def token_bytes(self) -> TokenBytes:
+        """The bytes behind the engine's tokens."""
+        return TokenBytes(self.engine.tokenizer)
 
 
 class Service:
@@ -114,6 +121,13 @@ class Service:
     async def text_prompt(self, text: str) -> tuple[int, ...]:
         """The token ids of plain text, with the special tokens the tokenizer puts around it."""
         ids = await self._apart(lambda: self.loaded.engine.tokenizer(text)["input_ids"])
+        return tuple(ids)
+
+    def known_ids(self, ids: Sequence[int], param: str) -> tuple[int, ...]:
+        """Token ids as the client sent them. Raises ApiError for one that the vocabulary does not have."""
+        size = len(self.loaded.engine.tokenizer)
+        if max(ids) >= size:
+            raise ApiError(400, f"Token {max(ids)} is not in the vocabulary of {size}.", param=param)
         return tuple(ids)
 
     def room(self, prompt: tuple[int, ...], param: str) -> int:

@@ -1,0 +1,86 @@
+"""Vectors of texts: the normalised last hidden state of the last token, computed between the steps of the answers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from swift.core.log import log
+from swift.engines.adapters import AdaptedModel
+
+Vector = list[float]
+
+
+@dataclass(eq=False)
+class _Texts:
+    """The texts of one request: what is done, and how far the text that is being read has come."""
+
+    token_ids: Sequence[tuple[int, ...]]
+    adapter: str | None
+    result: Future[list[Vector]]
+    vectors: list[Vector] = field(default_factory=list)
+    read: int = 0
+    cache: Any = None
+
+
+class Vectors:
+    """The requests for vectors. Every method runs in the thread that owns the model.
+
+    A text is read by itself, so that its vector does not depend on what came with it; requests take turns, so that a
+    list of a thousand texts does not hold up a single one. `chunk` is the most tokens read at once; None is any number,
+    for models whose layers take a text only as a whole.
+    """
+
+    def __init__(self, model: AdaptedModel, chunk: int | None):
+        self._model = model
+        self._chunk = chunk
+        self._waiting: deque[_Texts] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, token_ids: Sequence[tuple[int, ...]], adapter: str | None, result: Future[list[Vector]]) -> None:
+        """Queue the texts of one request; `result` takes their vectors, or what went wrong."""
+        self._waiting.append(_Texts(token_ids, adapter, result))
+
+    def step(self) -> None:
+        """Read the next stretch of a text. A mistake ends its request and nothing else."""
+        texts = self._waiting.popleft()
+        if texts.result.cancelled():
+            return
+        try:
+            self._read(texts)
+        except Exception as error:  # memory, a driver: the answers that run beside it go on
+            log.exception("the vectors of a text were not computed")
+            if texts.result.set_running_or_notify_cancel():
+                texts.result.set_exception(error)
+            return
+        if len(texts.vectors) < len(texts.token_ids):
+            self._waiting.append(texts)
+        elif texts.result.set_running_or_notify_cancel():
+            texts.result.set_result(texts.vectors)
+
+    def end(self) -> None:
+        """The engine stops: nobody waits for vectors any more."""
+        while self._waiting:
+            self._waiting.popleft().result.cancel()
+
+    def _read(self, texts: _Texts) -> None:
+        tokens = texts.token_ids[len(texts.vectors)]
+        whole = self._chunk is None or len(tokens) <= self._chunk
+        end = len(tokens) if whole or self._chunk is None else min(len(tokens), texts.read + self._chunk)
+        new = torch.tensor([tokens[texts.read : end]], device=self._model.base.device)
+        position = torch.arange(texts.read, end, device=new.device)[None]
+        cached = {"use_cache": False} if whole else {"use_cache": True, "past_key_values": texts.cache}
+        output = self._model.read(texts.adapter, input_ids=new, position_ids=position, **cached)
+        if end < len(tokens):
+            texts.read, texts.cache = end, output.past_key_values
+            return
+        state = output.last_hidden_state[0, -1].float()
+        texts.vectors.append(torch.nn.functional.normalize(state, dim=0).tolist())
+        texts.read, texts.cache = 0, None

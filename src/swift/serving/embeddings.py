@@ -1,0 +1,75 @@
+"""POST /v1/embeddings: a vector for each text, from engines that give them."""
+
+from __future__ import annotations
+
+import base64
+import struct
+import time
+from collections.abc import Sequence
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+
+from swift.core.errors import SwiftError
+from swift.core.log import log
+from swift.engines.base import NoVectors
+from swift.serving.conversation import shown
+from swift.serving.errors import ApiError
+from swift.serving.job import until_gone
+from swift.serving.schema import EmbeddingRequest, EmbeddingUsage
+from swift.serving.service import Service
+
+
+async def embeddings(service: Service, http: HttpRequest, body: EmbeddingRequest) -> Response:
+    """The vectors of the texts, in their order. Raises ApiError."""
+    adapter = service.adapter(body.model)
+    if service.plan.verbose:
+        log.info("embeddings asked: %s", shown(body))
+    texts = [await _token_ids(service, text, at) for at, text in enumerate(_texts(body))]
+    started, tokens = time.monotonic(), sum(map(len, texts))
+    # One place for the whole request: its texts are read one after the other.
+    with service.gate.seats(1):
+        try:
+            vectors = await until_gone(http, service.loaded.engine.embed(texts, adapter))
+        except NoVectors as error:
+            message = f"{error.what}: {error.next}."
+            raise ApiError(400, message, param="model", code="no_embeddings") from error
+        except SwiftError as error:
+            raise ApiError(400, " ".join(filter(None, (error.what, error.why))), param="input") from error
+        finally:
+            service.metrics.duration.observe(time.monotonic() - started)
+            service.metrics.answered(tokens, 0, 0)
+    if body.dimensions not in (None, len(vectors[0])):
+        # Cutting a vector means something only for models that were trained for it, and nothing says which were.
+        message = f"This model's vectors have {len(vectors[0])} dimensions and cannot be shortened."
+        raise ApiError(400, message, param="dimensions")
+    usage: EmbeddingUsage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    data = [
+        {"object": "embedding", "index": at, "embedding": _written(vector, body.encoding_format)}
+        for at, vector in enumerate(vectors)
+    ]
+    return JSONResponse({"object": "list", "data": data, "model": body.model, "usage": usage})
+
+
+def _texts(body: EmbeddingRequest) -> Sequence[str | Sequence[int]]:
+    """One entry a text, whichever of the four forms was sent."""
+    given = body.input
+    if isinstance(given, str):
+        return [given]
+    return [given] if isinstance(given[0], int) else given  # type: ignore[list-item,return-value]
+
+
+async def _token_ids(service: Service, text: str | Sequence[int], at: int) -> tuple[int, ...]:
+    ids = await service.text_prompt(text) if isinstance(text, str) else service.known_ids(text, "input")
+    longest = service.loaded.engine.max_model_len
+    if not ids or not text:
+        raise ApiError(400, f"Text {at} of the input is empty.", param="input")
+    if len(ids) > longest:
+        message = f"Text {at} of the input has {len(ids)} tokens; the model's context holds {longest}."
+        raise ApiError(400, message, param="input", code="context_length_exceeded")
+    return ids
+
+
+def _written(vector: list[float], form: str) -> list[float] | str:
+    """The numbers, or their 32-bit floats, lowest byte first, in base64: what OpenAI's own client asks for."""
+    return vector if form == "float" else base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
