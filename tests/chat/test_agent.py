@@ -133,3 +133,22 @@ def test_native_replies(read: calls.Read, text: str, content: str, expected: lis
     said, found = read(text)
     assert said == content
     assert [(call.name, call.arguments) for call in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("react_en", 'Action: f\nAction Input: ```json\n{"a": 1}\n```', ("f", '{"a": 1}')),
+        ("react_en", 'Action: f\r\nAction Input: {"a": 1}', ("f", '{"a": 1}')),
+        ("react_en", "Action: f\nAction Input:", ("f", "{}")),
+        (
+            "hermes",
+            '<tool_call>{"name": "f", "arguments": {"a": "</tool_call>"}}</tool_call>',
+            ("f", '{"a": "</tool_call>"}'),
+        ),
+    ],
+    ids=["fenced", "carriage return", "no input", "mark inside"],
+)
+def test_awkward_replies(name: str, text: str, expected: tuple[str, str]) -> None:
+    (call,) = agent.parse_reply(text, agent.FORMATS[name]).tool_calls
+    assert (call.name, call.arguments) == expected

@@ -69,6 +69,19 @@ def test_empty_row_is_a_question_to_come() -> None:
     [
         ({"history": [["a"]], "query": "b"}, r"history\[0\] is not a pair of texts"),
         ({"messages": [{"role": "robot", "content": "x"}]}, r"messages\[0\] has the unknown role 'robot'"),
+        ({"messages": "abc"}, "messages is not a list"),
+        ({"messages": [None]}, r"messages\[0\] is not an object"),
+        ({"messages": [{"role": "user", "content": 5}]}, r"messages\[0\].content is not a text"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, r"content\[0\] is not a text"),
+        ({"query": 1}, "query is not a text"),
+        ({"query": "q", "response": 5}, "response is not a text"),
+        ({"query": "q", "system": 5}, "system is not a text"),
+        ({"query": "q", "history": [["a", "b"]], "history_roles": [["user", "assistant"]] * 2}, "history_roles has 2"),
+        ({"query": "q", "tools": "{"}, "tools is not JSON"),
+        ({"query": "q", "tools": 5}, "tools is not a list"),
+        ({"instruction": "i", "output": "o"}, "none of the keys"),
+        ({"conversations": [{"from": "human", "value": "a"}]}, "none of the keys"),
+        (None, "none of the keys"),
     ],
 )
 def test_wrong_rows_name_the_field(row: dict[str, Any], said: str) -> None:
@@ -101,3 +114,8 @@ def test_tools_prompt_chooses(golden_tokenizer: Callable[[str], Any], chat_token
     qwen3 = chat_tokenizer("qwen3")
     assert "<tools>" in text("jinja", qwen3)
     assert "<tools>" not in text("jinja", qwen3, tools_prompt="toolbench")
+
+
+def test_content_parts_are_joined() -> None:
+    parts = [{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]
+    assert conversation_of({"messages": [{"role": "user", "content": parts}]}) == conversation_of({"query": "a b"})

@@ -62,6 +62,9 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ({"Action:": "two"}, "is not a list of weights"),
         ({"Action:": [-1, 1]}, "is not a list of weights"),
         ({"(": [2.0]}, "is no regular expression"),
+        ({"Action:": [float("inf"), 1]}, "is not a list of weights"),
+        ({"response": [1], "query": {"b": [1]}}, "are two objects and nothing else"),
+        ({"response": {"a": [1, 2]}, "Action:": [2, 2]}, "are two objects and nothing else"),
     ],
 )
 def test_wrong_rules_are_named(rules: Any, said: str) -> None:

@@ -216,7 +216,8 @@ def _write_hermes(made: Sequence[ToolCall]) -> str:
     )
 
 
-_ACTION = re.compile(r"^[ \t]*action:[ \t]*(\S[^\n]*?)[ \t]*\n+[ \t]*action input:", re.IGNORECASE | re.MULTILINE)
+_ACTION = re.compile(r"^[ \t]*action:[ \t]*(\S[^\n]*?)\s*\n[ \t]*action input:", re.IGNORECASE | re.MULTILINE)
+_FENCE = re.compile(r"\s*(?:```(?:json)?\s*(?=[{\[]))?")
 _NEXT = re.compile(r"^[ \t]*(?:observation|thought|action|final answer):", re.IGNORECASE | re.MULTILINE)
 
 
@@ -235,13 +236,13 @@ def read_actions(text: str) -> tuple[str, tuple[ToolCall, ...]]:
 
 
 def _arguments(text: str, start: int) -> tuple[str, int]:
-    """The JSON at `start`, else whatever stands before the next line that begins with a marker."""
-    start += len(text[start:]) - len(text[start:].lstrip())
+    """The JSON at `start`, perhaps fenced, else whatever stands before the next line that begins with a marker."""
+    start = _FENCE.match(text, start).end()  # type: ignore[union-attr]
     end = calls.end_of_json(text, start)
     if end is None:
         marker = _NEXT.search(text, start)
         end = marker.start() if marker else len(text)
-    return text[start:end].strip(), end
+    return text[start:end].strip() or "{}", end
 
 
 FORMATS: Mapping[str, ToolFormat] = {

@@ -24,9 +24,18 @@ def end_of_json(text: str, start: int) -> int | None:
         return None
 
 
+_HERMES = re.compile(r"<tool_call>\s*")
+
+
 def read_hermes(text: str) -> tuple[str, tuple[ToolCall, ...]]:
     """`<tool_call>{"name": …, "arguments": …}</tool_call>`, as Qwen and Hermes write it."""
-    blocks = re.findall(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", text, re.DOTALL)
+    blocks, place = [], 0
+    while opened := _HERMES.search(text, place):
+        # The mark of the end may stand inside the arguments, so the JSON says where it ends.
+        start, place = opened.end(), end_of_json(text, opened.end())
+        if place is None:
+            place = start + len(text[start:].partition("</tool_call>")[0])
+        blocks.append(text[start:place].strip())
     found = [call for block in blocks if (call := _named(_json(block)))]
     if not found or len(found) < len(blocks):
         return text, ()

@@ -78,25 +78,44 @@ class RowTemplate:
 
 def conversation_of(row: Mapping[str, Any]) -> Conversation:
     """A row of query/response/history or of messages as a conversation. Raises SwiftError naming the wrong field."""
+    if not isinstance(row, Mapping) or (row and not _KEYS.intersection(row)):
+        raise SwiftError(
+            "the row has none of the keys query, response, history and messages",
+            why=repr(row)[:80],
+            next="rows in other formats are read from files, with --dataset",
+        )
     messages = _messages(row["messages"]) if row.get("messages") else _rounds(row)
-    system = row.get("system")
+    system = _text(row.get("system"), "system")
     if system is not None and (not messages or messages[0].role != "system"):
         messages = [Message("system", system), *messages]
     return Conversation(tuple(messages), _tools(row.get("tools")), _media(row))
+
+
+_KEYS = frozenset(("query", "response", "history", "messages"))
+
+
+def _text(value: Any, field: str) -> str | None:
+    """A text or null. Raises SwiftError for all else."""
+    if value is None or isinstance(value, str):
+        return value
+    raise SwiftError(f"{field} is not a text", why=repr(value)[:80])
 
 
 def _rounds(row: Mapping[str, Any]) -> list[Message]:
     history = row.get("history") or []
     roles = row.get("history_roles") or [("user", "assistant")] * len(history)
     messages: list[Message] = []
+    if len(roles) != len(history):
+        raise SwiftError(f"history_roles has {len(roles)} entries, history {len(history)}")
     for place, (pair, (asker, _)) in enumerate(zip(history, roles, strict=True)):
         if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise SwiftError(f"history[{place}] is not a pair of texts", why=repr(pair)[:80])
         messages += _asked(pair[0], asker)
         messages.append(Message("assistant", pair[1]))
-    asked = _asked(row.get("query") or "", row.get("query_role") or "user")
-    if row.get("response") is not None:
-        return [*messages, *asked, Message("assistant", row["response"])]
+    asked = _asked(_text(row.get("query"), "query") or "", row.get("query_role") or "user")
+    response = _text(row.get("response"), "response")
+    if response is not None:
+        return [*messages, *asked, Message("assistant", response)]
     return [*messages, *(asked or [Message("user", "")])]
 
 
@@ -109,16 +128,34 @@ def _asked(text: str, role: str) -> list[Message]:
 _ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
 
-def _messages(given: Sequence[Mapping[str, Any]]) -> list[Message]:
+def _messages(given: Any) -> list[Message]:
+    if not isinstance(given, list | tuple):
+        raise SwiftError("messages is not a list", why=repr(given)[:80])
     messages = []
     for place, item in enumerate(given):
-        role = _ROLES.get(item.get("role", ""))
+        if not isinstance(item, Mapping):
+            raise SwiftError(f"messages[{place}] is not an object with role and content", why=repr(item)[:80])
+        role = _ROLES.get(str(item.get("role", "")))
         if role is None:
             raise SwiftError(f"messages[{place}] has the unknown role {item.get('role')!r}")
         calls = tuple(map(_call, item.get("tool_calls") or ()))
-        content, reasoning = item.get("content") or "", item.get("reasoning_content")
+        content = _content(item.get("content"), f"messages[{place}].content")
+        reasoning = _text(item.get("reasoning_content"), f"messages[{place}].reasoning_content")
         messages.append(Message(role, content, tool_calls=calls, reasoning=reasoning, weight=item.get("weight")))
     return messages
+
+
+def _content(value: Any, field: str) -> str:
+    """A text, or OpenAI's content parts as long as they are texts."""
+    if not isinstance(value, list):
+        return _text(value, field) or ""
+    texts: list[str] = []
+    for place, part in enumerate(value):
+        text = part.get("text") if isinstance(part, Mapping) else part
+        if not isinstance(text, str):
+            raise SwiftError(f"{field}[{place}] is not a text", why=repr(part)[:80])
+        texts.append(text)
+    return "".join(texts)
 
 
 def _call(item: Mapping[str, Any]) -> ToolCall:
@@ -129,9 +166,15 @@ def _call(item: Mapping[str, Any]) -> ToolCall:
 
 
 def _tools(given: Any) -> tuple[dict[str, Any], ...]:
+    listed = given
     if isinstance(given, str):
-        return tuple(json.loads(given)) if given.strip() else ()
-    return tuple(given or ())
+        try:
+            listed = json.loads(given) if given.strip() else []
+        except ValueError as error:
+            raise SwiftError("tools is not JSON", why=f"{error}: {given[:80]!r}") from None
+    if not isinstance(listed or [], list | tuple) or not all(isinstance(tool, dict) for tool in listed or ()):
+        raise SwiftError("tools is not a list of objects", why=repr(given)[:80])
+    return tuple(listed or ())
 
 
 def _media(row: Mapping[str, Any]) -> Media:

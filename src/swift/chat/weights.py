@@ -9,6 +9,7 @@ weighs 1, and the order of the text is kept.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def load_loss_scale(given: str | Path | Mapping[str, Any]) -> LossScale:
             next=f"give {', '.join(NAMES)} or the path of a JSON file",
         )
     try:
-        rules = json.loads(path.read_text(encoding="utf-8"))
+        rules = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise SwiftError("the loss-scale file is not valid JSON", where=str(path), why=str(error)) from None
     return _rules(rules, str(path))
@@ -107,6 +108,14 @@ def _rules(rules: Any, where: str) -> LossScale:
     response, query = rules, {}
     if isinstance(rules.get("response"), Mapping) or isinstance(rules.get("query"), Mapping):
         response, query = rules.get("response") or {}, rules.get("query") or {}
+        others = sorted(rules.keys() - {"response", "query"})
+        if not isinstance(response, Mapping) or not isinstance(query, Mapping) or others:
+            raise SwiftError(
+                "loss-scale rules with response or query are two objects and nothing else",
+                where=where,
+                why=f"beside them: {', '.join(others)}" if others else "one of them is not an object",
+                next='write {"response": {"Action:": [2.0, 2.0]}, "query": {}}',
+            )
     weights = {key: _numbers(key, value, where) for key, value in response.items()}
     for key, values in weights.items():
         if len(values) not in (1, 2):
@@ -128,7 +137,7 @@ def _rules(rules: Any, where: str) -> LossScale:
 
 def _numbers(key: str, value: Any, where: str) -> list[float]:
     values = value if isinstance(value, list | tuple) else [value]
-    if not key or not values or not all(isinstance(x, int | float) and x >= 0 for x in values):
+    if not key or not values or not all(isinstance(x, int | float) and 0 <= x < math.inf for x in values):
         raise SwiftError(
             f"the loss-scale rule {key!r} is not a list of weights",
             where=where,
