@@ -210,3 +210,20 @@ def test_a_schema_that_makes_no_sense_is_refused_with_its_field(parts: Parts) ->
     answer = httpx.post(f"{parts.url}/v1/chat/completions", json=body, timeout=60)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "response_format"
+
+
+def test_what_a_beam_search_cannot_do_is_refused_with_its_field(parts: Parts) -> None:
+    body = {"model": "base", "prompt": "a", "num_beams": 3, "logprobs": 1}
+    answer = httpx.post(f"{parts.url}/v1/completions", json=body, timeout=60)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "num_beams")
+
+
+def test_vectors_over_http_are_those_of_transformers(parts: Parts, tiny_llama_dir: Path, adapter_dir: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama_dir)
+    ids = AutoTokenizer.from_pretrained(tiny_llama_dir)(QUESTION, return_tensors="pt")
+    state = model(**ids, output_hidden_states=True).hidden_states[-1][0, -1]
+    body = {"model": "base", "input": QUESTION}
+    data = httpx.post(f"{parts.url}/v1/embeddings", json=body, timeout=60).json()["data"]
+    assert data[0]["embedding"] == pytest.approx((state / state.norm()).tolist(), abs=1e-4)
+    tuned = httpx.post(f"{parts.url}/v1/embeddings", json={**body, "model": "tuned"}, timeout=60).json()["data"]
+    assert tuned[0]["embedding"] != data[0]["embedding"]

@@ -27,6 +27,14 @@ def test_key_is_shown_to_a_person_and_not_to_a_log() -> None:
     assert "sk-secret" not in repr(plan)
 
 
+def test_a_key_with_marks_of_the_shell_arrives_whole() -> None:
+    key = """a"b$c'd `e`"""
+    text = greeting(ServePlan(model_name="m", api_key=key, ssl_certfile="my cert.pem"), 80, ("m",), show_key=True)
+    curl = next(line for line in text.splitlines() if line.startswith("curl"))
+    assert f"Authorization: Bearer {key}" in shlex.split(curl)
+    assert "my cert.pem" in shlex.split(curl)
+
+
 def test_the_tuned_model_is_the_one_to_ask() -> None:
     assert '"model": "default-lora"' in greeting(
         ServePlan(model_name="m"), 80, ("m", "default-lora", "b"), show_key=False

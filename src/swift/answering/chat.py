@@ -218,9 +218,17 @@ def chat(plan: InferPlan, prepared: Prepared, engine: BlockingEngine, *, one_tur
     """Chat at this terminal, or through a pipe, and keep the answers in a result file."""
     _edit_lines()
     with open_results(plan.results, None, datetime.now()) as results:
-        Chat(plan, prepared, engine, results, one_turn=one_turn).run()
+        read = input if sys.stdin.isatty() else _read_aloud
+        Chat(plan, prepared, engine, results, one_turn=one_turn, read=read).run()
     if results.path is not None:
         log.info("answers: %s", results.path)
+
+
+def _read_aloud(prompt: str) -> str:
+    """The next line of a pipe or file, shown where a person would have typed it."""
+    line = input(prompt)
+    print(line)
+    return line
 
 
 def _edit_lines() -> None:

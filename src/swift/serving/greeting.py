@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 from swift.plan.infer import DEFAULT_LORA
 from swift.plan.serve import ServePlan
@@ -22,14 +23,14 @@ def greeting(plan: ServePlan, port: int, models: tuple[str, ...], *, show_key: b
     model = DEFAULT_LORA if DEFAULT_LORA in models else models[0]
     messages = [{"role": "user", "content": "Who are you?"}]
     body = json.dumps({"model": model, "messages": messages})
-    key = '"$OPENAI_API_KEY"' if not show_key else f'"{plan.api_key}"'
     python_key = 'os.environ["OPENAI_API_KEY"]' if not show_key else json.dumps(plan.api_key)
     curl = ["curl", f"{base}/chat/completions", "-H 'Content-Type: application/json'"]
     if plan.api_key is not None:
-        curl.append(f'-H "Authorization: Bearer "{key}')
+        shown = shlex.quote(f"Authorization: Bearer {plan.api_key}")
+        curl.append(f"-H {shown}" if show_key else '-H "Authorization: Bearer $OPENAI_API_KEY"')
     if plan.ssl_certfile is not None:
-        curl.append(f"--cacert '{plan.ssl_certfile}'")
-    curl.append("-d '" + body.replace("'", "'\\''") + "'")
+        curl.append(f"--cacert {shlex.quote(plan.ssl_certfile)}")
+    curl.append(f"-d {shlex.quote(body)}")
     arguments = [f'base_url="{base}"', f"api_key={python_key}" if plan.api_key is not None else 'api_key="none"']
     imports = ["from openai import OpenAI"]
     if plan.api_key is not None and not show_key:
@@ -37,10 +38,12 @@ def greeting(plan: ServePlan, port: int, models: tuple[str, ...], *, show_key: b
     if plan.ssl_certfile is not None:
         imports.insert(-1, "import httpx")
         arguments.append(f"http_client=httpx.Client(verify={json.dumps(plan.ssl_certfile)})")
+    hidden = ["The key is taken from OPENAI_API_KEY here.", ""] if plan.api_key is not None and not show_key else []
     return "\n".join(
         [
             f"Serving {', '.join(models)} at {base}",
             "",
+            *hidden,
             " ".join(curl),
             "",
             *imports,

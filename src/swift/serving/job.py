@@ -16,7 +16,7 @@ from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.base import Delta, Engine, Request, Sampling, TokenLogprob
 from swift.serving.errors import ApiError
-from swift.serving.schema import Usage
+from swift.serving.schema import Generation, Usage
 from swift.serving.service import Service
 
 T = TypeVar("T")
@@ -56,7 +56,8 @@ class Job:
                         yield prompt * self.sampling.n + delta.index, delta
             except SwiftError as error:
                 message = " ".join(filter(None, (error.what, error.why)))
-                raise ApiError(400, message, param=self.blame) from error
+                said = error.where if error.where in Generation.model_fields else None
+                raise ApiError(400, message, param=self.blame or said) from error
             finally:
                 metrics.duration.observe(time.monotonic() - started)
                 metrics.answered(sum(map(len, self.prompts)), self.generated, self.cached)
