@@ -31,11 +31,8 @@ def run(args: Args) -> int:
     from swift.training import folder, processes
     from swift.training.sft import train_sft
 
-    processes.join(plan.train)
-    try:
+    with processes.joined(plan.train):
         resume = processes.told_by_first(folder.resume_point(plan.train) if machine.first else None)
         run_dir = processes.told_by_first(run_folder(plan.train, resume, datetime.now()))
         train_sft(args, plan, catalog, machine, run_dir, resume)
-    finally:
-        processes.leave()
     return 0

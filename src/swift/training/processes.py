@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,12 +17,31 @@ from swift.plan.train import TrainPlan
 T = TypeVar("T")
 
 
-def join(plan: TrainPlan) -> None:
-    """Enter the process group (gloo on CPUs, else the device's own) when the run has several processes."""
+@contextmanager
+def joined(plan: TrainPlan) -> Iterator[None]:
+    """Be in the process group (gloo on CPUs, else the device's own) when the run has several processes."""
     if plan.world_size == 1:
+        yield
         return
     backend = {"backend": plan.ddp_backend} if plan.ddp_backend else {}
     PartialState(cpu=plan.device == "cpu", timeout=timedelta(seconds=plan.ddp_timeout), **backend)
+    try:
+        yield
+    except BaseException as error:
+        _let_go(error)
+        raise
+    finally:
+        # DDP has to be gone before the group it talks through: freed later, it waits for a thread that waits for us.
+        gc.collect()
+        dist.destroy_process_group()
+
+
+def _let_go(error: BaseException) -> None:
+    """Empty the frames that an error went through; they hold the model."""
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__cause__ or seen.__context__
 
 
 @contextmanager
@@ -41,9 +62,3 @@ def told_by_first(value: T) -> T:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
-
-
-def leave() -> None:
-    """Close the process group."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
