@@ -94,6 +94,7 @@ def browser(address: str) -> Iterator[object]:
     driver = webdriver.Chrome(options=options, service=service)
     driver.set_window_size(1440, 900)
     driver.get(address)
+    until(lambda: find(driver, "#box textarea"))
     yield driver
     driver.quit()
 
@@ -157,6 +158,21 @@ def test_an_answer_grows_stops_and_outlives_a_reload(browser, engine: ScriptedEn
     until(lambda: "You said Hello." in talk(browser) and "piece of code" in talk(browser))
 
 
+def test_a_new_chat_in_the_middle_of_an_answer_stays_empty(browser, engine: ScriptedEngine) -> None:
+    new_chat(browser)
+    say(browser, "Something long")
+    until(lambda: "piece of code" in talk(browser))
+    new_chat(browser)
+    until(lambda: engine.running == 0)
+    until(lambda: find(browser, "#box button.submit-button"))
+    time.sleep(0.5)
+    assert "Something long" not in talk(browser)
+    browser.refresh()
+    until(lambda: find(browser, "#box button.submit-button"))
+    time.sleep(1)
+    assert "Something long" not in talk(browser)
+
+
 def test_a_question_is_asked_again_and_changed(browser, engine: ScriptedEngine) -> None:
     new_chat(browser)
     say(browser, "First")
@@ -181,15 +197,32 @@ def test_settings_reach_the_engine(browser, engine: ScriptedEngine) -> None:
     find(browser, "#settings .toggle-button").click()
     until(lambda: find(browser, "#system textarea").is_displayed())
     find(browser, "#system textarea").send_keys("Be brief.")
+    until(lambda: find(browser, "#system textarea").get_attribute("value") == "Be brief.")
     find(browser, "#model input").click()
     until(lambda: browser.find_elements("css selector", "[role=option]"))
     shot(browser, "settings")
     next(o for o in browser.find_elements("css selector", "[role=option]") if "default-lora" in o.text).click()
+    until(lambda: find(browser, "#model input").get_attribute("value") == "default-lora")
     find(browser, "#settings .toggle-button").click()
+    until(lambda: not find(browser, "#system textarea").is_displayed())  # what moves is clicked beside
     say(browser, "Hi")
     answered(browser, "You said Hi. Be brief.")
     request = engine.requests[-1]
     assert request.adapter == "default-lora" and request.sampling.max_tokens == 20000
+
+
+def test_the_words_are_those_of_the_browsers_language(address: str) -> None:
+    options = webdriver.ChromeOptions()
+    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--lang=zh-CN"):
+        options.add_argument(flag)
+    options.add_experimental_option("prefs", {"intl.accept_languages": "zh-CN"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    try:
+        driver.get(address)
+        until(lambda: find(driver, "#clear").text == "新对话")
+        assert find(driver, "#box textarea").get_attribute("placeholder") == "输入消息…"
+    finally:
+        driver.quit()
 
 
 def test_phone(browser) -> None:
