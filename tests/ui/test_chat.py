@@ -31,6 +31,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
+ENTER = "\ue007"
 ARTEFACTS = Path(__file__).parents[2] / "artefacts"
 LONG = (
     """Here is an **answer** with a piece of code:
@@ -190,6 +191,21 @@ def test_a_question_is_asked_again_and_changed(browser, engine: ScriptedEngine) 
     browser.find_elements("css selector", "#talk button[aria-label='Submit']")[-1].click()
     answered(browser, "You said Second.")
     assert "First" not in talk(browser)
+
+
+def test_a_question_in_the_middle_of_an_answer_waits_in_the_box(browser, engine: ScriptedEngine) -> None:
+    new_chat(browser)
+    say(browser, "Something long")
+    until(lambda: "piece of code" in talk(browser))
+    find(browser, "#box textarea").send_keys("Third" + ENTER)
+    grown = len(talk(browser))
+    until(lambda: len(talk(browser)) > grown + 50)
+    find(browser, "#box button.stop-button").click()
+    until(lambda: find(browser, "#box button.submit-button"))
+    assert find(browser, "#box textarea").get_attribute("value") == "Third"
+    find(browser, "#box textarea").send_keys(ENTER)
+    answered(browser, "You said Third.")
+    assert "piece of code" in talk(browser)
 
 
 def test_settings_reach_the_engine(browser, engine: ScriptedEngine) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +32,16 @@ THEME = Soft(font=FONTS, font_mono=["ui-monospace", "Menlo", "Consolas", "monosp
 THINKING = [("<think>", "</think>")]
 
 
+@dataclass(eq=False)
+class _UnderWay:
+    """The newest answer of a browser tab."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    running: bool = True
+    dropped: bool = False
+    """Its chat is gone; nothing of it may be shown any more."""
+
+
 class ChatPage:
     """The page and what its events do. `name` is the base model's; `start` are the values it opens with."""
 
@@ -39,7 +50,7 @@ class ChatPage:
         self._name = name
         self._start = start
         self._takes_images = takes_images
-        self._stops: dict[str, threading.Event] = {}
+        self._under_way: dict[str, _UnderWay] = {}
 
     def build(self) -> gr.Blocks:
         """The page, ready to launch."""
@@ -124,12 +135,15 @@ class ChatPage:
         answering(talk.retry(_again, talk, talk, show_progress="hidden"))
         answering(talk.edit(_edited, talk, talk, show_progress="hidden"))
         box.stop(self._stop, None, None, show_progress="hidden")
-        clear.click(self._stop, None, None).then(lambda: ([], []), None, [talk, saved], show_progress="hidden")
+        clear.click(self._drop, None, [talk, saved], show_progress="hidden")
         page.load(lambda history: history, saved, talk, show_progress="hidden")
         page.unload(self._leave)
 
-    def _say(self, said: Any, history: list[Turn]) -> tuple[Any, list[Turn]]:
-        """Put what was written into the talk and empty the box."""
+    def _say(self, said: Any, history: list[Turn], request: gr.Request) -> tuple[Any, list[Turn]]:
+        """Put what was written into the talk and empty the box; in the middle of an answer it stays in the box."""
+        answer = self._under_way.get(str(request.session_hash))
+        if answer is not None and answer.running and not answer.dropped:
+            return gr.skip(), gr.skip()  # type: ignore[return-value]
         files = said.get("files", []) if isinstance(said, dict) else []
         text = said.get("text", "") if isinstance(said, dict) else said
         turns: list[Turn] = [{"role": "user", "content": {"path": file}} for file in files]
@@ -156,25 +170,36 @@ class ChatPage:
             top_p=top_p,
             max_tokens=int(max_tokens),
         )
-        stop = self._stops.setdefault(str(request.session_hash), threading.Event())
-        stop.clear()
+        mine = self._under_way[str(request.session_hash)] = _UnderWay()
         try:
-            for text in self._talker.answer(history, controls, stop):
-                yield [*history, {"role": "assistant", "content": text}]
+            for text in self._talker.answer(history, controls, mine.stop):
+                yield [] if mine.dropped else [*history, {"role": "assistant", "content": text}]
         except SwiftError as error:
             raise gr.Error(" ".join(filter(None, (error.what, error.next))), print_exception=False) from error
+        finally:
+            mine.running = False
+        if mine.dropped:  # a piece that was on its way to the browser may have filled the new chat again
+            yield []
 
     def _stop(self, request: gr.Request) -> None:
         """End the answer of this tab, if one is under way."""
-        stop = self._stops.get(str(request.session_hash))
-        if stop is not None:
-            stop.set()
+        answer = self._under_way.get(str(request.session_hash))
+        if answer is not None:
+            answer.stop.set()
+
+    def _drop(self, request: gr.Request) -> tuple[list[Turn], list[Turn]]:
+        """End the answer and begin a new chat: the talk, here and in what the browser keeps, is empty."""
+        answer = self._under_way.get(str(request.session_hash))
+        if answer is not None:
+            answer.dropped = True
+            answer.stop.set()
+        return [], []
 
     def _leave(self, request: gr.Request) -> None:
         """The tab was closed or loaded again: end its answer and forget it."""
-        stop = self._stops.pop(str(request.session_hash), None)
-        if stop is not None:
-            stop.set()
+        answer = self._under_way.pop(str(request.session_hash), None)
+        if answer is not None:
+            answer.stop.set()
 
 
 def _again(history: list[Turn], place: gr.RetryData) -> list[Turn]:
