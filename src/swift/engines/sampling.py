@@ -128,15 +128,16 @@ def _sample(pickers: Sequence[Picker], scores: Tensor) -> Tensor:
 def _sample_cut(scores: Tensor, top_k: Tensor, top_p: Tensor, drawn: Tensor) -> Tensor:
     """As `_sample`, for rows that keep only their likeliest tokens; the last three arguments are (rows, 1)."""
     size = scores.shape[-1]
-    most = int(top_k.max())
-    head = min(most if most < size else HEAD, size)
+    # Every row's top_k fits into the head; rows without one take what HEAD candidates give, if that is enough.
+    limited = top_k < size
+    head = max([int(k) for k in top_k[limited]] + ([] if limited.all() else [min(HEAD, size)]))
     while True:
         values, order = scores.topk(head, dim=-1)
         values = values.masked_fill(torch.arange(head, device=scores.device) >= top_k, -math.inf)
-        total = torch.where(top_k < size, values.logsumexp(-1, keepdim=True), scores.logsumexp(-1, keepdim=True))
+        total = torch.where(limited, values.logsumexp(-1, keepdim=True), scores.logsumexp(-1, keepdim=True))
         probabilities = (values - total).exp()
         cumulative = probabilities.cumsum(-1)
-        if head >= min(most, size) or bool((cumulative[:, -1:] >= top_p).all()):
+        if head == size or bool((limited | (cumulative[:, -1:] >= top_p)).all()):
             break
         head = size
     # The likeliest tokens that together reach top_p, at least one.
