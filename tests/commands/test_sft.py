@@ -117,6 +117,26 @@ def test_pre_training_trains_every_token_of_a_text(tiny_qwen2_dir: Path, tmp_pat
     assert (saved["sft_type"], saved["template_type"]) == ("full", "default-generation")
 
 
+def test_the_summary_counts_the_rows_of_every_epoch(tiny_llama_dir: Path, rows: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = flags(
+        model_id_or_path=tiny_llama_dir,
+        dataset=rows,
+        output_dir=run,
+        add_output_dir_suffix="false",
+        num_train_epochs=2,
+        batch_size=3,
+        gradient_accumulation_steps=1,
+        report_to="none",
+        dataset_test_ratio=0,
+    )
+    assert main(["sft", *words]) == 0
+    summary = json.loads((run / "logging.jsonl").read_text().splitlines()[-1])
+    assert summary["train_time"]["n_train_samples"] == 40
+    seconds = summary["train_time"]["train_runtime"]
+    assert summary["train_time"]["train_samples_per_second"] == pytest.approx(40 / seconds)
+
+
 def test_a_stream_and_packed_rows_train(tiny_llama_dir: Path, rows: Path, tmp_path: Path) -> None:
     words = flags(
         model_id_or_path=tiny_llama_dir,

@@ -71,7 +71,7 @@ class SwiftTrainer(Trainer):
         self._keep = save_total_limit
         self._where = where
         self._stream = stream
-        self._items = stream.state_dict()["consumed"] if stream is not None else 0
+        self._items = self._items_before = stream.state_dict()["consumed"] if stream is not None else 0
         self._random_state_from = stream_resumed
         self._checkpoint_bytes = 0
         self._metrics: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
@@ -84,6 +84,11 @@ class SwiftTrainer(Trainer):
             callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)
+
+    @property
+    def trained_items(self) -> int:
+        """Items trained on by this process and its peers, those of an interrupted part before left out."""
+        return self._items - self._items_before
 
     # The loss.
 
