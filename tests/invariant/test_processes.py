@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+from swift.core.transaction import fault
+from swift.training.checkpoint import checkpoints
 from training.process import finished, ranks, start
 
 FLAGS = {
@@ -54,3 +61,27 @@ def test_two_processes_equal_one_with_the_same_effective_batch(tiny_llama_dir: P
         assert (tensor - second[key]).abs().max() < 1e-5, key
     assert "step 1/3" not in (tmp_path / "1.log").read_text(), "only the first process speaks"
     assert len((tmp_path / "two" / "data_ledger.jsonl").read_text().splitlines()) == 51
+
+
+def test_a_signal_to_the_launcher_ends_all_processes_with_a_checkpoint(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    rows, run, log = tmp_path / "rows.jsonl", tmp_path / "run", tmp_path / "log"
+    rows.write_text("".join(json.dumps({"query": f"Say {i}", "response": f"{i} it is"}) + "\n" for i in range(50)))
+    flags = {**FLAGS, "model_id_or_path": tiny_llama_dir, "dataset": rows, "output_dir": run, "max_steps": 5000}
+    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    environment = {**os.environ, "NPROC_PER_NODE": "2", "OMP_NUM_THREADS": "1"}
+    with log.open("w") as output:
+        launcher = subprocess.Popen(
+            [sys.executable, "-m", "swift", "sft", *words], env=environment, stdout=output, stderr=output
+        )
+    try:
+        until = time.monotonic() + 120
+        while "step 3/5000" not in log.read_text():
+            assert launcher.poll() is None and time.monotonic() < until, log.read_text()
+            time.sleep(0.1)
+        launcher.send_signal(signal.SIGTERM)
+        assert launcher.wait(60) == 75, log.read_text()
+    finally:
+        launcher.terminate()
+    last = checkpoints(run)[-1]
+    assert fault(last) is None
+    assert f"--resume_from_checkpoint {last}" in log.read_text()
