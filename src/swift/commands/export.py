@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,8 @@ def run(args: Args) -> int:
     from swift.hub.machine import probe
 
     catalog, machine = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info), probe()
-    args = with_merged(args, catalog, machine)
-    if args[Checkpoint].ckpt_dir and not to_ollama:
+    if args[Checkpoint].merge_lora:
+        args = with_merged(args, catalog, machine)
         log.info("try it: swift infer --ckpt_dir %s", args[Checkpoint].ckpt_dir)
     if to_ollama:
         _to_ollama(args, catalog, machine)
@@ -55,7 +56,7 @@ def _to_ollama(args: Args, catalog: Catalog, machine: Machine) -> None:
     from swift.export.ollama import write_modelfile
 
     path = write_modelfile(plan, catalog)
-    log.info("try it: ollama create %s -f %s", plan.model.model_type, path)
+    log.info("try it: %s", shlex.join(["ollama", "create", plan.model.model_type, "-f", str(path)]))
 
 
 def _push(args: Args, folder: Path) -> None:

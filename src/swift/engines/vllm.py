@@ -359,6 +359,7 @@ def _gauge_writer(gauges: dict[str, float]) -> Any:
     """A stat logger, vLLM's own way to hear from its scheduler, that keeps the last numbers in `gauges`."""
     from vllm.v1.metrics.loggers import StatLoggerBase  # pyright: ignore[reportMissingImports]  # as above
 
+    # The base class is abstract in three methods; only the numbers of a step are of use here.
     class GaugeWriter(StatLoggerBase):
         def __init__(self, vllm_config: Any, engine_index: int = 0):
             pass
