@@ -39,6 +39,16 @@ def test_an_adapter_is_merged_first(
     assert (weights / "merge_report.json").is_file()
 
 
+def test_a_template_that_does_not_go_is_said_before_the_merge(
+    tiny_llama_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = adapter(tiny_llama_dir, tmp_path / "checkpoint-1", saved_args=True)
+    words = ["--ckpt_dir", str(checkpoint), "--ollama_output_dir", str(tmp_path / "new")]
+    assert main(["export", *words, "--template_type", "chatglm2", "--to_ollama", "true"]) == 2
+    assert "the number of the turn" in capsys.readouterr().err
+    assert not (tmp_path / "checkpoint-1-merged").exists()
+
+
 def test_a_chat_template_of_the_tokenizer(
     tiny_llama_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

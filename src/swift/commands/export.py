@@ -49,13 +49,14 @@ def _to_ollama(args: Args, catalog: Catalog, machine: Machine) -> None:
     from swift.plan.ollama import plan_ollama
 
     plan = plan_ollama(args, catalog, machine)
-    if plan.model.adapter is not None:
-        plan = plan_ollama(with_merged(args.with_values(merge_lora=True), catalog, machine), catalog, machine)
     log.info(plan.summary())
 
-    from swift.export.ollama import write_modelfile
+    from swift.export.ollama import make_modelfile, write_modelfile
 
-    path = write_modelfile(plan, catalog)
+    modelfile = make_modelfile(plan, catalog)  # what is wrong with the prompt shows before anything is merged
+    if plan.model.adapter is not None:
+        plan = plan_ollama(with_merged(args.with_values(merge_lora=True), catalog, machine), catalog, machine)
+    path = write_modelfile(modelfile, plan)
     log.info("try it: %s", shlex.join(["ollama", "create", plan.model.model_type, "-f", str(path)]))
 
 

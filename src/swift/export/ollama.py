@@ -7,7 +7,7 @@ from pathlib import Path
 from swift import models
 from swift.catalog import Catalog
 from swift.chat.encode import build_encoder
-from swift.chat.ollama import modelfile_template
+from swift.chat.ollama import Modelfile, modelfile_template
 from swift.chat.parity import require_same_template
 from swift.core.transaction import write_folder
 from swift.plan.ollama import OllamaPlan
@@ -15,17 +15,21 @@ from swift.plan.ollama import OllamaPlan
 FILE = "Modelfile"
 
 
-def write_modelfile(plan: OllamaPlan, catalog: Catalog) -> Path:
-    """Write `FILE` into the plan's folder. -> its path.
+def make_modelfile(plan: OllamaPlan, catalog: Catalog) -> Modelfile:
+    """The plan's prompt as Ollama takes it; no weights are loaded.
 
     Raises SwiftError for a template that Ollama cannot express or that is not the one the checkpoint was trained with.
     """
-    source = models.fetch(plan.model)
-    tokenizer = models.load_tokenizer(plan.model, source)
+    tokenizer = models.load_tokenizer(plan.model)
     encoder = build_encoder(plan.prompt, tokenizer, catalog)
     if plan.checkpoint:
         require_same_template(plan.checkpoint, encoder, plan.prompt.ignore_mismatch)
-    text = modelfile_template(encoder.template, tokenizer).text(str(source.resolve()))
+    return modelfile_template(encoder.template, tokenizer)
+
+
+def write_modelfile(modelfile: Modelfile, plan: OllamaPlan) -> Path:
+    """Write `FILE`, which names the weights of the plan's model, into the plan's folder. -> its path."""
+    text = modelfile.text(str(models.fetch(plan.model).resolve()))
     with write_folder(plan.target) as scratch:
         (scratch / FILE).write_text(text, encoding="utf-8")
     return plan.target / FILE

@@ -29,7 +29,7 @@ class OllamaPlan:
 
 
 def plan_ollama(args: Args, catalog: Catalog, machine: Machine) -> OllamaPlan:
-    """The export that `--to_ollama` asks for, of a whole model. Raises SwiftError when the output folder exists."""
+    """The export that `--to_ollama` asks for. Raises SwiftError when the output folder exists."""
     model = plan_model(args, catalog, machine)
     checkpoint = args[Checkpoint].ckpt_dir
     target = Path(args[Export].ollama_output_dir or f"{model.model_type}-ollama").expanduser()

@@ -20,12 +20,13 @@ OWN_TRACKERS = ("tensorboard",)
 def check_names(plan: TrainPlan) -> None:
     """Raise SwiftError for an optimizer, a schedule or a tracker that does not exist, or is not installed."""
     trackers = [name for name in plan.report_to if name not in (*OWN_TRACKERS, "all", "none")]
-    unknown = [mistake for name in trackers for mistake in _unknown(name, INTEGRATION_TO_CALLBACK, "--report_to")]
+    known = [name for name in trackers if name in INTEGRATION_TO_CALLBACK]
     raise_together(
         [
             *_unknown(plan.optim.name, (name.value for name in OptimizerNames), "--optim"),
             *_unknown(plan.optim.scheduler, (kind.value for kind in SchedulerType), "--lr_scheduler_type"),
-            *(unknown or _absent(trackers)),
+            *(each for name in trackers for each in _unknown(name, INTEGRATION_TO_CALLBACK, "--report_to")),
+            *_absent(known),
         ]
     )
 
