@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ class Terminal:
         self.said, self._seen = "", 0
         self.pid, self._end = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background job, as tests may be, is started to ignore it
             os.execvp(command[0], command)
 
     def press(self, keys: str) -> None:
