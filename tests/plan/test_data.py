@@ -54,6 +54,12 @@ def test_a_data_set_that_is_nothing_is_an_error_with_a_suggestion(tmp_path: Path
         plan("--dataset", str(tmp_path / "missing.jsonl"))
 
 
+@pytest.mark.parametrize("count", ["-5", "x", "1.5", ""])
+def test_a_sample_that_is_no_number_of_rows(count: str) -> None:
+    with pytest.raises(SwiftError, match="is not a number of rows"):
+        parse_dataset(f"a/b#{count}", hf=True)
+
+
 def test_self_cognition_asks_for_names() -> None:
     with pytest.raises(SwiftError, match="--model_name and --model_author"):
         plan("--dataset", "self-cognition#10")

@@ -152,11 +152,14 @@ def _split_sample(rest: str, text: str, exists: Callable[[str], bool]) -> tuple[
         return rest, -1
     name, _, count = rest.rpartition("#")
     try:
-        return name, int(count)
+        rows = int(count)
     except ValueError:
+        rows = -2
+    if rows < -1:  # -1 stands for all
         raise SwiftError(
             f"{count!r} after # is not a number of rows", where=f"--dataset {text}", next=f"write {name}#500"
-        ) from None
+        )
+    return name, rows
 
 
 def resolve(spec: DatasetSpec, catalog: Catalog) -> DatasetSpec:

@@ -56,7 +56,7 @@ def preview(plan: SftPlan, catalog: Catalog, folder: Path) -> str:
             f"{plan.train.warmup(steps)} warm-up)",
             *_sizes(sizes),
             f"output     {folder}",
-            "dry run: no weights were loaded and nothing was written",
+            "dry run: no weights were loaded and no run folder was made",
         ]
     )
 
