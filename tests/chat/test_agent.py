@@ -90,6 +90,12 @@ def test_thinking_is_kept_apart() -> None:
             [("f", '{"a": 1}'), ("g", "{}")],
         ),
         (calls.read_hermes, '<tool_call>\n{"name": "f", "arguments": {}}', "", [("f", "{}")]),
+        (
+            calls.read_hermes,
+            'Look.<tool_call>{"name": "f"}</tool_call> Then\n<tool_call>{"name": "g"}</tool_call>\nDone.',
+            "Look.\nThen\nDone.",
+            [("f", "{}"), ("g", "{}")],
+        ),
         (calls.read_hermes, "<tool_call>\n{broken</tool_call>", "<tool_call>\n{broken</tool_call>", []),
         (calls.read_llama3, '{"name": "f", "parameters": {"a": "é"}}', "", [("f", '{"a": "é"}')]),
         (

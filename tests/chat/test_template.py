@@ -170,7 +170,10 @@ def test_tool_results_are_turns_where_the_format_says_so(text_of: Callable[..., 
     call = Message("assistant", "", tool_calls=(ToolCall("weather", '{"city": "Oslo"}'),))
     row = Conversation((ASK, call, Message("tool", "-3"), SAY), (TOOL,))
     glm = text_of("chatglm4", row)
-    assert glm.endswith('⟦weather\n{"city": "Oslo"}⟧<|observation|>\n-3<|assistant|>\n⟦Hello<|user|>⟧')
+    assert glm.endswith('⟦weather\n{"city": "Oslo"}<|observation|>⟧\n-3<|assistant|>\n⟦Hello<|user|>⟧')
+    assert text_of("chatglm4", Conversation(row.messages[:2], (TOOL,))).endswith('"Oslo"}<|observation|>⟧')
+    said = Conversation((ASK, SAY, Message("tool", "-3"), SAY), (TOOL,))
+    assert text_of("chatglm4", said).endswith("⟦Hello⟧<|observation|>\n-3<|assistant|>\n⟦Hello<|user|>⟧")
     llama = text_of("llama3", row)
     assert "You solve the user's task step by step" in llama
     assert "⟧<|eot_id|><|start_header_id|>tool<|end_header_id|>\n\n-3<|eot_id|>" in llama

@@ -126,6 +126,52 @@ def test_function_calls_become_tool_calls() -> None:
     assert row.messages[1].tool_calls == (ToolCall("search", '{"q": "x"}'),)
 
 
+CALL_TEXT = '{"name": "weather", "arguments": {"city": "Oslo"}}'
+CALL = {"function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+ASKED, TOLD, SAID = {"role": "user", "content": "Cold?"}, {"role": "tool", "content": "-3"}, "Yes."
+ANSWERED = {"role": "assistant", "content": SAID}
+OF_OPENAI = [ASKED, {"role": "assistant", "content": None, "tool_calls": [CALL]}, TOLD]
+SAME_CALL: dict[str, dict[str, Any]] = {
+    "messages": {"messages": [*OF_OPENAI, ANSWERED]},
+    "messages with roles of their own": {
+        "messages": [ASKED, {"role": "tool_call", "content": CALL_TEXT}, {**TOLD, "role": "tool_response"}, ANSWERED]
+    },
+    "conversations": {
+        "conversations": [
+            {"from": "human", "value": "Cold?"},
+            {"from": "function_call", "value": CALL_TEXT},
+            {"from": "observation", "value": "-3"},
+            {"from": "gpt", "value": SAID},
+        ]
+    },
+    "query/response": {
+        "history": [["Cold?", CALL_TEXT]],
+        "history_roles": [["user", "function_call"]],
+        "query": "-3",
+        "query_role": "tool",
+        "response": SAID,
+    },
+    "prompt/completion": {"prompt": OF_OPENAI, "completion": [ANSWERED]},
+    "chosen/rejected": {"messages": OF_OPENAI, "chosen": SAID, "rejected": "No."},
+}
+
+
+@pytest.mark.parametrize("name", SAME_CALL)
+def test_a_tool_call_is_the_same_in_every_format(name: str) -> None:
+    row = convert({"tools": [{"name": "weather"}], **SAME_CALL[name]}).row
+    conversation = row.chosen if isinstance(row, Preference) else row
+    assert flat(conversation) == [("user", "Cold?"), ("assistant", ""), ("tool", "-3"), ("assistant", SAID)]
+    assert conversation.messages[1].tool_calls == (ToolCall("weather", '{"city": "Oslo"}'),)
+    assert conversation.tools == ({"name": "weather"},)
+
+
+def test_a_call_in_the_history_that_is_no_call_is_named() -> None:
+    row = {**SAME_CALL["query/response"], "history": [["Cold?", "weather please"]]}
+    with pytest.raises(BadRow) as caught:
+        convert(row)
+    assert caught.value.key == "history[0][1]"
+
+
 def test_openai_messages_keep_calls_parts_weights_and_reasoning() -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
     parts = [{"type": "text", "text": "what is "}, {"type": "image_url", "image_url": {"url": "a.jpg"}}]

@@ -76,6 +76,8 @@ class TemplateEntry:
     """Opens a conversation that has a system text, in place of `prefix`; None where there is no system."""
     tool: str | None = None
     """A tool's result and the opening of the answer; None writes it as a user turn."""
+    call_end: str = ""
+    """Ends an answer that calls tools, in place of `suffix`, and opens every turn of a tool."""
     start: str | None = None
     """Opens everything: "bos" (the bos token, if the tokenizer adds one by itself) or "added" (whatever it adds)."""
     system_in_prompt: str | None = None

@@ -25,21 +25,29 @@ def end_of_json(text: str, start: int) -> int | None:
 
 
 _HERMES = re.compile(r"<tool_call>\s*")
+_HERMES_END = re.compile(r"\s*</tool_call>")
 
 
 def read_hermes(text: str) -> tuple[str, tuple[ToolCall, ...]]:
-    """`<tool_call>{"name": …, "arguments": …}</tool_call>`, as Qwen and Hermes write it."""
-    blocks, place = [], 0
+    """`<tool_call>{"name": …, "arguments": …}</tool_call>`, as Qwen and Hermes write it; text may stand around them."""
+    blocks, said, place = [], [], 0
     while opened := _HERMES.search(text, place):
+        said.append(text[place : opened.start()])
         # The mark of the end may stand inside the arguments, so the JSON says where it ends.
-        start, place = opened.end(), end_of_json(text, opened.end())
-        if place is None:
-            place = start + len(text[start:].partition("</tool_call>")[0])
-        blocks.append(text[start:place].strip())
+        start, end = opened.end(), end_of_json(text, opened.end())
+        if end is None:
+            end = start + len(text[start:].partition("</tool_call>")[0])
+        blocks.append(text[start:end].strip())
+        closed = _HERMES_END.match(text, end)
+        place = closed.end() if closed else end
     found = [call for block in blocks if (call := _named(_json(block)))]
     if not found or len(found) < len(blocks):
         return text, ()
-    return text[: text.index("<tool_call>")].removesuffix("\n"), tuple(found)
+    before, behind = said[0], "\n".join(filter(None, map(str.strip, [*said[1:], text[place:]])))
+    if not behind:
+        return before.removesuffix("\n"), tuple(found)
+    gap = "\n" if before and not before.endswith("\n") else ""
+    return f"{before}{gap}{behind}", tuple(found)
 
 
 def read_llama3(text: str) -> tuple[str, tuple[ToolCall, ...]]:

@@ -43,7 +43,7 @@ def modelfile_template(template: Any, tokenizer: Any) -> Modelfile:
     write = _Writer(template, tokenizer)
     last = "{{ if not $last }}" + write(template.separator or []) + "{{ end }}"
     user = write.before_last() + write(template.prompt, query="{{ .Content }}")
-    tool = write.before_last() + write(template.tool, query="{{ .Content }}")
+    tool = write.before_last() + write([*template.call_end, *template.tool], query="{{ .Content }}")
     turns = (
         "{{ range $i, $_ := .Messages }}{{ $last := eq (len (slice $.Messages $i)) 1 }}"
         f'{{{{ if eq .Role "user" }}}}{user}'

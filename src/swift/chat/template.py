@@ -66,6 +66,7 @@ class DataTemplate:
         self.system_in_prompt = resolve(entry.system_in_prompt)
         self.separator = resolve(entry.separator)
         self.suffix = resolve(entry.suffix) or []
+        self.call_end = resolve(entry.call_end) or []
 
     def render(
         self,
@@ -99,16 +100,28 @@ class DataTemplate:
                 continue
             if last:
                 pieces.extend(self._before_last(turn, system))
-            prompt = self.tool if turn.role == "tool" else self.prompt
-            pieces.extend(_fill(prompt, query=turn.query, round=str(index + 1), round0=str(index)))
+            prompt, inside = self.prompt, False
+            if turn.role == "tool":
+                weight = self._call_weight(turns[index - 1]) if index and not last_only else 0.0
+                pieces.extend(self.call_end, weight)
+                prompt, inside = self.tool, weight > 0
+            pieces.extend(_fill(prompt, query=turn.query, round=str(index + 1), round0=str(index)), inside_turn=inside)
             for part in parts:
                 pieces.add(*part)
             if not last:
                 pieces.extend(self.separator if turns[index + 1].query and self.separator else [])
             elif turn.answer and turn.answer[-1].role == "assistant" and not inference:
                 weight = turn.answer[-1].weight
-                pieces.extend(self.suffix, 1.0 if weight is None else weight)
+                end = self.call_end if self._call_weight(turn) else self.suffix
+                pieces.extend(end, 1.0 if weight is None else weight)
         return [pieces.segments()]
+
+    def _call_weight(self, turn: Turn) -> float:
+        """The weight of the mark that ends the turn's answer as a call; 0 where the suffix ends it."""
+        if not self.call_end or not turn.answer or not turn.answer[-1].tool_calls:
+            return 0.0
+        weight = turn.answer[-1].weight
+        return 1.0 if weight is None else weight
 
     def _before_last(self, turn: Turn, system: str | None) -> Sequence[Piece]:
         if system is None:
@@ -121,17 +134,21 @@ class DataTemplate:
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        """Texts that end an answer: the suffix as far as it is text, and what the template names beside it."""
-        suffix = "".join(piece for piece in self.suffix if isinstance(piece, str)).strip()
-        return tuple(dict.fromkeys(filter(None, (suffix, *self.entry.stop))))
+        """Texts that end an answer: its ends as far as they are text, and what the template names beside them."""
+        ends = (
+            "".join(piece for piece in end if isinstance(piece, str)).strip() for end in (self.suffix, self.call_end)
+        )
+        return tuple(dict.fromkeys(filter(None, (*ends, *self.entry.stop))))
 
     def facts(self) -> dict[str, Any]:
         """What decides the text, as JSON."""
         pieces = (self.start, self.prefix, self.system, self.prompt, self.tool, self.system_in_prompt)
         kept = {"default_system": self.default_system, "tools": self.tools.name, "separator": self.separator}
         dated = any("{{today}}" in piece for piece in (*self.prefix, *(self.system or ())) if isinstance(piece, str))
-        day = {"today": self.today} if dated else {}
-        return {"template": self.name, "pieces": pieces, "suffix": self.suffix, **kept, **day}
+        also = {"today": self.today} if dated else {}
+        if self.call_end:
+            also["call_end"] = self.entry.call_end
+        return {"template": self.name, "pieces": pieces, "suffix": self.suffix, **kept, **also}
 
     def on(self, day: datetime.date) -> DataTemplate:
         """The same template on another day, for what must not change from one day to the next."""
@@ -202,9 +219,9 @@ class _Pieces:
         if content:
             self._texts.append(content)
 
-    def extend(self, pieces: Iterable[Piece], weight: float = 0.0) -> None:
+    def extend(self, pieces: Iterable[Piece], weight: float = 0.0, inside_turn: bool = False) -> None:
         for piece in pieces:
-            self.add(piece, weight)
+            self.add(piece, weight, inside_turn)
 
     def segments(self) -> list[Segment]:
         self._flush()

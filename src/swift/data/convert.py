@@ -99,8 +99,8 @@ def query_response(row: Fields, answered: bool) -> Turns:
     if "query" not in row and not row.get("history"):
         return _plain(row, "response")
     turns = _history(row)
-    speaker = role(row.get("query_role") or "user", "query_role")
-    turns.add("query", Message(speaker, _query(row.get("query"), "query", row)))
+    speaker = row.get("query_role") or "user"
+    turns.add("query", _spoken(speaker, "query_role", _query(row.get("query"), "query", row), "query"))
     return _answer(turns, row, "response", answered)
 
 
@@ -215,8 +215,14 @@ def _history(row: Fields) -> Turns:
             raise BadRow("wrong type", key=f"history_roles[{number}]", expected="a pair of roles", value=speakers)
         for side, (speaker, said) in enumerate(zip(speakers, pair, strict=True)):
             where = f"{key}[{side}]"
-            turns.add(where, Message(role(speaker, where), fields.text(said, where)))
+            turns.add(where, _spoken(speaker, where, fields.text(said, where), where))
     return turns
+
+
+def _spoken(speaker: Any, speaker_key: str, said: str, key: str) -> Message:
+    """A text and who says it; under a role such as `function_call` the text is a tool call."""
+    who = role(speaker, speaker_key)
+    return Message(who, "", fields.tool_calls(said, key)) if speaker in CALLS else Message(who, said)
 
 
 def _listed(row: Fields, key: str) -> Turns:
