@@ -142,6 +142,12 @@ def test_penalties_keep_tokens_from_coming_back(served: Served) -> None:
         assert len(set(tokens)) == len(tokens)
 
 
+def test_a_bias_brings_a_token_in_or_keeps_it_out(served: Served) -> None:
+    plain = served.answer(PROMPTS[0])[1]
+    assert plain[0] not in served.answer(PROMPTS[0], logit_bias=((plain[0], -100.0),))[1]
+    assert set(served.answer(PROMPTS[0], logit_bias=((7, 100.0), (5, -100.0)))[1]) == {7}
+
+
 def test_a_schema_is_kept(served: Served) -> None:
     schema = {
         "type": "object",

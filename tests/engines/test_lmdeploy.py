@@ -138,7 +138,14 @@ def test_greedy_keeps_the_repetition_penalty() -> None:
 
 @needs_lmdeploy
 @pytest.mark.parametrize(
-    "wish", [{"num_beams": 2}, {"presence_penalty": 0.1}, {"frequency_penalty": 0.1}, {"temperature": 2.5}]
+    "wish",
+    [
+        {"num_beams": 2},
+        {"presence_penalty": 0.1},
+        {"frequency_penalty": 0.1},
+        {"logit_bias": ((5, 1.0),)},
+        {"temperature": 2.5},
+    ],
 )
 def test_a_wish_lmdeploy_has_no_field_for_is_an_error(wish: dict[str, Any]) -> None:
     with pytest.raises(SwiftError, match=f"does not do `{next(iter(wish))}`"):

@@ -200,6 +200,7 @@ def test_every_sampling_field_reaches_vllm() -> None:
         repetition_penalty=1.1,
         presence_penalty=0.2,
         frequency_penalty=0.3,
+        logit_bias=((7, -1.5),),
         n=2,
         seed=9,
         min_tokens=1,
@@ -211,6 +212,7 @@ def test_every_sampling_field_reaches_vllm() -> None:
     assert (params.max_tokens, params.temperature, params.top_k, params.top_p) == (3, 0.5, 4, 0.6)
     assert (params.repetition_penalty, params.presence_penalty, params.frequency_penalty) == (1.1, 0.2, 0.3)
     assert (params.n, params.seed, params.min_tokens, params.logprobs) == (2, 9, 1, 2)
+    assert params.logit_bias == {7: -1.5}
     assert (params.stop, params.stop_token_ids) == (["a"], [5])
     assert sampling_params(Sampling(max_tokens=1, grammar="json_object")).structured_outputs.json_object is True
 

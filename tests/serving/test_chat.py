@@ -120,10 +120,12 @@ def test_sampling_fields_reach_the_engine(ask, running) -> None:
     ask(
         "hi", temperature=0.7, top_p=0.9, top_k=-1, seed=3, stop="x", presence_penalty=1, frequency_penalty=0.5,
         repetition_penalty=1.2, min_tokens=2, stop_token_ids=[5],
+        logit_bias={"7": -1.5},
     )  # fmt: skip
     sampling = running.engine.requests[-1].sampling
     assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.seed) == (0.7, 0.9, 0, 3)
     assert (sampling.presence_penalty, sampling.frequency_penalty, sampling.repetition_penalty) == (1.0, 0.5, 1.2)
+    assert sampling.logit_bias == ((7, -1.5),)
     assert "x" in sampling.stop and 5 in sampling.stop_token_ids and sampling.min_tokens == 2
 
 

@@ -20,6 +20,7 @@ def check_beams(sampling: Sampling) -> None:
         "a grammar": sampling.grammar is not None,
         "log-probabilities": sampling.logprobs is not None,
         "presence and frequency penalties": bool(sampling.presence_penalty or sampling.frequency_penalty),
+        "logit_bias": bool(sampling.logit_bias),
     }
     for wish, said in wishes.items():
         if said:

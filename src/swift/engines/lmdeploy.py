@@ -270,6 +270,7 @@ def generation_config(sampling: Sampling, index: int = 0) -> Any:
         ("num_beams", sampling.num_beams, sampling.num_beams > 1),
         ("presence_penalty", sampling.presence_penalty, sampling.presence_penalty != 0),
         ("frequency_penalty", sampling.frequency_penalty, sampling.frequency_penalty != 0),
+        ("logit_bias", dict(sampling.logit_bias), bool(sampling.logit_bias)),
         ("temperature", sampling.temperature, sampling.temperature > 2),
     )
     for name, value, is_refused in refused:

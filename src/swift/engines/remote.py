@@ -233,6 +233,7 @@ def _shared_body(sampling: Sampling, *, extensions: bool) -> dict[str, Any]:
             ("stop", list(sampling.stop) or None),
             ("presence_penalty", sampling.presence_penalty or None),
             ("frequency_penalty", sampling.frequency_penalty or None),
+            ("logit_bias", {str(token_id): bias for token_id, bias in sampling.logit_bias} or None),
             ("response_format", _response_format(sampling.grammar)),
         )
         if value is not None

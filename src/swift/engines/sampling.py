@@ -48,11 +48,11 @@ class Picker:
     def adjusts(self) -> bool:
         """Whether the logits are changed before the choice."""
         s = self.sampling
-        penalised = s.repetition_penalty != 1 or s.presence_penalty or s.frequency_penalty
-        return bool(penalised) or self.grammar is not None or self._made < s.min_tokens
+        changed = s.repetition_penalty != 1 or s.presence_penalty or s.frequency_penalty or s.logit_bias
+        return bool(changed) or self.grammar is not None or self._made < s.min_tokens
 
     def adjust(self, scores: Tensor) -> None:
-        """Penalties, the least length and the grammar, in place on `scores`, (vocabulary,)."""
+        """Penalties, biases, the least length and the grammar, in place on `scores`, (vocabulary,)."""
         s = self.sampling
         if s.repetition_penalty != 1:
             if self._seen is None:
@@ -64,6 +64,9 @@ class Picker:
             if self._counts is None:
                 self._counts = torch.zeros_like(scores)
             scores -= s.frequency_penalty * self._counts + s.presence_penalty * (self._counts > 0)
+        if s.logit_bias:
+            ids, biases = zip(*s.logit_bias, strict=True)
+            scores[list(ids)] += torch.tensor(biases, device=scores.device)
         if self._made < s.min_tokens and self._end_ids:
             scores[self._end_ids] = -math.inf
         if self.grammar is not None:

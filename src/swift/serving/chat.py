@@ -57,6 +57,7 @@ async def _job(service: Service, body: ChatRequest, use: ToolUse) -> Job:
             body,
             service.loaded.defaults,
             room=service.room(prompt, "messages"),
+            vocabulary=len(service.loaded.engine.tokenizer),
             max_logprobs=service.plan.max_logprobs,
             grammar=use.grammar or grammar,
             ends=service.ends(use.mode == "auto"),

@@ -52,6 +52,7 @@ async def _job(service: Service, body: CompletionRequest) -> Job:
             body,
             service.loaded.defaults,
             room=min(service.room(prompt, "prompt") for prompt in prompts),
+            vocabulary=len(service.loaded.engine.tokenizer),
             max_logprobs=service.plan.max_logprobs,
             grammar=grammar,
             ends=((), service.loaded.encoder.stop_token_ids),

@@ -14,7 +14,7 @@ GREEDY_BELOW = 1e-5
 
 
 NOT_BUILT = (
-    "logit_bias", "min_p", "typical_p", "bad_words", "allowed_token_ids", "ignore_eos", "use_beam_search",
+    "min_p", "typical_p", "bad_words", "allowed_token_ids", "ignore_eos", "use_beam_search",
     "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs",
     "prompt_logprobs", "chat_template", "documents", "audio", "web_search_options",
 )  # fmt: skip
@@ -26,11 +26,14 @@ def sampling(
     defaults: Defaults,
     *,
     room: int,
+    vocabulary: int,
     max_logprobs: int,
     grammar: str | None,
     ends: tuple[tuple[str, ...], tuple[int, ...]],
 ) -> Sampling:
-    """How to answer `body` when `room` tokens are left; `ends` are texts and token ids that end any answer.
+    """How to answer `body` when `room` tokens are left and the tokenizer has `vocabulary` tokens.
+
+    `ends` are texts and token ids that end any answer.
 
     Raises ApiError for values that do not fit.
     """
@@ -47,6 +50,7 @@ def sampling(
         repetition_penalty=body.repetition_penalty or defaults.repetition_penalty,
         presence_penalty=body.presence_penalty or 0.0,
         frequency_penalty=body.frequency_penalty or 0.0,
+        logit_bias=_logit_bias(body, vocabulary),
         length_penalty=defaults.length_penalty if body.length_penalty is None else body.length_penalty,
         num_beams=body.num_beams or defaults.num_beams,
         n=answers(body),
@@ -90,6 +94,15 @@ def wants_top(body: Generation) -> bool:
     return isinstance(body, ChatRequest) and bool(body.logprobs)
 
 
+def _logit_bias(body: Generation, vocabulary: int) -> tuple[tuple[int, float], ...]:
+    biases = tuple(body.logit_bias.items()) if body.logit_bias else ()
+    for token_id, _ in biases:
+        if token_id >= vocabulary:
+            message = f"Token {token_id} is not in the vocabulary of {vocabulary}."
+            raise ApiError(400, message, param="logit_bias")
+    return biases
+
+
 def _max_tokens(body: Generation, defaults: Defaults, room: int) -> int:
     """What was asked for, cut to what the context holds."""
     said = body.max_completion_tokens if isinstance(body, ChatRequest) else None
@@ -114,7 +127,7 @@ def _logprobs(body: Generation, limit: int) -> int | None:
 
 def _refuse_unsupported(body: Generation) -> None:
     """A field that would change the answer and is not built is refused, never ignored."""
-    said = {"logit_bias": body.logit_bias, **(body.model_extra or {})}
+    said = body.model_extra or {}
     for name in NOT_BUILT:
         if said.get(name):
             raise ApiError(400, f"`{name}` is not supported.", param=name)

@@ -127,6 +127,10 @@ class _Body(_Model):
         return value
 
 
+TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+LogitBias = dict[TokenId, Annotated[float, Field(ge=-100, le=100)]]
+
+
 class Generation(_Body):
     """The fields that chat and completions share."""
 
@@ -139,7 +143,7 @@ class Generation(_Body):
     best_of: int | None = Field(default=None, ge=1, le=128)
     seed: int | None = Field(default=None, ge=-INT64, le=INT64)
     stop: StopText | list[StopText] | None = None
-    stop_token_ids: list[Annotated[int, Field(ge=0, le=2**31 - 1)]] | None = None
+    stop_token_ids: list[TokenId] | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=INT64)
@@ -149,7 +153,7 @@ class Generation(_Body):
     length_penalty: float | None = Field(default=None, ge=-100, le=100)
     num_beams: int | None = Field(default=None, ge=1, le=64)
     min_tokens: int | None = Field(default=0, ge=0, le=INT64)
-    logit_bias: JsonObject | None = None
+    logit_bias: LogitBias | None = Field(default=None, max_length=1024)
     response_format: ResponseFormat | None = None
     images: list[str] | None = None
     videos: list[str] | None = None
@@ -167,9 +171,6 @@ class ChatRequest(Generation):
     parallel_tool_calls: bool | None = True
     functions: list[JsonObject] | None = None
     function_call: str | JsonObject | None = None
-
-
-TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 class CompletionRequest(Generation):
