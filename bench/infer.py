@@ -1,18 +1,22 @@
-"""python bench/infer.py [MODEL_DIR] [--rounds N] [--cpu_time]
+"""python bench/infer.py [MODEL_DIR] [--rounds N]
 
-The PyTorch engine against transformers' `generate` in one run: SmolLM2 in fp32, greedy, 64-token prompts,
-64 new tokens. Prints tokens/s of each round and the medians of the ratios, checks that every token is equal, and
-measures the time to the first token of newcomers while 16 answers are under way. Each side has a process of its own,
-as it has in use: the OpenMP teams of two sides in one process outnumber the cores and slow both. Exit code 1 when a
-bar is missed: 1.15 of one batch of 16, 0.95 of a single answer, every token equal.
+The PyTorch engine against transformers' `generate`, and against vLLM (CPU, eager) where `make test-vllm` has
+installed it, in one run: SmolLM2 in fp32, greedy, 64-token prompts, 64 new tokens. Prints tokens/s of each round and
+the medians of the ratios, checks that every token is equal, and measures the time to the first token of newcomers
+while 16 answers are under way. Each side has a process of its own, as it has in use: the OpenMP teams of two sides in
+one process outnumber the cores and slow both. Exit code 1 when a bar is missed: 1.15 of one batch of 16, 0.95 of a
+single answer, not below vLLM, every token equal.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import multiprocessing
+import os
 import statistics
+import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -26,6 +30,8 @@ from swift.engines.base import Request, Sampling
 from swift.engines.torch import TorchEngine
 
 PROMPT, NEW, BATCH = 64, 64, 16
+HERE = Path(__file__).parent
+VLLM_PYTHON = HERE.parent / ".venv-vllm" / "bin" / "python"
 
 
 def main() -> int:
@@ -41,15 +47,53 @@ def main() -> int:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
         other.submit(_prepare, folder).result()
         engine = TorchEngine(partial(_load, folder), tokenizer)
-        return asyncio.run(_compare(other, engine, prompts, said.rounds))
+        vllm = Vllm(folder) if VLLM_PYTHON.exists() else None
+        return asyncio.run(_compare(other, engine, vllm, prompts, said.rounds))
 
 
-async def _compare(other: ProcessPoolExecutor, engine: TorchEngine, prompts: list[list[int]], rounds: int) -> int:
+class Vllm:
+    """vLLM in a process and an environment of its own."""
+
+    def __init__(self, folder: Path):
+        program = [VLLM_PYTHON, HERE / "loops" / "vllm_eager.py", folder, str(NEW)]
+        environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_HOST_IP": "127.0.0.1", **os.environ}
+        self._process = subprocess.Popen(
+            program,
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self._read()
+
+    def generate(self, prompts: list[list[int]]) -> float:
+        """The seconds it took."""
+        print(json.dumps(prompts), file=self._process.stdin, flush=True)
+        return float(self._read())
+
+    def _read(self) -> str:
+        line = self._process.stdout.readline() if self._process.stdout else ""
+        if not line:
+            sys.exit(f"vLLM ended with exit code {self._process.wait()}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+async def _compare(
+    other: ProcessPoolExecutor, engine: TorchEngine, vllm: Vllm | None, prompts: list[list[int]], rounds: int
+) -> int:
     def generate(prompts: list[list[int]]) -> tuple[float, list[list[int]]]:
         return other.submit(_generate, prompts).result()
 
     rates: dict[str, list[float]] = {"generate x1": [], "engine x1": [], "generate x16": [], "engine x16": []}
     equal = 0
+    if vllm is not None:
+        rates["vllm x16"] = []
+        vllm.generate(prompts)
     await _answer(engine, prompts[:2], 4)
     for number in range(rounds):
         # Prompts of their own each round: nothing is found in the cache.
@@ -64,17 +108,23 @@ async def _compare(other: ProcessPoolExecutor, engine: TorchEngine, prompts: lis
         start = time.perf_counter()
         sixteen = await _answer(engine, mine, NEW)
         rates["engine x16"].append(BATCH * NEW / (time.perf_counter() - start))
+        if vllm is not None:
+            rates["vllm x16"].append(BATCH * NEW / vllm.generate(mine))
         print("  ".join(f"{name} {values[-1]:6.1f} tok/s" for name, values in rates.items()), flush=True)
         if number == 0:
             alone = one + [row for prompt in mine[1:] for row in generate([prompt])[1]]
             equal = sum(a == b for a, b in zip(sixteen, alone, strict=True))
             print(f"equal to generate one by one: {equal} of {BATCH}")
     missed = equal < BATCH
-    for size, least in (("x1", 0.95), ("x16", 1.15)):
-        ratios = [a / b for a, b in zip(rates[f"engine {size}"], rates[f"generate {size}"], strict=True)]
+    for side, size, least in (("generate", "x1", 0.95), ("generate", "x16", 1.15), ("vllm", "x16", 1.0)):
+        if f"{side} {size}" not in rates:
+            continue
+        ratios = [a / b for a, b in zip(rates[f"engine {size}"], rates[f"{side} {size}"], strict=True)]
         rounds_ = ", ".join(f"{r:.2f}" for r in ratios)
-        print(f"{size}: {statistics.median(ratios):.2f} of generate (rounds: {rounds_}; bar: at least {least})")
+        print(f"{size}: {statistics.median(ratios):.2f} of {side} (rounds: {rounds_}; bar: at least {least})")
         missed |= statistics.median(ratios) < least
+    if vllm is not None:
+        vllm.close()
     await _first_tokens(engine, prompts)
     await engine.close()
     return int(missed)
