@@ -180,4 +180,4 @@ def test_an_unknown_type_gets_the_nearest(catalog: Catalog) -> None:
 
 def test_what_is_not_built_is_refused(catalog: Catalog, folder: Path) -> None:
     with pytest.raises(NotBuilt):
-        plan(catalog, f"sft --model_id_or_path {folder} --quantization_bit 4")
+        plan(catalog, f"sft --model_id_or_path {folder} --local_repo_path {folder}")

@@ -12,6 +12,9 @@ from swift.params.groups import Checkpoint
 def with_merged(args: Args, catalog: Catalog, machine: Machine) -> Args:
     """The arguments with `--ckpt_dir` naming the merged folder, made now or found; as they are without `--merge_lora`.
 
+    The merged model is loaded in full precision, also when the adapter was trained on a quantized base, unless
+    `--quantization_bit` is given.
+
     Raises SwiftError when there is no adapter to merge, CheckFailed when the merged model does not answer like it.
     """
     if not args[Checkpoint].merge_lora:
@@ -22,4 +25,5 @@ def with_merged(args: Args, catalog: Catalog, machine: Machine) -> Args:
 
     plan = plan_merge(args, catalog, machine)
     log.info(plan.summary())
-    return args.with_values(ckpt_dir=str(merge(plan)), merge_lora=False)
+    bits = 0 if args.origins["quantization_bit"] == "checkpoint" else args.values["quantization_bit"]
+    return args.with_values(ckpt_dir=str(merge(plan)), merge_lora=False, quantization_bit=bits)

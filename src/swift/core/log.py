@@ -29,6 +29,9 @@ _handler = _Stderr()
 _handler.setFormatter(logging.Formatter("[%(levelname)s:swift] %(message)s"))
 log.addHandler(_handler)
 
+# It warns of an optional kernel whenever PEFT imports it, and of a cast at every single 8 bit product.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
 _said: set[str] = set()
 
 

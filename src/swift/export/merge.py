@@ -20,8 +20,9 @@ from swift.export import verify
 from swift.models.load import TORCH_DTYPES
 from swift.params.saved import FILE as ARGS
 from swift.params.saved import read_saved
-from swift.plan.merge import MergePlan
-from swift.plan.model import ModelPlan
+from swift.plan.merge import MergePlan, quantized_base
+from swift.plan.model import ModelPlan, read_config
+from swift.plan.quant import stored_quant
 
 REPORT = "merge_report.json"
 CAST_SHARE = {"fp32": 0.0, "bf16": 0.25, "fp16": 0.05}
@@ -75,6 +76,9 @@ def merge(plan: MergePlan) -> Path:
         _check_existing(plan, adapter)
         return plan.target
     source = models.fetch(plan.model)
+    stored = stored_quant(read_config(source))
+    if stored is not None:
+        raise quantized_base(plan.model.source, stored, plan.checkpoint)
     checked = models.check_base(plan.checkpoint, source)
     exact = replace(plan.model, dtype="fp32", attn="sdpa")
     tokenizer = models.load_tokenizer(plan.model, _tokenizer_folder(plan.checkpoint, source))
@@ -166,7 +170,8 @@ def _write(
         if (origin / name).is_file():
             shutil.copyfile(origin / name, folder / name)
     if (plan.checkpoint / ARGS).is_file():
-        saved = {**read_saved(plan.checkpoint), "sft_type": "full", "dtype": plan.model.dtype}
+        whole = {"sft_type": "full", "quantization_bit": 0, "quant_method": None}
+        saved = {**read_saved(plan.checkpoint), **whole, "dtype": plan.model.dtype}
         text = json.dumps({**saved, "ckpt_dir": str(plan.target)}, indent=2, ensure_ascii=False) + "\n"
         (folder / ARGS).write_text(text, encoding="utf-8")
 

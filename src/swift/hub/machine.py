@@ -10,14 +10,19 @@ from swift.core.machine import Device, Machine
 from swift.core.optional import installed
 
 OPTIONAL = (
+    "aqlm",
     "bitsandbytes",
+    "compressed_tensors",
     "deepspeed",
-    "eetq",
     "flash_attn",
     "gguf",
+    "gptqmodel",
     "hqq",
+    "kernels",
     "liger_kernel",
     "lmdeploy",
+    "optimum",
+    "torchao",
     "unsloth",
     "vllm",
 )

@@ -3,5 +3,6 @@
 from swift.models.fetch import fetch
 from swift.models.identity import check_base, identity, same_base
 from swift.models.load import load_model, load_tokenizer
+from swift.models.quantize import parameter_count
 
-__all__ = ["check_base", "fetch", "identity", "load_model", "load_tokenizer", "same_base"]
+__all__ = ["check_base", "fetch", "identity", "load_model", "load_tokenizer", "parameter_count", "same_base"]

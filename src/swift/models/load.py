@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -20,10 +19,11 @@ from transformers.utils import logging as transformers_logging
 
 from swift.core.errors import SwiftError
 from swift.core.suggest import closest
+from swift.models import quantize
 from swift.models.fetch import fetch
+from swift.models.quantize import TORCH_DTYPES
 from swift.plan.model import ModelPlan, RopePlan
-
-TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+from swift.plan.quant import stored_quant
 
 
 def load_tokenizer(plan: ModelPlan, folder: Path | None = None) -> PreTrainedTokenizerBase:
@@ -54,22 +54,37 @@ def load_model(plan: ModelPlan, folder: Path | None = None) -> PreTrainedModel:
     """
     folder = folder or fetch(plan)
     config = load_config(plan, folder)
+    quantize.check_folder_allows(plan.quant, config, folder)
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder,
-        config=config,
-        dtype=TORCH_DTYPES[plan.dtype],
-        attn_implementation=None if plan.attn == "sdpa" else plan.attn,  # None is SDPA where the model can, else eager
-        device_map=plan.device_map,
-        max_memory=dict(enumerate(plan.max_memory)) if plan.max_memory else None,
-        output_loading_info=True,
-    )
-    model, loading = loaded
+    model, loading = _from_pretrained(plan, folder, config)
     _check_loading(folder, loading)
+    quantize.finish(model, plan.quant, TORCH_DTYPES[plan.dtype])
     model.config._name_or_path = plan.source
     model.name_or_path = plan.source
     return model
+
+
+def _from_pretrained(plan: ModelPlan, folder: Path, config: PretrainedConfig) -> tuple[PreTrainedModel, dict[str, Any]]:
+    stored = stored_quant(config.to_dict())
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=TORCH_DTYPES[plan.dtype],
+            attn_implementation=None if plan.attn == "sdpa" else plan.attn,  # None: SDPA if the model can
+            device_map=plan.device_map,
+            max_memory=dict(enumerate(plan.max_memory)) if plan.max_memory else None,
+            quantization_config=quantize.transformers_config(plan.quant),
+            output_loading_info=True,
+        )
+    except (ImportError, RuntimeError, ValueError) as error:
+        if stored is None:
+            raise
+        raise SwiftError(
+            f"the weights in {folder} are quantized ({stored}) and cannot be loaded here", why=_first_line(error)
+        ) from error
+    return loaded
 
 
 def load_config(plan: ModelPlan, folder: Path) -> PretrainedConfig:

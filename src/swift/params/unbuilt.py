@@ -14,7 +14,6 @@ from swift.params.record import Record
 
 ADAPTERS = ("lora", "longlora", "adalora", "ia3", "adapter", "vera", "boft", "fourierft", "reft")
 _TRAIN = ("sft", "pt", "rlhf")
-_ANSWER = ("infer", "merge-lora", "export", "eval", "app-ui", "deploy")
 
 
 class Missing(Record):
@@ -49,8 +48,6 @@ TABLE: tuple[Missing, ...] = (
     Missing("vit_use_gc", "training multimodal models", values=(False,)),
     Missing("train_backend", "the megatron backend", values=("megatron",)),
     Missing("loss_name", "other loss functions"),
-    Missing("quantization_bit", "training on quantized weights", commands=_TRAIN),
-    Missing("quantization_bit", "quantizing while loading", commands=_ANSWER),
     Missing("freeze_vit", "training multimodal models"),
     Missing("rescale_image", "multimodal models"),
     Missing("quant_bits", "quantizing after training"),
@@ -60,7 +57,7 @@ TABLE: tuple[Missing, ...] = (
     Missing("to_hf", "the conversion from megatron"),
 )
 
-IDLE_GROUPS = ("Quant", "Adalora", "Ia3", "Vera", "Boft", "Fourierft", "Reft", "Llamapro", "Adapter", "Galore", "Lisa")
+IDLE_GROUPS = ("Adalora", "Ia3", "Vera", "Boft", "Fourierft", "Reft", "Llamapro", "Adapter", "Galore", "Lisa")
 IDLE_FLAGS = (
     *("quant_method", "quant_n_samples", "quant_seqlen", "quant_batch_size", "quant_device_map", "quant_output_dir"),
     *("megatron_output_dir", "hf_output_dir"),

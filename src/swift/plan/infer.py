@@ -15,6 +15,7 @@ from swift.params.groups import Checkpoint, Data, Generate, Infer, Lmdeploy, Vll
 from swift.plan.data import DataPlan, plan_data
 from swift.plan.model import ModelPlan, is_adapter, plan_model
 from swift.plan.prompt import PromptPlan, plan_prompt
+from swift.plan.quant import check_stored
 
 Backend = Literal["pt", "vllm", "lmdeploy"]
 DEFAULT_LORA = "default-lora"
@@ -151,6 +152,8 @@ def plan_engine(args: Args, model: ModelPlan, machine: Machine) -> EnginePlan:
         max_logprobs=infer.max_logprobs,
         seed=infer.seed,
     )
+    if plan.backend == "pt":
+        check_stored(model.stored_quant, model.source, machine)
     if plan.backend == "vllm" and adapters and not plan.vllm.vllm_enable_lora:
         raise SwiftError(
             "vLLM serves an unmerged adapter only when it is told to",

@@ -12,6 +12,7 @@ from swift.core.transaction import MANIFEST, fault
 from swift.params.args import Args
 from swift.params.groups import Checkpoint
 from swift.plan.model import ModelPlan, plan_model
+from swift.plan.quant import StoredQuant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +24,18 @@ class MergePlan:
     """CKPT_DIR-merged."""
     model: ModelPlan
     safetensors: bool = True
+    trained_on_bits: int = 0
+    """Bits of the base that the adapter was trained on, if it was quantized; the merge takes the base itself."""
 
     def summary(self) -> str:
-        """One line for people."""
-        return f"merge {self.checkpoint} into {self.model.summary()} -> {self.target}"
+        """What is merged into what, and that a quantized base is not what it was trained on."""
+        text = f"merge {self.checkpoint} into {self.model.summary()} -> {self.target}"
+        if not self.trained_on_bits:
+            return text
+        return (
+            f"{text}\nthe adapter was trained on this base in {self.trained_on_bits} bit; it is merged into the full "
+            "weights, so answers differ a little from the unmerged adapter's"
+        )
 
 
 def plan_merge(args: Args, catalog: Catalog, machine: Machine) -> MergePlan:
@@ -34,8 +43,11 @@ def plan_merge(args: Args, catalog: Catalog, machine: Machine) -> MergePlan:
     checkpoint = args[Checkpoint].ckpt_dir
     if not checkpoint:
         raise SwiftError("no adapter is given", where="--ckpt_dir", next="--ckpt_dir output/…/checkpoint-N")
-    model = plan_model(args, catalog, machine)
+    trained_on = args.values["quantization_bit"]
+    model = plan_model(args.with_values(quantization_bit=0, quant_method=None), catalog, machine)
     folder = Path(checkpoint).expanduser()
+    if model.stored_quant is not None:
+        raise quantized_base(model.source, model.stored_quant, folder)
     if model.adapter is None:
         raise SwiftError(
             f"{folder} has no adapter to merge",
@@ -53,6 +65,17 @@ def plan_merge(args: Args, catalog: Catalog, machine: Machine) -> MergePlan:
         target=folder.resolve().with_name(f"{folder.resolve().name}-merged"),
         model=replace(model, device_map=_device_map(args, machine)),
         safetensors=args[Checkpoint].save_safetensors,
+        trained_on_bits=trained_on,
+    )
+
+
+def quantized_base(source: str, stored: StoredQuant, checkpoint: Path) -> SwiftError:
+    """The refusal of a merge into weights that are quantized on disk."""
+    return SwiftError(
+        f"an adapter cannot be merged into {source}, which is quantized ({stored})",
+        where="--ckpt_dir",
+        why="the sum would have to be quantized anew, and the adapter's part would be lost in that",
+        next=f"use it unmerged: swift infer --ckpt_dir {checkpoint}",
     )
 
 

@@ -16,9 +16,9 @@ from swift.core.machine import Machine
 from swift.core.suggest import closest
 from swift.params.args import Args
 from swift.params.groups import Model
+from swift.plan.quant import Dtype, QuantPlan, StoredQuant, plan_quant, stored_quant
 
 HubName = Literal["modelscope", "huggingface", "local"]
-Dtype = Literal["fp32", "fp16", "bf16"]
 TRAINING = ("sft", "pt", "rlhf")
 DTYPES: Mapping[str, Dtype] = {
     "fp32": "fp32",
@@ -29,14 +29,6 @@ DTYPES: Mapping[str, Dtype] = {
     "bfloat16": "bf16",
 }
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantPlan:
-    """Quantization of the base while it is loaded."""
-
-    method: str
-    bits: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +54,9 @@ class ModelPlan:
     max_memory: tuple[str, ...] = ()
     attn: Literal["sdpa", "flash_attention_2", "eager"] = "sdpa"
     quant: QuantPlan | None = None
+    """Quantization while loading."""
+    stored_quant: StoredQuant | None = None
+    """Quantization of the weights on disk, where the catalog or a local folder tells it."""
     rope_scaling: RopePlan | None = None
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Overrides of fields of the model's configuration."""
@@ -81,7 +76,8 @@ class ModelPlan:
     def summary(self) -> str:
         """One line for the plan that a command prints."""
         place = {"local": "folder", "modelscope": "ModelScope", "huggingface": "Hugging Face"}[self.hub]
-        return f"{self.model_type} from {place} {self.source}, {self.dtype}, {self.attn} attention"
+        weights = f"{self.quant or self.stored_quant}, " if self.quant or self.stored_quant else ""
+        return f"{self.model_type} from {place} {self.source}, {weights}{self.dtype}, {self.attn} attention"
 
 
 def plan_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
@@ -90,21 +86,25 @@ def plan_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
     Raises SwiftError when there is none, when it cannot be found, or when the machine cannot load it as asked.
     """
     model = args[Model]
-    _refuse_unbuilt(args, model)
+    _refuse_unbuilt(model)
     checkpoint = _checkpoint(args)
     said = _said(args, model, checkpoint)
     entry = _entry(args, said, catalog)
     source, hub = _source(args, said, entry)
     local_config = read_config(Path(source)) if hub == "local" else None
+    dtype = plan_dtype(model.dtype, machine, _stored_dtype(entry, local_config))
+    stored = stored_quant(local_config) if hub == "local" else _published(entry)
     return ModelPlan(
         model_type=entry.name if entry else _name(said.model_type, source),
         source=source,
         hub=hub,
         revision=model.model_revision or (entry.revision if entry and hub == "modelscope" else None),
-        dtype=plan_dtype(model.dtype, machine, _stored_dtype(entry, local_config)),
+        dtype=dtype,
         device_map=_device_map(model, machine),
         max_memory=_max_memory(model, machine),
         attn=_attention(model.use_flash_attn, machine),
+        quant=plan_quant(args, machine, dtype, stored),
+        stored_quant=stored,
         rope_scaling=_rope(args, model),
         model_kwargs=_json_mapping(model.model_kwargs, "--model_kwargs"),
         token=args.values.get("hub_token"),
@@ -303,6 +303,13 @@ def plan_dtype(said: str, machine: Machine, stored: Dtype | None) -> Dtype:
     return dtype
 
 
+def _published(entry: ModelEntry | None) -> StoredQuant | None:
+    """What the catalog says of the weights on the hub; only the folder itself knows it for a model of no entry."""
+    if entry is None or entry.quant is None:
+        return None
+    return StoredQuant(method="bitsandbytes" if entry.quant == "bnb" else entry.quant, bits=entry.bits)
+
+
 def _device_map(model: Model, machine: Machine) -> str | Mapping[str, Any] | None:
     if model.device_map_config:
         return _json_mapping(model.device_map_config, "--device_map_config")
@@ -369,14 +376,7 @@ def _json_mapping(said: Any, flag: str) -> dict[str, Any]:
     return value
 
 
-def _refuse_unbuilt(args: Args, model: Model) -> None:
-    bits = args.values.get("quantization_bit")
-    if bits:
-        raise NotBuilt(
-            f"--quantization_bit {bits} is not built yet",
-            where="--quantization_bit",
-            next="leave it out: the model is loaded in --dtype",
-        )
+def _refuse_unbuilt(model: Model) -> None:
     if model.local_repo_path:
         raise NotBuilt(
             "--local_repo_path belongs to multimodal families that are not built yet", where="--local_repo_path"

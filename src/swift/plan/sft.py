@@ -11,6 +11,7 @@ from swift.params.groups import Train
 from swift.plan.data import DataPlan, plan_data
 from swift.plan.model import ModelPlan, plan_model
 from swift.plan.prompt import PromptPlan, plan_prompt
+from swift.plan.quant import check_stored
 from swift.plan.train import TrainPlan, plan_train
 from swift.plan.tuner import TunerPlan, plan_tuner
 
@@ -55,6 +56,7 @@ class SftPlan:
 def plan_sft(args: Args, catalog: Catalog, machine: Machine) -> SftPlan:
     """Decide a run from what was said. Raises SwiftError for anything that cannot work."""
     model = plan_model(args, catalog, machine)
+    check_stored(model.stored_quant, model.source, machine)
     tuner = plan_tuner(args, model)
     prompt = plan_prompt(args, catalog, model.entry.template if model.entry else None)
     data = plan_data(args, catalog, multimodal=model.entry is not None and model.entry.multimodal)

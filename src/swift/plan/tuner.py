@@ -15,6 +15,13 @@ from swift.plan.model import ModelPlan
 ADAPTERS = ("lora", "adalora", "ia3", "vera", "boft", "fourierft")
 """The sft types that PEFT carries out."""
 
+ON_QUANTIZED: Mapping[str, tuple[str, ...]] = {
+    "bnb": ("lora", "adalora", "ia3", "vera"),
+    "bitsandbytes": ("lora", "adalora", "ia3", "vera"),
+    "gptq": ("lora", "adalora"),
+}
+"""The sft types that PEFT carries out on weights quantized with a method; LoRA alone on any other."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TunerPlan:
@@ -63,6 +70,7 @@ def plan_tuner(args: Args, model: ModelPlan) -> TunerPlan:
         )
     _refuse_full_flags(tuner)
     lora = args[Lora]
+    _check_quantized(tuner.sft_type, lora, model)
     return TunerPlan(
         sft_type=tuner.sft_type,
         target_modules=tuple(tuner.target_modules),
@@ -135,7 +143,7 @@ def initial_weights(said: bool | str) -> bool | str:
         return text
     if text == "loftq":
         raise NotBuilt(
-            "--init_lora_weights loftq needs a quantized base, which is not built yet", where="--init_lora_weights"
+            "--init_lora_weights loftq is not built yet", where="--init_lora_weights", next="use true or gaussian"
         )
     raise SwiftError(
         f"--init_lora_weights does not know {said!r}",
@@ -167,12 +175,12 @@ def _lr_ratio(tuner: Tuner, lora: Lora) -> float | None:
 
 
 def _plan_full(tuner: Tuner, model: ModelPlan) -> TunerPlan:
-    if model.quant is not None:
+    if model.quant is not None or model.stored_quant is not None:
         raise SwiftError(
-            "--sft_type full cannot train a quantized model",
-            where="--quantization_bit",
+            f"--sft_type full cannot train a quantized model ({model.quant or model.stored_quant})",
+            where="--quantization_bit" if model.quant else "--sft_type",
             why="quantized weights have no gradient",
-            next="use --sft_type lora, or leave --quantization_bit out",
+            next=f"use --sft_type lora, or {'leave --quantization_bit out' if model.quant else 'its full weights'}",
         )
     if not 0 <= tuner.freeze_parameters_ratio <= 1:
         raise SwiftError(
@@ -187,6 +195,32 @@ def _plan_full(tuner: Tuner, model: ModelPlan) -> TunerPlan:
         additional_trainable_parameters=tuple(tuner.additional_trainable_parameters),
         tuner_backend=tuner.tuner_backend,
     )
+
+
+def _check_quantized(sft_type: str, lora: Lora, model: ModelPlan) -> None:
+    """Raise SwiftError for what an adapter cannot do with quantized weights below it."""
+    if model.quant is None and model.stored_quant is None:
+        return
+    method = model.quant.method if model.quant else str(model.stored_quant and model.stored_quant.method)
+    able = ON_QUANTIZED.get(method, ("lora",))
+    if sft_type not in able:
+        raise SwiftError(
+            f"--sft_type {sft_type} does not work on weights quantized with {method}",
+            where="--sft_type",
+            next=f"use {' or '.join(able)}",
+        )
+    start = str(lora.init_lora_weights).lower()
+    if sft_type == "lora" and start.startswith(("pissa", "olora")):
+        raise SwiftError(
+            f"--init_lora_weights {start} does not work on a quantized base",
+            where="--init_lora_weights",
+            why="it takes a part of the base weights into the adapter, and the rest would be quantized anew",
+            next="use true or gaussian",
+        )
+    if method == "hqq" and lora.lora_bias_trainable != "none":
+        raise SwiftError(
+            "the biases of HQQ layers cannot be trained", where="--lora_bias_trainable", next="leave it out"
+        )
 
 
 def _refuse_full_flags(tuner: Tuner) -> None:

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from swift.core.machine import Machine
 from swift.core.transaction import write_file
+from swift.models import parameter_count
 from swift.params.args import Args
 from swift.plan.model import ModelPlan
 from swift.plan.train import TrainPlan
@@ -36,6 +37,8 @@ def saved_args(
         "model_id_or_path": str(Path(model.source).resolve()) if model.hub == "local" else model.source,
         "model_revision": model.revision,
         "dtype": model.dtype,
+        "quantization_bit": model.quant.bits if model.quant else 0,
+        "quant_method": model.quant.method if model.quant else args.values["quant_method"],
         "template_type": template_type,
         "output_dir": str(run),
         "logging_dir": str(train.logging_dir or run / "runs"),
@@ -70,7 +73,7 @@ def write_training_args(path: Path, args: TrainingArguments) -> None:
 
 def model_info(model: nn.Module) -> str:
     """`PeftModelForCausalLM: 3.2252M Params (0.0051M Trainable [0.1588%]), 0.0000M Buffers.`"""
-    total = sum(p.numel() for p in model.parameters())
+    total = parameter_count(model)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     buffers = sum(b.numel() for b in model.buffers())
     return (

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from swift.core.errors import SwiftError
+from swift.plan.quant import stored_quant
 from swift.plan.tuner import TunerPlan
 from swift.tuners.freeze import freeze
+from swift.tuners.targets import linear_layers
 
 
 def attach(model: PreTrainedModel, plan: TunerPlan, *, total_steps: int | None = None) -> nn.Module:
@@ -17,11 +23,13 @@ def attach(model: PreTrainedModel, plan: TunerPlan, *, total_steps: int | None =
     of the plan matches nothing in the model, or nothing would be trained.
     """
     if plan.sft_type == "full":
+        _refuse_quantized(model)
         freeze(model, plan)
         tuned: nn.Module = model
     else:
         from swift.tuners.adapters import attach_adapter
 
+        _require_gradient(model)
         tuned = attach_adapter(model, plan, total_steps)
     if not any(parameter.requires_grad for parameter in tuned.parameters()):
         raise SwiftError(
@@ -31,6 +39,41 @@ def attach(model: PreTrainedModel, plan: TunerPlan, *, total_steps: int | None =
             next="freeze less, or name what to train with --additional_trainable_parameters",
         )
     return tuned
+
+
+def _refuse_quantized(model: PreTrainedModel) -> None:
+    """The plan does it for what it knows; of a hub model outside the catalog the downloaded folder tells."""
+    stored = stored_quant(model.config.to_dict())
+    if stored is not None:
+        raise SwiftError(
+            f"--sft_type full cannot train a quantized model ({stored})",
+            where="--sft_type",
+            why="quantized weights have no gradient",
+            next="use --sft_type lora, or the model in full precision",
+        )
+
+
+def _require_gradient(model: PreTrainedModel) -> None:
+    """Try one layer of each quantized kind: some kernels only answer, and what is below them would train on zeros."""
+    kinds: dict[type[nn.Module], Any] = {}
+    for path in linear_layers(model):
+        layer = model.get_submodule(path)
+        if not isinstance(layer, Conv1D) and type(layer) is not nn.Linear:
+            kinds.setdefault(type(layer), layer)
+    for kind, layer in kinds.items():
+        was_training = layer.training
+        layer.train()
+        try:
+            input = torch.zeros(1, layer.in_features, dtype=model.dtype, device=model.device, requires_grad=True)
+            passes = layer(input).requires_grad
+        finally:
+            layer.train(was_training)
+        if not passes:
+            raise SwiftError(
+                "these quantized weights can answer on this machine, but not be trained on",
+                why=f"no gradient passes through the kernel of {kind.__name__}",
+                next="give the model in full precision and --quantization_bit 4, or train on a GPU",
+            )
 
 
 def on_step(model: nn.Module, step: int) -> None:

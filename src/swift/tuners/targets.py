@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 
 from torch import nn
@@ -11,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
+from swift.core.optional import installed
 from swift.core.suggest import closest
 from swift.plan.tuner import TunerPlan
 
@@ -65,8 +67,23 @@ def resolve_saved(model: PreTrainedModel, said: Iterable[str]) -> list[str]:
 def linear_layers(model: PreTrainedModel) -> list[str]:
     """Paths of all linear layers except the language model's head."""
     head = model.get_output_embeddings()
-    layers = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    kinds = linear_kinds()
+    layers = [(path, module) for path, module in model.named_modules() if isinstance(module, kinds)]
     return [path for path, module in layers if module is not head]
+
+
+def linear_kinds() -> tuple[type[nn.Module], ...]:
+    """The classes of linear layers: bitsandbytes' are torch's too, HQQ's and GPTQModel's stand for themselves."""
+    kinds: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)
+    if installed("hqq"):
+        from hqq.core.quantize import HQQLinear
+
+        kinds += (HQQLinear,)
+    if "gptqmodel" in sys.modules:  # imported where a model uses it; it takes seconds
+        from gptqmodel.nn_modules.qlinear import BaseQuantLinear  # pyright: ignore[reportMissingImports]
+
+        kinds += (BaseQuantLinear,)
+    return kinds
 
 
 def embeddings(model: PreTrainedModel) -> list[str]:
@@ -103,7 +120,7 @@ def _default(model: PreTrainedModel, plan: TunerPlan) -> list[str] | str:
 def _endings(model: PreTrainedModel, wanted: list[str]) -> list[str]:
     """The last names of the wanted paths, or the paths themselves where a last name would match more than wanted."""
     leaves = {path.rpartition(".")[2] for path in wanted}
-    layers = [path for path, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D | nn.Embedding)]
+    layers = [path for path, module in model.named_modules() if isinstance(module, (*linear_kinds(), nn.Embedding))]
     reached = {path for path in layers if any(matches(path, leaf) for leaf in leaves)}
     return sorted(leaves) if reached == set(wanted) else sorted(wanted)
 
@@ -126,7 +143,7 @@ def _expression(model: PreTrainedModel, pattern: str, where: str) -> str:
 
 
 def _check_name(model: PreTrainedModel, name: str, flag: str, *, any_kind: bool = False) -> None:
-    kinds = nn.Module if any_kind else nn.Linear | Conv1D | nn.Embedding | nn.Conv1d | nn.Conv2d
+    kinds = (nn.Module,) if any_kind else (*linear_kinds(), nn.Embedding, nn.Conv1d, nn.Conv2d)
     paths = [path for path, module in model.named_modules() if path]
     if any(matches(path, name) for path, module in model.named_modules() if path and isinstance(module, kinds)):
         return
