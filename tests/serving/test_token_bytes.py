@@ -11,6 +11,9 @@ from swift.engines.base import TokenLogprob
 from swift.serving.answers import Logprobs
 from swift.serving.token_bytes import TokenBytes
 
+from .scripted import ScriptedEngine
+from .test_chat import events
+
 TEXT = "Grüße 👩‍🚀 из 東京, \t end"
 
 
@@ -65,3 +68,15 @@ def test_over_http(running) -> None:
     body = {"model": "tiny", "prompt": TEXT, "logprobs": True}
     content = httpx.post(f"{running.url}/v1/completions", json=body).json()["choices"][0]["logprobs"]["content"]
     assert b"".join(bytes(each["bytes"]) for each in content).decode() == TEXT
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_goes_on_from_its_prompt_with_its_first_space(start, sentencepiece, stream: bool) -> None:
+    running = start(ScriptedEngine(sentencepiece, lambda prompt: "Gren"))
+    prompt = sentencepiece("End")["input_ids"]
+    body = {"model": "tiny", "prompt": prompt, "logprobs": True, "stream": stream, "max_tokens": 3}
+    response = httpx.post(f"{running.url}/v1/completions", json=body)
+    choices = [chunk["choices"][0] for chunk in (events(response) if stream else [response.json()])]
+    assert "".join(choice["text"] for choice in choices) == " Gre"
+    content = [each for choice in choices for each in (choice["logprobs"] or {"content": []})["content"]]
+    assert b"".join(bytes(each["bytes"]) for each in content) == b" Gre"

@@ -74,11 +74,11 @@ def _event(body: Mapping[str, Any]) -> str:
 
 
 class Logprobs:
-    """Writes the log-probabilities of one answer, piece by piece."""
+    """Writes the log-probabilities of one answer, piece by piece; `spaced` where it keeps the space in front of it."""
 
-    def __init__(self, token_bytes: TokenBytes):
+    def __init__(self, token_bytes: TokenBytes, *, spaced: bool = False):
         self._bytes = token_bytes
-        self._begun = False
+        self._begun = spaced
         self._characters = 0
 
     def chat(self, tokens: Sequence[TokenLogprob]) -> ChatLogprobs:

@@ -18,6 +18,9 @@ from swift.serving.sampling import answer_grammar, sampling, wants_top
 from swift.serving.schema import ChatLogprobs, Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 from swift.serving.service import Service
 
+CONTEXT = 8
+"""Tokens of the prompt that are decoded with the answer's first one: enough to hold any character whole."""
+
 
 async def completions(service: Service, http: HttpRequest, body: CompletionRequest) -> Response:
     """Continue one or several prompts, whole or as a stream. Raises ApiError."""
@@ -71,15 +74,18 @@ def _prompts(body: CompletionRequest) -> Sequence[str | Sequence[int]]:
 
 
 async def _whole(job: Job, body: CompletionRequest, echoes: list[str]) -> Completion:
-    choices: list[CompletionChoice] = [
-        {
-            "index": at,
-            "text": echoes[at // body.n] + answer.text,
-            "finish_reason": answer.finish_reason,
-            "logprobs": _logprobs(body, answer.logprobs, Logprobs(job.service.loaded.token_bytes)),
-        }
-        for at, answer in enumerate(best(await collect(job), body.n, job.sampling.n))
-    ]
+    choices: list[CompletionChoice] = []
+    for at, answer in enumerate(best(await collect(job), body.n, job.sampling.n)):
+        space = _space(job, at // body.n, answer.token_ids)
+        writer = Logprobs(job.service.loaded.token_bytes, spaced=bool(space))
+        choices.append(
+            {
+                "index": at,
+                "text": echoes[at // body.n] + space + answer.text,
+                "finish_reason": answer.finish_reason,
+                "logprobs": _logprobs(body, answer.logprobs, writer),
+            }
+        )
     return {
         "id": job.id,
         "object": "text_completion",
@@ -98,12 +104,15 @@ async def _events(
     rest: AsyncIterator[tuple[int, Delta]],
 ) -> AsyncGenerator[str, None]:
     chunks = Chunks(job, body, "text_completion")
-    writers = [Logprobs(job.service.loaded.token_bytes) for _ in range(len(job.prompts) * job.sampling.n)]
-    begun: set[int] = set()
+    writers: dict[int, Logprobs] = {}
 
     def event(at: int, delta: Delta) -> str:
-        text = ("" if at in begun else echoes[at // job.sampling.n]) + delta.text
-        begun.add(at)
+        text = delta.text
+        if at not in writers:
+            number = at // job.sampling.n
+            space = _space(job, number, delta.token_ids)
+            writers[at] = Logprobs(job.service.loaded.token_bytes, spaced=bool(space))
+            text = echoes[number] + space + text
         logprobs = _logprobs(body, delta.logprobs, writers[at])
         return chunks.choice({"index": at, "text": text, "logprobs": logprobs, "finish_reason": delta.finish_reason})
 
@@ -117,6 +126,17 @@ async def _events(
         return
     for line in chunks.end():
         yield line
+
+
+def _space(job: Job, number: int, answer: Sequence[int]) -> str:
+    """The space between prompt and answer that SentencePiece drops where a text begins, if there is one."""
+    if not answer:
+        return ""
+    tokenizer, context = job.service.loaded.engine.tokenizer, list(job.prompts[number][-CONTEXT:])
+    before, alone, both = (
+        tokenizer.decode(ids, skip_special_tokens=True) for ids in (context, answer[:1], [*context, answer[0]])
+    )
+    return " " if both == f"{before} {alone}" else ""
 
 
 def _logprobs(
