@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from swift import tuners
+from swift.models.folder import weight_files
 from swift.models.load import TORCH_DTYPES, load_config
+from swift.plan.quant import GROUP_SIZE, QuantPlan
 from swift.plan.sft import SftPlan
 from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
@@ -47,6 +49,10 @@ class Estimate:
     activations: int
     tokens: int
     """Tokens of the largest micro-batch, for which the activations are."""
+    mapped: int = 0
+    """Bytes of the weights' files that stay in memory beside the quantized weights made of them, on a CPU."""
+    loading: int = 0
+    """Bytes that are in memory while HQQ's layers are made of the full weights."""
     checkpoint: int
     checkpoints: int
     """Checkpoints that are on the disk when the run ends."""
@@ -54,7 +60,8 @@ class Estimate:
     @property
     def peak(self) -> int:
         """The most memory the process will hold."""
-        return PROCESS_BYTES + self.weights + self.gradients + self.optimizer + self.activations + 2 * CHUNK_BYTES
+        held = self.weights + self.mapped + self.gradients + self.optimizer + self.activations
+        return PROCESS_BYTES + max(held + 2 * CHUNK_BYTES, self.loading)
 
     @property
     def disk(self) -> int:
@@ -78,6 +85,13 @@ def estimate(
     gradients = sum(p.nbytes for p in trainable)
     optimizer = gradients * next((n for name, n in STATES.items() if name in plan.train.optim.name), 2)
     weights = sum(p.nbytes for p in {id(p): p for p in model.parameters()}.values())
+    stored = sum(path.stat().st_size for path in weight_files(source))
+    quant, loading = plan.model.quant, 0
+    if quant is not None:
+        loading = weights + stored if quant.method == "hqq" else 0
+        weights -= saved_by_quantizing(model, quant)
+    elif plan.model.stored_quant is not None:
+        weights = stored
     written = weights if plan.tuner.sft_type == "full" else gradients
     state = 0 if plan.train.save_only_model else optimizer
     return Estimate(
@@ -88,6 +102,8 @@ def estimate(
         optimizer=optimizer,
         activations=activation_bytes(model, tokens, recompute=plan.train.gradient_checkpointing),
         tokens=tokens,
+        mapped=stored if quant is not None and plan.train.device == "cpu" else 0,
+        loading=loading,
         checkpoint=written + state + _tokenizer_bytes(tokenizer) + CHECKPOINT_EXTRA,
         checkpoints=_kept(plan.train, steps, per_epoch),
     )
@@ -100,7 +116,7 @@ def meta_model(plan: SftPlan, source: Path) -> nn.Module:
         base = AutoModelForCausalLM.from_config(
             config, dtype=TORCH_DTYPES[plan.model.dtype], attn_implementation=plan.model.attn
         )
-        return tuners.attach(base, _plain(plan.tuner), total_steps=1)
+        return tuners.attach(base, _plain(plan), total_steps=1)
 
 
 def activation_bytes(model: Any, tokens: int, *, recompute: bool) -> int:
@@ -157,12 +173,34 @@ def _kept_by_autograd(model: nn.Module, tokens: int) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in seen.values())
 
 
-def _plain(tuner: TunerPlan) -> TunerPlan:
-    """The tuner with the initialisation that needs no numbers."""
-    settings = dict(tuner.settings)
+def saved_by_quantizing(model: nn.Module, quant: QuantPlan) -> int:
+    """Bytes that the base's linear layers, the head left out, lose by it. HQQ's layers by name count as all alike."""
+    base: Any = model if isinstance(model, PreTrainedModel) else model.get_base_model()  # type: ignore[operator]
+    head, saved = base.get_output_embeddings(), 0.0
+    for layer in base.modules():
+        if type(layer) is nn.Linear and layer is not head and not layer.weight.requires_grad:
+            weight = layer.weight
+            saved += weight.nbytes - bytes_per_weight(quant, weight.element_size()) * weight.numel()
+    return int(saved)
+
+
+def bytes_per_weight(quant: QuantPlan, size: int) -> float:
+    """What a quantized weight takes with its share of the scales; `size` is that of a number in the plan's dtype."""
+    if quant.method == "hqq":
+        packed = 4 / 10 if quant.bits == 3 else quant.bits / 8  # ten weights of 3 bits in an int32
+        return packed + 2 * size / GROUP_SIZE
+    if quant.bits == 8:
+        return 1.0
+    return 0.5 + ((1 + 4 / 256) if quant.double_quant else 4) / 64
+
+
+def _plain(plan: SftPlan) -> TunerPlan:
+    """The tuner with the initialisation that needs no numbers, and the dtype that quantized layers give it."""
+    settings = dict(plan.tuner.settings)
     if "init_lora_weights" in settings:
         settings["init_lora_weights"] = True
-    return replace(tuner, settings=settings)
+    quantized = plan.model.quant is not None or plan.model.stored_quant is not None
+    return replace(plan.tuner, settings=settings, dtype=plan.tuner.dtype or ("fp32" if quantized else None))
 
 
 def _tokenizer_bytes(tokenizer: PreTrainedTokenizerBase) -> int:
