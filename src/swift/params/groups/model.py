@@ -51,9 +51,10 @@ class Quant(Record):
     """Quantizing the weights while they load."""
 
     quant_method: Annotated[Literal["bnb", "hqq", "eetq", "awq", "gptq", "aqlm"] | None, Saved("model")] = None
-    """Library that quantizes the weights while they load; None takes the one the bits ask for."""
+    """Library that quantizes the weights while they load; None is bnb. bnb: 4 and 8 bits, hqq: 1, 2, 3, 4 and 8, eetq:
+    8 on a GPU. awq, gptq and aqlm are found in the model's folder and need no flag."""
     quantization_bit: Annotated[Literal[0, 1, 2, 3, 4, 8], Saved("model")] = 0
-    """Bits the weights are quantized to while they load; 0 leaves them as they are."""
+    """Bits the linear layers are quantized to while they load, the head left out; 0 leaves them as they are."""
     bnb_4bit_comp_dtype: Annotated[Dtype, Saved("model")] = "AUTO"
     """bitsandbytes 4 bit: dtype of the dequantized computation; AUTO follows dtype."""
     bnb_4bit_quant_type: Annotated[Literal["nf4", "fp4"], Saved("model")] = "nf4"
@@ -61,8 +62,9 @@ class Quant(Record):
     bnb_4bit_use_double_quant: Annotated[bool, Saved("model")] = True
     """bitsandbytes 4 bit: quantize the quantization constants too."""
     bnb_4bit_quant_storage: Annotated[str | bool | None, Saved("model")] = None
-    """bitsandbytes 4 bit: dtype the packed weights are stored in; None takes the library's."""
+    """bitsandbytes 4 bit: dtype the packed weights are stored in; None and true take the library's (uint8)."""
     hqq_axis: Annotated[Literal[0, 1], Saved("model")] = 0
     """HQQ: axis along which weights are grouped."""
     hqq_dynamic_config_path: Annotated[str | None, Exists(), Saved("model")] = None
-    """HQQ: path of a local file with per-layer quantization settings."""
+    """HQQ: JSON file of the layers to quantize, {"self_attn.q_proj": {"nbits": 4, "group_size": 64, "axis": 1}, ...};
+    layers it does not name stay as they are."""
