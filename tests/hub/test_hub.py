@@ -60,6 +60,21 @@ def test_weights_in_other_forms_are_not_downloaded(name: str, small_hub: SmallHu
 
 
 @both
+def test_files_left_out_come_when_they_are_asked_for(name: str, small_hub: SmallHub, tmp_path: Path) -> None:
+    small_hub.repos["dataset", "bob/d"] = Repo({"a.jsonl": b"{}\n", "1/pictures.zip": b"zip", "2/pictures.zip": b"no"})
+
+    def files(**patterns: list[str]) -> set[str]:
+        folder = hub.download("bob/d", hub=name, kind="dataset", cache_dir=tmp_path, **patterns)  # type: ignore[arg-type]
+        return {
+            path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.suffix in (".jsonl", ".zip")
+        }
+
+    assert files(ignore=["*.zip"]) == {"a.jsonl"}
+    assert files(allow=["3/pictures.zip"]) == {"a.jsonl"}
+    assert files(allow=["1/pictures.zip"]) == {"a.jsonl", "1/pictures.zip"}
+
+
+@both
 def test_a_cut_download_goes_on_where_it_stopped(name: str, small_hub: SmallHub, tmp_path: Path) -> None:
     weights = os.urandom(12_000_000)
     small_hub.repos["model", "bob/m"] = Repo({"config.json": b"{}", "model.safetensors": weights})

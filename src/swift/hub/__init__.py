@@ -30,13 +30,15 @@ def download(
     token: str | None = None,
     cache_dir: str | Path | None = None,
     allow: Sequence[str] | None = None,
+    ignore: Sequence[str] = (),
     check_latest: bool = True,
 ) -> Path:
     """The local folder of a repository, downloaded into the hub client's own cache; a cut download is resumed.
 
-    `allow` limits it to files of these patterns; of a model, what is `NOT_LOADED` stays away. Offline
-    (`HF_HUB_OFFLINE=1`, or no answer from the hub) and without `check_latest` the copy in the cache is taken. Raises
-    SwiftError for a missing repository or revision, a wrong token, and a hub out of reach with nothing in the cache.
+    `allow` limits it to files of these patterns, `ignore` leaves some out; of a model, what is `NOT_LOADED` stays
+    away. Offline (`HF_HUB_OFFLINE=1`, or no answer from the hub) and without `check_latest` the copy in the cache is
+    taken. Raises SwiftError for a missing repository or revision, a wrong token, and a hub out of reach with nothing
+    in the cache.
     """
     client = _client(hub)
     ask = {
@@ -44,7 +46,7 @@ def download(
         "token": token,
         "cache_dir": cache_dir,
         "allow": list(allow) if allow else None,
-        "ignore": list(NOT_LOADED) if kind == "model" else None,
+        "ignore": [*(NOT_LOADED if kind == "model" else ()), *ignore] or None,
     }
     reason = _no_network(hub)
     if reason is None and check_latest:
