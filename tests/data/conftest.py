@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
 
+from hub.small_hub import SmallHub, serve
 from swift.catalog import load_catalog
 from swift.chat.encode import Encoder, build_encoder
 from swift.plan.prompt import PromptPlan
@@ -40,3 +41,15 @@ def encode_with(tokenizer: Any) -> Callable[..., Encoder]:
 @pytest.fixture(scope="session")
 def encoder(encode_with: Callable[..., Encoder]) -> Encoder:
     return encode_with()
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SmallHub]:
+    """ModelScope on loopback, with its cache in `tmp_path / "hub"`."""
+    with serve() as running:
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", running.url)
+        monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setenv("MODELSCOPE_HOME", str(tmp_path / "home"))
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        monkeypatch.delenv("MODELSCOPE_API_TOKEN", raising=False)
+        yield running

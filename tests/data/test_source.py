@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hub.small_hub import Repo, SmallHub, serve
+from hub.small_hub import Repo, SmallHub
 from swift.chat.encode import Encoder
 from swift.core.errors import SwiftError
 
@@ -32,17 +31,6 @@ configs:
   data_files: parts/large.jsonl
 ---
 """
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SmallHub]:
-    with serve() as running:
-        monkeypatch.setenv("MODELSCOPE_ENDPOINT", running.url)
-        monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setenv("MODELSCOPE_HOME", str(tmp_path / "home"))
-        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-        monkeypatch.delenv("MODELSCOPE_API_TOKEN", raising=False)
-        yield running
 
 
 def rows(encoder: Encoder, tmp_path: Path, dataset: str) -> int:
@@ -69,6 +57,32 @@ def test_without_a_card_names_tell_splits_and_subsets(hub: SmallHub, encoder: En
     assert rows(encoder, tmp_path, "bob/plain:extra") == 7
     with pytest.raises(SwiftError, match="has no data files for nope"):
         rows(encoder, tmp_path, "bob/plain:nope")
+
+
+def test_media_and_archives_stay_on_the_hub(hub: SmallHub, encoder: Encoder, tmp_path: Path) -> None:
+    picture = {**chat_rows(1)[0], "images": ["pictures/1.jpg"]}
+    files = {"train.jsonl": json.dumps(picture).encode(), "pictures/1.jpg": b"jpg", "pictures.zip": b"zip"}
+    hub.repos["dataset", "bob/shown"] = Repo(files)
+
+    assert rows(encoder, tmp_path, "bob/shown") == 1
+    assert [path.name for path in (tmp_path / "hub").rglob("*.*") if path.suffix in (".jpg", ".zip")] == []
+
+
+def test_files_that_name_no_split_are_all_of_them(hub: SmallHub, encoder: Encoder, tmp_path: Path) -> None:
+    film = {"info": {"video_path": "1.mp4"}, "global": [{"question": "q", "answer": "a"}]}
+    hub.repos["dataset", "AI-ModelScope/MovieChat-1K-test"] = Repo(
+        {f"jsons/{number}.json": json.dumps(film, indent=1).encode() for number in range(3)}
+    )
+
+    assert rows(encoder, tmp_path, "moviechat-1k-test") == 3
+
+
+def test_a_script_is_not_run(hub: SmallHub, encoder: Encoder, tmp_path: Path) -> None:
+    files = {"coco_2014_caption.py": b"1/0", "dataset_infos.json": b"{}", "train.zip": b""}
+    hub.repos["dataset", "modelscope/coco_2014_caption"] = Repo(files)
+
+    with pytest.raises(SwiftError, match="only a script that makes them"):
+        rows(encoder, tmp_path, "coco-en-mini")
 
 
 def test_a_registered_data_set_brings_its_converter(hub: SmallHub, encoder: Encoder, tmp_path: Path) -> None:

@@ -38,11 +38,13 @@ def convert(
     labelled: bool = False,
     origin: Origin | None = None,
     folder: Path | None = None,
+    media_there: bool = True,
 ) -> Converted:
     """The conversation or preference that a row means.
 
     `answered` asks for an assistant turn at the end and `labelled` for a KTO label; relative media paths may start at
-    `folder`. Raises BadRow with the key, what was expected and a sample of the value.
+    `folder`, and must exist if media are to be there. Raises BadRow with the key, what was expected and a sample of
+    the value.
     """
     if not isinstance(row, Mapping):
         raise BadRow("wrong type", expected="an object with named fields", value=row)
@@ -53,7 +55,7 @@ def convert(
     declared, label = fields.tools(row), fields.label(row, needed=labelled)
 
     def conversation(of: Turns, *, ends: bool = answered) -> Conversation:
-        shown = fields.media(row, of.found, folder)
+        shown = fields.media(row, of.found, folder, there=media_there)
         return Conversation(arrange(of, system, answered=ends), declared, shown, origin)
 
     if paired:

@@ -1,7 +1,8 @@
 """How the columns of a registered data set become the keys of a known format.
 
 A converter takes a record, with its columns renamed already, and the entry's options, and gives a row of a format that
-`swift.data.convert` knows. The ones of single data sets are in `registered.py`.
+`swift.data.convert` knows. The ones of single data sets are in `registered.py`, and in `media_sets.py` where they
+have pictures, videos or sounds.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from swift.core.errors import NotBuilt
-from swift.data import fields, registered
+from swift.data import fields, media_sets, registered
 from swift.data.faults import BadRow
 from swift.data.source import SourceFile
 
@@ -19,7 +19,7 @@ Fields = Mapping[str, Any]
 
 
 def converter(file: SourceFile) -> Callable[[Any], Any]:
-    """The function that turns a record of this file into a row. Raises NotBuilt for a converter that does not exist."""
+    """The function that turns a record of this file into a row."""
     change = _named(file.converter)
     columns, options, marks = file.columns, file.options, file.replace
     if change is None and not columns and not marks:
@@ -46,14 +46,7 @@ def _named(how: str | Callable[..., Any]) -> Callable[..., Any] | None:
         return how
     if how in ("auto", "rename"):
         return None
-    known = CONVERTERS.get(how) or registered.CONVERTERS.get(how)
-    if known is None:
-        raise NotBuilt(
-            f"the converter {how!r} of this data set does not exist yet",
-            why="its rows are media, which need more than their columns",
-            next="download it, write its rows as query, response and images, and give the file",
-        )
-    return known
+    return CONVERTERS[how]
 
 
 def renamed(record: Fields, columns: Mapping[str, str]) -> dict[str, Any]:
@@ -195,4 +188,6 @@ CONVERTERS: dict[str, Callable[..., Any]] = {
     "classification": classification,
     "text_generation": text_generation,
     "list": question_list,
+    **registered.CONVERTERS,
+    **media_sets.CONVERTERS,
 }

@@ -23,6 +23,7 @@ from swift.chat.encode import Encoder, TooLong
 from swift.chat.types import Conversation, Encoded, Media, Origin, Preference, Row
 from swift.core.errors import SwiftError
 from swift.core.log import log
+from swift.data.archives import placed
 from swift.data.cache import TokenCache
 from swift.data.convert import Converted, convert
 from swift.data.converters import converter
@@ -81,7 +82,7 @@ def chunks(file: SourceFile, wanted: NDArray[np.bool_] | None = None) -> Iterato
 
     `wanted` marks the rows to take by their index in the file.
     """
-    rows = enumerate(read_rows(file.path))
+    rows = enumerate(read_rows(file.path, media=file.media))
     while block := list(itertools.islice(rows, CHUNK)):
         chosen = block if wanted is None else [(index, row) for index, row in block if wanted[index]]
         if chosen:
@@ -148,19 +149,20 @@ def read_row(raw: RawRow, file: SourceFile, recipe: Recipe) -> Converted:
     """What a raw row means. Raises BadRow."""
     if raw.fault is not None:
         raise raw.fault
-    fields = _converted(_fields(raw.payload), file)
+    fields = placed(_converted(_fields(raw.payload), file), file)
     converted = convert(
         fields,
         answered=recipe.kind != "prompt",
         labelled=recipe.kind == "kto",
         origin=Origin(file.label, raw.line),
         folder=file.path.parent,
+        media_there=file.media is not None or file.home is None,
     )
     if recipe.kind == "kto" and isinstance(converted.row, Preference) and converted.row.rejected:
         converted = replace(converted, row=replace(converted.row, rejected=None))
     if recipe.kind == "pairs" and not (isinstance(converted.row, Preference) and converted.row.rejected):
         raise BadRow("missing key", key="rejected_response", expected="a worse answer", value=sorted(map(str, fields)))
-    if _has_media(converted.row):
+    if file.media is None and _has_media(converted.row):
         converted = replace(converted, notes=(*converted.notes, MEDIA_LEFT_OUT))
     if converted.notes and recipe.notes_are_faults:
         raise BadRow("needed mending", expected="a row without remarks", value="; ".join(converted.notes))

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from swift.chat.types import Media, ToolCall
+from swift.data.embedded import LEFT_OUT
 from swift.data.faults import BadRow
 
 MEDIA_TAGS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
 MEDIA_KEYS = {"images": ("images", "image"), "videos": ("videos", "video"), "audios": ("audios", "audio")}
 MEDIA_NAMES = frozenset(("objects",)).union(*MEDIA_KEYS.values())
 """Every key of a row that has to do with media."""
-REMOTE = ("http://", "https://", "data:", "s3://", "oss://")
+REMOTE = ("http://", "https://", "data:", "s3://", "oss://", LEFT_OUT)
 
 
 def text(value: Any, key: str, *, empty: bool = False) -> str:
@@ -131,14 +132,14 @@ _PARTS = {
 }
 
 
-def media(row: Mapping[str, Any], found: Mapping[str, list[str]], folder: Path | None) -> Media:
+def media(row: Mapping[str, Any], found: Mapping[str, list[str]], folder: Path | None, *, there: bool = True) -> Media:
     """Everything the row shows besides text. Paths are looked up from the working directory, then beside the data file.
 
-    Raises BadRow when a local file does not exist.
+    Raises BadRow when a local file does not exist, unless they need not be `there`.
     """
     if not found and not _has_media(row):
         return Media()
-    listed = {kind: tuple(_media_files(row, kind, found.get(kind, []), folder)) for kind in MEDIA_TAGS}
+    listed = {kind: tuple(_media_files(row, kind, found.get(kind, []), folder, there)) for kind in MEDIA_TAGS}
     objects = a_list(row.get("objects"), "objects")
     for number, item in enumerate(objects):
         if not isinstance(item, dict):
@@ -150,7 +151,7 @@ def _has_media(row: Mapping[str, Any]) -> bool:
     return not MEDIA_NAMES.isdisjoint(row)
 
 
-def _media_files(row: Mapping[str, Any], kind: str, found: list[str], folder: Path | None) -> list[str]:
+def _media_files(row: Mapping[str, Any], kind: str, found: list[str], folder: Path | None, there: bool) -> list[str]:
     links: list[tuple[str, Any]] = [(kind, link) for link in found]
     for key in MEDIA_KEYS[kind]:
         value = row.get(key)
@@ -159,14 +160,14 @@ def _media_files(row: Mapping[str, Any], kind: str, found: list[str], folder: Pa
         elif isinstance(value, dict):
             value = [value]
         links += [(f"{key}[{number}]", link) for number, link in enumerate(a_list(value, key))]
-    return [_located(link, key, folder) for key, link in links]
+    return [_located(link, key, folder, there) for key, link in links]
 
 
-def _located(link: Any, key: str, folder: Path | None) -> str:
+def _located(link: Any, key: str, folder: Path | None, there: bool) -> str:
     if isinstance(link, dict):
         link = link.get("path") or link.get("url")
     link = text(link, key)
-    if link.startswith(REMOTE) or os.path.isfile(link):
+    if not there or link.startswith(REMOTE) or os.path.isfile(link):
         return link
     if folder is not None and (folder / link).is_file():
         return str(folder / link)

@@ -40,7 +40,7 @@ class RowStore:
             self.path = folder / f"{len(list(folder.iterdir()))}.jsonl"
             offsets = [0]
             with self.path.open("wb") as copy:
-                for row in read_rows(file.path):
+                for row in read_rows(file.path, media=file.media):
                     offsets.append(offsets[-1] + copy.write(row.payload.replace(b"\n", b" ") + b"\n"))
             self.offsets = np.array(offsets, dtype=np.int64)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from swift.core.errors import SwiftError
+from swift.data.embedded import taken_out
 from swift.data.faults import BadRow
 
 CUT = (EOFError, gzip.BadGzipFile, zlib.error)
@@ -62,8 +63,10 @@ def seekable(path: Path) -> bool:
     return not _gzipped(path) and suffix(path) in (".jsonl", ".json", None) and _layout(path) == "lines"
 
 
-def read_rows(path: Path, *, offset: int = 0, line: int = 1) -> Iterator[RawRow]:
+def read_rows(path: Path, *, offset: int = 0, line: int = 1, media: Path | None = None) -> Iterator[RawRow]:
     """Every row of the file, in order; a seekable file can be entered at the `offset` and `line` of a row.
+
+    Pictures inside the rows are written to files in the folder `media`; without one they are left out.
 
     Raises SwiftError for a file that is missing or of no known kind; faults of single rows come with the row.
     """
@@ -71,7 +74,7 @@ def read_rows(path: Path, *, offset: int = 0, line: int = 1) -> Iterator[RawRow]
         raise SwiftError(f"no such file: {path}", where=str(path), next="check the path")
     kind = suffix(path)
     if kind == ".parquet":
-        yield from _parquet(path)
+        yield from _parquet(path, media)
     elif kind in (".csv", ".tsv"):
         yield from _csv(path, "\t" if kind == ".tsv" else ",")
     elif kind == ".txt":
@@ -253,7 +256,7 @@ def _text(path: Path) -> Iterator[RawRow]:
         yield row if row.fault else row._replace(payload=_dumped({"text": text}))
 
 
-def _parquet(path: Path) -> Iterator[RawRow]:
+def _parquet(path: Path, media: Path | None) -> Iterator[RawRow]:
     import pyarrow
     import pyarrow.parquet
 
@@ -261,12 +264,13 @@ def _parquet(path: Path) -> Iterator[RawRow]:
         file = pyarrow.parquet.ParquetFile(path)
     except (pyarrow.ArrowInvalid, OSError) as broken:
         raise SwiftError(f"{path} is not a readable Parquet file", why=str(broken).splitlines()[0]) from broken
+    carries_media = "bytes: " in str(file.schema_arrow.remove_metadata())
     number = 0
     try:
         for batch in file.iter_batches(batch_size=512):
             for row in batch.to_pylist():
                 number += 1
-                yield RawRow(number, _dumped(row), number)
+                yield RawRow(number, _dumped(taken_out(row, media) if carries_media else row), number)
     except (pyarrow.ArrowException, OSError) as broken:
         fault = BadRow("damaged file", expected="a whole Parquet file", value=str(broken).splitlines()[0])
         for lost in range(number + 1, file.metadata.num_rows + 1):

@@ -1,8 +1,7 @@
-"""Converters of single registered data sets: each knows the columns of one set and gives a row of a known format."""
+"""Converters of single data sets of text: each knows the columns of one set and gives a row of a known format."""
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -144,19 +143,6 @@ def msagent_multirole_dataset(record: Fields) -> dict[str, Any]:
     return {"system": system, "query": "\n".join(lines), "response": last.get("value")}
 
 
-def mind2web(record: Fields) -> dict[str, Any]:
-    """A task on a web page, what was done so far, and the next action."""
-    done = fields.a_list(record.get("action_reprs"), "action_reprs")
-    here = int(record.get("target_action_index") or 0)
-    operation = fields.literal(record.get("operation"), "operation", "a JSON object")
-    query = (
-        f"{record.get('cleaned_html')}\nTask: {record.get('confirmed_task')}\n"
-        f"Previous actions: {' -> '.join(map(str, done[:here])) or 'none'}\nWhat is the next action?"
-    )
-    answer = f"{operation.get('op')} {operation.get('value')}".strip() if isinstance(operation, Mapping) else None
-    return {"query": query, "response": f"{record.get('target_action_reprs') or ''}\n{answer}".strip()}
-
-
 def hh_rlhf(record: Fields) -> dict[str, Any]:
     """Two dialogues in one text each, with Human: and Assistant: lines."""
     return {key: _dialogue(record.get(key), key) for key in ("chosen", "rejected")}
@@ -197,64 +183,7 @@ def ultrafeedback_kto(record: Fields) -> dict[str, Any]:
     return {"prompt": record.get("prompt"), "completion": record.get("completion"), "label": record.get("label")}
 
 
-def rlaif_v(record: Fields) -> dict[str, Any]:
-    """A question about a picture, a better and a worse answer."""
-    answers = {"response": record.get("chosen"), "rejected_response": record.get("rejected")}
-    return {"query": record.get("question"), **answers, "images": record.get("image")}
-
-
-def picture_caption(record: Fields) -> dict[str, Any]:
-    """A picture and its caption, or the first of several."""
-    caption = next((record[name] for name in ("caption", "captions", "text") if record.get(name)), None)
-    if isinstance(caption, list):
-        caption = caption[0]
-    return {"query": "Please describe the image.", "response": caption, "images": record.get("image")}
-
-
-def picture_question(record: Fields) -> dict[str, Any]:
-    """A question about a picture; of several answers the most frequent."""
-    listed = record.get("answers") or record.get("direct_answers") or record.get("answer")
-    if isinstance(listed, str) and listed.startswith("["):
-        listed = ast.literal_eval(listed)
-    if isinstance(listed, list) and listed:
-        texts = [str(item.get("answer")) if isinstance(item, Mapping) else str(item) for item in listed]
-        listed = max(texts, key=texts.count)
-    return {"query": record.get("question"), "response": listed, "images": record.get("image")}
-
-
-def formula(record: Fields) -> dict[str, Any]:
-    """The picture of a formula and its LaTeX."""
-    query = "Using LaTeX to perform OCR on the image."
-    return {"query": query, "response": record.get("text"), "images": record.get("image")}
-
-
-def science_qa(record: Fields) -> dict[str, Any]:
-    """A question with choices, perhaps with a picture; the solution, then the choice."""
-    choices, number = fields.a_list(record.get("choices"), "choices"), record.get("answer")
-    if not isinstance(number, int) or not 0 <= number < len(choices):
-        raise BadRow("wrong type", key="answer", expected="the number of a choice", value=number)
-    query = f"{record.get('question')}\nChoices: {', '.join(map(str, choices))}"
-    return {
-        "query": query,
-        "response": f"{record.get('solution') or ''}\nSo the answer is {choices[number]}".strip(),
-        "images": record.get("image"),
-    }
-
-
-def llava_mix_sft(record: Fields) -> dict[str, Any]:
-    """Turns with content parts; the pictures stand beside them."""
-    turns = []
-    for item in fields.a_list(record.get("messages"), "messages"):
-        parts = [
-            "<image>" if part.get("type") == "image" else str(part.get("text") or "")
-            for part in fields.a_list(item.get("content"), "content")
-        ]
-        turns.append({"role": item.get("role"), "content": "".join(parts)})
-    return {"messages": turns, "images": record.get("images")}
-
-
 CONVERTERS: dict[str, Callable[..., Any]] = {
-    "a_okvqa": picture_question,
     "blossom_math": blossom_math,
     "dolly_15k": dolly_15k,
     "dureader_robust": dureader_robust,
@@ -263,27 +192,18 @@ CONVERTERS: dict[str, Callable[..., Any]] = {
     "hc3": hc3,
     "hh_rlhf": hh_rlhf,
     "hh_rlhf_cn": hh_rlhf_cn,
-    "latex_ocr_dataset": formula,
     "leetcode_python": leetcode_python,
-    "llava_mix_sft": llava_mix_sft,
     "lmsys_chat": lmsys_chat,
     "long_alpaca": long_alpaca,
-    "mind2web": mind2web,
     "msagent_multirole_dataset": msagent_multirole_dataset,
-    "okvqa": picture_question,
     "orpo_dpo_mix_40k": orpo_dpo_mix_40k,
-    "rlaif_v": rlaif_v,
     "ruozhiba": ruozhiba,
-    "science_qa": science_qa,
     "shareai_dpo": shareai_dpo,
     "sharegpt": sharegpt,
     "synthetic_text_to_sql": synthetic_text_to_sql,
-    "text_caps": picture_caption,
     "tigerbot_law": tigerbot_law,
     "toolbench": toolbench,
     "ultrafeedback_kto": ultrafeedback_kto,
-    "vision_dataset": picture_caption,
-    "vision_dataset2": picture_caption,
     "zhihu_kol": zhihu_kol,
 }
 """By the name the catalog uses."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,11 @@ from swift.data.read import data_files, suffix
 from swift.plan.data import DataPlan, DatasetSpec, is_self_cognition
 
 SHIPPED = Path(__file__).parent / "self_cognition.jsonl"
+ARCHIVES = ("*.zip", "*.tar", "*.tar.*", "*.tgz", "*.7z", "*.rar")
+"""Never downloaded with the rows: a converter that needs one asks for it."""
+PICTURES = ("*.jpg", "*.jpeg", "*.png", "*.gif", "*.webp", "*.bmp")
+MEDIA = (*PICTURES, "*.mp4", "*.avi", "*.mkv", "*.webm", "*.wav", "*.mp3", "*.flac")
+"""Downloaded only where they are looked at."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +34,20 @@ class SourceFile:
     """For the converter."""
     replace: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Marks in the text and what they become: (Chinese, English), for the rows about the model itself."""
+    home: tuple[str, str] | None = None
+    """The hub and the repository that the file comes from."""
+    media: Path | None = None
+    """Folder for what the rows show besides text; None leaves it out, and nothing of it is fetched."""
+    token: str | None = field(default=None, repr=False)
+    """For media of a private repository."""
 
     @property
     def reading(self) -> str:
         """Everything besides the row's bytes that decides what a row means."""
         how = self.converter
         name = how if isinstance(how, str) else f"{how.__module__}:{how.__qualname__}:{hash_of(how)}"
-        return repr((name, sorted(self.columns.items()), sorted(self.options.items()), sorted(self.replace.items())))
+        columns, options, replace = (sorted(table.items()) for table in (self.columns, self.options, self.replace))
+        return repr((name, columns, options, replace, *(["with media"] if self.media else [])))
 
 
 def hash_of(function: Callable[..., Any]) -> str:
@@ -53,10 +65,11 @@ def open_source(spec: DatasetSpec, plan: DataPlan) -> list[SourceFile]:
     entry = spec.entry
     if spec.hub == "local":
         root = Path(spec.name)
-        return [SourceFile(path, _label(spec.name, root, path)) for path in data_files(root)]
+        return [SourceFile(path, _label(spec.name, root, path), media=plan.media) for path in data_files(root)]
     if entry is not None and entry.path is not None:
         root = Path(entry.path)
-        return [_registered(path, _label(entry.path, root, path), entry) for path in data_files(root)]
+        files = [SourceFile(path, _label(entry.path, root, path), media=plan.media) for path in data_files(root)]
+        return [_registered(file, entry) for file in files]
     if entry is None:
         return _from_hub(spec, spec.name, spec.subsets or (), ("train",), plan)
     repository = entry.hf if spec.hub == "huggingface" else entry.ms
@@ -68,11 +81,11 @@ def open_source(spec: DatasetSpec, plan: DataPlan) -> list[SourceFile]:
             next=f"{other}::{entry.name}",
         )
     files = _from_hub(spec, repository, spec.subsets or tuple(entry.subsets), tuple(entry.split), plan, entry.revision)
-    return [_registered(file.path, file.label, entry) for file in files]
+    return [_registered(file, entry) for file in files]
 
 
-def _registered(path: Path, label: str, entry: DatasetEntry) -> SourceFile:
-    return SourceFile(path, label, entry.converter, dict(entry.columns), dict(entry.options))
+def _registered(file: SourceFile, entry: DatasetEntry) -> SourceFile:
+    return replace(file, converter=entry.converter, columns=dict(entry.columns), options=dict(entry.options))
 
 
 def _label(name: str, root: Path, path: Path) -> str:
@@ -101,7 +114,9 @@ def _from_hub(
     """Download a data repository and pick the files of the subsets and splits asked for."""
     from swift.hub import download
 
-    root = download(repository, hub=spec.hub, kind="dataset", revision=revision, token=plan.token)
+    apart = ARCHIVES if plan.media else (*ARCHIVES, *MEDIA)
+    root = download(repository, hub=spec.hub, kind="dataset", revision=revision, token=plan.token, ignore=apart)
+    _refuse_script(root, repository, spec)
     found = [path for path in data_files(root) if path.name not in _NOT_DATA]
     chosen = _by_card(root, subsets, splits) or _by_name(root, found, subsets, splits)
     if not chosen:
@@ -112,10 +127,22 @@ def _from_hub(
             why=f"files there: {', '.join(path.relative_to(root).as_posix() for path in found[:6])}",
             next="name a subset: --dataset id:subset",
         )
-    return [SourceFile(path, f"{repository}/{path.relative_to(root).as_posix()}") for path in chosen]
+    about = {"home": (spec.hub, repository), "media": plan.media, "token": plan.token}
+    return [SourceFile(path, f"{repository}/{path.relative_to(root).as_posix()}", **about) for path in chosen]
 
 
 _NOT_DATA = ("dataset_infos.json", "dataset_info.json", "configuration.json", "config.json")
+
+
+def _refuse_script(root: Path, repository: str, spec: DatasetSpec) -> None:
+    scripts = sorted(path.name for path in root.glob("*.py"))
+    if scripts and not any(suffix(path) and path.name not in _NOT_DATA for path in root.rglob("*")):
+        raise SwiftError(
+            f"{repository} has no rows, only a script that makes them",
+            where=f"--dataset {spec.text}",
+            why=f"{scripts[0]} is not run: it could do anything",
+            next="write its rows to a JSONL file and give that",
+        )
 
 
 def _by_card(root: Path, subsets: tuple[str, ...], splits: tuple[str, ...]) -> list[Path]:
@@ -162,7 +189,7 @@ def _by_name(root: Path, found: list[Path], subsets: tuple[str, ...], splits: tu
         here = [path for path in found if subset is None or _named(path.relative_to(root), subset)]
         marked = [path for path in here if any(_holds(path.relative_to(root), split) for split in splits)]
         unmarked = [path for path in here if not any(_holds(path.relative_to(root), word) for word in _SPLITS)]
-        chosen += marked or (unmarked if "train" in splits else [])
+        chosen += marked or (unmarked if "train" in splits or len(unmarked) == len(found) else [])
     return list(dict.fromkeys(chosen))
 
 

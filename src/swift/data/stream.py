@@ -185,7 +185,7 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
                     yield ref, RawRow(ref.line, payload, ref.offset)
             elif mine:
                 wanted = {ref.row: ref for ref in mine}
-                for index, row in enumerate(read_rows(file.path)):
+                for index, row in enumerate(read_rows(file.path, media=file.media)):
                     if index in wanted:
                         yield wanted[index], row
 
@@ -197,7 +197,8 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
             if seekable(file.path):
                 rows = enumerate(read_rows(file.path, offset=at.offset, line=at.line), at.row)
             else:
-                rows = ((index, row) for index, row in enumerate(read_rows(file.path)) if index >= at.row)
+                every = enumerate(read_rows(file.path, media=file.media))
+                rows = ((index, row) for index, row in every if index >= at.row)
             for index, row in rows:
                 if 0 <= limit <= index:
                     break

@@ -71,9 +71,11 @@ class DataPlan:
     """Chinese and English name of the model, for self-cognition rows."""
     self_authors: tuple[str, str] | None = None
     token: str | None = None
+    media: Path | None = None
+    """Folder for pictures, videos and sounds of the rows; None leaves them out, and nothing of them is fetched."""
 
 
-def plan_data(args: Args, catalog: Catalog, *, multimodal: bool = False) -> DataPlan:
+def plan_data(args: Args, catalog: Catalog, *, multimodal: bool = False, media: bool = False) -> DataPlan:
     """Decide the data side of a run from what was said. Raises SwiftError for data sets that cannot be found."""
     data = args[Data]
     kind = _kind(args)
@@ -109,13 +111,22 @@ def plan_data(args: Args, catalog: Catalog, *, multimodal: bool = False) -> Data
         self_names=names,
         self_authors=authors,
         token=args[Hub].hub_token,
+        media=default_media() if media else None,
     )
 
 
 def default_cache() -> Path:
     """The token cache of this user: `$XDG_CACHE_HOME/swift/tokens`, else `~/.cache/swift/tokens`."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "swift" / "tokens"
+    return _cache_home() / "tokens"
+
+
+def default_media() -> Path:
+    """Where unpacked archives and the pictures of rows are kept, beside the token cache."""
+    return _cache_home() / "media"
+
+
+def _cache_home() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "swift"
 
 
 def use_hf() -> bool:
