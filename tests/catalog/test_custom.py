@@ -136,3 +136,8 @@ def test_wrong_dataset_info(given: str, said: str) -> None:
     with pytest.raises(SwiftError, match=said) as found:
         load_catalog(custom_dataset_info=given)
     assert str(found.value.where).startswith("--custom_dataset_info")
+
+
+def test_a_function_that_fetches_a_data_set_is_refused() -> None:
+    with pytest.raises(SwiftError, match="does not call the get_function of 'mine'"):
+        swift.register_dataset("mine", "bob/mine", get_function=print)

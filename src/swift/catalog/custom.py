@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from swift.catalog.entries import DatasetEntry, ModelEntry, TemplateEntry
 from swift.catalog.read import shipped_datasets, shipped_models, shipped_templates
-from swift.core.errors import SwiftError
+from swift.core.errors import NotBuilt, SwiftError
 
 E = TypeVar("E", ModelEntry, TemplateEntry, DatasetEntry)
 
@@ -180,7 +180,15 @@ def register_dataset(
     exist_ok: bool = False,
     **more: Any,
 ) -> None:
-    """Register a dataset by hub id or path. `preprocess_func` names a converter or takes a record and gives a row."""
+    """Register a dataset by hub id or path. `preprocess_func` names a converter or takes a record and gives a row.
+
+    Raises SwiftError for a `get_function`: rows are read from files, one by one.
+    """
+    if get_function is not None:
+        raise NotBuilt(
+            f"register_dataset does not call the get_function of {dataset_name!r}",
+            next="write its rows to a JSONL file and register that, or give a preprocess_func",
+        )
     local = dataset_id_or_path is not None and Path(dataset_id_or_path).exists()
     entry = DatasetEntry(
         name=dataset_name,
@@ -191,7 +199,6 @@ def register_dataset(
         split=tuple(split),
         tags=tuple(tags),
         converter=preprocess_func,
-        loader=get_function,
         columns=dict(columns or {}),
         **_known(DatasetEntry, more),
     )

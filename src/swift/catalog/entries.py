@@ -116,8 +116,6 @@ class DatasetEntry:
     """Renamed columns, old to new; the new name `-` leaves a column out."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the converter."""
-    loader: str | Callable[..., Any] | None = None
-    """How to fetch it where `load_dataset` on the hub id does not do."""
     path: str | None = None
     """A local file or folder in place of a hub id."""
     huge: bool = False
