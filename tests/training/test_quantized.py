@@ -90,6 +90,23 @@ def test_a_checkpoint_answers_on_the_base_it_was_trained_on(
         assert shown in line and (" bit" in line) == bool(shown)
 
 
+def test_the_layers_that_were_quantized_are_found_from_anywhere(
+    tiny_llama_dir: Path,
+    rows: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("layers.json").write_text('{"up_proj": {"nbits": 2, "axis": 1}, "q_proj": {"nbits": 4}}')
+    words = ["--quant_method", "hqq", "--hqq_dynamic_config_path", "layers.json", "--max_steps", "1"]
+    run = train(tiny_llama_dir, rows, tmp_path / "run", *words)
+    monkeypatch.chdir("/")
+    capsys.readouterr()
+    assert main(["infer", "--ckpt_dir", str(run / "checkpoint-1"), "--val_dataset", f"{rows}#1"]) == 0
+    assert "quantizing 4 of 14 linear layers" in capsys.readouterr().err
+
+
 def test_a_merge_takes_the_full_weights(
     tiny_llama_dir: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

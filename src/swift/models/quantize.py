@@ -97,37 +97,14 @@ def _steady_on_cpu(model: nn.Module) -> None:
     """
     from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 
+    from swift.models.weight_only import WeightOnly8bit
+
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, Linear4bit) and child.weight.device.type == "cpu":
                 child.support_avx512bf16_for_cpu = False
             elif type(child) is Linear8bitLt and child.weight.device.type == "cpu":
-                setattr(parent, name, _weight_only(child))
-
-
-def _weight_only(layer: Any) -> nn.Module:
-    """bitsandbytes' 8 bit layer in the mode it trains in, where only the weights are quantized, for good."""
-    from bitsandbytes.nn.modules import Linear8bitLt
-
-    class WeightOnly8bit(Linear8bitLt):
-        """In training mode whatever the model around it is in."""
-
-        def train(self, mode: bool = True) -> WeightOnly8bit:
-            super().train(True)
-            return self
-
-        def init_8bit_state(self) -> None:
-            """Keep the scales: PEFT's DoRA gives the weights back without theirs."""
-            weight: Any = self.weight
-            if weight.SCB is not None:
-                super().init_8bit_state()
-
-    bias = layer.bias is not None
-    steady: Any = WeightOnly8bit(layer.in_features, layer.out_features, bias, has_fp16_weights=False, device="meta")
-    steady.weight, steady.bias, steady.state = layer.weight, layer.bias, layer.state
-    if steady.weight.CB is not None:
-        steady.init_8bit_state()  # the first forward would do it, and PEFT's DoRA reads the scales before
-    return steady
+                setattr(parent, name, WeightOnly8bit(child))
 
 
 @torch.no_grad()

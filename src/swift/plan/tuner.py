@@ -199,9 +199,10 @@ def _plan_full(tuner: Tuner, model: ModelPlan) -> TunerPlan:
 
 def _check_quantized(sft_type: str, lora: Lora, model: ModelPlan) -> None:
     """Raise SwiftError for what an adapter cannot do with quantized weights below it."""
-    if model.quant is None and model.stored_quant is None:
+    base = model.quant or model.stored_quant
+    if base is None:
         return
-    method = model.quant.method if model.quant else str(model.stored_quant and model.stored_quant.method)
+    method = base.method
     able = ON_QUANTIZED.get(method, ("lora",))
     if sft_type not in able:
         raise SwiftError(

@@ -29,6 +29,7 @@ def saved_args(
     args: Args, *, model: ModelPlan, train: TrainPlan, machine: Machine, run: Path, template_type: str, seed: int
 ) -> dict[str, Any]:
     """Every flag with what became of it, and the computed values that later commands and people look for."""
+    layers = args.values["hqq_dynamic_config_path"]
     targets = {name: list(value) if isinstance(value, tuple) else value for name, value in args.values.items()}
     return {
         **{name: value for name, value in targets.items() if name not in SECRETS},
@@ -39,6 +40,7 @@ def saved_args(
         "dtype": model.dtype,
         "quantization_bit": model.quant.bits if model.quant else 0,
         "quant_method": model.quant.method if model.quant else args.values["quant_method"],
+        "hqq_dynamic_config_path": None if layers is None else str(Path(layers).expanduser().resolve()),
         "template_type": template_type,
         "output_dir": str(run),
         "logging_dir": str(train.logging_dir or run / "runs"),
