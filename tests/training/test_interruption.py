@@ -117,6 +117,21 @@ def test_a_signal_saves_and_says_how_to_go_on(
     assert adapter(run) == adapter(whole)
 
 
+def test_a_signal_does_not_wait_for_the_evaluation(tmp_path: Path, words: Words) -> None:
+    validation = tmp_path / "validation.jsonl"
+    validation.write_text((json.dumps({"query": "Say", "response": "it " * 200}) + "\n") * 20_000)
+    run, output = tmp_path / "stopped", tmp_path / "stopped.log"
+    more = ["--val_dataset", str(validation), "--save_steps", "100", "--lazy_tokenize", "true"]
+    process = start(words(run, *more), output)
+    wait_until(lambda: (run / "logging.jsonl").is_file() and len(losses(run)) >= 6, process)
+    time.sleep(0.5)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGTERM)
+    assert finished(process) == 75
+    assert [path.name for path in checkpoint.checkpoints(run)] == ["checkpoint-6"]
+    assert "the evaluation after step 6 is left out" in output.read_text()
+
+
 def test_a_half_written_and_a_damaged_checkpoint_are_named_and_skipped(
     whole: Path, tmp_path: Path, words: Words
 ) -> None:

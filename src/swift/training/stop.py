@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: finish the step under way, write a checkpoint, end. Twice stops at once."""
+"""SIGTERM and Ctrl-C: finish the step or leave the evaluation, write a checkpoint, end. Twice stops at once."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from swift.core.log import log
 
 EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
 """75 (EX_TEMPFAIL) tells a scheduler to run the command again."""
+
+
+class EvaluationStopped(Exception):
+    """A signal came while the validation rows were being measured."""
 
 
 class StopOnSignal(TrainerCallback):
@@ -41,10 +45,14 @@ class StopOnSignal(TrainerCallback):
         if self._pending is not None:
             os._exit(128 + number)
         self._pending = number
-        log.warning("%s: saving after this step; send it again to stop at once", signal.Signals(number).name)
+        log.warning("%s: saving a checkpoint; send it again to stop at once", signal.Signals(number).name)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Ask for a checkpoint and the end, when a signal has come to any process."""
+        self.obey(args, control)
+
+    def obey(self, args: TrainingArguments, control: TrainerControl) -> None:
+        """As `on_step_end`, anywhere that all processes come to together."""
         number = self._pending or 0
         if args.world_size > 1:
             shared = torch.tensor(number, device=args.device)

@@ -19,11 +19,12 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 
+from swift.core.log import log
 from swift.data.stream import StreamDataset
 from swift.training import checkpoint
 from swift.training.meter import Meter, peak_memory
 from swift.training.objectives import Batch, Objective
-from swift.training.stop import StopOnSignal
+from swift.training.stop import EvaluationStopped, StopOnSignal
 from swift.training.watch import not_a_number
 
 PLACE = "data_state.json"
@@ -163,17 +164,31 @@ class SwiftTrainer(Trainer):
 
     # Evaluation.
 
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """As transformers has it; but a signal during the evaluation leads to the checkpoint at once."""
+        try:
+            super()._maybe_log_save_evaluate(*args, **kwargs)
+        except EvaluationStopped:
+            log.warning("the evaluation after step %d is left out", self.state.global_step)
+            self.control.should_evaluate = False
+            super()._maybe_log_save_evaluate(*args, **kwargs)
+
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
-        """Loss and metrics over the validation rows, each counted once, or what the evaluator measures."""
+        """Loss and metrics over the validation rows, each counted once, or what the evaluator measures.
+
+        Raises EvaluationStopped when a signal has come.
+        """
         start = time.time()
         model = self.accelerator.unwrap_model(self.model)
         was_training = model.training
         model.eval()
-        with self._meter.paused():
-            found = self._loss_over(model)
-            if self._evaluator is not None:
-                found.update(self._evaluator(model))
-        model.train(was_training)
+        try:
+            with self._meter.paused():
+                found = self._loss_over(model)
+                if self._evaluator is not None:
+                    found.update(self._evaluator(model))
+        finally:
+            model.train(was_training)
         seconds = time.time() - start
         rows = len(self.eval_dataset)  # type: ignore[arg-type]
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
@@ -196,7 +211,11 @@ class SwiftTrainer(Trainer):
             generator=torch.Generator(),  # a loader without one draws from the random state that training depends on
         )
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
-        for batch in loader:
+        fewest = len(self.eval_dataset) // self.args.world_size  # type: ignore[arg-type]
+        for number, batch in enumerate(loader):
+            # Later, some processes may have no batch left, at which they would meet the others.
+            if number * self.args.per_device_eval_batch_size < fewest:
+                self._leave_when_stopped()
             denominator = self.objective.denominator(batch)
             batch = self._prepare_inputs(batch)
             result = self.objective.sums(model, batch)
@@ -204,7 +223,13 @@ class SwiftTrainer(Trainer):
             for name, (total, count) in result.metrics.items():
                 sums[name] += torch.stack([total, count]).double().cpu()
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        self._leave_when_stopped()
         return means(self._over_processes(sums))
+
+    def _leave_when_stopped(self) -> None:
+        self.stop.obey(self.args, self.control)
+        if self.stop.received is not None:
+            raise EvaluationStopped
 
     # Order of the rows, optimizer.
 
