@@ -21,6 +21,8 @@ from swift.plan.model import ModelPlan
 from swift.plan.quant import QuantPlan
 from swift.tuners.adapters import known_warnings
 
+pytest.importorskip("hqq", reason="`make test` runs these with HQQ, which is installed apart")
+
 QUANTS = {
     "bnb4": QuantPlan(method="bnb", bits=4, compute_dtype="fp32"),
     "bnb8": QuantPlan(method="bnb", bits=8),

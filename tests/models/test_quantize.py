@@ -17,6 +17,8 @@ from swift.plan.model import ModelPlan
 from swift.plan.quant import QuantPlan
 from swift.plan.tuner import TunerPlan
 
+pytest.importorskip("hqq", reason="`make test` runs these with HQQ, which is installed apart")
+
 BNB4 = QuantPlan(method="bnb", bits=4, compute_dtype="fp32")
 BNB8 = QuantPlan(method="bnb", bits=8)
 HQQ4 = QuantPlan(method="hqq", bits=4)

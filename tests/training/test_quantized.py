@@ -18,6 +18,8 @@ from swift.plan.model import ModelPlan
 from swift.plan.quant import QuantPlan
 from swift.training.estimate import saved_by_quantizing
 
+pytest.importorskip("hqq", reason="`make test` runs these with HQQ, which is installed apart")
+
 QUANTS = {
     "bnb4": "--quantization_bit 4",
     "bnb8": "--quantization_bit 8",

@@ -78,7 +78,7 @@ def _packed_kinds() -> tuple[type[nn.Module], ...]:
     """The classes of layers that keep several weights in one number."""
     kinds: tuple[type[nn.Module], ...] = ()
     if installed("hqq"):
-        from hqq.core.quantize import HQQLinear
+        from hqq.core.quantize import HQQLinear  # pyright: ignore[reportMissingImports]  # comes as an extra
 
         kinds += (HQQLinear,)
     if installed("bitsandbytes"):
@@ -110,7 +110,7 @@ def _steady_on_cpu(model: nn.Module) -> None:
 @torch.no_grad()
 def _swap_for_hqq(model: PreTrainedModel, plan: QuantPlan, dtype: torch.dtype) -> None:
     """Put HQQ's layers in the place of the linear layers, the head left out; transformers does not do it any more."""
-    from hqq.core.quantize import HQQLinear, hqq_base_quant_config
+    from hqq.core.quantize import HQQLinear, hqq_base_quant_config  # pyright: ignore[reportMissingImports]  # comes as an extra
 
     model.requires_grad_(False)  # HQQ copies biases into plain tensors, which would ask for gradients nobody uses
     head = model.get_output_embeddings()

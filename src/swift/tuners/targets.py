@@ -76,7 +76,7 @@ def linear_kinds() -> tuple[type[nn.Module], ...]:
     """The classes of linear layers: bitsandbytes' are torch's too, HQQ's and GPTQModel's stand for themselves."""
     kinds: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)
     if installed("hqq"):
-        from hqq.core.quantize import HQQLinear
+        from hqq.core.quantize import HQQLinear  # pyright: ignore[reportMissingImports]  # comes as an extra
 
         kinds += (HQQLinear,)
     if "gptqmodel" in sys.modules:  # imported where a model uses it; it takes seconds
