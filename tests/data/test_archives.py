@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,19 +104,6 @@ def test_a_text_model_fetches_no_archive(hub: SmallHub, pictured: Repo, encoder:
     assert len(built.train) == 3
     assert not list(tmp_path.rglob("*.zip"))
     assert all("left out" in entry["note"] for entry in entries(tmp_path / "ledger"))
-
-
-def test_several_processes_unpack_once(hub: SmallHub, pictured: Repo, tmp_path: Path) -> None:
-    pictured.files["image_caption/images.jsonl"] = records(*["1.jpg", "2.jpg"] * 600)
-    planned = replace(plan("--val_dataset", SHAREGPT, command="infer"), num_proc=2, media=tmp_path / "m")
-
-    assert {shown(question) for question in questions(planned)} == {b"one", b"two"}
-    assert len([path for path in (tmp_path / "m").rglob("images.zip-*") if path.is_dir()]) == 1
-
-    del pictured.files["images.zip"]
-    shutil.rmtree(tmp_path / "hub")  # the hub client keeps what it has downloaded
-    with pytest.raises(SwiftError, match=r"there is no archive images\.zip"):
-        questions(replace(planned, media=tmp_path / "other"))
 
 
 def test_a_cut_download_is_resumed(hub: SmallHub, pictured: Repo, asked: Callable[..., Any]) -> None:
@@ -220,6 +207,18 @@ def test_unpacking_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
     assert not unfinished.exists()
 
 
+def test_two_that_unpack_at_once_do_it_once(tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(zipped(**{f"{number}.jpg": b"%d" % number for number in range(200)}))
+
+    with ThreadPoolExecutor(4) as pool:
+        folders = set(pool.map(lambda _: unpack(archive, tmp_path / "out"), range(4)))
+
+    assert folders == {tmp_path / "out"}
+    assert len(list((tmp_path / "out").iterdir())) == 200
+    assert {path.name for path in tmp_path.iterdir() if path.suffix != ".lock"} == {"a.zip", "out"}
+
+
 PICTURE = b"\x89PNG\r\n\x1a\n\xff\x00"
 
 
@@ -238,12 +237,17 @@ def test_pictures_in_a_parquet_file_are_kept_once(tmp_path: Path, asked: Callabl
     assert [path.suffix for path in (tmp_path / "media").rglob("*") if path.is_file()] == [".png"]
 
 
-def test_a_text_model_leaves_pictures_in_a_parquet_file(encoder: Encoder, tmp_path: Path) -> None:
+@pytest.mark.parametrize("road", [(), ("--lazy_tokenize", "true"), ("--streaming", "true", "--max_steps", "9")])
+def test_a_text_model_leaves_pictures_in_a_parquet_file(
+    road: tuple[str, ...], encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     file = parquet(tmp_path / "rows.parquet")
-    built = run(encoder, tmp_path / "ledger", "--dataset", str(file), "--dataset_test_ratio", "0", "--no_cache")
+    flags = ("--dataset", str(file), "--dataset_test_ratio", "0", "--no_cache", *road)
+    built = run(encoder, tmp_path / "ledger", *flags)
 
-    assert len(built.train) == 2
-    assert not (tmp_path / "media").exists()
+    assert len(list(built.train if road[:1] == ("--streaming",) else map(built.train.__getitem__, range(2)))) == 2
+    assert not (tmp_path / "cache").exists()
 
 
 def test_local_rows_without_their_picture_are_named_as_before(tmp_path: Path, asked: Callable[..., Any]) -> None:

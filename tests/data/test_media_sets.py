@@ -43,7 +43,7 @@ RECORDS: dict[str, Expected] = {
     ),
     "mantis-instruct": (
         {"id": "1", "images": [{"bytes": None, "path": "1.jpg"}], "conversation": ROLES},
-        "<image>\nq", "a", "{folder}/train_images.zip/1.jpg",
+        "<image>\nq", "a", "sub/train_images.zip/1.jpg",
     ),
     "llava-data-instruct": (
         {"images": [{"bytes": None, "path": "vg/VG_100K_2/1.jpg"}], "conversation": ROLES},
@@ -62,10 +62,10 @@ RECORDS: dict[str, Expected] = {
     "egoschema": (
         {"question_idx": "1", "question": "q", "video_idx": "v", "option": ["A. x", "B. y", "C. z", "D. u", "E. v"],
          "answer": "3"},
-        "q\nA. x\nB. y\nC. z\nD. u\nE. v", "D", "videos/v.mp4",
+        "q\nA. x\nB. y\nC. z\nD. u\nE. v", "D", "videos_chunked_01.zip/videos/v.mp4",
     ),
     "llava-video-178k": (
-        {"id": "1", "video": "source/1.mp4", "conversations": HUMAN}, "<video>\nq", "a", "source/1.mp4",
+        {"id": "1", "video": "1.mp4", "conversations": HUMAN}, "<video>\nq", "a", "sub/sub_videos_1.tar.gz/1.mp4",
     ),
     "moviechat-1k-test": (
         {"info": {"video_path": "1.mp4", "fps": 24}, "global": [{"question": "q", "answer": "a"}], "breakpoint": []},

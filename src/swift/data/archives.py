@@ -27,9 +27,9 @@ class Member:
     repository: str | None = None
     """A repository on ModelScope; None is the one the rows come from."""
 
-    def __str__(self) -> str:
-        where = self.archives[0] if len(self.archives) == 1 else ""
-        return "/".join(part for part in (self.repository, where, self.path) if part)
+    def named(self, folder: str) -> tuple[str, ...]:
+        """The archives of rows in this folder."""
+        return tuple(name.replace("{folder}", folder) for name in self.archives)
 
 
 def placed(row: Any, file: SourceFile) -> Any:
@@ -40,7 +40,7 @@ def placed(row: Any, file: SourceFile) -> Any:
     if not isinstance(row, Mapping):
         return row
     changed = {}
-    for key in {key for keys in MEDIA_KEYS.values() for key in keys}.intersection(row):
+    for key in _KEYS.intersection(row):
         value = row[key]
         links = value if isinstance(value, list) else [value]
         if any(isinstance(link, Member) for link in links):
@@ -48,16 +48,19 @@ def placed(row: Any, file: SourceFile) -> Any:
     return {**row, **changed} if changed else row
 
 
+_KEYS = frozenset(key for keys in MEDIA_KEYS.values() for key in keys)
+
+
 def _place(member: Member, key: str, file: SourceFile) -> str:
+    names = member.named(file.path.parent.name)
     if file.media is None:
-        return str(member)
+        return "/".join(part for part in (member.repository, *names[:1], member.path) if part)
     if member.repository is not None:
         hub, repository = "modelscope", member.repository
     elif file.home is not None:
         hub, repository = file.home
     else:
-        raise BadRow("missing file", key=key, expected="rows that come from their hub", value=str(member))
-    names = [name.format(folder=file.path.parent.name) for name in member.archives]
+        raise BadRow("missing file", key=key, expected="rows that come from their hub", value=member.path)
     for number, name in enumerate(names):
         folder = _unpacked(hub, repository, name, file.media, file.token)
         if folder is None and number == 0:

@@ -72,7 +72,9 @@ def tabulate(
     work = itertools.chain.from_iterable(
         chunks(file, wanted[number] if wanted is not None else None) for number, file in enumerate(files)
     )
-    for chunk, shard in encode_chunks(work, recipe, num_proc=plan.num_proc, cache=cache):
+    # Media are fetched over the network, which a forked process should not use: locks of the parent may be taken.
+    num_proc = 1 if plan.media else plan.num_proc
+    for chunk, shard in encode_chunks(work, recipe, num_proc=num_proc, cache=cache):
         _object(chunk, shard, plan, again=wanted is not None)
         size = len(chunk.rows)
         for column, values in zip(

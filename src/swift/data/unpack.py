@@ -69,7 +69,7 @@ def _write(packed: Packed, folder: Path, archive: Path) -> bool:
 def _safe(name: str, archive: Path) -> PurePosixPath:
     """The name below the folder; a leading slash is taken off, as tar and unzip do. Raises SwiftError for `..`."""
     path = PurePosixPath(name.replace("\\", "/").lstrip("/"))
-    if ".." in path.parts or not path.parts or ":" in path.parts[0]:
+    if ".." in path.parts or not path.parts or path.parts[0][1:2] == ":":
         raise SwiftError(
             f"the archive {archive.name} wants to write outside its folder",
             where=str(archive.resolve()),
