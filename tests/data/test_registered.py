@@ -77,7 +77,7 @@ RECORDS: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
     ),
     "ruozhiba": ({"title": "12. joke"}, [("assistant", "joke")]),
     "tigerbot-law-zh": (
-        {"type": "T", "title": "L", "chapter1": None, "response": "text"},
+        {"type": "T", "title": "L", "chapter1": None, "content": "text"},
         [("assistant", "T\nL\ntext")],
     ),
     "leetcode-python-en": (

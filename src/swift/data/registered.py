@@ -68,7 +68,8 @@ def ruozhiba(record: Fields) -> dict[str, Any]:
 def tigerbot_law(record: Fields) -> dict[str, Any]:
     """Paragraphs of law as plain text below their headings."""
     headings = [record.get(name) for name in ("type", "title", "chapter1", "chapter2", "chapter3")]
-    return {"response": "\n".join(str(part) for part in (*headings, record.get("response")) if part)}
+    paragraph = fields.text(record.get("content"), "content")
+    return {"response": "\n".join(str(part) for part in (*headings, paragraph) if part)}
 
 
 def leetcode_python(record: Fields) -> dict[str, Any]:
