@@ -26,7 +26,7 @@ def test_only_plain_fp32_layers_are_packed() -> None:
     class Own(nn.Linear):
         pass
 
-    model = nn.ModuleDict({"plain": nn.Linear(4, 4), "half": nn.Linear(4, 4, dtype=torch.bfloat16), "own": Own(4, 4)})
+    model = nn.ModuleDict({"plain": nn.Linear(4, 4), "lower": nn.Linear(4, 4, dtype=torch.bfloat16), "own": Own(4, 4)})
     model["nested"] = nn.Sequential(nn.Linear(4, 4, bias=False))
     quicken(model)
     found = [name for name, layer in model.named_modules() if isinstance(layer, PackedLinear)]
