@@ -209,3 +209,8 @@ def test_tls(start, tmp_path) -> None:
     running = start(ssl_keyfile=str(key), ssl_certfile=str(certificate))
     context = ssl.create_default_context(cafile=str(certificate))
     assert httpx.get(running.url.replace("http:", "https:") + "/health", verify=context).status_code == 200
+
+
+def test_a_wrong_key_is_named_plainly(module_server) -> None:
+    answer = httpx.post(f"{module_server.url}/v1/chat/completions", content=chat(logit_bias={"hello": 1}))
+    assert answer.json()["error"]["param"] == "logit_bias.hello"

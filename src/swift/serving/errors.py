@@ -76,6 +76,7 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
 def _path(loc: Sequence[Any]) -> str:
     """`("body", "messages", 0, "role")` as `messages[0].role`."""
     parts = loc[1:] if len(loc) > 1 and loc[0] == "body" else loc
+    parts = [part for part in parts if part != "[key]"]  # pydantic's mark for a wrong key, which stands before it
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
     return path.removeprefix(".")
 
