@@ -212,5 +212,5 @@ def test_tls(start, tmp_path) -> None:
 
 
 def test_a_wrong_key_is_named_plainly(module_server) -> None:
-    answer = httpx.post(f"{module_server.url}/v1/chat/completions", content=chat(logit_bias={"hello": 1}))
+    answer = httpx.post(f"{module_server.url}/v1/chat/completions", json=json.loads(chat(logit_bias={"hello": 1})))
     assert answer.json()["error"]["param"] == "logit_bias.hello"
