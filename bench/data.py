@@ -195,10 +195,10 @@ def builder(folder: str, *argv: str) -> Callable[[], Any]:
 
     from swift import data
     from swift.catalog import load_catalog
-    from swift.chat.encode import build_encoder
     from swift.params.parse import parse
     from swift.plan.data import plan_data
     from swift.plan.prompt import PromptPlan
+    from swift.prompts.encode import build_encoder
 
     catalog = load_catalog()
     plan = plan_data(parse(["sft", "--model_id_or_path", "m", *argv]), catalog)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from swift.catalog.custom import Template, register_dataset, register_model, register_template
-    from swift.chat.rows import get_template
+    from swift.prompts.api import get_template
 
 __all__ = ["Template", "__version__", "get_template", "register_dataset", "register_model", "register_template"]
 
 __version__ = "0.1.0"
 
 _PLACES = {
-    "get_template": "swift.chat.rows:get_template",
+    "get_template": "swift.prompts.api:get_template",
     "register_model": "swift.catalog.custom:register_model",
     "register_template": "swift.catalog.custom:register_template",
     "register_dataset": "swift.catalog.custom:register_dataset",

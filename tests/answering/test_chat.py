@@ -11,7 +11,6 @@ from transformers import AutoTokenizer
 from swift.answering.chat import Chat, read_tools
 from swift.answering.results import Results
 from swift.catalog import load_catalog
-from swift.chat.encode import build_encoder
 from swift.core.errors import SwiftError
 from swift.core.machine import Machine
 from swift.engines.base import Delta, Request
@@ -20,6 +19,7 @@ from swift.engines.start import Prepared
 from swift.params.groups import Generate
 from swift.params.parse import parse
 from swift.plan.infer import plan_infer, plan_sampling
+from swift.prompts.encode import build_encoder
 
 
 class Parrot:

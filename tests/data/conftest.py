@@ -11,8 +11,8 @@ from transformers import AutoTokenizer
 
 from hub.small_hub import SmallHub, serve
 from swift.catalog import load_catalog
-from swift.chat.encode import Encoder, build_encoder
 from swift.plan.prompt import PromptPlan
+from swift.prompts.encode import Encoder, build_encoder
 
 
 @pytest.fixture(scope="session")

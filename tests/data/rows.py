@@ -8,10 +8,10 @@ from typing import Any
 
 from swift import data
 from swift.catalog import load_catalog
-from swift.chat.encode import Encoder
 from swift.data.ledger import Ledger
 from swift.params.parse import parse
 from swift.plan.data import DataPlan, plan_data
+from swift.prompts.encode import Encoder
 
 
 def plan(*argv: str, command: str = "sft") -> DataPlan:

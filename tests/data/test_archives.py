@@ -17,10 +17,10 @@ import pyarrow.parquet
 import pytest
 
 from hub.small_hub import Repo, SmallHub
-from swift.chat.encode import Encoder
 from swift.core.errors import SwiftError
 from swift.data.questions import Question, questions
 from swift.data.unpack import unpack
+from swift.prompts.encode import Encoder
 
 from .rows import entries, plan, run, write_rows
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from swift.chat.encode import Encoder
+from swift.prompts.encode import Encoder
 
 from .rows import chat_rows, run, tokens, write_rows
 
@@ -109,7 +109,7 @@ sys.path.insert(0, {tests!r})
 import data.rows as rows
 from transformers import AutoTokenizer
 from swift.catalog import load_catalog
-from swift.chat.encode import build_encoder
+from swift.prompts.encode import build_encoder
 from swift.plan.prompt import PromptPlan
 from swift.data import encode
 plan = PromptPlan(template_type="chatml", system=None, tools_format=None, max_length=2048,

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from swift.chat.types import Conversation, Preference, ToolCall
 from swift.data.convert import convert
 from swift.data.faults import BadRow
+from swift.prompts.types import Conversation, Preference, ToolCall
 
 CASES = json.loads((Path(__file__).parents[1] / "fixtures" / "dataset_cases.json").read_text("utf-8"))
 READ_BETTER = {

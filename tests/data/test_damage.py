@@ -11,11 +11,11 @@ import pytest
 
 from swift import data
 from swift.catalog import load_catalog
-from swift.chat.encode import Encoder, build_encoder
 from swift.core.errors import SwiftError
 from swift.data.ledger import Ledger
 from swift.data.stream import StreamDataset
 from swift.plan.prompt import PromptPlan
+from swift.prompts.encode import Encoder, build_encoder
 
 from .rows import chat_rows, entries, plan, run, totals, write_rows
 

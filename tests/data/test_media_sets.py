@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from swift.catalog import load_catalog
-from swift.chat.types import Conversation, Preference
 from swift.data.archives import placed
 from swift.data.convert import convert
 from swift.data.converters import converter
 from swift.data.faults import BadRow
 from swift.data.media_sets import DESCRIBE, DESCRIBE_ZH, LOCATE, NAME_BOX
 from swift.data.source import SourceFile
+from swift.prompts.types import Conversation, Preference
 
 CATALOG = load_catalog()
 SHARED = "hjh0119/sharegpt4v-images"

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swift.chat.encode import Encoder
 from swift.core.errors import SwiftError
 from swift.data.collate import flatten, unpacked
 from swift.data.pack import best_fit, fill_rate
+from swift.prompts.encode import Encoder
 
 from .rows import chat_rows, run, tokens, write_rows
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from swift.catalog import load_catalog
-from swift.chat.types import Conversation, Preference
 from swift.data.convert import convert
 from swift.data.converters import CONVERTERS, converter
 from swift.data.faults import BadRow
 from swift.data.source import SourceFile
+from swift.prompts.types import Conversation, Preference
 
 CATALOG = load_catalog()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from hub.small_hub import Repo, SmallHub
-from swift.chat.encode import Encoder
 from swift.core.errors import SwiftError
+from swift.prompts.encode import Encoder
 
 from .rows import chat_rows, run
 

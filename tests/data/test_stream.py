@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from swift.chat.encode import Encoder
 from swift.core.errors import SwiftError
 from swift.data.collate import unpacked
 from swift.data.stream import StreamDataset
+from swift.prompts.encode import Encoder
 
 from .rows import chat_rows, entries, run, tokens, write_rows
 

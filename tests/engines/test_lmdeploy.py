@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 import torch
 
-from swift.chat.types import Media
 from swift.core.errors import NotBuilt, SwiftError
 from swift.engines.base import Delta, Request, Sampling
 from swift.engines.lmdeploy import (
@@ -30,6 +29,7 @@ from swift.engines.lmdeploy import (
     vision_config,
 )
 from swift.params.groups import Lmdeploy
+from swift.prompts.types import Media
 
 needs_lmdeploy = pytest.mark.skipif(
     importlib.util.find_spec("lmdeploy") is None, reason="LMDeploy has an environment of its own: make test-vllm"

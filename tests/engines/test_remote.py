@@ -18,12 +18,12 @@ from transformers import AutoTokenizer
 from serving.conftest import Running, servers
 from serving.scripted import ScriptedEngine
 from swift.catalog import load_catalog
-from swift.chat.encode import build_encoder
-from swift.chat.types import Conversation, Media, Message, ToolCall
 from swift.core.errors import SwiftError
 from swift.engines.base import Delta, Request, Sampling
 from swift.engines.remote import RemoteEngine, RemoteSettings, completion_body
 from swift.plan.prompt import PromptPlan
+from swift.prompts.encode import build_encoder
+from swift.prompts.types import Conversation, Media, Message, ToolCall
 
 Reply = tuple[int, Iterable[bytes]]
 

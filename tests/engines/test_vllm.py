@@ -16,13 +16,13 @@ import pytest
 from behaviour import *  # noqa: F403  # the tests every engine runs
 from behaviour import PROMPTS, Served
 
-from swift.chat.types import Media
 from swift.core.errors import NotBuilt, SwiftError
 from swift.engines.base import Engine, Request, Sampling
 from swift.engines.blocking import BlockingEngine
 from swift.engines.vllm import VllmEngine, VllmSettings, engine_args, sampling_params, vllm_settings
 from swift.engines.vllm_process import leash
 from swift.params.groups import Vllm
+from swift.prompts.types import Media
 
 HERE = importlib.util.find_spec("vllm") is not None
 WHY = "vLLM has an environment of its own: make test-vllm"

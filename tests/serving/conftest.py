@@ -13,9 +13,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from swift.catalog import load_catalog
-from swift.chat.encode import Encoder, build_encoder
 from swift.plan.prompt import PromptPlan
 from swift.plan.serve import Defaults, ServePlan
+from swift.prompts.encode import Encoder, build_encoder
 from swift.serving.run import Server, bind
 from swift.serving.service import Loaded, Service
 

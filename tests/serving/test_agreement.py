@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from swift import tuners
 from swift.catalog import load_catalog
-from swift.chat.encode import Encoder, build_encoder
 from swift.cli import main
 from swift.core.machine import Machine
 from swift.engines.base import Engine
@@ -27,6 +26,7 @@ from swift.hub.machine import probe
 from swift.params.parse import parse
 from swift.plan.infer import plan_infer
 from swift.plan.serve import ServePlan
+from swift.prompts.encode import Encoder, build_encoder
 from swift.serving.run import Server, bind
 from swift.serving.service import Loaded, Service
 from swift.ui.talk import Controls, Talker

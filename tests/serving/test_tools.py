@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from swift.chat.agent import FORMATS
+from swift.prompts.tool_formats import FORMATS
 from swift.serving.schema import ChatRequest
 from swift.serving.tools import Reader, joined, reader, tool_use
 

@@ -17,10 +17,10 @@ from transformers import AutoTokenizer
 
 from serving.scripted import ScriptedEngine
 from swift.catalog import load_catalog
-from swift.chat.encode import build_encoder
 from swift.engines.base import Sampling
 from swift.engines.blocking import BlockingEngine
 from swift.plan.prompt import PromptPlan
+from swift.prompts.encode import build_encoder
 
 pytest.importorskip("gradio", reason="the page is made with gradio")
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser")

@@ -11,10 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from swift.chat.types import Conversation
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.core.transaction import write_file
+from swift.prompts.types import Conversation
 
 UNFINISHED = ".unfinished"
 """Beside a result file as long as rows are missing: names the run that may go on with it."""

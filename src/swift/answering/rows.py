@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from swift.answering.results import Results, fields, finish, open_results, run_name
-from swift.chat.types import Conversation
 from swift.core.errors import CheckFailed, Interrupted, SwiftError
 from swift.core.log import log
 from swift.data.questions import Question
@@ -18,6 +17,7 @@ from swift.engines.base import Delta, Request
 from swift.engines.blocking import BlockingEngine, Reply
 from swift.engines.start import Prepared
 from swift.plan.infer import BAR_FROM, InferPlan
+from swift.prompts.types import Conversation
 from swift.training.scores import scores
 
 CONCURRENT = 64

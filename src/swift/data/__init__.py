@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from swift.chat.encode import Encoder
-from swift.chat.parity import preflight
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.data.dataset import EncodedDataset, MapDataset
@@ -17,6 +15,8 @@ from swift.data.lazy import LazyDataset, encode_later
 from swift.data.ledger import Ledger
 from swift.data.pack import PackedDataset
 from swift.plan.data import DataPlan
+from swift.prompts.encode import Encoder
+from swift.prompts.parity import preflight
 
 if TYPE_CHECKING:
     from swift.data.stream import StreamDataset

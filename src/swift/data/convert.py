@@ -11,10 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from swift.chat.types import Conversation, Message, Origin, Preference, Row
 from swift.data import fields
 from swift.data.faults import BadRow
 from swift.data.turns import CALLS, Turns, arrange, role
+from swift.prompts.types import Conversation, Message, Origin, Preference, Row
 
 Fields = Mapping[str, Any]
 Reader = Callable[[Fields, bool], Turns]

@@ -19,8 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swift.chat.encode import Encoder, TooLong
-from swift.chat.types import Conversation, Encoded, Media, Origin, Preference, Row
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.data.archives import placed
@@ -32,6 +30,8 @@ from swift.data.read import RawRow, read_rows
 from swift.data.shard import KEPT, TRUNCATED, UNENCODED, UNUSABLE, Shard, columns_of, unpack
 from swift.data.source import SourceFile
 from swift.plan.data import Kind, Rounds
+from swift.prompts.encode import Encoder, TooLong
+from swift.prompts.types import Conversation, Encoded, Media, Origin, Preference, Row
 
 CHUNK = 512
 """Rows of a file that are encoded, stored and lost together."""

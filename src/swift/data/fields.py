@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from swift.chat.types import Media, ToolCall
 from swift.data.embedded import LEFT_OUT
 from swift.data.faults import BadRow
+from swift.prompts.types import Media, ToolCall
 
 MEDIA_TAGS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
 MEDIA_KEYS = {"images": ("images", "image"), "videos": ("videos", "video"), "audios": ("audios", "audio")}

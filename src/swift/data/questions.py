@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swift.chat.types import Conversation, Message, Origin, Preference
 from swift.data.encode import Recipe, chunks, read_row, without_answer
 from swift.data.faults import BadRow
 from swift.data.table import Part, open_part
 from swift.plan.data import DataPlan
+from swift.prompts.types import Conversation, Message, Origin, Preference
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from swift.chat.types import Message, Role
 from swift.data.faults import BadRow
+from swift.prompts.types import Message, Role
 
 ROLES: dict[str, Role] = {
     "system": "system",

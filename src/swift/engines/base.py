@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from swift.chat.types import Media
 from swift.core.errors import SwiftError
+from swift.prompts.types import Media
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 

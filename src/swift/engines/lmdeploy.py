@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from swift.chat.types import Media
 from swift.core.errors import NotBuilt, SwiftError
 from swift.core.optional import installed
 from swift.engines.base import Delta, FinishReason, NoVectors, Request, Sampling, TokenLogprob
 from swift.engines.text import Detokenizer, StopStrings
 from swift.params.groups import Lmdeploy
+from swift.prompts.types import Media
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "auto": "auto"}
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import httpx
 
-from swift.chat.types import Conversation, Media, Message, ToolCall
 from swift.core.errors import SwiftError
 from swift.engines.base import Delta, FinishReason, NoVectors, Request, Sampling, TokenLogprob
+from swift.prompts.types import Conversation, Media, Message, ToolCall
 
 UNBOUNDED = 2**31 - 1
 """`max_model_len` of a server that does not tell it: its own check is the one that counts."""

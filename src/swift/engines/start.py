@@ -11,12 +11,12 @@ from typing import Any
 
 from swift import models
 from swift.catalog import Catalog
-from swift.chat.encode import Encoder, build_encoder
-from swift.chat.parity import require_same_template, say_differences_from_own
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.base import Engine, Sampling
 from swift.plan.infer import InferPlan, SamplingPlan, plan_sampling
+from swift.prompts.encode import Encoder, build_encoder
+from swift.prompts.parity import require_same_template, say_differences_from_own
 
 
 @dataclass(frozen=True)

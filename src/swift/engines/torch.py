@@ -20,7 +20,6 @@ import psutil
 import torch
 from transformers import PreTrainedModel
 
-from swift.chat.types import Media
 from swift.core.errors import NotBuilt, SwiftError
 from swift.core.log import log
 from swift.engines.adapters import AdaptedModel
@@ -33,6 +32,7 @@ from swift.engines.sampling import pick_all
 from swift.engines.scheduler import Scheduler
 from swift.engines.sequence import Sequence
 from swift.engines.vectors import Vectors
+from swift.prompts.types import Media
 
 CPU_CHUNK, GPU_CHUNK = 512, 4096
 """Prompt tokens computed in one step: what answers under way wait for at most."""

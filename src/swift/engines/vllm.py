@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from swift.chat.types import Media
 from swift.core.errors import NotBuilt, SwiftError
 from swift.core.optional import installed
 from swift.engines.base import Delta, FinishReason, NoVectors, Request, Sampling, TokenLogprob
 from swift.engines.vllm_process import interrupts_kept_from_children, leash, prepare_environment
 from swift.params.groups import Vllm
+from swift.prompts.types import Media
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "auto": "auto"}
 FINISH: Mapping[str, FinishReason] = {

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from swift import models
 from swift.catalog import Catalog
-from swift.chat.encode import build_encoder
-from swift.chat.ollama import Modelfile, modelfile_template
-from swift.chat.parity import require_same_template
 from swift.core.transaction import write_folder
 from swift.plan.ollama import OllamaPlan
+from swift.prompts.encode import build_encoder
+from swift.prompts.ollama import Modelfile, modelfile_template
+from swift.prompts.parity import require_same_template
 
 FILE = "Modelfile"
 

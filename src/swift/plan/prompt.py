@@ -1,4 +1,4 @@
-"""How a run turns conversations into tokens: decided here, done by `swift.chat`."""
+"""How a run turns conversations into tokens: decided here, done by `swift.prompts`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JINJA = "jinja"
 
 @dataclass(frozen=True, kw_only=True)
 class PromptPlan:
-    """Everything `swift.chat.encode.build_encoder` needs beside the tokenizer and the catalog."""
+    """Everything `swift.prompts.encode.build_encoder` needs beside the tokenizer and the catalog."""
 
     template_type: str
     """A registered template, or `jinja` for the tokenizer's own."""

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from pydantic import BaseModel
 
-from swift.chat.agent import join_observations
-from swift.chat.types import Conversation, Media, Message, ToolCall
+from swift.prompts.tool_formats import join_observations
+from swift.prompts.types import Conversation, Media, Message, ToolCall
 from swift.serving.errors import ApiError
 from swift.serving.schema import ChatMessage, ChatRequest, ContentPart
 from swift.serving.tools import ToolUse

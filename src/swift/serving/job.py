@@ -11,10 +11,10 @@ from typing import TypeVar
 
 from starlette.requests import Request as HttpRequest
 
-from swift.chat.types import Media
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.base import Delta, Engine, Request, Sampling, TokenLogprob
+from swift.prompts.types import Media
 from swift.serving.errors import ApiError
 from swift.serving.schema import Generation, Usage
 from swift.serving.service import Service

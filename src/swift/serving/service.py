@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-from swift.chat.encode import Encoder, TooLong
-from swift.chat.types import Conversation
 from swift.core.errors import SwiftError
 from swift.engines.base import Engine
 from swift.plan.serve import Defaults, ServePlan
+from swift.prompts.encode import Encoder, TooLong
+from swift.prompts.types import Conversation
 from swift.serving.errors import ApiError
 from swift.serving.gate import Gate
 from swift.serving.metrics import Metrics

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from swift.chat.types import Message
+from swift.prompts.types import Message
 from swift.serving.errors import ApiError
 from swift.serving.schema import CallDelta, ChatRequest, NamedTool
 
@@ -173,7 +173,7 @@ class FreeReader:
 
 
 CALL_MARKS = ("Action", "action", "ACTION", "<tool_call>", "<｜tool", "<|", "[TOOL_CALLS]", "{")
-"""What a call may begin with, in any of the formats that `swift.chat` reads; a tool's own name is one more."""
+"""What a call may begin with, in any of the formats that `swift.prompts` reads; a tool's own name is one more."""
 
 
 def reader(use: ToolUse, parse: Callable[[str], Message]) -> Reader:

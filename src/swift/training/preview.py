@@ -11,10 +11,10 @@ from transformers import PreTrainedTokenizerBase
 
 from swift import data, models
 from swift.catalog import Catalog
-from swift.chat.encode import build_encoder
 from swift.data.ledger import Ledger
 from swift.data.stream import StreamDataset
 from swift.plan.sft import SftPlan
+from swift.prompts.encode import build_encoder
 from swift.training.arguments import check_names
 from swift.training.estimate import Estimate, estimate
 from swift.training.objectives.sft import IGNORED

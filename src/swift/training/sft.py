@@ -15,8 +15,6 @@ from transformers.utils.logging import disable_progress_bar
 
 from swift import data, models, tuners
 from swift.catalog import Catalog
-from swift.chat.encode import Encoder, build_encoder
-from swift.chat.parity import say_differences_from_own, write_certificate
 from swift.core.log import log
 from swift.core.machine import Machine
 from swift.data.ledger import FILE_NAME, Ledger
@@ -26,6 +24,8 @@ from swift.params.args import Args
 from swift.params.saved import read_saved
 from swift.plan.sft import SftPlan
 from swift.plan.train import PushPlan
+from swift.prompts.encode import Encoder, build_encoder
+from swift.prompts.parity import say_differences_from_own, write_certificate
 from swift.training import folder, processes
 from swift.training.answers import Answers
 from swift.training.arguments import check_names

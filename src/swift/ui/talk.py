@@ -10,11 +10,11 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from swift.chat.encode import Encoder
-from swift.chat.types import Conversation, Media, Message
 from swift.core.errors import SwiftError
 from swift.engines.base import Request, Sampling
 from swift.engines.blocking import BlockingEngine
+from swift.prompts.encode import Encoder
+from swift.prompts.types import Conversation, Media, Message
 
 SHOW_SECONDS = 0.08
 """A browser draws a growing answer no faster; more updates would only queue up."""

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
 
-from swift.chat.types import Segment
+from swift.prompts.types import Segment
 
 Ids = Sequence[int]
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from swift.chat import agent
-from swift.chat.types import Conversation, Message
 from swift.core.errors import SwiftError
+from swift.prompts import tool_formats
+from swift.prompts.types import Conversation, Message
 
 if TYPE_CHECKING:
-    from swift.chat.jinja import JinjaTemplate
+    from swift.prompts.jinja import JinjaTemplate
 
 
 class Refusal(Exception):
@@ -134,7 +134,7 @@ class Rendered:
         if messages and messages[0].role == "system":
             system = messages.pop(0).content or None
         if not self.template.traits.reasoning:
-            messages = [replace(m, content=agent.with_reasoning(m), reasoning=None) for m in messages]
+            messages = [replace(m, content=tool_formats.with_reasoning(m), reasoning=None) for m in messages]
         if not self.template.native_tools:
             messages = [self._as_text(message) for message in messages]
             if self.conversation.tools:
@@ -142,7 +142,7 @@ class Rendered:
                 if self.template.traits.system:
                     system = described if system is None else f"{system}\n\n{described}"
                 else:
-                    messages = agent.in_first_question(messages, described)
+                    messages = tool_formats.in_first_question(messages, described)
         return [Message("system", system), *messages] if system is not None else messages
 
     def _as_text(self, message: Message) -> Message:

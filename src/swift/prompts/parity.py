@@ -14,14 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from swift.chat.encode import IGNORED, Encoder
-from swift.chat.jinja import JinjaTemplate
-from swift.chat.template import DataTemplate
-from swift.chat.tokens import Tokens
-from swift.chat.types import Conversation, Message, ToolCall
 from swift.core.errors import SwiftError
 from swift.core.log import log, once
 from swift.core.transaction import write_file
+from swift.prompts.encode import IGNORED, Encoder
+from swift.prompts.jinja import JinjaTemplate
+from swift.prompts.template import DataTemplate
+from swift.prompts.tokens import Tokens
+from swift.prompts.types import Conversation, Message, ToolCall
 
 FILE = "template.json"
 """Stands in each checkpoint."""

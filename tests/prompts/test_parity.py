@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from swift.chat import parity
-from swift.chat.encode import Encoder
-from swift.chat.types import Conversation, Message
 from swift.core.errors import SwiftError
+from swift.prompts import parity
+from swift.prompts.encode import Encoder
+from swift.prompts.types import Conversation, Message
 
 ROW = Conversation((Message("user", "Hi"), Message("assistant", "Hello")))
 

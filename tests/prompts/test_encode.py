@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from swift.chat.encode import Encoder, TooLong
-from swift.chat.types import Conversation, Message, Origin, Preference
 from swift.core.errors import SwiftError
+from swift.prompts.encode import Encoder, TooLong
+from swift.prompts.types import Conversation, Message, Origin, Preference
 
 ASK, SAY = Message("user", "Who are you?"), Message("assistant", "A robot.")
 ROW = Conversation((ASK, SAY), origin=Origin("rows.jsonl", 4))

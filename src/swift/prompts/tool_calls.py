@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from swift.chat.types import ToolCall
+from swift.prompts.types import ToolCall
 
 Read = Callable[[str], tuple[str, tuple[ToolCall, ...]]]
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from swift.catalog import load_catalog
-from swift.chat.template import DataTemplate
-from swift.chat.types import Conversation, Message, Origin, ToolCall
 from swift.core.errors import SwiftError
+from swift.prompts.template import DataTemplate
+from swift.prompts.types import Conversation, Message, Origin, ToolCall
 
 CATALOG = load_catalog()
 ASK = Message("user", "Hi")

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from swift.chat import agent, calls
-from swift.chat.answers import Answer, Refusal, Rendered, examples
-from swift.chat.types import Conversation, Message, Segment, ToolCall
-from swift.chat.weights import LossScale
 from swift.core.errors import SwiftError
+from swift.prompts import tool_calls, tool_formats
+from swift.prompts.loss_scale import LossScale
+from swift.prompts.spans import Answer, Refusal, Rendered, examples
+from swift.prompts.types import Conversation, Message, Segment, ToolCall
 
 
 class JinjaTemplate:
@@ -113,7 +113,7 @@ class JinjaTemplate:
 
     def parse_reply(self, text: str) -> Message:
         """A generated answer as a message: its thinking, its text and its tool calls."""
-        return agent.parse_reply(text, self.tools)
+        return tool_formats.parse_reply(text, self.tools)
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -197,11 +197,11 @@ def _try(template: JinjaTemplate, *messages: Message, tools: Sequence[Mapping[st
         return ""
 
 
-def _tool_format(template: JinjaTemplate, chosen: str | None) -> agent.ToolFormat:
+def _tool_format(template: JinjaTemplate, chosen: str | None) -> tool_formats.ToolFormat:
     if template.native_tools:
-        return agent.ToolFormat("native", _by_itself, _by_itself, calls.reader_of(template.source), "turn")
+        return tool_formats.ToolFormat("native", _by_itself, _by_itself, tool_calls.reader_of(template.source), "turn")
     # A result inside the answer would need to be found in the text again, so it becomes a turn.
-    return replace(agent.tool_format(chosen or "react_en"), results="turn", write=agent.write_actions)
+    return replace(tool_formats.tool_format(chosen or "react_en"), results="turn", write=tool_formats.write_actions)
 
 
 def _by_itself(_: Any) -> str:

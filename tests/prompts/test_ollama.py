@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from tests.chat.go_template import render
 
-from swift.chat import parity
-from swift.chat.encode import Encoder
-from swift.chat.ollama import Modelfile, modelfile_template
-from swift.chat.types import Conversation, Message
 from swift.core.errors import SwiftError
+from swift.prompts import parity
+from swift.prompts.encode import Encoder
+from swift.prompts.ollama import Modelfile, modelfile_template
+from swift.prompts.types import Conversation, Message
 
 TEMPLATES = ("chatml", "qwen2_5", "smollm2", "gemma", "zephyr", "deepseek", "chatglm4", "phi3")
 OTHER_TOKENIZERS = ("llama3", "llama", "mistral-nemo")

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from tests.chat.conftest import TEMPLATES
 
-from swift.chat.encode import Encoder
-from swift.chat.jinja import plain
-from swift.chat.types import Conversation, Message, Origin, ToolCall
 from swift.core.errors import SwiftError
+from swift.prompts.encode import Encoder
+from swift.prompts.jinja import plain
+from swift.prompts.types import Conversation, Message, Origin, ToolCall
 
 NAMES = sorted(path.stem for path in TEMPLATES.glob("*.jinja"))
 TOOL = {

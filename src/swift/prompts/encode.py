@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from swift.catalog import Catalog
-from swift.chat.jinja import JinjaTemplate
-from swift.chat.template import DataTemplate
-from swift.chat.tokens import Tokens
-from swift.chat.types import Conversation, Encoded, Message, Origin, Preference, Segment
-from swift.chat.weights import load_loss_scale
 from swift.core.errors import SwiftError
 from swift.core.log import once
 from swift.plan.prompt import JINJA, PromptPlan
+from swift.prompts.jinja import JinjaTemplate
+from swift.prompts.loss_scale import load_loss_scale
+from swift.prompts.template import DataTemplate
+from swift.prompts.tokens import Tokens
+from swift.prompts.types import Conversation, Encoded, Message, Origin, Preference, Segment
 
 PLAIN = "default-generation"
 """The template of models that have none."""

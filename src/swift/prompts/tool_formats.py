@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from swift.chat import calls
-from swift.chat.types import Message, ToolCall
 from swift.core.errors import SwiftError
+from swift.prompts import tool_calls
+from swift.prompts.types import Message, ToolCall
 
 Tools = Sequence[Mapping[str, Any]]
 
@@ -238,7 +238,7 @@ def read_actions(text: str) -> tuple[str, tuple[ToolCall, ...]]:
 def _arguments(text: str, start: int) -> tuple[str, int]:
     """The JSON at `start`, perhaps fenced, else whatever stands before the next line that begins with a marker."""
     start = _FENCE.match(text, start).end()  # type: ignore[union-attr]
-    end = calls.end_of_json(text, start)
+    end = tool_calls.end_of_json(text, start)
     if end is None:
         marker = _NEXT.search(text, start)
         end = marker.start() if marker else len(text)
@@ -251,8 +251,8 @@ FORMATS: Mapping[str, ToolFormat] = {
         ToolFormat("react_en", _react_en, _write_react, read_actions, "inside", ("Observation:",)),
         ToolFormat("react_zh", _react_zh, _write_react, read_actions, "inside", ("Observation:",)),
         ToolFormat("toolbench", _toolbench, write_actions, read_actions, "turn"),
-        ToolFormat("glm4", _glm4, _write_glm4, calls.read_glm4, "turn", ("<|observation|>",)),
-        ToolFormat("hermes", _hermes, _write_hermes, calls.read_hermes, "turn"),
+        ToolFormat("glm4", _glm4, _write_glm4, tool_calls.read_glm4, "turn", ("<|observation|>",)),
+        ToolFormat("hermes", _hermes, _write_hermes, tool_calls.read_hermes, "turn"),
     )
 }
 

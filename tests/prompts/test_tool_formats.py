@@ -7,9 +7,9 @@ import json
 import pytest
 from tests.chat.conftest import FIXTURES
 
-from swift.chat import agent, calls
-from swift.chat.types import Message, ToolCall
 from swift.core.errors import SwiftError
+from swift.prompts import tool_calls, tool_formats
+from swift.prompts.types import Message, ToolCall
 
 RECORDED = json.loads((FIXTURES / "agent_functions.json").read_text(encoding="utf-8"))
 TOOLS = (
@@ -27,25 +27,25 @@ CALLS = (
 )
 
 
-@pytest.mark.parametrize("name", list(agent.FORMATS))
+@pytest.mark.parametrize("name", list(tool_formats.FORMATS))
 @pytest.mark.parametrize("content", ["", "I look it up.", "Two\nlines"])
 @pytest.mark.parametrize("made", CALLS, ids=["one", "two", "newline", "empty"])
 def test_round_trip(name: str, content: str, made: tuple[ToolCall, ...]) -> None:
-    fmt = agent.FORMATS[name]
+    fmt = tool_formats.FORMATS[name]
     message = Message("assistant", content, tool_calls=made)
     (written,) = fmt.interleave([message])
-    assert agent.parse_reply(written.content, fmt) == message
+    assert tool_formats.parse_reply(written.content, fmt) == message
 
 
-@pytest.mark.parametrize("name", list(agent.FORMATS))
+@pytest.mark.parametrize("name", list(tool_formats.FORMATS))
 def test_text_without_a_call_stays_as_it_is(name: str) -> None:
     for text in ("", "It is -3 degrees.", "Thought: done\nFinal Answer: 4", '{"a": 1}', "<tool_call> is a tag"):
-        assert agent.parse_reply(text, agent.FORMATS[name]) == Message("assistant", text)
+        assert tool_formats.parse_reply(text, tool_formats.FORMATS[name]) == Message("assistant", text)
 
 
-@pytest.mark.parametrize("name", list(agent.FORMATS))
+@pytest.mark.parametrize("name", list(tool_formats.FORMATS))
 def test_description_names_every_tool(name: str) -> None:
-    text = agent.FORMATS[name].describe(TOOLS)
+    text = tool_formats.FORMATS[name].describe(TOOLS)
     assert "weather" in text
     assert "add" in text
     assert "A sum." in text
@@ -54,7 +54,7 @@ def test_description_names_every_tool(name: str) -> None:
 @pytest.mark.parametrize("case", RECORDED["split_action_action_input"], ids=lambda case: case["args"][0][:25])
 def test_recorded_action_lines(case: dict) -> None:
     name, arguments = case["result"]
-    _, found = agent.read_actions(case["args"][0])
+    _, found = tool_formats.read_actions(case["args"][0])
     if name is None or arguments is None:
         assert found == ()
     else:
@@ -65,77 +65,77 @@ def test_recorded_action_lines(case: dict) -> None:
 def test_recorded_observations_join(case: dict) -> None:
     given = [Message(item["role"], item["content"]) for item in case["args"][0]]
     expected = [Message(item["role"], item["content"]) for item in case["result"]]
-    assert list(agent.join_observations(given)) == expected
+    assert list(tool_formats.join_observations(given)) == expected
 
 
 def test_tool_without_a_name_is_named() -> None:
     with pytest.raises(SwiftError, match="a tool has no function name"):
-        agent.FORMATS["react_en"].describe([{"type": "function"}])
+        tool_formats.FORMATS["react_en"].describe([{"type": "function"}])
 
 
 def test_thinking_is_kept_apart() -> None:
-    found = agent.parse_reply("<think>\nhm\n</think>\n\nYes.", agent.FORMATS["react_en"])
+    found = tool_formats.parse_reply("<think>\nhm\n</think>\n\nYes.", tool_formats.FORMATS["react_en"])
     assert found == Message("assistant", "Yes.", reasoning="hm")
-    assert agent.parse_reply("hm\n</think>\n\nYes.", agent.FORMATS["hermes"]).reasoning == "hm"
+    assert tool_formats.parse_reply("hm\n</think>\n\nYes.", tool_formats.FORMATS["hermes"]).reasoning == "hm"
 
 
 @pytest.mark.parametrize(
     ("read", "text", "content", "expected"),
     [
         (
-            calls.read_hermes,
+            tool_calls.read_hermes,
             'Look.\n<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>\n'
             '<tool_call>\n{"name": "g", "arguments": {}}\n</tool_call>',
             "Look.",
             [("f", '{"a": 1}'), ("g", "{}")],
         ),
-        (calls.read_hermes, '<tool_call>\n{"name": "f", "arguments": {}}', "", [("f", "{}")]),
+        (tool_calls.read_hermes, '<tool_call>\n{"name": "f", "arguments": {}}', "", [("f", "{}")]),
         (
-            calls.read_hermes,
+            tool_calls.read_hermes,
             'Look.<tool_call>{"name": "f"}</tool_call> Then\n<tool_call>{"name": "g"}</tool_call>\nDone.',
             "Look.\nThen\nDone.",
             [("f", "{}"), ("g", "{}")],
         ),
-        (calls.read_hermes, "<tool_call>\n{broken</tool_call>", "<tool_call>\n{broken</tool_call>", []),
-        (calls.read_llama3, '{"name": "f", "parameters": {"a": "é"}}', "", [("f", '{"a": "é"}')]),
+        (tool_calls.read_hermes, "<tool_call>\n{broken</tool_call>", "<tool_call>\n{broken</tool_call>", []),
+        (tool_calls.read_llama3, '{"name": "f", "parameters": {"a": "é"}}', "", [("f", '{"a": "é"}')]),
         (
-            calls.read_llama3,
+            tool_calls.read_llama3,
             '<|python_tag|>{"name": "f", "parameters": {}}; {"name": "g", "parameters": {}}',
             "",
             [("f", "{}"), ("g", "{}")],
         ),
-        (calls.read_llama3, '{"name": 3}', '{"name": 3}', []),
-        (calls.read_llama3, "4", "4", []),
+        (tool_calls.read_llama3, '{"name": 3}', '{"name": 3}', []),
+        (tool_calls.read_llama3, "4", "4", []),
         (
-            calls.read_deepseek,
+            tool_calls.read_deepseek,
             'Hm.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"a": 1}\n```'
             "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
             "Hm.",
             [("f", '{"a": 1}')],
         ),
         (
-            calls.read_deepseek,
+            tool_calls.read_deepseek,
             "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
             "",
             [("f", "{}")],
         ),
         (
-            calls.read_harmony,
+            tool_calls.read_harmony,
             "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>commentary to=functions.f "
             '<|constrain|>json<|message|>{"a": 1}<|call|>',
             "",
             [("f", '{"a": 1}')],
         ),
         (
-            calls.read_harmony,
+            tool_calls.read_harmony,
             "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>4",
             "4",
             [],
         ),
-        (calls.read_mistral, '[TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}]', "", [("f", '{"a": 1}')]),
+        (tool_calls.read_mistral, '[TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}]', "", [("f", '{"a": 1}')]),
     ],
 )
-def test_native_replies(read: calls.Read, text: str, content: str, expected: list[tuple[str, str]]) -> None:
+def test_native_replies(read: tool_calls.Read, text: str, content: str, expected: list[tuple[str, str]]) -> None:
     said, found = read(text)
     assert said == content
     assert [(call.name, call.arguments) for call in found] == expected
@@ -156,5 +156,5 @@ def test_native_replies(read: calls.Read, text: str, content: str, expected: lis
     ids=["fenced", "carriage return", "no input", "mark inside"],
 )
 def test_awkward_replies(name: str, text: str, expected: tuple[str, str]) -> None:
-    (call,) = agent.parse_reply(text, agent.FORMATS[name]).tool_calls
+    (call,) = tool_formats.parse_reply(text, tool_formats.FORMATS[name]).tool_calls
     assert (call.name, call.arguments) == expected

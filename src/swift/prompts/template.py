@@ -10,10 +10,10 @@ from typing import Any
 
 from swift.catalog import TemplateEntry
 from swift.catalog.entries import slots
-from swift.chat import agent
-from swift.chat.types import Conversation, Message, Origin, Segment
-from swift.chat.weights import LossScale
 from swift.core.errors import SwiftError
+from swift.prompts import tool_formats
+from swift.prompts.loss_scale import LossScale
+from swift.prompts.types import Conversation, Message, Origin, Segment
 
 Piece = str | tuple[int, ...]
 """Text, token ids, or (in a compiled template only) a slot as `{{name}}`."""
@@ -51,7 +51,7 @@ class DataTemplate:
         self.name = entry.name
         self.entry = entry
         self.loss_scale = loss_scale
-        self.tools = agent.tool_format(tools_format or entry.tools_format)
+        self.tools = tool_formats.tool_format(tools_format or entry.tools_format)
         self.takes_system = entry.system is not None or entry.system_in_prompt is not None
         if system and not self.takes_system:
             raise self._no_system(where="--system")
@@ -83,7 +83,7 @@ class DataTemplate:
         cannot express the conversation.
         """
         if conversation.tools and not self.takes_system:
-            described = agent.in_first_question(conversation.messages, self.tools.describe(conversation.tools))
+            described = tool_formats.in_first_question(conversation.messages, self.tools.describe(conversation.tools))
             conversation = replace(conversation, messages=tuple(described), tools=())
         turns = list(_turns(conversation, self.tools))
         if len(turns) > 1 and self.separator is None:
@@ -130,7 +130,7 @@ class DataTemplate:
 
     def parse_reply(self, text: str) -> Message:
         """A generated answer as a message, with the tool calls it shows."""
-        return agent.parse_reply(text, self.tools)
+        return tool_formats.parse_reply(text, self.tools)
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -283,7 +283,7 @@ def _fill(pieces: Sequence[Piece], **values: str | None) -> Iterator[Piece]:
             yield value
 
 
-def _turns(conversation: Conversation, tools: agent.ToolFormat) -> Iterator[Turn]:
+def _turns(conversation: Conversation, tools: tool_formats.ToolFormat) -> Iterator[Turn]:
     """Questions with their answers. Raises SwiftError with the origin when roles are out of order."""
     messages = conversation.messages
     place = 1 if messages and messages[0].role == "system" else 0

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tests.chat.conftest import FIXTURES
 
-from swift.chat.weights import load_loss_scale
 from swift.core.errors import SwiftError
+from swift.prompts.loss_scale import load_loss_scale
 
 RECORDED = json.loads((FIXTURES / "agent_functions.json").read_text(encoding="utf-8"))["calculate_loss_scale"]
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from swift.chat.template import DataTemplate
 from swift.core.errors import SwiftError
+from swift.prompts.template import DataTemplate
 
 Piece = str | tuple[int, ...]
 

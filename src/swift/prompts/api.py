@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swift.catalog import load_catalog
-from swift.chat import agent
-from swift.chat.encode import Encoder, TooLong, build_encoder
-from swift.chat.types import Conversation, Media, Message, Role, ToolCall
 from swift.core.errors import SwiftError
 from swift.plan.prompt import JINJA, PromptPlan
+from swift.prompts import tool_formats
+from swift.prompts.encode import Encoder, TooLong, build_encoder
+from swift.prompts.types import Conversation, Media, Message, Role, ToolCall
 
 
 def get_template(
@@ -159,7 +159,7 @@ def _content(value: Any, field: str) -> str:
 
 
 def _call(item: Mapping[str, Any]) -> ToolCall:
-    inner = agent.function(item)
+    inner = tool_formats.function(item)
     arguments = inner.get("arguments", "{}")
     text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
     return ToolCall(inner["name"], text, item.get("id"))

@@ -14,8 +14,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from swift.catalog import load_catalog
-from swift.chat.encode import Encoder, build_encoder
 from swift.plan.prompt import PromptPlan
+from swift.prompts.encode import Encoder, build_encoder
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 GOLDEN = FIXTURES / "golden"

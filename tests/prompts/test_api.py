@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import swift
-from swift.chat.rows import conversation_of
-from swift.chat.types import Conversation, Message, ToolCall
 from swift.core.errors import SwiftError
+from swift.prompts.api import conversation_of
+from swift.prompts.types import Conversation, Message, ToolCall
 
 TOOLS = '[{"type": "function", "function": {"name": "weather", "parameters": {}}}]'
 
