@@ -25,11 +25,11 @@ def run(args: Args) -> int:
     from dataclasses import replace
     from pathlib import Path
 
-    from swift.answering.chat import chat
-    from swift.answering.rows import answer_rows
     from swift.data.questions import questions
     from swift.engines.blocking import BlockingEngine
     from swift.engines.start import prepare, start, write_generation_config
+    from swift.inference.batch import answer_rows
+    from swift.inference.terminal import chat
 
     rows = None
     if plan.rows:

@@ -9,13 +9,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from swift.answering.results import Results, fields, finish, open_results, run_name
 from swift.core.errors import CheckFailed, Interrupted, SwiftError
 from swift.core.log import log
 from swift.data.questions import Question
 from swift.engines.base import Delta, Request
 from swift.engines.blocking import BlockingEngine, Reply
 from swift.engines.start import Prepared
+from swift.inference.result_file import Results, fields, finish, open_results, run_name
 from swift.plan.infer import BAR_FROM, InferPlan
 from swift.prompts.types import Conversation
 from swift.training.scores import scores

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from swift.answering.chat import Chat, read_tools
-from swift.answering.results import Results
 from swift.catalog import load_catalog
 from swift.core.errors import SwiftError
 from swift.core.machine import Machine
 from swift.engines.base import Delta, Request
 from swift.engines.blocking import BlockingEngine
 from swift.engines.start import Prepared
+from swift.inference.result_file import Results
+from swift.inference.terminal import Chat, read_tools
 from swift.params.groups import Generate
 from swift.params.parse import parse
 from swift.plan.infer import plan_infer, plan_sampling

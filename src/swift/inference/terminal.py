@@ -9,12 +9,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from swift.answering.results import Results, fields, open_results
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.base import Request
 from swift.engines.blocking import BlockingEngine, Reply
 from swift.engines.start import Prepared
+from swift.inference.result_file import Results, fields, open_results
 from swift.plan.infer import InferPlan
 from swift.prompts.types import Conversation, Message
 
