@@ -16,7 +16,7 @@ from swift.catalog import load_catalog
 from swift.plan.prompt import PromptPlan
 from swift.plan.serve import Defaults, ServePlan
 from swift.prompts.encode import Encoder, build_encoder
-from swift.serving.run import Server, bind
+from swift.serving.server import Server, bind
 from swift.serving.service import Loaded, Service
 
 from .scripted import ScriptedEngine

@@ -27,7 +27,7 @@ from swift.params.parse import parse
 from swift.plan.infer import plan_infer
 from swift.plan.serve import ServePlan
 from swift.prompts.encode import Encoder, build_encoder
-from swift.serving.run import Server, bind
+from swift.serving.server import Server, bind
 from swift.serving.service import Loaded, Service
 from swift.ui.talk import Controls, Talker
 

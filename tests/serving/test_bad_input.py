@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from swift.serving import guards, run
+from swift.serving import middleware, server
 
 USER = [{"role": "user", "content": "hi"}]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
@@ -169,8 +169,8 @@ def test_not_http_at_all(module_server) -> None:
 
 
 def test_slow_head_and_slow_body_are_cut(start, monkeypatch) -> None:
-    monkeypatch.setattr(run, "HEADER_SECONDS", 0.3)
-    monkeypatch.setattr(guards, "BODY_SECONDS", 0.3)
+    monkeypatch.setattr(server, "HEADER_SECONDS", 0.3)
+    monkeypatch.setattr(middleware, "BODY_SECONDS", 0.3)
     running = start()
     host, port = running.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=5) as slow:

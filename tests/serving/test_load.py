@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from swift.plan.serve import Defaults, ServePlan
-from swift.serving.run import Server, bind
+from swift.serving.server import Server, bind
 from swift.serving.service import Loaded, Service
 
 from .conftest import Running

@@ -34,8 +34,8 @@ def run(args: Args) -> int:
     import sys
 
     from swift.engines.start import prepare, start
-    from swift.serving.greeting import greeting
-    from swift.serving.run import Server, bind
+    from swift.serving.banner import greeting
+    from swift.serving.server import Server, bind
     from swift.serving.service import Loaded, Service
 
     def load(loop: asyncio.AbstractEventLoop) -> Loaded:

@@ -16,12 +16,12 @@ from starlette.responses import JSONResponse, Response
 
 from swift.core.log import log
 from swift.serving import errors
-from swift.serving.chat import chat_completions
+from swift.serving.chat_completions import chat_completions
 from swift.serving.completions import completions
 from swift.serving.embeddings import embeddings
 from swift.serving.errors import ApiError
-from swift.serving.guards import Guards
-from swift.serving.job import ClientGone
+from swift.serving.middleware import Guards
+from swift.serving.running_request import ClientGone
 from swift.serving.schema import (
     ChatCompletion,
     ChatRequest,

@@ -10,11 +10,11 @@ from starlette.responses import JSONResponse, Response
 
 from swift.core.log import log
 from swift.engines.base import Delta, TokenLogprob
-from swift.serving.answers import Chunks, EventStream, Logprobs
-from swift.serving.conversation import shown
 from swift.serving.errors import ApiError
-from swift.serving.job import Job, best, collect, until_gone
-from swift.serving.sampling import answer_grammar, sampling, wants_top
+from swift.serving.messages import shown
+from swift.serving.responses import Chunks, EventStream, Logprobs
+from swift.serving.running_request import Job, best, collect, until_gone
+from swift.serving.sampling_params import answer_grammar, sampling, wants_top
 from swift.serving.schema import ChatLogprobs, Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 from swift.serving.service import Service
 

@@ -13,9 +13,9 @@ from starlette.responses import JSONResponse, Response
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.base import NoVectors
-from swift.serving.conversation import shown
 from swift.serving.errors import ApiError
-from swift.serving.job import until_gone
+from swift.serving.messages import shown
+from swift.serving.running_request import until_gone
 from swift.serving.schema import EmbeddingRequest, EmbeddingUsage
 from swift.serving.service import Service
 

@@ -15,8 +15,8 @@ from swift.engines.base import Engine
 from swift.plan.serve import Defaults, ServePlan
 from swift.prompts.encode import Encoder, TooLong
 from swift.prompts.types import Conversation
+from swift.serving.admission import Gate
 from swift.serving.errors import ApiError
-from swift.serving.gate import Gate
 from swift.serving.metrics import Metrics
 from swift.serving.schema import ModelCard
 from swift.serving.token_bytes import TokenBytes

@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from swift.plan.serve import ServePlan
-from swift.serving.greeting import greeting, url
+from swift.serving.banner import greeting, url
 
 
 @pytest.mark.parametrize(

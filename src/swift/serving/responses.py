@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from swift.engines.base import TokenLogprob
 from swift.serving.errors import ApiError, envelope
-from swift.serving.job import Job
+from swift.serving.running_request import Job
 from swift.serving.schema import ChatLogprobs, CompletionLogprobs, Generation, TopLogprob
 from swift.serving.token_bytes import TokenBytes, characters
 

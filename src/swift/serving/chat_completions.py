@@ -11,11 +11,11 @@ from starlette.responses import JSONResponse, Response
 
 from swift.core.log import log
 from swift.engines.base import Delta
-from swift.serving.answers import Chunks, EventStream, Logprobs
-from swift.serving.conversation import conversation, shown
 from swift.serving.errors import ApiError
-from swift.serving.job import Job, best, collect, until_gone
-from swift.serving.sampling import answer_grammar, sampling
+from swift.serving.messages import conversation, shown
+from swift.serving.responses import Chunks, EventStream, Logprobs
+from swift.serving.running_request import Job, best, collect, until_gone
+from swift.serving.sampling_params import answer_grammar, sampling
 from swift.serving.schema import ChatChoice, ChatCompletion, ChatRequest
 from swift.serving.service import Service
 from swift.serving.tools import Reader, ToolUse, joined, reader, tool_use
