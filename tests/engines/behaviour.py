@@ -12,7 +12,7 @@ import pytest
 
 from swift.core.errors import SwiftError
 from swift.engines.base import Delta, Request, Sampling
-from swift.engines.blocking import BlockingEngine
+from swift.engines.sync_engine import BlockingEngine
 
 PROMPTS = (
     "The capital of France is",

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from swift import models
 from swift.engines.base import Engine
-from swift.engines.blocking import BlockingEngine
+from swift.engines.sync_engine import BlockingEngine
 from swift.engines.torch import TorchEngine
 from swift.plan.model import ModelPlan
 from swift.plan.quant import QuantPlan

@@ -11,7 +11,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from swift.engines.base import Engine, Request, Sampling
-from swift.engines.blocking import BlockingEngine
+from swift.engines.sync_engine import BlockingEngine
 from swift.engines.torch import TorchEngine
 
 COMMON = {

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from swift.core.errors import SwiftError
 from swift.engines.base import Engine, Request, Sampling
-from swift.engines.blocking import BlockingEngine
+from swift.engines.sync_engine import BlockingEngine
 from swift.engines.torch import TorchEngine
 from swift.tuners.adapters import known_warnings
 

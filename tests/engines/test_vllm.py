@@ -18,7 +18,7 @@ from behaviour import PROMPTS, Served
 
 from swift.core.errors import NotBuilt, SwiftError
 from swift.engines.base import Engine, Request, Sampling
-from swift.engines.blocking import BlockingEngine
+from swift.engines.sync_engine import BlockingEngine
 from swift.engines.vllm import VllmEngine, VllmSettings, engine_args, sampling_params, vllm_settings
 from swift.engines.vllm_process import leash
 from swift.params.groups import Vllm

@@ -12,8 +12,8 @@ from swift.catalog import load_catalog
 from swift.core.errors import SwiftError
 from swift.core.machine import Machine
 from swift.engines.base import Delta, Request
-from swift.engines.blocking import BlockingEngine
-from swift.engines.start import Prepared
+from swift.engines.factory import Prepared
+from swift.engines.sync_engine import BlockingEngine
 from swift.inference.result_file import Results
 from swift.inference.terminal import Chat, read_tools
 from swift.params.groups import Generate

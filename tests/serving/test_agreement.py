@@ -20,8 +20,8 @@ from swift.catalog import load_catalog
 from swift.cli import main
 from swift.core.machine import Machine
 from swift.engines.base import Engine
-from swift.engines.blocking import BlockingEngine
-from swift.engines.start import prepare, start
+from swift.engines.factory import prepare, start
+from swift.engines.sync_engine import BlockingEngine
 from swift.hub.machine import probe
 from swift.params.parse import parse
 from swift.plan.infer import plan_infer

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from serving.scripted import ScriptedEngine
 from swift.catalog import load_catalog
 from swift.engines.base import Sampling
-from swift.engines.blocking import BlockingEngine
+from swift.engines.sync_engine import BlockingEngine
 from swift.plan.prompt import PromptPlan
 from swift.prompts.encode import build_encoder
 

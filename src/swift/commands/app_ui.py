@@ -25,8 +25,8 @@ def run(args: Args) -> int:
     plan = plan_infer(args, catalog, machine)
     log.info("plan\n%s", plan.summary())
 
-    from swift.engines.blocking import BlockingEngine
-    from swift.engines.start import prepare, start
+    from swift.engines.factory import prepare, start
+    from swift.engines.sync_engine import BlockingEngine
     from swift.ui.chat import ChatPage, check_free, serve
     from swift.ui.talk import Controls, Talker
 

@@ -33,7 +33,7 @@ def run(args: Args) -> int:
     import asyncio
     import sys
 
-    from swift.engines.start import prepare, start
+    from swift.engines.factory import prepare, start
     from swift.serving.banner import greeting
     from swift.serving.server import Server, bind
     from swift.serving.service import Loaded, Service

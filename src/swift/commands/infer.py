@@ -26,8 +26,8 @@ def run(args: Args) -> int:
     from pathlib import Path
 
     from swift.data.questions import questions
-    from swift.engines.blocking import BlockingEngine
-    from swift.engines.start import prepare, start, write_generation_config
+    from swift.engines.factory import prepare, start, write_generation_config
+    from swift.engines.sync_engine import BlockingEngine
     from swift.inference.batch import answer_rows
     from swift.inference.terminal import chat
 

@@ -20,7 +20,7 @@ import torch
 from swift.core.errors import NotBuilt, SwiftError
 from swift.core.optional import installed
 from swift.engines.base import Delta, FinishReason, NoVectors, Request, Sampling, TokenLogprob
-from swift.engines.text import Detokenizer, StopStrings
+from swift.engines.detokenizer import Detokenizer, StopStrings
 from swift.params.groups import Lmdeploy
 from swift.prompts.types import Media
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from swift.core.log import log
-from swift.engines.adapters import AdaptedModel
-from swift.engines.attention import NAME, Decode, NoStep, Prefill, Survey, decode_order
-from swift.engines.cache import KVCache, Row
+from swift.engines.adapter_pool import AdaptedModel
+from swift.engines.kv_attention import NAME, Decode, NoStep, Prefill, Survey, decode_order
+from swift.engines.kv_cache import KVCache, Row
 from swift.engines.sequence import Sequence
 
 

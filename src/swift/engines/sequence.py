@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from swift.engines.base import Delta, FinishReason, Request, TokenLogprob
+from swift.engines.detokenizer import Detokenizer, StopStrings
 from swift.engines.grammar import Grammar
-from swift.engines.sampling import Pick, Picker
-from swift.engines.text import Detokenizer, StopStrings
+from swift.engines.sampler import Pick, Picker
 
 
 class Sequence:

@@ -22,16 +22,16 @@ from transformers import PreTrainedModel
 
 from swift.core.errors import NotBuilt, SwiftError
 from swift.core.log import log
-from swift.engines.adapters import AdaptedModel
+from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.base import Delta, Request
-from swift.engines.beams import beam_search, check_beams
+from swift.engines.beam_search import beam_search, check_beams
+from swift.engines.embeddings import Vectors
 from swift.engines.grammar import Grammars
-from swift.engines.linear import quicken
+from swift.engines.packed_linear import quicken
 from swift.engines.runner import choose_runner
-from swift.engines.sampling import pick_all
+from swift.engines.sampler import pick_all
 from swift.engines.scheduler import Scheduler
 from swift.engines.sequence import Sequence
-from swift.engines.vectors import Vectors
 from swift.prompts.types import Media
 
 CPU_CHUNK, GPU_CHUNK = 512, 4096

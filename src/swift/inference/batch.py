@@ -13,8 +13,8 @@ from swift.core.errors import CheckFailed, Interrupted, SwiftError
 from swift.core.log import log
 from swift.data.questions import Question
 from swift.engines.base import Delta, Request
-from swift.engines.blocking import BlockingEngine, Reply
-from swift.engines.start import Prepared
+from swift.engines.factory import Prepared
+from swift.engines.sync_engine import BlockingEngine, Reply
 from swift.inference.result_file import Results, fields, finish, open_results, run_name
 from swift.plan.infer import BAR_FROM, InferPlan
 from swift.prompts.types import Conversation

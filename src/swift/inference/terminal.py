@@ -12,8 +12,8 @@ from typing import Any
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.base import Request
-from swift.engines.blocking import BlockingEngine, Reply
-from swift.engines.start import Prepared
+from swift.engines.factory import Prepared
+from swift.engines.sync_engine import BlockingEngine, Reply
 from swift.inference.result_file import Results, fields, open_results
 from swift.plan.infer import InferPlan
 from swift.prompts.types import Conversation, Message

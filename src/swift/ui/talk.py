@@ -12,7 +12,7 @@ from typing import Any
 
 from swift.core.errors import SwiftError
 from swift.engines.base import Request, Sampling
-from swift.engines.blocking import BlockingEngine
+from swift.engines.sync_engine import BlockingEngine
 from swift.prompts.encode import Encoder
 from swift.prompts.types import Conversation, Media, Message
 

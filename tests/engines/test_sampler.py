@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from swift.engines.base import Sampling
-from swift.engines.sampling import Picker, pick_all
+from swift.engines.sampler import Picker, pick_all
 
 SIZE = 700
 DRAWS = 4000

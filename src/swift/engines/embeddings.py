@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from swift.core.log import log
-from swift.engines.adapters import AdaptedModel
+from swift.engines.adapter_pool import AdaptedModel
 
 Vector = list[float]
 

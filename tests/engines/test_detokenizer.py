@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from swift.engines.text import Detokenizer, StopStrings
+from swift.engines.detokenizer import Detokenizer, StopStrings
 
 TEXTS = (
     "Hello world, this is plain text.",

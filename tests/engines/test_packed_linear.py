@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from swift.engines.linear import PackedLinear, quicken
+from swift.engines.packed_linear import PackedLinear, quicken
 
 
 @pytest.mark.parametrize("bias", [False, True])

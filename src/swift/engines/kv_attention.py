@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from swift.engines.cache import LayerShape, Pool, Row
+from swift.engines.kv_cache import LayerShape, Pool, Row
 
 NAME = "swift_rows"
 

@@ -9,7 +9,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from swift.core.errors import SwiftError
-from swift.engines.adapters import AdaptedModel
+from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.base import Sampling
 from swift.engines.sequence import Sequence
 

@@ -29,12 +29,12 @@ class AdaptedModel:
 
     def add(self, name: str, folder: Path) -> None:
         """Put the adapter in `folder` on the model as `name`. Raises SwiftError when it does not fit the base."""
-        from swift.engines import lora  # PEFT takes seconds to import, and most models have no adapter
+        from swift.engines import lora_layers  # PEFT takes seconds to import, and most models have no adapter
 
         if name in self.names:
             self.remove(name)
-        self._model = lora.attach(self._model, name, folder)
-        self._mixes = lora.share_a_batch(self._model)
+        self._model = lora_layers.attach(self._model, name, folder)
+        self._mixes = lora_layers.share_a_batch(self._model)
         self.names = (*self.names, name)
         self._activate(name)
 

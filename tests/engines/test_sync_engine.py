@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from swift.engines.base import Delta, Request, Sampling
-from swift.engines.blocking import BlockingEngine
+from swift.engines.sync_engine import BlockingEngine
 
 
 class Endless:
