@@ -19,7 +19,7 @@ from pathlib import Path
 
 from serve import tiny_model
 from swift.core.transaction import fault
-from swift.training.checkpoint import checkpoints
+from swift.training.checkpoints import checkpoints
 
 STEPS = 3000
 

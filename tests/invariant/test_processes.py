@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from swift.core.transaction import fault
-from swift.training.checkpoint import checkpoints
+from swift.training.checkpoints import checkpoints
 from training.process import finished, ranks, start
 
 FLAGS = {

@@ -12,9 +12,9 @@ import torch
 
 from swift.data.collate import flatten, pad
 from swift.plan.tuner import TunerPlan
-from swift.training.attention import keep_inside_sequences
-from swift.training.build import train
 from swift.training.objectives.sft import SftObjective
+from swift.training.run import train
+from swift.training.varlen_attention import keep_inside_sequences
 from training.kit import FULL, LORA, Rows, losses, tiny_model, tiny_plan, tiny_run, weights
 
 DROPOUT = replace(LORA, settings={**LORA.settings, "lora_dropout": 0.3})

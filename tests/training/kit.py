@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 from swift import tuners
 from swift.plan.train import OptimPlan, TrainPlan
 from swift.plan.tuner import TunerPlan
-from swift.training.build import Run
 from swift.training.objectives.sft import SftObjective
+from swift.training.run import Run
 
 VOCABULARY = 500
 LORA = TunerPlan(sft_type="lora", settings={"r": 4, "lora_alpha": 8, "lora_dropout": 0.0})

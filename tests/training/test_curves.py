@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from swift.training.chart import ticks
 from swift.training.curves import draw, smooth, tag
+from swift.training.line_chart import ticks
 
 
 def test_every_number_has_an_image(tmp_path: Path) -> None:

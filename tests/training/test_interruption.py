@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from swift.core.transaction import fault
-from swift.training import checkpoint
+from swift.training import checkpoints
 from training.process import finished, start, wait_until
 
 STEPS = 12
@@ -88,8 +88,8 @@ def test_killed_at_any_moment_and_resumed_is_the_same_run(whole: Path, tmp_path:
         time.sleep(rng.uniform(0, 0.4))
         process.kill()
         process.join()
-        whole_ones = [path for path in checkpoint.checkpoints(run) if fault(path) is None]
-        assert whole_ones == checkpoint.checkpoints(run), "a checkpoint under its own name is complete"
+        whole_ones = [path for path in checkpoints.checkpoints(run) if fault(path) is None]
+        assert whole_ones == checkpoints.checkpoints(run), "a checkpoint under its own name is complete"
     assert finished(start(words(run, "--resume_from_checkpoint", "auto"), tmp_path / "last.log")) == 0
     assert losses(run) == losses(whole)
     assert adapter(run) == adapter(whole)
@@ -105,7 +105,7 @@ def test_a_signal_saves_and_says_how_to_go_on(
     assert process.pid is not None
     os.kill(process.pid, number)
     assert finished(process) == code
-    last = checkpoint.checkpoints(run)[-1]
+    last = checkpoints.checkpoints(run)[-1]
     assert fault(last) is None
     command = next(line for line in output.read_text().splitlines() if "--resume_from_checkpoint" in line)
     assert str(last) in command
@@ -128,7 +128,7 @@ def test_a_signal_does_not_wait_for_the_evaluation(tmp_path: Path, words: Words)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGTERM)
     assert finished(process) == 75
-    assert [path.name for path in checkpoint.checkpoints(run)] == ["checkpoint-6"]
+    assert [path.name for path in checkpoints.checkpoints(run)] == ["checkpoint-6"]
     assert "the evaluation after step 6 is left out" in output.read_text()
 
 
@@ -168,7 +168,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, words: Words) -
     assert finished(process) == 2
     said = output.read_text()
     assert "could not be written" in said
-    kept = checkpoint.checkpoints(run)
+    kept = checkpoints.checkpoints(run)
     assert kept
     assert all(fault(path) is None for path in kept)
     assert str(kept[-1]) in said

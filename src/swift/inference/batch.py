@@ -18,7 +18,7 @@ from swift.engines.sync_engine import BlockingEngine, Reply
 from swift.inference.result_file import Results, fields, finish, open_results, run_name
 from swift.plan.infer import BAR_FROM, InferPlan
 from swift.prompts.types import Conversation
-from swift.training.scores import scores
+from swift.training.text_metrics import scores
 
 CONCURRENT = 64
 """Rows under way at once; the engine batches as many of them as it has room for."""

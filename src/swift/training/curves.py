@@ -65,7 +65,7 @@ def draw(history: list[dict[str, Any]], folder: Path) -> None:
     if not installed("PIL"):
         once("no images are drawn: pip install pillow")
         return
-    from swift.training.chart import chart
+    from swift.training.line_chart import chart
 
     points: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for event in history:

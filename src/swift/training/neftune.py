@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from swift.training.attention import lengths_of
+from swift.training.varlen_attention import lengths_of
 
 
 class Neftune:

@@ -26,12 +26,12 @@ from swift.plan.sft import SftPlan
 from swift.plan.train import PushPlan
 from swift.prompts.encode import Encoder, build_encoder
 from swift.prompts.parity import say_differences_from_own, write_certificate
-from swift.training import folder, processes
-from swift.training.answers import Answers
-from swift.training.arguments import check_names
-from swift.training.build import Run, finish, train
+from swift.training import process_group
+from swift.training.artifacts import ARGS, example, model_info, saved_args, write_json
+from swift.training.generation_eval import Answers
 from swift.training.objectives.sft import SftObjective
-from swift.training.record import ARGS, example, model_info, saved_args, write_json
+from swift.training.run import Run, finish, train
+from swift.training.training_arguments import check_names
 from swift.tuners.checkpoint import Card
 
 
@@ -46,9 +46,9 @@ def train_sft(
     encoder = build_encoder(plan.prompt, tokenizer, catalog)
     say_differences_from_own(encoder)
     if machine.first:
-        folder.make(run_dir)
+        run_dir.make(run_dir)
     ledger = _ledger(plan, run_dir, machine)
-    with processes.first_ahead():
+    with process_group.first_ahead():
         built = data.build(plan.data, encoder, ledger)
     rows = built.train
     steps = plan.train.max_steps if isinstance(rows, StreamDataset) else plan.train.steps(len(rows))[1]

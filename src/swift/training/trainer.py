@@ -21,11 +21,11 @@ from transformers.trainer_callback import PrinterCallback
 
 from swift.core.log import log
 from swift.data.stream import StreamDataset
-from swift.training import checkpoint
-from swift.training.meter import Meter, peak_memory
+from swift.training import checkpoints
+from swift.training.callbacks.loss_watch import not_a_number
+from swift.training.callbacks.stop import EvaluationStopped, StopOnSignal
 from swift.training.objectives import Batch, Objective
-from swift.training.stop import EvaluationStopped, StopOnSignal
-from swift.training.watch import not_a_number
+from swift.training.throughput import Meter, peak_memory
 
 PLACE = "data_state.json"
 Evaluator = Callable[[nn.Module], dict[str, float]]
@@ -260,8 +260,8 @@ class SwiftTrainer(Trainer):
         with self._meter.paused(), ExitStack() as stack:
             scratch = target.with_name(f".tmp-{target.name}")
             if self.args.should_save:
-                checkpoint.require_room(target, self._checkpoint_bytes)
-                scratch = stack.enter_context(checkpoint.writing(target))
+                checkpoints.require_room(target, self._checkpoint_bytes)
+                scratch = stack.enter_context(checkpoints.writing(target))
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 self._save_into(scratch)
@@ -272,9 +272,9 @@ class SwiftTrainer(Trainer):
             self.accelerator.wait_for_everyone()
         self._written = target
         if self.args.should_save:
-            self._checkpoint_bytes = checkpoint.size(target)
+            self._checkpoint_bytes = checkpoints.size(target)
             best = self.state.best_model_checkpoint
-            checkpoint.rotate(run, self._keep, {Path(best)} if best else set())
+            checkpoints.rotate(run, self._keep, {Path(best)} if best else set())
 
     _written: Path | None = None
 
@@ -297,7 +297,7 @@ class SwiftTrainer(Trainer):
         mine = self._metric_at(self.state.global_step)
         if noted is None or not Path(noted).is_dir():
             return str(target) if mine is not None else None
-        theirs = self._metric_at(checkpoint.step_of(Path(noted)))
+        theirs = self._metric_at(checkpoints.step_of(Path(noted)))
         if mine is None or theirs is None:
             return noted
         better = mine > theirs if self.args.greater_is_better else mine < theirs

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from swift.training.attention import lengths_of
-from swift.training.loss import linear_cross_entropy
+from swift.training.chunked_cross_entropy import linear_cross_entropy
 from swift.training.objectives import Batch, Sums
+from swift.training.varlen_attention import lengths_of
 
 IGNORED = -100
 NOT_FOR_THE_MODEL = ("labels", "loss_scale", "rows", "items")

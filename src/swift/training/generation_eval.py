@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from swift.plan.train import GenerationPlan
 from swift.training.objectives.sft import IGNORED
-from swift.training.scores import scores
+from swift.training.text_metrics import scores
 
 
 class Answers:

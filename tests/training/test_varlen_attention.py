@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig, PreTrainedModel, Qwen2Config
 
-from swift.training.attention import NAME, keep_inside_sequences, lengths_of
+from swift.training.varlen_attention import NAME, keep_inside_sequences, lengths_of
 from training.kit import VOCABULARY, tiny_model
 
 LENGTHS = (5, 9, 1, 14)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from swift.core.log import log
-from swift.training.meter import Meter
+from swift.training.throughput import Meter
 
 LOG = "logging.jsonl"
 HIDDEN = ("total_flos", "step")

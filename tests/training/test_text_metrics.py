@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from swift.training.answers import last_reply
-from swift.training.scores import bleu, scores, words
+from swift.training.generation_eval import last_reply
+from swift.training.text_metrics import bleu, scores, words
 
 
 def test_words_are_runs_of_letters_and_single_chinese_characters() -> None:

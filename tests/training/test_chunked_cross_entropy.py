@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
-from swift.training import loss as loss_module
-from swift.training.loss import linear_cross_entropy
+from swift.training import chunked_cross_entropy as loss_module
+from swift.training.chunked_cross_entropy import linear_cross_entropy
 
 N, H, V = 37, 16, 101
 

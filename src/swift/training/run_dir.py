@@ -9,7 +9,7 @@ from pathlib import Path
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.plan.train import TrainPlan
-from swift.training import checkpoint
+from swift.training import checkpoints
 
 VERSION = re.compile(r"v(\d+)-\d{8}-\d{6}")
 
@@ -33,14 +33,14 @@ def resume_point(plan: TrainPlan) -> Path | None:
     if plan.resume is None:
         return None
     if plan.resume == "auto":
-        found = checkpoint.newest(plan.output_dir)
+        found = checkpoints.newest(plan.output_dir)
         if found is None:
             log.info("no complete checkpoint in %s: the run starts at step 0", plan.output_dir)
             return None
         log.info("going on from %s", found)
     else:
         found = plan.resume
-    checkpoint.require(found, whole_state=not plan.resume_only_model)
+    checkpoints.require(found, whole_state=not plan.resume_only_model)
     return found
 
 

@@ -15,9 +15,9 @@ from swift.data.ledger import Ledger
 from swift.data.stream import StreamDataset
 from swift.plan.sft import SftPlan
 from swift.prompts.encode import build_encoder
-from swift.training.arguments import check_names
-from swift.training.estimate import Estimate, estimate
+from swift.training.memory_estimate import Estimate, estimate
 from swift.training.objectives.sft import IGNORED
+from swift.training.training_arguments import check_names
 
 ROWS = 2
 """Rows that are shown token by token."""

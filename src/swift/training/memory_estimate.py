@@ -24,8 +24,8 @@ from swift.plan.quant import GROUP_SIZE, QuantPlan
 from swift.plan.sft import SftPlan
 from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
-from swift.training.attention import NAME
-from swift.training.loss import CHUNK_BYTES
+from swift.training.chunked_cross_entropy import CHUNK_BYTES
+from swift.training.varlen_attention import NAME
 
 PROCESS_BYTES = 620 * 2**20
 """Resident set of a training process on a CPU before it loads a model: the interpreter and its libraries."""

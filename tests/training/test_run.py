@@ -15,10 +15,10 @@ from transformers import PreTrainedModel
 
 from swift.core.errors import CheckFailed, SwiftError
 from swift.plan.tuner import TunerPlan
-from swift.training.build import finish, halved, resume_command, train
-from swift.training.checkpoint import checkpoints
+from swift.training.checkpoints import checkpoints
 from swift.training.objectives import Batch, Sums
 from swift.training.objectives.sft import SftObjective
+from swift.training.run import finish, halved, resume_command, train
 from training.kit import FULL, LORA, Rows, losses, tiny_plan, tiny_run, weights
 
 
@@ -202,7 +202,7 @@ def test_schedules_warm_up_and_end_at_the_lowest_rate(tmp_path: Path) -> None:
 
 
 def test_an_unknown_optimizer_is_a_mistake_with_a_suggestion(tmp_path: Path) -> None:
-    from swift.training.arguments import check_names
+    from swift.training.training_arguments import check_names
 
     plan = tiny_plan(tmp_path)
     with pytest.raises(SwiftError, match="adamw_torhc") as raised:
@@ -220,7 +220,7 @@ def test_the_resume_command_names_the_checkpoint_once(monkeypatch: pytest.Monkey
     ("tracker", "said"), [("wandbb", "did you mean wandb"), ("clearml", "clearml is not installed")]
 )
 def test_a_tracker_that_is_not_there_is_named(tracker: str, said: str, tmp_path: Path) -> None:
-    from swift.training.arguments import check_names
+    from swift.training.training_arguments import check_names
 
     with pytest.raises(SwiftError) as caught:
         check_names(replace(tiny_plan(tmp_path), report_to=("tensorboard", tracker)))

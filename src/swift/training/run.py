@@ -22,18 +22,18 @@ from swift.data.stream import StreamDataset
 from swift.hub.pusher import Pusher
 from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
-from swift.training.arguments import training_arguments
-from swift.training.attention import keep_inside_sequences
+from swift.training.artifacts import length_info, model_info, write_training_args
 from swift.training.batches import Collate, Endless, LongestFirst
+from swift.training.callbacks.loss_watch import Watch
+from swift.training.callbacks.progress import LOG, Progress, append
+from swift.training.callbacks.stop import StopOnSignal, on_signal_exit_code
 from swift.training.curves import TensorBoard, draw
-from swift.training.meter import Meter, peak_memory
 from swift.training.neftune import Neftune
 from swift.training.objectives import Objective
-from swift.training.progress import LOG, Progress, append
-from swift.training.record import length_info, model_info, write_training_args
-from swift.training.stop import StopOnSignal, on_signal_exit_code
+from swift.training.throughput import Meter, peak_memory
 from swift.training.trainer import PLACE, SwiftTrainer
-from swift.training.watch import Watch
+from swift.training.training_arguments import training_arguments
+from swift.training.varlen_attention import keep_inside_sequences
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,11 @@ import pytest
 
 from swift.core.errors import SwiftError
 from swift.core.transaction import fault
-from swift.training import checkpoint
+from swift.training import checkpoints
 
 
 def make(folder: Path, text: str = "weights") -> Path:
-    with checkpoint.writing(folder) as scratch:
+    with checkpoints.writing(folder) as scratch:
         (scratch / "adapter_model.safetensors").write_text(text)
         (scratch / "optimizer.pt").write_text(text)
         (scratch / "sft_args.json").write_text("{}")
@@ -21,7 +21,7 @@ def test_a_failed_write_leaves_nothing_under_the_name(tmp_path: Path) -> None:
     make(tmp_path / "checkpoint-1")
     with (
         pytest.raises(SwiftError, match="could not be written") as raised,
-        checkpoint.writing(tmp_path / "checkpoint-2") as scratch,
+        checkpoints.writing(tmp_path / "checkpoint-2") as scratch,
     ):
         (scratch / "half").write_text("x")
         raise OSError(28, "No space left on device")
@@ -31,16 +31,16 @@ def test_a_failed_write_leaves_nothing_under_the_name(tmp_path: Path) -> None:
 
 
 def test_a_torch_writer_that_runs_out_of_space_is_a_full_disk_too(tmp_path: Path) -> None:
-    with pytest.raises(SwiftError, match="could not be written"), checkpoint.writing(tmp_path / "checkpoint-2"):
+    with pytest.raises(SwiftError, match="could not be written"), checkpoints.writing(tmp_path / "checkpoint-2"):
         raise RuntimeError("[enforce fail at inline_container.cc:862] . PytorchStreamWriter failed writing file data/0")
-    with pytest.raises(RuntimeError, match="another"), checkpoint.writing(tmp_path / "checkpoint-2"):
+    with pytest.raises(RuntimeError, match="another"), checkpoints.writing(tmp_path / "checkpoint-2"):
         raise RuntimeError("another fault")
 
 
 def test_room_is_asked_for_before_writing(tmp_path: Path) -> None:
-    checkpoint.require_room(tmp_path / "checkpoint-1", 1)
+    checkpoints.require_room(tmp_path / "checkpoint-1", 1)
     with pytest.raises(SwiftError, match="could not be written"):
-        checkpoint.require_room(tmp_path / "checkpoint-1", 2**60)
+        checkpoints.require_room(tmp_path / "checkpoint-1", 2**60)
 
 
 def test_going_back_replaces_the_later_checkpoint(tmp_path: Path) -> None:
@@ -54,40 +54,40 @@ def test_rotation_keeps_best_and_last(tmp_path: Path) -> None:
     for step in (2, 4, 10, 12):
         make(tmp_path / f"checkpoint-{step}")
     best = tmp_path / "checkpoint-2"
-    assert [path.name for path in checkpoint.rotate(tmp_path, 2, {best})] == ["checkpoint-4", "checkpoint-10"]
-    assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-12"]
-    assert checkpoint.rotate(tmp_path, 1, {best}) == []
-    assert checkpoint.rotate(tmp_path, None, set()) == []
-    assert [path.name for path in checkpoint.rotate(tmp_path, 1, set())] == ["checkpoint-2"]
+    assert [path.name for path in checkpoints.rotate(tmp_path, 2, {best})] == ["checkpoint-4", "checkpoint-10"]
+    assert [path.name for path in checkpoints.checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-12"]
+    assert checkpoints.rotate(tmp_path, 1, {best}) == []
+    assert checkpoints.rotate(tmp_path, None, set()) == []
+    assert [path.name for path in checkpoints.rotate(tmp_path, 1, set())] == ["checkpoint-2"]
 
 
 def test_newest_is_of_the_run_written_last_and_whole(tmp_path: Path) -> None:
     make(tmp_path / "v0-20260101-000000" / "checkpoint-30")
     older = make(tmp_path / "v1-20260102-000000" / "checkpoint-5")
     newer = make(tmp_path / "v1-20260102-000000" / "checkpoint-10")
-    assert checkpoint.newest(tmp_path) == newer
+    assert checkpoints.newest(tmp_path) == newer
     (newer / "optimizer.pt").write_text("cut")
-    assert checkpoint.newest(tmp_path) == older
-    assert checkpoint.newest(tmp_path / "v2") is None
+    assert checkpoints.newest(tmp_path) == older
+    assert checkpoints.newest(tmp_path / "v2") is None
 
 
 def test_what_cannot_be_gone_on_from_is_refused_with_the_reason(tmp_path: Path) -> None:
     whole = make(tmp_path / "checkpoint-5")
-    checkpoint.require(whole, whole_state=True)
+    checkpoints.require(whole, whole_state=True)
 
     with pytest.raises(SwiftError, match="is not a checkpoint") as raised:
-        checkpoint.require(tmp_path, whole_state=True)
+        checkpoints.require(tmp_path, whole_state=True)
     assert str(whole) in str(raised.value)
 
     weights_only = tmp_path / "checkpoint-6"
-    with checkpoint.writing(weights_only) as scratch:
+    with checkpoints.writing(weights_only) as scratch:
         (scratch / "adapter_model.safetensors").write_text("x")
-    checkpoint.require(weights_only, whole_state=False)
+    checkpoints.require(weights_only, whole_state=False)
     with pytest.raises(SwiftError, match="holds weights only"):
-        checkpoint.require(weights_only, whole_state=True)
+        checkpoints.require(weights_only, whole_state=True)
 
     damaged = make(tmp_path / "checkpoint-7")
     (damaged / "optimizer.pt").unlink()
     with pytest.raises(SwiftError, match="is damaged") as raised:
-        checkpoint.require(damaged, whole_state=True)
+        checkpoints.require(damaged, whole_state=True)
     assert "optimizer.pt is missing" in str(raised.value)
