@@ -152,7 +152,7 @@ def stream_million(folder: str, rows: str) -> dict[str, float]:
     import resource
 
     from swift.data import stream as streams
-    from swift.data.encode import Made
+    from swift.data.preprocess import Made
 
     build = builder(folder, "--dataset", rows, "--streaming", "true", "--max_steps", "1")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

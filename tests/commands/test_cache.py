@@ -8,7 +8,7 @@ import pytest
 
 from swift.commands.cache import run
 from swift.core.errors import SwiftError
-from swift.data.cache import TokenCache
+from swift.data.token_cache import TokenCache
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from swift.core.errors import SwiftError
-from swift.data.collate import unpacked
+from swift.data.collator import unpacked
 from swift.data.stream import StreamDataset
 from swift.prompts.encode import Encoder
 

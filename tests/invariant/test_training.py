@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from swift.data.collate import flatten, pad
+from swift.data.collator import flatten, pad
 from swift.plan.tuner import TunerPlan
 from swift.training.objectives.sft import SftObjective
 from swift.training.run import train

@@ -37,7 +37,7 @@ def run(argv: list[str]) -> int:
 
 
 def _list(folder: Path) -> int:
-    from swift.data.cache import stored
+    from swift.data.token_cache import stored
 
     found = stored(folder)
     total = sum(part.bytes for part in found)
@@ -49,7 +49,7 @@ def _list(folder: Path) -> int:
 
 
 def _remove(folder: Path, names: list[str], everything: bool) -> int:
-    from swift.data.cache import remove, stored
+    from swift.data.token_cache import remove, stored
 
     if not names and not everything:
         raise SwiftError("nothing to remove was named", next="swift cache rm NAME, or --all")

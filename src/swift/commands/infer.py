@@ -25,7 +25,7 @@ def run(args: Args) -> int:
     from dataclasses import replace
     from pathlib import Path
 
-    from swift.data.questions import questions
+    from swift.data.prompt_rows import questions
     from swift.engines.factory import prepare, start, write_generation_config
     from swift.engines.sync_engine import BlockingEngine
     from swift.inference.batch import answer_rows

@@ -10,10 +10,10 @@ from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.data.dataset import EncodedDataset, MapDataset
 from swift.data.eager import encode_all
-from swift.data.encode import Recipe
 from swift.data.lazy import LazyDataset, encode_later
 from swift.data.ledger import Ledger
-from swift.data.pack import PackedDataset
+from swift.data.packing import PackedDataset
+from swift.data.preprocess import Recipe
 from swift.plan.data import DataPlan
 from swift.prompts.encode import Encoder
 from swift.prompts.parity import preflight

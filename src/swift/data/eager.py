@@ -9,13 +9,13 @@ import numpy as np
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
-from swift.data.cache import TokenCache
 from swift.data.dataset import EncodedDataset, length_report
-from swift.data.encode import Recipe
 from swift.data.ledger import Ledger
-from swift.data.mix import take
+from swift.data.preprocess import Recipe
+from swift.data.sample_and_split import take
 from swift.data.shard import KEPT, TRUNCATED, Shard
 from swift.data.table import Part, account, cache_for, open_part
+from swift.data.token_cache import TokenCache
 from swift.plan.data import DataPlan
 
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from swift.data.embedded import LEFT_OUT
-from swift.data.faults import BadRow
+from swift.data.bad_row import BadRow
+from swift.data.parquet_media import LEFT_OUT
 from swift.prompts.types import Media, ToolCall
 
 MEDIA_TAGS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}

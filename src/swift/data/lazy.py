@@ -14,14 +14,14 @@ import numpy as np
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
-from swift.data.convert import Converted
+from swift.data.bad_row import BadRow
 from swift.data.eager import nothing_left
-from swift.data.encode import Made, Recipe, encode_rows, read_row
-from swift.data.faults import BadRow
+from swift.data.formats import Converted
 from swift.data.ledger import Entry, Ledger
-from swift.data.mix import Indices
-from swift.data.pack import join
+from swift.data.packing import join
+from swift.data.preprocess import Made, Recipe, encode_rows, read_row
 from swift.data.read import RawRow, read_at, read_rows, seekable
+from swift.data.sample_and_split import Indices
 from swift.data.source import SourceFile
 from swift.data.table import Part, account, open_part
 from swift.plan.data import DataPlan

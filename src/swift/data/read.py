@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from swift.core.errors import SwiftError
-from swift.data.embedded import taken_out
-from swift.data.faults import BadRow
+from swift.data.bad_row import BadRow
+from swift.data.parquet_media import taken_out
 
 CUT = (EOFError, gzip.BadGzipFile, zlib.error)
 """What reading a damaged gzip file raises."""

@@ -18,13 +18,13 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from swift.core.errors import SwiftError
 from swift.core.log import log, once
-from swift.data.convert import Converted
+from swift.data.bad_row import BadRow
 from swift.data.dataset import ListDataset, MapDataset
 from swift.data.eager import examples_of
-from swift.data.encode import Made, Recipe, encode_rows, read_row
-from swift.data.faults import BadRow
+from swift.data.formats import Converted
 from swift.data.ledger import Entry, Ledger, Status
-from swift.data.pack import join, pack_groups
+from swift.data.packing import join, pack_groups
+from swift.data.preprocess import Made, Recipe, encode_rows, read_row
 from swift.data.read import RawRow, read_at, read_rows, seekable
 from swift.data.source import SourceFile, open_source
 from swift.data.table import cache_for, open_part, speak_of

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from swift.core.errors import CheckFailed, Interrupted, SwiftError
 from swift.core.log import log
-from swift.data.questions import Question
+from swift.data.prompt_rows import Question
 from swift.engines.base import Delta, Request
 from swift.engines.factory import Prepared
 from swift.engines.sync_engine import BlockingEngine, Reply

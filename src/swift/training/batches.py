@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, Sampler
 
-from swift.data.collate import flatten, pad
+from swift.data.collator import flatten, pad
 from swift.training.objectives import Batch
 
 

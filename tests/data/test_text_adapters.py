@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from swift.catalog import load_catalog
-from swift.data.convert import convert
-from swift.data.converters import CONVERTERS, converter
-from swift.data.faults import BadRow
+from swift.data.adapters import CONVERTERS, converter
+from swift.data.bad_row import BadRow
+from swift.data.formats import convert
 from swift.data.source import SourceFile
 from swift.prompts.types import Conversation, Preference
 

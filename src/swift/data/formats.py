@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from swift.data import fields
-from swift.data.faults import BadRow
-from swift.data.turns import CALLS, Turns, arrange, role
+from swift.data.bad_row import BadRow
+from swift.data.turn_order import CALLS, Turns, arrange, role
 from swift.prompts.types import Conversation, Message, Origin, Preference, Row
 
 Fields = Mapping[str, Any]

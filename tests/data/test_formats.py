@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from swift.data.convert import convert
-from swift.data.faults import BadRow
+from swift.data.bad_row import BadRow
+from swift.data.formats import convert
 from swift.prompts.types import Conversation, Preference, ToolCall
 
 CASES = json.loads((Path(__file__).parents[1] / "fixtures" / "dataset_cases.json").read_text("utf-8"))

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from swift.catalog import load_catalog
-from swift.data.archives import placed
-from swift.data.convert import convert
-from swift.data.converters import converter
-from swift.data.faults import BadRow
-from swift.data.media_sets import DESCRIBE, DESCRIBE_ZH, LOCATE, NAME_BOX
+from swift.data.adapters import converter
+from swift.data.bad_row import BadRow
+from swift.data.formats import convert
+from swift.data.media_adapters import DESCRIBE, DESCRIBE_ZH, LOCATE, NAME_BOX
+from swift.data.media_archives import placed
 from swift.data.source import SourceFile
 from swift.prompts.types import Conversation, Preference
 

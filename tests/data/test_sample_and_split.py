@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from swift.data.mix import choose, choose_val
+from swift.data.sample_and_split import choose, choose_val
 
 CASES = json.loads((Path(__file__).parents[1] / "fixtures" / "dataset_cases.json").read_text("utf-8"))
 

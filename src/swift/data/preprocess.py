@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
-from swift.data.archives import placed
-from swift.data.cache import TokenCache
-from swift.data.convert import Converted, convert
-from swift.data.converters import converter
-from swift.data.faults import BadRow
+from swift.data.adapters import converter
+from swift.data.bad_row import BadRow
+from swift.data.formats import Converted, convert
+from swift.data.media_archives import placed
 from swift.data.read import RawRow, read_rows
 from swift.data.shard import KEPT, TRUNCATED, UNENCODED, UNUSABLE, Shard, columns_of, unpack
 from swift.data.source import SourceFile
+from swift.data.token_cache import TokenCache
 from swift.plan.data import Kind, Rounds
 from swift.prompts.encode import Encoder, TooLong
 from swift.prompts.types import Conversation, Encoded, Media, Origin, Preference, Row

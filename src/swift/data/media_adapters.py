@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from swift.data import fields
-from swift.data.archives import Member
-from swift.data.faults import BadRow
+from swift.data.bad_row import BadRow
+from swift.data.media_archives import Member
 
 Fields = Mapping[str, Any]
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from swift.data import fields
-from swift.data.faults import BadRow
+from swift.data.bad_row import BadRow
 
 Fields = Mapping[str, Any]
 

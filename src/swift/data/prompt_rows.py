@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swift.data.encode import Recipe, chunks, read_row, without_answer
-from swift.data.faults import BadRow
+from swift.data.bad_row import BadRow
+from swift.data.preprocess import Recipe, chunks, read_row, without_answer
 from swift.data.table import Part, open_part
 from swift.plan.data import DataPlan
 from swift.prompts.types import Conversation, Message, Origin, Preference

@@ -18,8 +18,8 @@ import pytest
 
 from hub.small_hub import Repo, SmallHub
 from swift.core.errors import SwiftError
-from swift.data.questions import Question, questions
-from swift.data.unpack import unpack
+from swift.data.prompt_rows import Question, questions
+from swift.data.unpack_archive import unpack
 from swift.prompts.encode import Encoder
 
 from .rows import entries, plan, run, write_rows

@@ -1,7 +1,7 @@
 """How the columns of a registered data set become the keys of a known format.
 
 A converter takes a record, with its columns renamed already, and the entry's options, and gives a row of a format that
-`swift.data.convert` knows. The ones of single data sets are in `registered.py`, and in `media_sets.py` where they
+`swift.data.formats` knows. The ones of single data sets are in `registered.py`, and in `media_sets.py` where they
 have pictures, videos or sounds.
 """
 
@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from swift.data import fields, media_sets, registered
-from swift.data.faults import BadRow
+from swift.data import fields, media_adapters, text_adapters
+from swift.data.bad_row import BadRow
 from swift.data.source import SourceFile
 
 Fields = Mapping[str, Any]
@@ -188,6 +188,6 @@ CONVERTERS: dict[str, Callable[..., Any]] = {
     "classification": classification,
     "text_generation": text_generation,
     "list": question_list,
-    **registered.CONVERTERS,
-    **media_sets.CONVERTERS,
+    **text_adapters.CONVERTERS,
+    **media_adapters.CONVERTERS,
 }

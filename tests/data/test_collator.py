@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swift.data.collate import flatten, pad
+from swift.data.collator import flatten, pad
 
 ITEMS = [
     {"input_ids": [1, 2, 3], "labels": [-100, 2, 3], "row": 4},

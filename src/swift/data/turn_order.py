@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from swift.data.faults import BadRow
+from swift.data.bad_row import BadRow
 from swift.prompts.types import Message, Role
 
 ROLES: dict[str, Role] = {
