@@ -147,7 +147,7 @@ def test_wrong_environment(env: dict[str, str]) -> None:
 def _torchrun(folder: Path, worker: str) -> subprocess.Popen[str]:
     """The worker's code in two processes, started as `swift` starts them."""
     (folder / "worker.py").write_text(worker)
-    words = [sys.executable, "-m", "swift.torchrun", "--nproc_per_node=2", "--master_port=0", "worker.py"]
+    words = [sys.executable, "-m", "swift.core.torchrun", "--nproc_per_node=2", "--master_port=0", "worker.py"]
     code = f"import os, sys; from swift.core.launch import run_child; sys.exit(run_child({words}, os.environ))"
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.PIPE, text=True, cwd=folder)

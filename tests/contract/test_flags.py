@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from swift.params.commands import COMMANDS
-from swift.params.spec import Basic, Deprecated, Ours
+from swift.params.flag import Basic, Deprecated, Ours
 
 CONTRACT: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("cli.json").read_text(encoding="utf-8"))
 

@@ -9,7 +9,7 @@ import pytest
 
 from swift import hub
 from swift.core.errors import SwiftError
-from swift.hub.pusher import Pusher
+from swift.hub.checkpoint_uploader import Pusher
 
 from .small_hub import TOKEN, Repo, SmallHub
 

@@ -8,9 +8,9 @@ import pytest
 
 from swift.core.errors import NotBuilt
 from swift.params.commands import COMMANDS
+from swift.params.flag import Flag
 from swift.params.parse import parse
 from swift.params.rules import check
-from swift.params.spec import Flag
 from swift.params.unbuilt import TABLE, Missing
 from swift.params.unbuilt import check as refused
 

@@ -19,10 +19,10 @@ from swift import tuners
 from swift.catalog import load_catalog
 from swift.cli import main
 from swift.core.machine import Machine
+from swift.core.probe import probe
 from swift.engines.base import Engine
 from swift.engines.factory import prepare, start
 from swift.engines.sync_engine import BlockingEngine
-from swift.hub.machine import probe
 from swift.params.parse import parse
 from swift.plan.infer import plan_infer
 from swift.plan.serve import ServePlan

@@ -10,8 +10,8 @@ def run(args: Args) -> int:
     from swift.catalog import load_catalog
     from swift.commands.merged import with_merged
     from swift.core.log import log
-    from swift.core.optional import need
-    from swift.hub.machine import probe
+    from swift.core.optional_imports import need
+    from swift.core.probe import probe
     from swift.params.groups import Data, Model
     from swift.plan.infer import plan_infer
     from swift.plan.serve import plan_serve

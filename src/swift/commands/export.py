@@ -29,7 +29,7 @@ def run(args: Args) -> int:
 
     from swift.catalog import load_catalog
     from swift.core.log import log
-    from swift.hub.machine import probe
+    from swift.core.probe import probe
 
     catalog, machine = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info), probe()
     if args[Checkpoint].merge_lora:

@@ -10,7 +10,7 @@ def run(args: Args) -> int:
     from swift.catalog import load_catalog
     from swift.commands.merged import with_merged
     from swift.core.log import log
-    from swift.hub.machine import probe
+    from swift.core.probe import probe
     from swift.params.groups import Data, Model
     from swift.plan.infer import plan_infer
 

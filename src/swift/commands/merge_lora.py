@@ -9,7 +9,7 @@ def run(args: Args) -> int:
     """Plan, merge, verify, and say how to use the result. -> exit code."""
     from swift.catalog import load_catalog
     from swift.core.log import log
-    from swift.hub.machine import probe
+    from swift.core.probe import probe
     from swift.params.groups import Data, Model
     from swift.plan.merge import plan_merge
 

@@ -11,7 +11,7 @@ def run(args: Args) -> int:
 
     from swift.catalog import load_catalog
     from swift.core.log import log
-    from swift.hub.machine import probe
+    from swift.core.probe import probe
     from swift.params.groups import Data, Model
     from swift.plan.sft import plan_sft
 

@@ -27,7 +27,7 @@ def torchrun_words(words: Sequence[str], env: Mapping[str, str]) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "swift.torchrun",
+        "swift.core.torchrun",
         f"--nproc_per_node={_count(env, 'NPROC_PER_NODE', 1)}",
         f"--nnodes={nodes}",
         f"--node_rank={_count(env, 'NODE_RANK', 0, low=0)}",

@@ -1,4 +1,4 @@
-"""What the machine offers, as a value. `swift.hub.machine.probe` fills it; plans read it."""
+"""What the machine offers, as a value. `swift.core.probe.probe` fills it; plans read it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Machine:
     world_size: int = 1
     local_world_size: int = 1
     packages: frozenset[str] = frozenset()
-    """Installed optional modules, of those `swift.hub.machine.OPTIONAL` lists."""
+    """Installed optional modules, of those `swift.core.probe.OPTIONAL` lists."""
 
     @property
     def first(self) -> bool:

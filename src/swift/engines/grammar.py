@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from swift.core.errors import SwiftError
-from swift.core.optional import need
+from swift.core.optional_imports import need
 
 JSON_OBJECT = "json_object"
 

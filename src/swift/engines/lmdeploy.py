@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from swift.core.errors import NotBuilt, SwiftError
-from swift.core.optional import installed
+from swift.core.optional_imports import installed
 from swift.engines.base import Delta, FinishReason, NoVectors, Request, Sampling, TokenLogprob
 from swift.engines.detokenizer import Detokenizer, StopStrings
 from swift.params.groups import Lmdeploy

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from swift.core.errors import NotBuilt, SwiftError
-from swift.core.optional import installed
+from swift.core.optional_imports import installed
 from swift.engines.base import Delta, FinishReason, NoVectors, Request, Sampling, TokenLogprob
 from swift.engines.vllm_process import interrupts_kept_from_children, leash, prepare_environment
 from swift.params.groups import Vllm

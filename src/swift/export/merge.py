@@ -18,8 +18,8 @@ from swift.core.log import log
 from swift.core.transaction import fault, sha256, write_file, write_folder
 from swift.export import verify
 from swift.models.load import TORCH_DTYPES
-from swift.params.saved import FILE as ARGS
-from swift.params.saved import read_saved
+from swift.params.checkpoint_args import FILE as ARGS
+from swift.params.checkpoint_args import read_saved
 from swift.plan.merge import MergePlan, quantized_base
 from swift.plan.model import ModelPlan, read_config
 from swift.plan.quant import stored_quant

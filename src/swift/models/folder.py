@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from swift.core.errors import SwiftError
-from swift.core.weights import AGAIN, read_header
+from swift.core.safetensors_header import AGAIN, read_header
 from swift.plan.model import read_config
 
 

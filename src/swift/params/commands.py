@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from swift.params.record import Record
-from swift.params.spec import Flag, flags_of
+from swift.params.flag import Flag, flags_of
+from swift.params.frozen import Record
 
 
 class Use(Record):
@@ -165,7 +165,7 @@ def find_command(name: str) -> tuple[Command, dict[str, Any]]:
     if spelled in SHORT:
         return COMMANDS[SHORT[spelled]], {"rlhf_type": spelled}
     if spelled not in COMMANDS:
-        from swift.params.hints import unknown_command
+        from swift.params.unknown_flags import unknown_command
 
         raise unknown_command(name)
     return COMMANDS[spelled], {}

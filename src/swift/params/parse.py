@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from swift.core.errors import SwiftError, raise_together
-from swift.params import legacy
+from swift.params import deprecated
 from swift.params.args import Args, Origin
+from swift.params.checkpoint_args import read_saved
 from swift.params.commands import Command, find_command
-from swift.params.record import Record
+from swift.params.flag import Flag, Saved
+from swift.params.frozen import Record
 from swift.params.said import Reading, Said, read_file, read_words
-from swift.params.saved import read_saved
-from swift.params.spec import Flag, Saved
 
 
 class Parsed(Record):
@@ -58,7 +58,7 @@ def read(argv: Sequence[str]) -> Parsed:
         errors.append(error)
         saved = {}
     args = _layered(command, short, said, saved)
-    return Parsed(args, errors, warnings + legacy.notes(args))
+    return Parsed(args, errors, warnings + deprecated.notes(args))
 
 
 def _contradicts(short: dict[str, Any], said: dict[str, Said], spelled: str) -> list[SwiftError]:

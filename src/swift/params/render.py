@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from swift.params.args import Args
 from swift.params.commands import COMMANDS, SHORT, Command
-from swift.params.spec import Alias, Basic, Deprecated, Flag, Json, Known, OneOf, Ours, Range, Text
+from swift.params.flag import Alias, Basic, Deprecated, Flag, Json, Known, OneOf, Ours, Range, Text
 
 if TYPE_CHECKING:
     from pathlib import Path

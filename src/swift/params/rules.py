@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from swift.core.did_you_mean import closest
 from swift.core.errors import SwiftError
-from swift.core.suggest import closest
 from swift.params.args import Args
 from swift.params.commands import COMMANDS
-from swift.params.spec import Exists, Json
+from swift.params.flag import Exists, Json
 from swift.params.unbuilt import ADAPTERS
 
 TRAINING = ("sft", "pt", "rlhf")

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from swift.core.errors import SwiftError
 from swift.params.commands import Command
-from swift.params.hints import unknown_flag
-from swift.params.record import Record
-from swift.params.spec import Alias, Bare, Flag
+from swift.params.flag import Alias, Bare, Flag
+from swift.params.frozen import Record
+from swift.params.unknown_flags import unknown_flag
 from swift.params.values import FALSE, NOTHING, TRUE, BadValue, Plain, from_file, from_words
 
 _FLAG = re.compile(r"--[A-Za-z][\w-]*(=.*)?", re.DOTALL)

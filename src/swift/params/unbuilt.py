@@ -10,7 +10,7 @@ from typing import Any
 
 from swift.core.errors import NotBuilt
 from swift.params.args import Args
-from swift.params.record import Record
+from swift.params.frozen import Record
 
 ADAPTERS = ("lora", "longlora", "adalora", "ia3", "adapter", "vera", "boft", "fourierft", "reft")
 _TRAIN = ("sft", "pt", "rlhf")

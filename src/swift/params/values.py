@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from swift.core.suggest import closest
-from swift.params.foreign import CHOICES
-from swift.params.record import Record
-from swift.params.spec import Flag, Json, Kind, Range, Text
+from swift.core.did_you_mean import closest
+from swift.params.flag import Flag, Json, Kind, Range, Text
+from swift.params.flag_synonyms import CHOICES
+from swift.params.frozen import Record
 
 TRUE = frozenset({"true", "1", "yes", "y", "t", "on"})
 FALSE = frozenset({"false", "0", "no", "n", "f", "off"})

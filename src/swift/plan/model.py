@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swift.catalog import Catalog, ModelEntry
+from swift.core.did_you_mean import closest
 from swift.core.errors import NotBuilt, SwiftError
 from swift.core.machine import Machine
-from swift.core.suggest import closest
 from swift.params.args import Args
 from swift.params.groups import Model
 from swift.plan.quant import Dtype, QuantPlan, StoredQuant, plan_quant, stored_quant

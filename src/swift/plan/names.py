@@ -8,7 +8,7 @@ from swift.catalog import Catalog, load_catalog
 from swift.core.errors import SwiftError
 from swift.params.args import Args
 from swift.params.commands import COMMANDS
-from swift.params.spec import OneOf
+from swift.params.flag import OneOf
 from swift.plan.data import parse_dataset, resolve
 from swift.plan.prompt import JINJA
 

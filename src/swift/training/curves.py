@@ -13,7 +13,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from swift.core.log import once
-from swift.core.optional import installed
+from swift.core.optional_imports import installed
 
 
 class TensorBoard(TrainerCallback):

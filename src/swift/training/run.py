@@ -19,7 +19,7 @@ from swift import tuners
 from swift.core.errors import Interrupted
 from swift.core.log import log
 from swift.data.stream import StreamDataset
-from swift.hub.pusher import Pusher
+from swift.hub.checkpoint_uploader import Pusher
 from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
 from swift.training.artifacts import length_info, model_info, write_training_args

@@ -19,9 +19,9 @@ from swift.core.log import log
 from swift.core.machine import Machine
 from swift.data.ledger import FILE_NAME, Ledger
 from swift.data.stream import StreamDataset
-from swift.hub.pusher import Pusher
+from swift.hub.checkpoint_uploader import Pusher
 from swift.params.args import Args
-from swift.params.saved import read_saved
+from swift.params.checkpoint_args import read_saved
 from swift.plan.sft import SftPlan
 from swift.plan.train import PushPlan
 from swift.prompts.encode import Encoder, build_encoder

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from swift.core.errors import SwiftError
-from swift.core.weights import read_header
+from swift.core.safetensors_header import read_header
 from swift.plan.model import ModelPlan
 from swift.plan.tuner import TunerPlan
 from swift.tuners.optimizer import EMBEDDING_LR

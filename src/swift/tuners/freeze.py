@@ -7,8 +7,8 @@ from itertools import accumulate
 
 from transformers import PreTrainedModel
 
+from swift.core.did_you_mean import closest
 from swift.core.errors import SwiftError
-from swift.core.suggest import closest
 from swift.plan.tuner import TunerPlan
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from swift.core.errors import SwiftError
-from swift.core.weights import read_header
+from swift.core.safetensors_header import read_header
 
 FILE = "initial_factors.safetensors"
 

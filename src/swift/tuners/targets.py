@@ -10,10 +10,10 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from swift.core.did_you_mean import closest
 from swift.core.errors import SwiftError
 from swift.core.log import log
-from swift.core.optional import installed
-from swift.core.suggest import closest
+from swift.core.optional_imports import installed
 from swift.plan.tuner import TunerPlan
 
 ATTENTION_INPUTS = frozenset(

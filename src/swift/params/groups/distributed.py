@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from swift.params.record import Record
-from swift.params.spec import Alias, Basic, Json, Range
+from swift.params.flag import Alias, Basic, Json, Range
+from swift.params.frozen import Record
 
 PRESETS = ("default-zero2", "default-zero3", "zero2-offload", "zero3-offload")
 

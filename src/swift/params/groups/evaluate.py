@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from swift.params.record import Record
-from swift.params.spec import Basic, Deprecated, Exists, Range
+from swift.params.flag import Basic, Deprecated, Exists, Range
+from swift.params.frozen import Record
 
 
 class Evaluate(Record):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from swift.params.record import Record
-from swift.params.spec import Basic, Range, Text
+from swift.params.flag import Basic, Range, Text
+from swift.params.frozen import Record
 
 
 class Generate(Record):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from swift.params.record import Record
-from swift.params.spec import Json, Range
+from swift.params.flag import Json, Range
+from swift.params.frozen import Record
 
 
 class Adalora(Record):

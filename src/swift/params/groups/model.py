@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from swift.params.record import Record
-from swift.params.spec import Alias, Basic, Exists, Json, OneOf, Range, Saved
+from swift.params.flag import Alias, Basic, Exists, Json, OneOf, Range, Saved
+from swift.params.frozen import Record
 
 Dtype = Literal["bf16", "fp16", "fp32", "AUTO"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from swift.params.record import Record
-from swift.params.spec import Alias, Basic, Range
+from swift.params.flag import Alias, Basic, Range
+from swift.params.frozen import Record
 
 
 class Page(Record):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from swift.params.record import Record
-from swift.params.spec import Exists, Range
+from swift.params.flag import Exists, Range
+from swift.params.frozen import Record
 
 
 class Serve(Record):

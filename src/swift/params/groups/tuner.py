@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from swift.params.flag import Alias, Basic, Known, Range, Saved
+from swift.params.frozen import Record
 from swift.params.groups.model import Dtype
-from swift.params.record import Record
-from swift.params.spec import Alias, Basic, Known, Range, Saved
 
 SftType = Literal[
     "lora", "full", "longlora", "adalora", "ia3", "llamapro", "adapter", "vera", "boft", "fourierft", "reft"

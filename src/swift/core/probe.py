@@ -7,7 +7,7 @@ import os
 import torch
 
 from swift.core.machine import Device, Machine
-from swift.core.optional import installed
+from swift.core.optional_imports import installed
 
 OPTIONAL = (
     "aqlm",

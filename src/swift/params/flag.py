@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
-from swift.params.record import Record
+from swift.params.frozen import Record
 
 Kind = Literal["bool", "int", "float", "str"]
 M = TypeVar("M")

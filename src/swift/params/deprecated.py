@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from swift.params.args import Args
 from swift.params.commands import COMMANDS
-from swift.params.spec import Deprecated
+from swift.params.flag import Deprecated
 
 
 def notes(args: Args) -> list[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from swift.core.did_you_mean import closest
 from swift.core.errors import SwiftError
-from swift.core.suggest import closest
 from swift.params.commands import COMMANDS, SHORT, Command
-from swift.params.foreign import FOREIGN
+from swift.params.flag_synonyms import FOREIGN
 
 
 def unknown_command(name: str) -> SwiftError:

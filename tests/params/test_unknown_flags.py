@@ -8,8 +8,8 @@ import pytest
 
 from swift.core.errors import SwiftError
 from swift.params.commands import COMMANDS, find_command
-from swift.params.hints import unknown_flag
 from swift.params.parse import parse
+from swift.params.unknown_flags import unknown_flag
 
 TYPOS = """
 sft lerning_rate learning_rate
