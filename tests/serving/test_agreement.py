@@ -29,7 +29,7 @@ from swift.plan.serve import ServePlan
 from swift.prompts.encode import Encoder, build_encoder
 from swift.serving.server import Server, bind
 from swift.serving.service import Loaded, Service
-from swift.ui.talk import Controls, Talker
+from swift.ui.chat_turn import Controls, Talker
 
 # peft asks transformers under an older name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -15,7 +15,7 @@ from torch import nn
 from swift import models
 from swift.cli import main
 from swift.plan.model import ModelPlan
-from swift.plan.quant import QuantPlan
+from swift.plan.quantization import QuantPlan
 from swift.training.memory_estimate import saved_by_quantizing
 
 pytest.importorskip("hqq", reason="`make test` runs these with HQQ, which is installed apart")

@@ -8,10 +8,10 @@ from swift.params.args import Args
 def run(args: Args) -> int:
     """Plan, load, serve the page until Ctrl-C. -> exit code."""
     from swift.catalog import load_catalog
-    from swift.commands.merged import with_merged
     from swift.core.log import log
     from swift.core.optional_imports import need
     from swift.core.probe import probe
+    from swift.export.merge_first import with_merged
     from swift.params.groups import Data, Model, Page
     from swift.plan.infer import plan_infer
 
@@ -27,8 +27,8 @@ def run(args: Args) -> int:
 
     from swift.engines.factory import prepare, start
     from swift.engines.sync_engine import BlockingEngine
-    from swift.ui.chat import ChatPage, check_free, serve
-    from swift.ui.talk import Controls, Talker
+    from swift.ui.chat_page import ChatPage, check_free, serve
+    from swift.ui.chat_turn import Controls, Talker
 
     prepared = prepare(plan, catalog)
     sampling, page = prepared.sampling, args[Page]

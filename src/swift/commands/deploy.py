@@ -8,10 +8,10 @@ from swift.params.args import Args
 def run(args: Args) -> int:
     """Plan, bind, load beside the server, answer until a signal. -> exit code."""
     from swift.catalog import load_catalog
-    from swift.commands.merged import with_merged
     from swift.core.log import log
     from swift.core.optional_imports import need
     from swift.core.probe import probe
+    from swift.export.merge_first import with_merged
     from swift.params.groups import Data, Model
     from swift.plan.infer import plan_infer
     from swift.plan.serve import plan_serve

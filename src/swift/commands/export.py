@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def run(args: Args) -> int:
     """Do what the flags ask for, one after the other, each on the result of the last. -> exit code."""
-    from swift.commands.merged import with_merged
     from swift.core.errors import SwiftError
+    from swift.export.merge_first import with_merged
     from swift.params.groups import Checkpoint, Data, Export, Hub, Model
 
     to_ollama, push = args[Export].to_ollama, args[Hub].push_to_hub
@@ -44,8 +44,8 @@ def run(args: Args) -> int:
 
 def _to_ollama(args: Args, catalog: Catalog, machine: Machine) -> None:
     """Write the Modelfile; Ollama takes whole models, so an adapter is merged first."""
-    from swift.commands.merged import with_merged
     from swift.core.log import log
+    from swift.export.merge_first import with_merged
     from swift.plan.ollama import plan_ollama
 
     plan = plan_ollama(args, catalog, machine)

@@ -8,9 +8,9 @@ from swift.params.args import Args
 def run(args: Args) -> int:
     """Plan, prepare, load the weights last, then answer. -> exit code."""
     from swift.catalog import load_catalog
-    from swift.commands.merged import with_merged
     from swift.core.log import log
     from swift.core.probe import probe
+    from swift.export.merge_first import with_merged
     from swift.params.groups import Data, Model
     from swift.plan.infer import plan_infer
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from swift.core.errors import SwiftError
-from swift.tuners import initial
-from swift.tuners.adapters import known_warnings
-from swift.tuners.checkpoint import read_adapter
+from swift.tuners import initial_factors
+from swift.tuners.adapter_files import read_adapter
+from swift.tuners.peft_tuners import known_warnings
 
 
 def attach(model: nn.Module, name: str, folder: Path) -> peft.PeftModel:
@@ -73,7 +73,7 @@ def _read(folder: Path) -> tuple[peft.PeftConfig, dict[str, Tensor]]:
         raise SwiftError(f"{folder} holds no adapter", next="give a folder with adapter_config.json")
     config = peft.PeftConfig.from_pretrained(str(folder))
     config.inference_mode = True
-    tensors, factors = read_adapter(folder), initial.read(folder)
+    tensors, factors = read_adapter(folder), initial_factors.read(folder)
     if factors is not None and isinstance(config, peft.LoraConfig):
         tensors = _beside_untouched_base(config, tensors, factors)
     return config, tensors

@@ -16,13 +16,13 @@ from swift import models, tuners
 from swift.core.errors import CheckFailed, SwiftError
 from swift.core.log import log
 from swift.core.transaction import fault, sha256, write_file, write_folder
-from swift.export import verify
+from swift.export import model_comparison
 from swift.models.load import TORCH_DTYPES
 from swift.params.checkpoint_args import FILE as ARGS
 from swift.params.checkpoint_args import read_saved
 from swift.plan.merge import MergePlan, quantized_base
 from swift.plan.model import ModelPlan, read_config
-from swift.plan.quant import stored_quant
+from swift.plan.quantization import stored_quant
 
 REPORT = "merge_report.json"
 CAST_SHARE = {"fp32": 0.0, "bf16": 0.25, "fp16": 0.05}
@@ -44,10 +44,10 @@ class Report:
     dtype: str
     tolerance: float
     """Largest logit difference allowed in fp32."""
-    merged: verify.Comparison
+    merged: model_comparison.Comparison
     cast_tolerance: float
     """Largest logit difference allowed after rounding the weights to `dtype`."""
-    written: verify.Comparison
+    written: model_comparison.Comparison
     different_tensors: tuple[str, ...]
     """Tensors that came back from disk otherwise than they went (at most ten)."""
 
@@ -84,16 +84,16 @@ def merge(plan: MergePlan) -> Path:
     tokenizer = models.load_tokenizer(plan.model, _tokenizer_folder(plan.checkpoint, source))
     base = models.load_model(exact, source)
     tuned = tuners.load(base, plan.checkpoint)
-    prompt_ids = verify.prompts(tokenizer, base.config.get_text_config().vocab_size)
-    seen = verify.observe(tuned, prompt_ids)
+    prompt_ids = model_comparison.prompts(tokenizer, base.config.get_text_config().vocab_size)
+    seen = model_comparison.observe(tuned, prompt_ids)
     merged = tuners.merge(tuned)
-    in_fp32 = verify.compare(seen, merged)
+    in_fp32 = model_comparison.compare(seen, merged)
     nn.Module.to(merged, dtype=TORCH_DTYPES[plan.model.dtype])  # transformers wraps `to` without its types
     try:
         with write_folder(plan.target) as scratch:
             _write(plan, merged, tokenizer, source, scratch)
             again = _reload(plan.model, scratch)
-            different = verify.different_tensors(merged, again)
+            different = model_comparison.different_tensors(merged, again)
             del merged, tuned, base
             report = Report(
                 checkpoint=str(plan.checkpoint),
@@ -104,7 +104,7 @@ def merge(plan: MergePlan) -> Path:
                 tolerance=seen.tolerance,
                 merged=in_fp32,
                 cast_tolerance=max(seen.tolerance, CAST_SHARE[plan.model.dtype] * seen.largest),
-                written=verify.compare(seen, again.float()),
+                written=model_comparison.compare(seen, again.float()),
                 different_tensors=tuple(different[:10]),
             )
             _judge(report, plan, scratch)

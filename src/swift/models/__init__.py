@@ -1,7 +1,7 @@
 """From a ModelPlan to files, a tokenizer and a model in memory."""
 
-from swift.models.fetch import fetch
-from swift.models.identity import check_base, identity, same_base
+from swift.models.download import fetch
+from swift.models.fingerprint import check_base, identity, same_base
 from swift.models.load import load_model, load_tokenizer
 from swift.models.quantize import parameter_count
 

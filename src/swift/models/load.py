@@ -20,10 +20,10 @@ from transformers.utils import logging as transformers_logging
 from swift.core.did_you_mean import closest
 from swift.core.errors import SwiftError
 from swift.models import quantize
-from swift.models.fetch import fetch
+from swift.models.download import fetch
 from swift.models.quantize import TORCH_DTYPES
 from swift.plan.model import ModelPlan, RopePlan
-from swift.plan.quant import stored_quant
+from swift.plan.quantization import stored_quant
 
 
 def load_tokenizer(plan: ModelPlan, folder: Path | None = None) -> PreTrainedTokenizerBase:

@@ -17,7 +17,7 @@ from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.core.optional_imports import installed
 from swift.core.probe import probe
-from swift.plan.quant import GROUP_SIZE, QuantPlan, check_stored, stored_quant
+from swift.plan.quantization import GROUP_SIZE, QuantPlan, check_stored, stored_quant
 
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -97,7 +97,7 @@ def _steady_on_cpu(model: nn.Module) -> None:
     """
     from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 
-    from swift.models.weight_only import WeightOnly8bit
+    from swift.models.bnb_int8 import WeightOnly8bit
 
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):

@@ -15,7 +15,7 @@ from swift.params.groups import Checkpoint, Data, Generate, Infer, Lmdeploy, Vll
 from swift.plan.data import DataPlan, plan_data
 from swift.plan.model import ModelPlan, is_adapter, plan_model
 from swift.plan.prompt import PromptPlan, plan_prompt
-from swift.plan.quant import check_stored
+from swift.plan.quantization import check_stored
 
 Backend = Literal["pt", "vllm", "lmdeploy"]
 DEFAULT_LORA = "default-lora"

@@ -12,7 +12,7 @@ from swift.core.transaction import MANIFEST, fault
 from swift.params.args import Args
 from swift.params.groups import Checkpoint
 from swift.plan.model import ModelPlan, plan_model
-from swift.plan.quant import StoredQuant
+from swift.plan.quantization import StoredQuant
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from swift.core.errors import NotBuilt, SwiftError
 from swift.core.machine import Machine
 from swift.params.args import Args
 from swift.params.groups import Model
-from swift.plan.quant import Dtype, QuantPlan, StoredQuant, plan_quant, stored_quant
+from swift.plan.quantization import Dtype, QuantPlan, StoredQuant, plan_quant, stored_quant
 
 HubName = Literal["modelscope", "huggingface", "local"]
 TRAINING = ("sft", "pt", "rlhf")

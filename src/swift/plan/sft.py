@@ -11,7 +11,7 @@ from swift.params.groups import Train
 from swift.plan.data import DataPlan, plan_data
 from swift.plan.model import ModelPlan, plan_model
 from swift.plan.prompt import PromptPlan, plan_prompt
-from swift.plan.quant import check_stored
+from swift.plan.quantization import check_stored
 from swift.plan.train import TrainPlan, plan_train
 from swift.plan.tuner import TunerPlan, plan_tuner
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from swift import tuners
-from swift.models.folder import weight_files
+from swift.models.integrity import weight_files
 from swift.models.load import TORCH_DTYPES, load_config
-from swift.plan.quant import GROUP_SIZE, QuantPlan
+from swift.plan.quantization import GROUP_SIZE, QuantPlan
 from swift.plan.sft import SftPlan
 from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan

@@ -32,7 +32,7 @@ from swift.training.generation_eval import Answers
 from swift.training.objectives.sft import SftObjective
 from swift.training.run import Run, finish, train
 from swift.training.training_arguments import check_names
-from swift.tuners.checkpoint import Card
+from swift.tuners.adapter_files import Card
 
 
 def train_sft(

@@ -1,7 +1,7 @@
 """Makes a model trainable the planned way, and saves, loads and merges what was trained."""
 
+from swift.tuners.adapter_files import load, merge, save
 from swift.tuners.attach import attach, on_step, regularizer
-from swift.tuners.checkpoint import load, merge, save
-from swift.tuners.optimizer import loraplus_groups
+from swift.tuners.loraplus import loraplus_groups
 
 __all__ = ["attach", "load", "loraplus_groups", "merge", "on_step", "regularizer", "save"]

@@ -10,10 +10,10 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from swift.core.errors import SwiftError
-from swift.plan.quant import stored_quant
+from swift.plan.quantization import stored_quant
 from swift.plan.tuner import TunerPlan
 from swift.tuners.freeze import freeze
-from swift.tuners.targets import linear_layers
+from swift.tuners.target_modules import linear_layers
 
 
 def attach(model: PreTrainedModel, plan: TunerPlan, *, total_steps: int | None = None) -> nn.Module:
@@ -27,7 +27,7 @@ def attach(model: PreTrainedModel, plan: TunerPlan, *, total_steps: int | None =
         freeze(model, plan)
         tuned: nn.Module = model
     else:
-        from swift.tuners.adapters import attach_adapter
+        from swift.tuners.peft_tuners import attach_adapter
 
         _require_gradient(model)
         tuned = attach_adapter(model, plan, total_steps)
@@ -78,7 +78,7 @@ def _require_gradient(model: PreTrainedModel) -> None:
 
 def on_step(model: nn.Module, step: int) -> None:
     """To be called after optimizer step number `step` (from 1) and before the gradients are cleared."""
-    from swift.tuners.adapters import adalora
+    from swift.tuners.peft_tuners import adalora
 
     adapter = adalora(model)
     if adapter is not None:
@@ -87,7 +87,7 @@ def on_step(model: nn.Module, step: int) -> None:
 
 def regularizer(model: nn.Module) -> Tensor | None:
     """A term that the method adds to the loss (AdaLoRA's orthogonality), or None."""
-    from swift.tuners.adapters import adalora, orthogonality
+    from swift.tuners.peft_tuners import adalora, orthogonality
 
     adapter = adalora(model)
     return None if adapter is None else orthogonality(adapter)

@@ -18,8 +18,8 @@ from gradio.components import Component
 from gradio.themes import Soft
 
 from swift.core.errors import SwiftError
-from swift.ui.talk import Controls, Talker, Turn
-from swift.ui.words import CHINESE, ENGLISH
+from swift.ui.chat_turn import Controls, Talker, Turn
+from swift.ui.translations import CHINESE, ENGLISH
 
 T = TypeVar("T")
 

@@ -17,8 +17,8 @@ from transformers.pytorch_utils import Conv1D
 
 from swift.core.errors import SwiftError
 from swift.plan.tuner import TunerPlan
-from swift.tuners import initial
-from swift.tuners.targets import matches, resolve_saved, resolve_targets
+from swift.tuners import initial_factors
+from swift.tuners.target_modules import matches, resolve_saved, resolve_targets
 
 CONFIGS: dict[str, type[peft.PeftConfig]] = {
     "lora": peft.LoraConfig,
@@ -41,8 +41,8 @@ def attach_adapter(model: PreTrainedModel, plan: TunerPlan, total_steps: int | N
             tuned = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
     except ValueError as error:
         raise _unfit(plan, error) from error
-    if initial.takes_from_base(config):
-        initial.remember(tuned)
+    if initial_factors.takes_from_base(config):
+        initial_factors.remember(tuned)
     set_dtype(tuned, plan.dtype)
     return tuned
 

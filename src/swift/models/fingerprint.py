@@ -10,7 +10,7 @@ from typing import Any
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
-from swift.models.folder import weight_files
+from swift.models.integrity import weight_files
 
 PAGE = 4096
 PAGES = 256

@@ -10,7 +10,7 @@ import pytest
 
 from swift import models
 from swift.core.errors import SwiftError
-from swift.models.folder import check_folder, weight_files
+from swift.models.integrity import check_folder, weight_files
 
 
 @pytest.fixture

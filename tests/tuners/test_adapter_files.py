@@ -13,7 +13,7 @@ from tests.tuners.test_behaviour import logits, train
 
 from swift import models, tuners
 from swift.core.errors import SwiftError
-from swift.tuners.checkpoint import Card
+from swift.tuners.adapter_files import Card
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -60,7 +60,7 @@ def test_files_of_a_checkpoint(adapter: Path, small_llama: Path) -> None:
 def test_plain_peft_reads_it(adapter: Path, small_llama: Path, plans: Plans) -> None:
     import peft
 
-    from swift.tuners.adapters import known_warnings
+    from swift.tuners.peft_tuners import known_warnings
 
     model_plan, _ = plans(small_llama)
     ours = tuners.load(models.load_model(model_plan), adapter)

@@ -68,8 +68,8 @@ def engine(smollm2_tokenizer_dir: Path) -> ScriptedEngine:
 
 @pytest.fixture(scope="module")
 def address(engine: ScriptedEngine) -> Iterator[str]:
-    from swift.ui.chat import ChatPage, launch
-    from swift.ui.talk import Controls, Talker
+    from swift.ui.chat_page import ChatPage, launch
+    from swift.ui.chat_turn import Controls, Talker
 
     async def start() -> ScriptedEngine:
         return engine
@@ -258,8 +258,8 @@ def test_phone(browser) -> None:
 
 def test_the_page_leaves_no_event_loop_behind(engine: ScriptedEngine) -> None:
     """gradio makes loops that it never closes; they would warn long after, in whatever runs then."""
-    from swift.ui.chat import ChatPage, launch
-    from swift.ui.talk import Controls, Talker
+    from swift.ui.chat_page import ChatPage, launch
+    from swift.ui.chat_turn import Controls, Talker
 
     def open_loops() -> int:
         gc.collect()

@@ -9,7 +9,7 @@ from tests.tuners.conftest import Plans
 
 from swift import models, tuners
 from swift.core.errors import SwiftError
-from swift.tuners.targets import resolve_saved, resolve_targets
+from swift.tuners.target_modules import resolve_saved, resolve_targets
 
 LINEAR = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
 
