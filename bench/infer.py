@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from swift.engines.base import Request, Sampling
+from swift.engines.base import Request, SamplingParams
 from swift.engines.torch import TorchEngine
 
 PROMPT, NEW, BATCH = 64, 64, 16
@@ -139,7 +139,7 @@ async def _first_tokens(engine: TorchEngine, prompts: list[list[int]]) -> None:
         for number in range(3):
             start = time.perf_counter()
             ids = tuple((7 * at + number) % 40000 for at in range(length))
-            async for _ in engine.stream(Request(id="new", prompt_ids=ids, sampling=Sampling(max_tokens=1))):
+            async for _ in engine.stream(Request(id="new", prompt_ids=ids, sampling=SamplingParams(max_tokens=1))):
                 waits.append(time.perf_counter() - start)
                 break
         print(f"first token of a {length}-token prompt beside 16 answers: {max(waits):.2f} s at most")
@@ -150,7 +150,7 @@ async def _first_tokens(engine: TorchEngine, prompts: list[list[int]]) -> None:
 
 async def _answer(engine: TorchEngine, prompts: list[list[int]], tokens: int) -> list[list[int]]:
     async def one(number: int, prompt: list[int]) -> list[int]:
-        sampling = Sampling(max_tokens=tokens, min_tokens=tokens)
+        sampling = SamplingParams(max_tokens=tokens, min_tokens=tokens)
         request = Request(id=str(number), prompt_ids=tuple(prompt), sampling=sampling)
         return [token async for delta in engine.stream(request) for token in delta.token_ids]
 

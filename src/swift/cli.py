@@ -109,7 +109,7 @@ def _mistakes(args: Args, *, unsure: bool) -> Iterator[SwiftError]:
 
     yield from unbuilt.check(args)
     yield from rules.check(args, unsure=unsure)
-    if args.said("model_type") or args.said("template_type") or args.said("dataset"):
+    if args.is_explicit("model_type") or args.is_explicit("template_type") or args.is_explicit("dataset"):
         from swift.plan.known_names import unknown_names
 
         yield from unknown_names(args)

@@ -24,9 +24,9 @@ def folder(tmp_path: Path) -> Path:
 def test_ls_names_the_parts_and_their_size(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["ls", "--cache_dir", str(folder)]) == 0
 
-    said = capsys.readouterr().out
-    assert f"{folder}: 2 part(s), 11.8 KiB" in said
-    assert "aaa" in said and "chatml, bbb" in said and "2 shards" in said
+    given = capsys.readouterr().out
+    assert f"{folder}: 2 part(s), 11.8 KiB" in given
+    assert "aaa" in given and "chatml, bbb" in given and "2 shards" in given
 
 
 def test_rm_removes_the_named_part(folder: Path) -> None:

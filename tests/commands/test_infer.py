@@ -51,10 +51,10 @@ def test_rows_in_are_rows_out_and_a_bad_one_says_why(
     assert list(rows[0]) == ["system", "query", "response", "label", "history"]
     assert rows[1]["response"] is None
     assert "rows.jsonl:2" in rows[1]["error"]
-    said = capsys.readouterr()
-    assert said.out.count("[PROMPT]") == 4
-    assert said.out.count("[LABELS]") == 2
-    assert "rouge-l" in said.err and "exact-match" in said.err
+    given = capsys.readouterr()
+    assert given.out.count("[PROMPT]") == 4
+    assert given.out.count("[LABELS]") == 2
+    assert "rouge-l" in given.err and "exact-match" in given.err
 
 
 def test_a_bar_instead_of_answers_and_fewer_rows(
@@ -65,9 +65,9 @@ def test_a_bar_instead_of_answers_and_fewer_rows(
     words = ["--val_dataset", str(data), "--verbose", "false", "--show_dataset_sample", "3"]
     assert infer(tiny_llama_dir, tmp_path / "results", *words) == 0
     assert [row["query"] for row in written(tmp_path / "results")] == ["Say 0", "Say 1", "Say 2"]
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "3 of 3 rows" in said.err
+    given = capsys.readouterr()
+    assert given.out == ""
+    assert "3 of 3 rows" in given.err
 
 
 def test_a_killed_run_goes_on_where_it_was(tiny_llama_dir: Path, tmp_path: Path) -> None:
@@ -123,9 +123,9 @@ def test_the_checkpoint_brings_model_adapter_and_held_back_rows(
     rows = written(checkpoint / "infer_result")
     assert {int(row["query"].removeprefix("Say ")) + 1 for row in rows} == held_back
     assert all(row["label"] for row in rows)
-    said = capsys.readouterr().err
-    assert "default-lora" in said
-    assert "--dtype: bf16 (the checkpoint was trained with" in said
+    given = capsys.readouterr().err
+    assert "default-lora" in given
+    assert "--dtype: bf16 (the checkpoint was trained with" in given
 
 
 def test_generation_settings_in_use_are_written(tiny_llama_dir: Path, tmp_path: Path) -> None:
@@ -162,9 +162,9 @@ def test_a_chat_through_a_pipe(
         ("More", "Be brief.", 1),
     ]
     assert list(rows[0]) == ["system", "query", "response", "history"]
-    said = capsys.readouterr().out
-    assert "<<<[M] " in said and "<<<[S] " in said
-    assert "system: Be brief." in said
+    given = capsys.readouterr().out
+    assert "<<<[M] " in given and "<<<[S] " in given
+    assert "system: Be brief." in given
 
 
 @pytest.mark.parametrize(
@@ -180,6 +180,6 @@ def test_mistakes_show_before_anything_is_loaded(
     words: list[str], wrong: str, tiny_llama_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert infer(tiny_llama_dir, tmp_path / "results", *words) == 2
-    said = capsys.readouterr().err
-    assert wrong in said
-    assert "Traceback" not in said
+    given = capsys.readouterr().err
+    assert wrong in given
+    assert "Traceback" not in given

@@ -65,5 +65,5 @@ def test_export_says_what_it_cannot_do(
     words: list[str], tiny_llama_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["export", "--model_id_or_path", str(tiny_llama_dir), *words]) == 2
-    said = capsys.readouterr().err
-    assert "not built" in said or "nothing to do" in said
+    given = capsys.readouterr().err
+    assert "not built" in given or "nothing to do" in given

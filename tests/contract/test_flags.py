@@ -26,20 +26,20 @@ def test_every_command_is_there() -> None:
 def test_flags_defaults_and_choices(name: str) -> None:
     flags = COMMANDS[name].flags
     assert set(CONTRACT[name]) <= set(flags)
-    for flag, said in CONTRACT[name].items():
+    for flag, given in CONTRACT[name].items():
         declared = flags[flag]
         default = _as_json(declared.default)
-        assert default == said["default"], flag
-        assert isinstance(default, bool) == isinstance(said["default"], bool), flag
-        if said["closed"]:
-            assert set(declared.choices) >= set(said["choices"]), flag
-        if said["source"] == "reference":
-            assert (declared.marker(Deprecated) is not None) == said["deprecated"], flag
+        assert default == given["default"], flag
+        assert isinstance(default, bool) == isinstance(given["default"], bool), flag
+        if given["closed"]:
+            assert set(declared.choices) >= set(given["choices"]), flag
+        if given["source"] == "reference":
+            assert (declared.marker(Deprecated) is not None) == given["deprecated"], flag
 
 
 @pytest.mark.parametrize("name", CONTRACT)
 def test_common_flags_are_in_the_short_help(name: str) -> None:
-    common = {flag for flag, said in CONTRACT[name].items() if said["common"]}
+    common = {flag for flag, given in CONTRACT[name].items() if given["common"]}
     shown = {flag for flag, declared in COMMANDS[name].flags.items() if declared.marker(Basic)}
     assert common <= shown
 

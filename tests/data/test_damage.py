@@ -67,14 +67,14 @@ def test_the_totals_add_up(encoder: Encoder, tmp_path: Path) -> None:
 
     built = run(encoder, tmp_path / "ledger", "--dataset", str(file))
 
-    said = totals(tmp_path / "ledger")
+    given = totals(tmp_path / "ledger")
     rows = entries(tmp_path / "ledger")
-    assert said["rows"] == len(rows) == 2 * len(DAMAGE) + 2
-    assert said["kept"] + said["truncated"] + said["dropped"] == said["rows"]
-    assert said["dropped"] == len(DAMAGE) == sum(said["reasons"].values())
+    assert given["rows"] == len(rows) == 2 * len(DAMAGE) + 2
+    assert given["kept"] + given["truncated"] + given["dropped"] == given["rows"]
+    assert given["dropped"] == len(DAMAGE) == sum(given["reasons"].values())
     assert built.val is not None
-    assert len(built.train) + len(built.val) == said["kept"]
-    assert said["tokens"] == sum(row.get("tokens", 0) for row in rows)
+    assert len(built.train) + len(built.val) == given["kept"]
+    assert given["tokens"] == sum(row.get("tokens", 0) for row in rows)
     assert {row["split"] for row in rows if row["status"] == "kept"} == {"train", "val"}
 
 
@@ -117,9 +117,9 @@ def test_rows_that_needed_mending(encoder: Encoder, tmp_path: Path, capsys: pyte
 
     assert len(run(encoder, tmp_path / "ledger", *argv, "none").train) == 4
     assert entries(tmp_path / "ledger")[-1]["note"] == "user turns in a row joined"
-    said = capsys.readouterr().err
-    assert f"{file}: user turns in a row joined (1 rows)" in said
-    assert f"{file}:4: user turns" not in said
+    given = capsys.readouterr().err
+    assert f"{file}: user turns in a row joined (1 rows)" in given
+    assert f"{file}:4: user turns" not in given
 
     assert len(run(encoder, tmp_path / "ledger", *argv, "warning").train) == 4
     assert f"{file}:4: user turns in a row joined" in capsys.readouterr().err
@@ -135,9 +135,9 @@ def test_formats_and_unused_keys_are_said(encoder: Encoder, tmp_path: Path, caps
     rows = [*chat_rows(3), {"instruction": "i", "output": "o", "source": "web"}]
     run(encoder, tmp_path / "ledger", "--dataset", str(write_rows(tmp_path / "a.jsonl", rows)))
 
-    said = capsys.readouterr().err
-    assert "format query/response (3 rows), alpaca (1 rows); keys not used: source" in said
-    assert "4 rows: 4 kept, 0 truncated, 0 dropped" in said
+    given = capsys.readouterr().err
+    assert "format query/response (3 rows), alpaca (1 rows); keys not used: source" in given
+    assert "4 rows: 4 kept, 0 truncated, 0 dropped" in given
 
 
 def test_the_format_of_a_sample_is_said_once(

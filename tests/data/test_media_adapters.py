@@ -133,8 +133,8 @@ def test_a_record_becomes_a_question_an_answer_and_what_is_shown(name: str) -> N
     row = converted(name, record)
 
     assert isinstance(row, Conversation)
-    asked, said = row.messages
-    assert (asked.role, said.role, said.content) == ("user", "assistant", answer)
+    asked, given = row.messages
+    assert (asked.role, given.role, given.content) == ("user", "assistant", answer)
     assert asked.content in question if isinstance(question, tuple) else asked.content == question
     assert [*row.media.images, *row.media.videos, *row.media.audios] == [shown]
 

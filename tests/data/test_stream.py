@@ -167,10 +167,10 @@ def test_a_stream_says_formats_and_what_it_drops(
     list(left)
     left.ledger.close()
 
-    said = capsys.readouterr().err
-    assert said.count(f"{files[1]}: format query/response") == 1
-    assert said.count(f"dropped {files[1]}:151: missing key") == 1
-    assert "data: 272 rows: 270 kept" in said
+    given = capsys.readouterr().err
+    assert given.count(f"{files[1]}: format query/response") == 1
+    assert given.count(f"dropped {files[1]}:151: missing key") == 1
+    assert "data: 272 rows: 270 kept" in given
 
 
 def test_rows_of_a_stream_that_needed_mending(

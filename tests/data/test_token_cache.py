@@ -78,8 +78,8 @@ def test_a_damaged_shard_is_made_again_and_said(
     second = run(encoder, tmp_path / "ledger", *argv)
 
     assert tokens(second.train) == expected
-    said = capsys.readouterr().err
-    assert all(f"{path} is damaged and is made again" in said for path in (cut, flipped, emptied))
+    given = capsys.readouterr().err
+    assert all(f"{path} is damaged and is made again" in given for path in (cut, flipped, emptied))
 
 
 def test_without_cache_nothing_is_written(argv: list[str], encoder: Encoder, tmp_path: Path) -> None:
@@ -93,9 +93,9 @@ def test_location_size_and_use_are_said(
 ) -> None:
     run(encoder, tmp_path / "ledger", *argv)
 
-    said = capsys.readouterr().err
-    assert f"token cache: {tmp_path / 'cache'}" in said
-    assert "MiB; 0 of 1200 rows were in it" in said
+    given = capsys.readouterr().err
+    assert f"token cache: {tmp_path / 'cache'}" in given
+    assert "MiB; 0 of 1200 rows were in it" in given
 
     write_rows(tmp_path / "a.jsonl", chat_rows(1300))
     run(encoder, tmp_path / "ledger", *argv)

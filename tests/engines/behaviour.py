@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from swift.core.errors import SwiftError
-from swift.engines.base import Delta, Request, Sampling
+from swift.engines.base import Delta, Request, SamplingParams
 from swift.engines.sync_engine import BlockingEngine
 
 PROMPTS = (
@@ -41,7 +41,7 @@ class Served:
 
     def request(self, prompt: str, *, adapter: str | None = None, **sampling: Any) -> Request:
         ids = tuple(self.tokenizer(prompt)["input_ids"])
-        wanted = Sampling(**{"max_tokens": 12, **sampling})
+        wanted = SamplingParams(**{"max_tokens": 12, **sampling})
         return Request(id=f"test-{next(_number)}", prompt_ids=ids, sampling=wanted, adapter=adapter)
 
     def deltas(self, prompt: str, **wishes: Any) -> list[Delta]:

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from swift.core.errors import NotBuilt, SwiftError
-from swift.engines.base import Delta, Request, Sampling
+from swift.engines.base import Delta, Request, SamplingParams
 from swift.engines.lmdeploy import (
     LmdeployEngine,
     LmdeploySettings,
@@ -111,7 +111,7 @@ def test_what_lmdeploy_cannot_do_is_an_error(wish: dict[str, Any]) -> None:
 
 @needs_lmdeploy
 def test_every_sampling_field_reaches_lmdeploy() -> None:
-    wish = Sampling(
+    wish = SamplingParams(
         max_tokens=3,
         temperature=0.5,
         top_k=4,
@@ -132,7 +132,7 @@ def test_every_sampling_field_reaches_lmdeploy() -> None:
 
 @needs_lmdeploy
 def test_greedy_keeps_the_repetition_penalty() -> None:
-    config = generation_config(Sampling(max_tokens=3, repetition_penalty=1.3))
+    config = generation_config(SamplingParams(max_tokens=3, repetition_penalty=1.3))
     assert (config.do_sample, config.top_k, config.temperature, config.repetition_penalty) == (True, 1, 1.0, 1.3)
 
 
@@ -149,7 +149,7 @@ def test_greedy_keeps_the_repetition_penalty() -> None:
 )
 def test_a_wish_lmdeploy_has_no_field_for_is_an_error(wish: dict[str, Any]) -> None:
     with pytest.raises(SwiftError, match=f"does not do `{next(iter(wish))}`"):
-        generation_config(Sampling(max_tokens=3, **wish))
+        generation_config(SamplingParams(max_tokens=3, **wish))
 
 
 class Letters:
@@ -198,7 +198,7 @@ def _ask(
     stand_in: StandIn, prompt: tuple[int, ...] = (1, 2), adapter: str | None = None, **sampling: Any
 ) -> list[Delta]:
     engine = LmdeployEngine(stand_in, Letters(), ("first",))
-    request = Request(id="r", prompt_ids=prompt, sampling=Sampling(max_tokens=9, **sampling), adapter=adapter)
+    request = Request(id="r", prompt_ids=prompt, sampling=SamplingParams(max_tokens=9, **sampling), adapter=adapter)
 
     async def go() -> list[Delta]:
         return [delta async for delta in engine.stream(request)]
@@ -258,7 +258,7 @@ def test_failures_are_errors_of_the_request_or_of_the_answer() -> None:
 
 def test_what_it_does_not_take_yet_is_said() -> None:
     engine = LmdeployEngine(StandIn("a"), Letters(), ())
-    request = Request(id="r", prompt_ids=(1,), sampling=Sampling(max_tokens=1), media=Media(images=("a.png",)))
+    request = Request(id="r", prompt_ids=(1,), sampling=SamplingParams(max_tokens=1), media=Media(images=("a.png",)))
 
     async def first() -> Delta:
         return await anext(engine.stream(request))
@@ -273,5 +273,5 @@ def test_what_it_does_not_take_yet_is_said() -> None:
 @needs_lmdeploy
 def test_a_schema_goes_out_as_lmdeploy_wants_it() -> None:
     schema = {"type": "object"}
-    config = generation_config(Sampling(max_tokens=1, grammar=json.dumps(schema)))
+    config = generation_config(SamplingParams(max_tokens=1, grammar=json.dumps(schema)))
     assert config.response_format == {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}

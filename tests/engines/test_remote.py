@@ -19,7 +19,7 @@ from serving.conftest import Running, servers
 from serving.scripted import ScriptedEngine
 from swift.catalog import load_catalog
 from swift.core.errors import SwiftError
-from swift.engines.base import Delta, Request, Sampling
+from swift.engines.base import Delta, Request, SamplingParams
 from swift.engines.remote import RemoteEngine, RemoteSettings, completion_body
 from swift.plan.prompt import PromptPlan
 from swift.prompts.encode import build_encoder
@@ -95,7 +95,7 @@ def _ask(settings: RemoteSettings, *, adapter: str | None = None, **sampling: An
     async def go() -> list[Delta]:
         engine = await RemoteEngine.start(settings)
         request = Request(
-            id="r", prompt_ids=(5, 6, 7), sampling=Sampling(**{"max_tokens": 4, **sampling}), adapter=adapter
+            id="r", prompt_ids=(5, 6, 7), sampling=SamplingParams(**{"max_tokens": 4, **sampling}), adapter=adapter
         )
         try:
             return [delta async for delta in engine.stream(request)]
@@ -121,7 +121,7 @@ def test_the_prompt_goes_out_as_token_ids_and_deltas_come_back(wire: Wire) -> No
 
 
 def test_every_sampling_field_has_its_place_on_the_wire() -> None:
-    wish = Sampling(
+    wish = SamplingParams(
         max_tokens=3,
         temperature=0.5,
         top_k=4,
@@ -159,15 +159,15 @@ def test_every_sampling_field_has_its_place_on_the_wire() -> None:
 
 
 def test_a_server_without_extensions_gets_none() -> None:
-    plain = Sampling(max_tokens=3, top_k=5, stop_token_ids=(2,))
+    plain = SamplingParams(max_tokens=3, top_k=5, stop_token_ids=(2,))
     assert completion_body(plain, extensions=False) == {"max_tokens": 3, "temperature": 0.0, "top_p": 1.0, "n": 1}
     with pytest.raises(SwiftError, match="takes no `top_k`"):
-        completion_body(Sampling(max_tokens=3, top_k=5, temperature=1.0), extensions=False)
+        completion_body(SamplingParams(max_tokens=3, top_k=5, temperature=1.0), extensions=False)
 
 
 def test_beam_search_is_refused() -> None:
     with pytest.raises(SwiftError, match="no beam search"):
-        completion_body(Sampling(max_tokens=3, num_beams=2), extensions=True)
+        completion_body(SamplingParams(max_tokens=3, num_beams=2), extensions=True)
 
 
 def test_events_survive_any_cut_and_a_line_separator_in_the_text(wire: Wire) -> None:
@@ -230,7 +230,7 @@ def test_closing_the_stream_closes_the_connection(wire: Wire) -> None:
 
     async def go() -> None:
         engine = await RemoteEngine.start(RemoteSettings(url=wire.url))
-        stream = engine.stream(Request(id="r", prompt_ids=(1,), sampling=Sampling(max_tokens=4)))
+        stream = engine.stream(Request(id="r", prompt_ids=(1,), sampling=SamplingParams(max_tokens=4)))
         await anext(stream)
         assert engine.statistics()["running"] == 1
         await stream.aclose()  # type: ignore[attr-defined]
@@ -330,7 +330,7 @@ def _chat(settings: RemoteSettings, conversation: Conversation, **sampling: Any)
     async def go() -> Message:
         engine = await RemoteEngine.start(settings)
         try:
-            return await engine.chat(conversation, Sampling(**{"max_tokens": 4, **sampling}))
+            return await engine.chat(conversation, SamplingParams(**{"max_tokens": 4, **sampling}))
         finally:
             await engine.close()
 
@@ -379,7 +379,9 @@ def test_our_own_server_is_an_engine(own: Callable[..., Running]) -> None:
 
     async def go() -> tuple[list[Delta], int]:
         engine = await RemoteEngine.start(RemoteSettings(url=running.url, api_key="secret"))
-        request = Request(id="r", prompt_ids=ids, sampling=Sampling(max_tokens=64, n=2, logprobs=1), adapter="tuned")
+        request = Request(
+            id="r", prompt_ids=ids, sampling=SamplingParams(max_tokens=64, n=2, logprobs=1), adapter="tuned"
+        )
         deltas = [delta async for delta in engine.stream(request)]
         await engine.close()
         return deltas, engine.max_model_len
@@ -399,7 +401,7 @@ def test_leaving_frees_the_place_on_our_own_server(own: Callable[..., Running]) 
     async def go() -> None:
         engine = await RemoteEngine.start(RemoteSettings(url=running.url))
         ids = tuple(running.engine.tokenizer.encode("one two three four five six seven eight nine ten " * 8))
-        stream = engine.stream(Request(id="r", prompt_ids=ids, sampling=Sampling(max_tokens=300)))
+        stream = engine.stream(Request(id="r", prompt_ids=ids, sampling=SamplingParams(max_tokens=300)))
         await anext(stream)
         await stream.aclose()  # type: ignore[attr-defined]
         deadline = time.monotonic() + 10

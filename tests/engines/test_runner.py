@@ -10,7 +10,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from swift.engines.base import Engine, Request, Sampling
+from swift.engines.base import Engine, Request, SamplingParams
 from swift.engines.sync_engine import BlockingEngine
 from swift.engines.torch import TorchEngine
 
@@ -94,9 +94,9 @@ def test_answers_are_those_of_generate(kind: str, smollm2_tokenizer_dir: Path) -
         return TorchEngine(lambda: model, tokenizer, chunk=24)
 
     with BlockingEngine(start) as blocking:
-        requests = (Request(id="r", prompt_ids=tuple(p), sampling=Sampling(max_tokens=10)) for p in prompts)
+        requests = (Request(id="r", prompt_ids=tuple(p), sampling=SamplingParams(max_tokens=10)) for p in prompts)
         replies = list(blocking.replies(requests, 4))
-        batches = type(blocking.engine._runner).__name__ == "RowRunner"  # type: ignore[attr-defined]
+        batches = type(blocking.engine._runner).__name__ == "SlotRunner"  # type: ignore[attr-defined]
     # The tokenizer's end of turn is a token of these vocabularies too.
     ends = [row.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in row else len(row) for row in expected]
     assert [reply.token_ids for reply in replies] == [row[:end] for row, end in zip(expected, ends, strict=True)]

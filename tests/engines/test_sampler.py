@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from swift.engines.base import Sampling
+from swift.engines.base import SamplingParams
 from swift.engines.sampler import Picker, pick_all
 
 SIZE = 700
@@ -16,7 +16,7 @@ DRAWS = 4000
 
 
 def picker(index: int = 0, prompt: tuple[int, ...] = (), ends: tuple[int, ...] = (), **settings: Any) -> Picker:
-    return Picker(Sampling(max_tokens=9, **settings), index, prompt, ends, None)
+    return Picker(SamplingParams(max_tokens=9, **settings), index, prompt, ends, None)
 
 
 def expected(logits: torch.Tensor, temperature: float, top_k: int, top_p: float) -> torch.Tensor:

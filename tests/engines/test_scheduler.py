@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 from typing import Any
 
-from swift.engines.base import Request, Sampling
+from swift.engines.base import Request, SamplingParams
 from swift.engines.scheduler import Scheduler
 from swift.engines.sequence import Sequence
 
@@ -51,7 +51,7 @@ class CountingRunner:
 
 def sequence(prompt: int, request: Request | None = None, index: int = 0) -> Sequence:
     request = request or Request(
-        id=str(next(_ids)), prompt_ids=tuple(range(prompt)), sampling=Sampling(max_tokens=100, n=2)
+        id=str(next(_ids)), prompt_ids=tuple(range(prompt)), sampling=SamplingParams(max_tokens=100, n=2)
     )
     return Sequence(request, index, None, frozenset(), prompt + 100, None)
 

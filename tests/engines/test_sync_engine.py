@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from swift.engines.base import Delta, Request, Sampling
+from swift.engines.base import Delta, Request, SamplingParams
 from swift.engines.sync_engine import BlockingEngine
 
 
@@ -37,7 +37,7 @@ class Endless:
             raise RuntimeError("the driver is gone")
 
 
-REQUEST = Request(id="one", prompt_ids=(1,), sampling=Sampling(max_tokens=5))
+REQUEST = Request(id="one", prompt_ids=(1,), sampling=SamplingParams(max_tokens=5))
 
 
 def started(engine: Endless) -> BlockingEngine:

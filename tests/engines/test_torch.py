@@ -15,7 +15,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from swift.core.errors import SwiftError
-from swift.engines.base import Engine, Request, Sampling
+from swift.engines.base import Engine, Request, SamplingParams
 from swift.engines.sync_engine import BlockingEngine
 from swift.engines.torch import TorchEngine
 from swift.tuners.peft_tuners import known_warnings
@@ -76,7 +76,7 @@ def served(tiny_llama_dir: Path, lora_dir: Path) -> Iterator[Served]:
 
 
 def request(prompt: Sequence[int], tokens: int = 12, **wishes: object) -> Request:
-    return Request(id="one", prompt_ids=tuple(prompt), sampling=Sampling(max_tokens=tokens), **wishes)  # type: ignore[arg-type]
+    return Request(id="one", prompt_ids=tuple(prompt), sampling=SamplingParams(max_tokens=tokens), **wishes)  # type: ignore[arg-type]
 
 
 def test_the_next_turn_of_a_chat_finds_its_prefix(tiny_llama_dir: Path) -> None:

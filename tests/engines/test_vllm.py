@@ -17,7 +17,7 @@ from behaviour import *  # noqa: F403  # the tests every engine runs
 from behaviour import PROMPTS, Served
 
 from swift.core.errors import NotBuilt, SwiftError
-from swift.engines.base import Engine, Request, Sampling
+from swift.engines.base import Engine, Request, SamplingParams
 from swift.engines.sync_engine import BlockingEngine
 from swift.engines.vllm import VllmEngine, VllmSettings, engine_args, sampling_params, vllm_settings
 from swift.engines.vllm_process import leash
@@ -173,7 +173,7 @@ def test_what_vllm_refuses_is_an_error(served: Served, wish: dict[str, Any]) -> 
 
 
 def test_media_are_refused(served: Served) -> None:
-    sampling = Sampling(max_tokens=1)
+    sampling = SamplingParams(max_tokens=1)
     with pytest.raises(NotBuilt, match="images"):
         next(
             served.blocking.stream(Request(id="m", prompt_ids=(1,), sampling=sampling, media=Media(images=("a.png",))))
@@ -192,7 +192,7 @@ def test_a_process_on_the_leash_ends_with_this_one() -> None:
 
 @needs_vllm
 def test_every_sampling_field_reaches_vllm() -> None:
-    wish = Sampling(
+    wish = SamplingParams(
         max_tokens=3,
         temperature=0.5,
         top_k=4,
@@ -214,7 +214,7 @@ def test_every_sampling_field_reaches_vllm() -> None:
     assert (params.n, params.seed, params.min_tokens, params.logprobs) == (2, 9, 1, 2)
     assert params.logit_bias == {7: -1.5}
     assert (params.stop, params.stop_token_ids) == (["a"], [5])
-    assert sampling_params(Sampling(max_tokens=1, grammar="json_object")).structured_outputs.json_object is True
+    assert sampling_params(SamplingParams(max_tokens=1, grammar="json_object")).structured_outputs.json_object is True
 
 
 @needs_vllm
@@ -268,7 +268,7 @@ def test_flags_become_settings() -> None:
 
 
 def test_the_share_of_memory_is_left_to_vllm_unless_said() -> None:
-    assert vllm_settings(Vllm(), memory_said=False).gpu_memory_utilization is None
+    assert vllm_settings(Vllm(), memory_given=False).gpu_memory_utilization is None
     assert "gpu_memory_utilization" not in engine_args(Path("model"), VllmSettings(), {})
 
 

@@ -25,7 +25,7 @@ class Terminal:
     """A program in a terminal of its own."""
 
     def __init__(self, command: list[str]):
-        self.said, self._seen = "", 0
+        self.given, self._seen = "", 0
         self.pid, self._end = pty.fork()
         if self.pid == 0:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background job, as tests may be, is started to ignore it
@@ -37,14 +37,14 @@ class Terminal:
     def until(self, text: str, seconds: float = 120) -> None:
         """Read on until `text` appears after what was waited for before."""
         end = time.monotonic() + seconds
-        while (at := self.said.find(text, self._seen)) < 0:
-            assert time.monotonic() < end, f"no {text!r} in {self.said[-2000:]!r}"
+        while (at := self.given.find(text, self._seen)) < 0:
+            assert time.monotonic() < end, f"no {text!r} in {self.given[-2000:]!r}"
             self._read()
         self._seen = at + len(text)
 
     def grows(self) -> None:
-        before, end = len(self.said), time.monotonic() + 60
-        while len(self.said) < before + 40:
+        before, end = len(self.given), time.monotonic() + 60
+        while len(self.given) < before + 40:
             assert time.monotonic() < end
             self._read()
 
@@ -55,7 +55,7 @@ class Terminal:
 
     def _read(self) -> None:
         if select.select([self._end], [], [], 0.2)[0]:
-            self.said += os.read(self._end, 4096).decode(errors="replace")
+            self.given += os.read(self._end, 4096).decode(errors="replace")
 
 
 def test_ctrl_c_stops_the_answer_and_the_chat_goes_on(tiny_llama_dir: Path) -> None:

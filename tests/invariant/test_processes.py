@@ -44,8 +44,8 @@ def test_two_processes_equal_one_with_the_same_effective_batch(tiny_llama_dir: P
 
     def words(run: str, batch: int) -> list[str]:
         flags = {**FLAGS, "model_id_or_path": tiny_llama_dir, "dataset": rows, "output_dir": tmp_path / run}
-        said = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-        return ["sft", *said, "--batch_size", str(batch)]
+        given = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+        return ["sft", *given, "--batch_size", str(batch)]
 
     together = [start(words("two", 2), tmp_path / f"{e['RANK']}.log", e) for e in ranks(2)]
     assert [finished(process) for process in together] == [0, 0], (tmp_path / "0.log").read_text()

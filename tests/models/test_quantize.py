@@ -124,14 +124,14 @@ def test_a_folder_that_is_quantized_already(tiny_llama_dir: Path, tmp_path: Path
     ],
 )
 def test_a_folder_that_cannot_be_read_here(
-    tiny_llama_dir: Path, tmp_path: Path, config: dict[str, object], said: str
+    tiny_llama_dir: Path, tmp_path: Path, config: dict[str, object], given: str
 ) -> None:
     folder = Path(shutil.copytree(tiny_llama_dir, tmp_path / "model"))
     found = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**found, "quantization_config": config}))
     with pytest.raises(SwiftError) as raised:
         models.load_model(plan(folder))
-    assert said in raised.value.what
+    assert given in raised.value.what
 
 
 def test_hqq_by_layer(tiny_llama_dir: Path) -> None:
@@ -150,7 +150,7 @@ def test_hqq_by_layer(tiny_llama_dir: Path) -> None:
         ({"up_proj": {"nbits": 8, "group_size": 48}}, "groups of 48", "group_size that divides"),
     ],
 )
-def test_hqq_by_layer_with_a_mistake(tiny_llama_dir: Path, layers: dict[str, dict], said: str, next: str) -> None:
-    with pytest.raises(SwiftError, match=said) as raised:
+def test_hqq_by_layer_with_a_mistake(tiny_llama_dir: Path, layers: dict[str, dict], given: str, next: str) -> None:
+    with pytest.raises(SwiftError, match=given) as raised:
         models.load_model(plan(tiny_llama_dir, QuantPlan(method="hqq", bits=8, layers=layers)))
     assert next in str(raised.value.next)

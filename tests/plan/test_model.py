@@ -86,14 +86,14 @@ def test_a_cache_snapshot_is_called_by_its_repository(catalog: Catalog, tmp_path
         ("fp16", GPU, "bf16", "fp16"),
     ],
 )
-def test_dtype(said: str, machine: Machine, stored, dtype: str) -> None:
-    assert plan_dtype(said, machine, stored) == dtype
+def test_dtype(given: str, machine: Machine, stored, dtype: str) -> None:
+    assert plan_dtype(given, machine, stored) == dtype
 
 
 @pytest.mark.parametrize(("said", "machine"), [("fp16", Machine()), ("bf16", OLD_GPU)])
-def test_dtype_the_device_does_not_have(said: str, machine: Machine) -> None:
+def test_dtype_the_device_does_not_have(given: str, machine: Machine) -> None:
     with pytest.raises(SwiftError) as error:
-        plan_dtype(said, machine, None)
+        plan_dtype(given, machine, None)
     assert error.value.where == "--dtype" and error.value.next
 
 

@@ -108,11 +108,11 @@ def test_layers_of_hqq(catalog: Catalog, model: Path, tmp_path: Path) -> None:
         "q_proj": {"nbits": 4, "group_size": 64, "axis": 0},
         "mlp.up_proj": {"nbits": 2, "group_size": 32, "axis": 1},
     }
-    for text, said in (('{"a": {"bits": 4}}', "bits is not known"), ('{"a": {"nbits": 7}}', "nbits is 7"), ("[]", "")):
+    for text, given in (('{"a": {"bits": 4}}', "bits is not known"), ('{"a": {"nbits": 7}}', "nbits is 7"), ("[]", "")):
         file.write_text(text)
         with pytest.raises(SwiftError) as error:
             plan(catalog, words)
-        assert said in str(error.value.why or "")
+        assert given in str(error.value.why or "")
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ def plan(tmp_path: Path) -> Any:
     (tmp_path / "rows.jsonl").write_text("")
 
     def make(*words: str, command: str = "sft", machine: Machine | None = None) -> SftPlan:
-        said = [command, "--model_id_or_path", str(model), "--dataset", str(tmp_path / "rows.jsonl"), *words]
-        return plan_sft(parse(said), load_catalog(), machine or Machine())
+        given = [command, "--model_id_or_path", str(model), "--dataset", str(tmp_path / "rows.jsonl"), *words]
+        return plan_sft(parse(given), load_catalog(), machine or Machine())
 
     return make
 
@@ -76,9 +76,9 @@ def test_min_lr_is_a_cosine_that_stops_there(plan: Any) -> None:
 def test_mistakes_are_found_together(plan: Any) -> None:
     with pytest.raises(SwiftError) as raised:
         plan("--resume_only_model", "true", "--min_lr", "1e-6", "--lr_scheduler_type", "linear", "--tp", "2")
-    said = "\n".join(raised.value.lines())
+    given = "\n".join(raised.value.lines())
     for flag in ("--resume_only_model", "--min_lr", "--tp"):
-        assert flag in said
+        assert flag in given
 
 
 def test_the_summary_says_what_will_happen(plan: Any) -> None:

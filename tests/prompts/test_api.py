@@ -84,8 +84,8 @@ def test_empty_row_is_a_question_to_come() -> None:
         (None, "none of the keys"),
     ],
 )
-def test_wrong_rows_name_the_field(row: dict[str, Any], said: str) -> None:
-    with pytest.raises(SwiftError, match=said):
+def test_wrong_rows_name_the_field(row: dict[str, Any], given: str) -> None:
+    with pytest.raises(SwiftError, match=given):
         conversation_of(row)
 
 

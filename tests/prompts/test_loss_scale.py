@@ -67,8 +67,8 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ({"response": {"a": [1, 2]}, "Action:": [2, 2]}, "are two objects and nothing else"),
     ],
 )
-def test_wrong_rules_are_named(rules: Any, said: str) -> None:
-    with pytest.raises(SwiftError, match=said):
+def test_wrong_rules_are_named(rules: Any, given: str) -> None:
+    with pytest.raises(SwiftError, match=given):
         load_loss_scale(rules)
 
 

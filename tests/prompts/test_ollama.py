@@ -22,8 +22,8 @@ OTHER_TOKENIZERS = ("llama3", "llama", "mistral-nemo")
 def _ollama_text(modelfile: Modelfile, conversation: Conversation) -> str:
     """What Ollama writes: the system turn or the Modelfile's, then the turns."""
     turns = [{"Role": m.role, "Content": m.content} for m in conversation.messages]
-    said = [turn["Content"] for turn in turns if turn["Role"] == "system"]
-    return render(modelfile.template, {"System": said[0] if said else modelfile.system or "", "Messages": turns})
+    given = [turn["Content"] for turn in turns if turn["Role"] == "system"]
+    return render(modelfile.template, {"System": given[0] if given else modelfile.system or "", "Messages": turns})
 
 
 def _ollama(modelfile: Modelfile, tokenizer: Any, conversation: Conversation) -> list[int]:

@@ -52,10 +52,10 @@ def test_a_value_is_never_read_as_a_slot(text_of: Callable[..., str]) -> None:
 
 
 def test_system_of_the_row_beats_the_one_of_the_run_beats_the_template(text_of: Callable[..., str]) -> None:
-    plain, said = Conversation((ASK, SAY)), Conversation((Message("system", "row"), ASK, SAY))
+    plain, given = Conversation((ASK, SAY)), Conversation((Message("system", "row"), ASK, SAY))
     assert text_of("qwen", plain).startswith("<|im_start|>system\nYou are a helpful assistant.<|im_end|>")
     assert text_of("qwen", plain, system="run").startswith("<|im_start|>system\nrun<|im_end|>")
-    assert text_of("qwen", said, system="run").startswith("<|im_start|>system\nrow<|im_end|>")
+    assert text_of("qwen", given, system="run").startswith("<|im_start|>system\nrow<|im_end|>")
     assert text_of("qwen", plain, system="").startswith("<|im_start|>user")
     assert text_of("qwen", Conversation((Message("system", ""), ASK, SAY))).startswith("<|im_start|>user")
 
@@ -172,8 +172,8 @@ def test_tool_results_are_turns_where_the_format_says_so(text_of: Callable[..., 
     glm = text_of("chatglm4", row)
     assert glm.endswith('⟦weather\n{"city": "Oslo"}<|observation|>⟧\n-3<|assistant|>\n⟦Hello<|user|>⟧')
     assert text_of("chatglm4", Conversation(row.messages[:2], (TOOL,))).endswith('"Oslo"}<|observation|>⟧')
-    said = Conversation((ASK, SAY, Message("tool", "-3"), SAY), (TOOL,))
-    assert text_of("chatglm4", said).endswith("⟦Hello⟧<|observation|>\n-3<|assistant|>\n⟦Hello<|user|>⟧")
+    given = Conversation((ASK, SAY, Message("tool", "-3"), SAY), (TOOL,))
+    assert text_of("chatglm4", given).endswith("⟦Hello⟧<|observation|>\n-3<|assistant|>\n⟦Hello<|user|>⟧")
     llama = text_of("llama3", row)
     assert "You solve the user's task step by step" in llama
     assert "⟧<|eot_id|><|start_header_id|>tool<|end_header_id|>\n\n-3<|eot_id|>" in llama

@@ -136,8 +136,8 @@ def test_thinking_is_kept_apart() -> None:
     ],
 )
 def test_native_replies(read: tool_calls.Read, text: str, content: str, expected: list[tuple[str, str]]) -> None:
-    said, found = read(text)
-    assert said == content
+    value, found = read(text)
+    assert value == content
     assert [(call.name, call.arguments) for call in found] == expected
 
 

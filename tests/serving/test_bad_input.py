@@ -96,9 +96,9 @@ def test_bad_chat_body(module_server, body: bytes, status: int, param: str) -> N
         f"{module_server.url}/v1/chat/completions", content=body, headers={"Content-Type": "application/json"}
     )
     assert answer.status_code == status, answer.text
-    said = answer.json()
-    assert said["error"]["param"].startswith(param), said
-    assert said["object"] == "error" and said["message"] == said["error"]["message"]
+    given = answer.json()
+    assert given["error"]["param"].startswith(param), given
+    assert given["object"] == "error" and given["message"] == given["error"]["message"]
     assert module_server.engine.running == 0 and module_server.service.gate.answers == 0
 
 

@@ -13,8 +13,8 @@ from swift.serving.banner import greeting, url
 @pytest.mark.parametrize(
     ("host", "said"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]"), ("example.org", "example.org")]
 )
-def test_address_is_one_that_a_client_can_use(host: str, said: str) -> None:
-    assert url(ServePlan(model_name="m", host=host), 80) == f"http://{said}:80"
+def test_address_is_one_that_a_client_can_use(host: str, given: str) -> None:
+    assert url(ServePlan(model_name="m", host=host), 80) == f"http://{given}:80"
 
 
 def test_key_is_shown_to_a_person_and_not_to_a_log() -> None:

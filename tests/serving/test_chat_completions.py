@@ -28,7 +28,7 @@ def events(response: httpx.Response) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1]]
 
 
-def said(chunks: list[dict[str, Any]]) -> str:
+def given(chunks: list[dict[str, Any]]) -> str:
     return "".join(c["choices"][0]["delta"].get("content", "") for c in chunks if c["choices"])
 
 
@@ -51,7 +51,7 @@ def test_stream_gives_the_same_text_in_pieces(ask) -> None:
     assert answer.headers["content-type"].startswith("text/event-stream")
     chunks = events(answer)
     assert len(chunks) > 4
-    assert said(chunks) == "one two three four"
+    assert given(chunks) == "one two three four"
     assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
     assert [c["choices"][0]["finish_reason"] for c in chunks][-1] == "stop"
     assert {c["object"] for c in chunks} == {"chat.completion.chunk"}
@@ -191,7 +191,7 @@ def test_free_tool_call(start, tokenizer) -> None:
     assert "get_weather" in tokenizer.decode(running.engine.requests[-1].prompt_ids)
 
     chunks = events(httpx.post(f"{running.url}/v1/chat/completions", json={**body, "stream": True}))
-    assert said(chunks).strip() == "I look it up."
+    assert given(chunks).strip() == "I look it up."
     calls = [call for c in chunks for call in c["choices"][0]["delta"].get("tool_calls", [])]
     assert [call["function"]["name"] for call in calls] == ["get_weather"]
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"

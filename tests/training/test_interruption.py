@@ -140,10 +140,10 @@ def test_a_half_written_and_a_damaged_checkpoint_are_named_and_skipped(
     weights.write_bytes(weights.read_bytes()[:-10])
     output = tmp_path / "auto.log"
     assert finished(start(words(whole, "--resume_from_checkpoint", "auto"), output)) == 0
-    said = output.read_text()
-    assert ".tmp-checkpoint-15" in said
-    assert "checkpoint-12: adapter_model.safetensors has" in said
-    assert "going on from" in said
+    given = output.read_text()
+    assert ".tmp-checkpoint-15" in given
+    assert "checkpoint-12: adapter_model.safetensors has" in given
+    assert "going on from" in given
     assert fault(whole / "checkpoint-12") is None
 
     weights.write_bytes(weights.read_bytes()[:-10])
@@ -166,9 +166,9 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, words: Words) -
     assert process.pid is not None
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (20_000, 20_000))
     assert finished(process) == 2
-    said = output.read_text()
-    assert "could not be written" in said
+    given = output.read_text()
+    assert "could not be written" in given
     kept = checkpoints.checkpoints(run)
     assert kept
     assert all(fault(path) is None for path in kept)
-    assert str(kept[-1]) in said
+    assert str(kept[-1]) in given

@@ -138,8 +138,8 @@ def test_a_folder_that_is_quantized_trains_and_is_not_merged(
     assert losses(run) == losses(whole)
     capsys.readouterr()
     assert main(["merge-lora", "--ckpt_dir", str(run / "checkpoint-4")]) == 2
-    said = capsys.readouterr().err
-    assert "bitsandbytes 4 bit" in said and f"swift infer --ckpt_dir {run / 'checkpoint-4'}" in said
+    given = capsys.readouterr().err
+    assert "bitsandbytes 4 bit" in given and f"swift infer --ckpt_dir {run / 'checkpoint-4'}" in given
     assert main(["infer", "--ckpt_dir", str(run / "checkpoint-4"), "--val_dataset", f"{rows}#1"]) == 0
 
 

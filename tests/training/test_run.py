@@ -219,9 +219,9 @@ def test_the_resume_command_names_the_checkpoint_once(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("tracker", "said"), [("wandbb", "did you mean wandb"), ("clearml", "clearml is not installed")]
 )
-def test_a_tracker_that_is_not_there_is_named(tracker: str, said: str, tmp_path: Path) -> None:
+def test_a_tracker_that_is_not_there_is_named(tracker: str, given: str, tmp_path: Path) -> None:
     from swift.training.training_arguments import check_names
 
     with pytest.raises(SwiftError) as caught:
         check_names(replace(tiny_plan(tmp_path), report_to=("tensorboard", tracker)))
-    assert said in "\n".join(caught.value.lines())
+    assert given in "\n".join(caught.value.lines())

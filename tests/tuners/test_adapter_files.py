@@ -44,8 +44,8 @@ def test_files_of_a_checkpoint(adapter: Path, small_llama: Path) -> None:
     assert config["target_modules"] == ["k_proj", "q_proj", "v_proj"] and config["inference_mode"] is True
     additional = json.loads((adapter / "additional_config.json").read_text())
     assert additional == {"lora_dtype": None, "lorap_lr_ratio": None, "lorap_emb_lr": 1e-06}
-    said = json.loads((adapter / "configuration.json").read_text())
-    assert said["adapter_cfg"] == {
+    given = json.loads((adapter / "configuration.json").read_text())
+    assert given["adapter_cfg"] == {
         "model_id_or_path": str(small_llama),
         "model_revision": None,
         "sft_type": "lora",
@@ -54,7 +54,7 @@ def test_files_of_a_checkpoint(adapter: Path, small_llama: Path) -> None:
         "dtype": "fp32",
         "system": None,
     }
-    assert models.same_base(said["base_identity"], small_llama)
+    assert models.same_base(given["base_identity"], small_llama)
 
 
 def test_plain_peft_reads_it(adapter: Path, small_llama: Path, plans: Plans) -> None:

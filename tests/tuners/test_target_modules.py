@@ -25,8 +25,8 @@ LINEAR = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_
         ("self_attn.o_proj", ["self_attn.o_proj"]),
     ],
 )
-def test_groups_of_modules(said: str, found: list[str], small_llama: Path, plans: Plans) -> None:
-    model_plan, plan = plans(small_llama, "--target_modules", *said.split())
+def test_groups_of_modules(given: str, found: list[str], small_llama: Path, plans: Plans) -> None:
+    model_plan, plan = plans(small_llama, "--target_modules", *given.split())
     assert resolve_targets(models.load_model(model_plan), plan) == found
 
 

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 
 from serving.scripted import ScriptedEngine
 from swift.catalog import load_catalog
-from swift.engines.base import Sampling
+from swift.engines.base import SamplingParams
 from swift.engines.sync_engine import BlockingEngine
 from swift.plan.prompt import PromptPlan
 from swift.prompts.encode import build_encoder
@@ -57,9 +57,9 @@ def engine(smollm2_tokenizer_dir: Path) -> ScriptedEngine:
 
     def reply(prompt: str) -> str:
         turns = prompt.split("<|im_start|>")
-        said = turns[-2].removeprefix("user\n").split("<|im_end|>")[0]
+        given = turns[-2].removeprefix("user\n").split("<|im_end|>")[0]
         system = next((t.split("\n")[1].split("<|im_end|>")[0] for t in turns if t.startswith("system")), "")
-        return LONG if "long" in said else f"You said {said}. {system}"
+        return LONG if "long" in given else f"You said {given}. {system}"
 
     engine = ScriptedEngine(tokenizer, reply, pause=0.05, adapters=("default-lora",))
     engine.max_model_len = 2**15
@@ -76,7 +76,7 @@ def address(engine: ScriptedEngine) -> Iterator[str]:
 
     encoder = build_encoder(PromptPlan(template_type="qwen", system=""), engine.tokenizer, load_catalog())
     with BlockingEngine(start) as blocking:
-        talker = Talker(blocking, encoder, lambda room: Sampling(max_tokens=room))
+        talker = Talker(blocking, encoder, lambda room: SamplingParams(max_tokens=room))
         page = ChatPage(talker, "tiny-model", Controls(max_tokens=20000)).build()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -273,7 +273,9 @@ def test_the_page_leaves_no_event_loop_behind(engine: ScriptedEngine) -> None:
     encoder = build_encoder(PromptPlan(template_type="qwen", system=""), engine.tokenizer, load_catalog())
     with BlockingEngine(start) as blocking, warnings.catch_warnings():
         warnings.simplefilter("error", ResourceWarning)
-        page = ChatPage(Talker(blocking, encoder, lambda room: Sampling(max_tokens=room)), "m", Controls()).build()
+        page = ChatPage(
+            Talker(blocking, encoder, lambda room: SamplingParams(max_tokens=room)), "m", Controls()
+        ).build()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

@@ -28,12 +28,12 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--cache_dir", "--cache-dir", type=Path, default=None)
     parser.add_argument("-h", "--help", action="store_true")
-    said = parser.parse_args(argv)
-    if said.help:
+    given = parser.parse_args(argv)
+    if given.help:
         print(USAGE)
         return 0
-    folder = said.cache_dir or default_cache()
-    return _remove(folder, said.names, said.all) if said.action == "rm" else _list(folder)
+    folder = given.cache_dir or default_cache()
+    return _remove(folder, given.names, given.all) if given.action == "rm" else _list(folder)
 
 
 def _list(folder: Path) -> int:

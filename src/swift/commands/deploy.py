@@ -20,8 +20,8 @@ def run(args: Args) -> int:
         need(module, extra="serve", why="swift deploy")
     machine = probe()
     catalog = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info)
-    for name, (said, saved) in args.overridden.items():
-        log.info("--%s: %s (the checkpoint was trained with %s)", name, said, saved)
+    for name, (given, saved) in args.overridden.items():
+        log.info("--%s: %s (the checkpoint was trained with %s)", name, given, saved)
     # A server has no rows to answer; a checkpoint that carries its data sets must not be asked for them.
     args = with_merged(args.with_values(eval_human=True), catalog, machine)
     infer = plan_infer(args, catalog, machine)

@@ -14,8 +14,8 @@ def run(args: Args) -> int:
     from swift.params.groups import Data, Model
     from swift.plan.infer import plan_infer
 
-    for name, (said, saved) in args.overridden.items():
-        log.info("--%s: %s (the checkpoint was trained with %s)", name, said, saved)
+    for name, (given, saved) in args.overridden.items():
+        log.info("--%s: %s (the checkpoint was trained with %s)", name, given, saved)
     machine = probe()
     catalog = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info)
     args = with_merged(args, catalog, machine)

@@ -20,7 +20,7 @@ def run(args: Args) -> int:
     plan = plan_sft(args, catalog, machine)
     log.info(plan.summary())
 
-    from swift.training.run_dir import run_folder
+    from swift.training.run_dir import resume_point, run_folder
 
     if plan.dry_run:
         from swift.training.dry_run import preview
@@ -28,11 +28,11 @@ def run(args: Args) -> int:
         print(preview(plan, catalog, run_folder(plan.train, None, datetime.now())))
         return 0
 
-    from swift.training import process_group, run_dir
+    from swift.training import process_group
     from swift.training.sft import train_sft
 
     with process_group.joined(plan.train):
-        resume = process_group.told_by_first(run_dir.resume_point(plan.train) if machine.first else None)
+        resume = process_group.told_by_first(resume_point(plan.train) if machine.first else None)
         run_dir = process_group.told_by_first(run_folder(plan.train, resume, datetime.now()))
         train_sft(args, plan, catalog, machine, run_dir, resume)
     return 0

@@ -32,11 +32,11 @@ log.addHandler(_handler)
 # It warns of an optional kernel whenever PEFT imports it, and of a cast at every single 8 bit product.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
-_said: set[str] = set()
+_given: set[str] = set()
 
 
 def once(message: str, *, level: int = logging.WARNING) -> None:
     """Log `message` the first time this process comes across it."""
-    if message not in _said:
-        _said.add(message)
+    if message not in _given:
+        _given.add(message)
         log.log(level, message)

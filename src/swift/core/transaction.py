@@ -68,13 +68,13 @@ def fault(folder: Path, *, hashes: bool = True) -> str | None:
         files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
     except (ValueError, KeyError):
         return f"{MANIFEST} is not readable"
-    for name, said in files.items():
+    for name, given in files.items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != said["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes instead of {said['bytes']}"
-        if hashes and sha256(path) != said["sha256"]:
+        if path.stat().st_size != given["bytes"]:
+            return f"{name} has {path.stat().st_size} bytes instead of {given['bytes']}"
+        if hashes and sha256(path) != given["sha256"]:
             return f"{name} differs from its hash"
     return None
 

@@ -60,7 +60,7 @@ class Ledger:
         self.trained = 0
         self.bad: list[Entry] = []
         """The first dropped rows."""
-        self._said = 0
+        self._given = 0
         """How many of these the log has shown."""
         self._lines: list[str] = []
         self._written = 0
@@ -172,9 +172,9 @@ class Ledger:
 
     def say_dropped(self) -> None:
         """Say the first bad rows, each once."""
-        for entry in self.bad[self._said :]:
+        for entry in self.bad[self._given :]:
             log.warning("dropped %s: %s: %s", entry.where, entry.reason, entry.detail)
-        self._said = len(self.bad)
+        self._given = len(self.bad)
 
     def account(self) -> dict[str, Any]:
         """What is entered so far, as JSON values: a ledger that is left here goes on with `go_on`."""

@@ -411,12 +411,12 @@ class Progress:
 
     def __init__(self, what: str):
         self.what, self.rows, self._start = what, 0, time.monotonic()
-        self._said = self._start
+        self._given = self._start
 
     def add(self, rows: int) -> None:
         """Count rows; says how many there were so far once in a while."""
         self.rows += rows
         now = time.monotonic()
-        if now - self._said > SAY_EVERY:
-            self._said = now
+        if now - self._given > SAY_EVERY:
+            self._given = now
             log.info("%s: %d rows, %.0f rows/s", self.what, self.rows, self.rows / (now - self._start))

@@ -45,7 +45,7 @@ def guanaco(record: Fields) -> dict[str, Any]:
     before, question = record.get("instruction") or "", record.get("input") or ""
     turns = re.split(r"(?:^|\n)\s*(User|Assistant)\s*[:：]", before)
     spoken = zip(turns[1::2], turns[2::2], strict=True)
-    messages = [{"role": speaker.lower(), "content": said.strip()} for speaker, said in spoken]
+    messages = [{"role": speaker.lower(), "content": given.strip()} for speaker, given in spoken]
     if not messages:
         question = "\n".join(part for part in (before, question) if part)
     elif not question and messages[-1]["role"] == "user":
@@ -152,7 +152,9 @@ def hh_rlhf(record: Fields) -> dict[str, Any]:
 def _dialogue(value: Any, key: str) -> list[dict[str, Any]]:
     parts = re.split(r"(?:^|\n\n)(Human|Assistant): ?", fields.text(value, key))
     names = {"Human": "user", "Assistant": "assistant"}
-    return [{"role": names[name], "content": said.strip()} for name, said in zip(parts[1::2], parts[2::2], strict=True)]
+    return [
+        {"role": names[name], "content": given.strip()} for name, given in zip(parts[1::2], parts[2::2], strict=True)
+    ]
 
 
 def hh_rlhf_cn(record: Fields) -> dict[str, Any]:

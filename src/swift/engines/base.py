@@ -13,7 +13,7 @@ FinishReason = Literal["stop", "length", "abort", "error"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
+class SamplingParams:
     """How to pick tokens. Temperature 0 is greedy; the seed makes a sampled answer repeat."""
 
     max_tokens: int
@@ -45,7 +45,7 @@ class Request:
 
     id: str
     prompt_ids: tuple[int, ...]
-    sampling: Sampling
+    sampling: SamplingParams
     adapter: str | None = None
     media: Media = field(default_factory=Media)
 

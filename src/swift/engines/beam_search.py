@@ -10,11 +10,11 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from swift.core.errors import SwiftError
 from swift.engines.adapter_pool import AdaptedModel
-from swift.engines.base import Sampling
+from swift.engines.base import SamplingParams
 from swift.engines.sequence import Sequence
 
 
-def check_beams(sampling: Sampling) -> None:
+def check_beams(sampling: SamplingParams) -> None:
     """Raises SwiftError for wishes that a beam search does not fulfil."""
     wishes = {
         "a grammar": sampling.grammar is not None,
@@ -22,8 +22,8 @@ def check_beams(sampling: Sampling) -> None:
         "presence and frequency penalties": bool(sampling.presence_penalty or sampling.frequency_penalty),
         "logit_bias": bool(sampling.logit_bias),
     }
-    for wish, said in wishes.items():
-        if said:
+    for wish, given in wishes.items():
+        if given:
             raise SwiftError(f"beam search does not go with {wish}", where="num_beams", next="use num_beams 1")
     if sampling.n > sampling.num_beams:
         raise SwiftError(f"n is {sampling.n}, but there are only {sampling.num_beams} beams", where="num_beams")

@@ -13,7 +13,7 @@ from swift import models
 from swift.catalog import Catalog
 from swift.core.errors import SwiftError
 from swift.core.log import log
-from swift.engines.base import Engine, Sampling
+from swift.engines.base import Engine, SamplingParams
 from swift.plan.infer import InferPlan, SamplingPlan, plan_sampling
 from swift.prompts.encode import Encoder, build_encoder
 from swift.prompts.parity import require_same_template, say_differences_from_own
@@ -31,13 +31,13 @@ class Prepared:
     one_turn: bool
     """A base model's template: there is no second turn."""
 
-    def sampling_of(self, room: int, *, tools: bool = False, seed: int | None = None) -> Sampling:
+    def sampling_of(self, room: int, *, tools: bool = False, seed: int | None = None) -> SamplingParams:
         """How an answer is sampled when nothing more is said; it may have `room` tokens at most.
 
         `tools` says whether the conversation has tools, whose format has ends of its own.
         """
         plan, encoder = self.sampling, self.encoder
-        return Sampling(
+        return SamplingParams(
             max_tokens=max(1, min(plan.max_new_tokens, room)),
             temperature=plan.temperature,
             top_k=plan.top_k,
@@ -74,7 +74,7 @@ async def start(plan: InferPlan, prepared: Prepared) -> Engine:
 
         settings = vllm_settings(
             engine.vllm,
-            memory_said=engine.memory_said,
+            memory_given=engine.memory_given,
             dtype=plan.model.dtype,
             seed=engine.seed,
             max_logprobs=engine.max_logprobs,

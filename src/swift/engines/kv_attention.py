@@ -1,8 +1,8 @@
-"""Attention of a running batch over the rows of a `KVCache`, registered as one of transformers' attention functions.
+"""Attention of a running batch over the slots of a `KVCache`, registered as one of transformers' attention functions.
 
 The model runs without a cache of its own; each layer's attention hands its new keys and values to the step under way
-(`Decode`: one token of each row; `Prefill`: stretches of several rows, one after the other), which stores them in the
-rows and attends over what the rows hold. No padding, and no mask is made by the model.
+(`Decode`: one token of each slot; `Prefill`: stretches of several slots, one after the other), which stores them in the
+slots and attends over what the slots hold. No padding, and no mask is made by the model.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from swift.engines.kv_cache import LayerShape, Pool, Row
+from swift.engines.kv_cache import LayerShape, Pool, Slot
 
-NAME = "swift_rows"
+NAME = "swift_slots"
 
 
 class Step(Protocol):
@@ -41,7 +41,7 @@ class How:
 
 
 class NoStep(Exception):
-    """The model did not pass the step on to its attention layers, so it cannot run on rows."""
+    """The model did not pass the step on to its attention layers, so it cannot run on slots."""
 
 
 def rows_attention(
@@ -54,15 +54,15 @@ def rows_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
-    rows_step: Step | None = None,
+    slots_step: Step | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface. Raises NoStep outside of a step, or for a model that biases its scores."""
-    if rows_step is None or kwargs.get("position_bias") is not None:
+    if slots_step is None or kwargs.get("position_bias") is not None:
         raise NoStep(type(module).__name__)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     how = How(scale, sliding_window, softcap, s_aux)
-    return rows_step.attend(module.layer_idx, query, key, value, how), None  # type: ignore[arg-type]
+    return slots_step.attend(module.layer_idx, query, key, value, how), None  # type: ignore[arg-type]
 
 
 AttentionInterface.register(NAME, rows_attention)
@@ -87,7 +87,7 @@ class Survey:
 
 @dataclass
 class _Part:
-    """The rows of one pool in a decoding step: `span` of the batch."""
+    """The slots of one pool in a decoding step: `span` of the batch."""
 
     pool: Pool
     span: slice
@@ -99,18 +99,18 @@ class _Part:
 
 
 class Decode:
-    """One new token for each of `rows`, which stand sorted by `decode_order`."""
+    """One new token for each of `slots`, which stand sorted by `decode_order`."""
 
-    def __init__(self, rows: Sequence[Row], dtype: torch.dtype, device: torch.device):
+    def __init__(self, slots: Sequence[Slot], dtype: torch.dtype, device: torch.device):
         self._dtype = dtype
         self._parts: list[_Part] = []
         start = 0
-        while start < len(rows):
-            pool, stop = rows[start].pool, start
-            while stop < len(rows) and rows[stop].pool is pool:
+        while start < len(slots):
+            pool, stop = slots[start].pool, start
+            while stop < len(slots) and slots[stop].pool is pool:
                 stop += 1
-            indices = [row.index for row in rows[start:stop]]
-            lengths = [len(row.tokens) for row in rows[start:stop]]
+            indices = [slot.index for slot in slots[start:stop]]
+            lengths = [len(slot.tokens) for slot in slots[start:stop]]
             self._parts.append(
                 _Part(
                     pool,
@@ -147,7 +147,7 @@ class Decode:
         return answer.reshape(count, 1, query.shape[1], -1)
 
     def _bias(self, part: _Part, window: int | None) -> Tensor:
-        """0 where a row has a token in sight and -inf elsewhere, (rows, 1, 1, longest)."""
+        """0 where a slot has a token in sight and -inf elsewhere, (slots, 1, 1, longest)."""
         if window not in part.biases:
             positions = torch.arange(part.longest, device=part.lengths.device)
             seen = positions <= part.lengths[:, None]
@@ -158,28 +158,28 @@ class Decode:
         return part.biases[window]
 
 
-def decode_order(row: Row) -> tuple[int, int]:
-    """The order in which `Decode` takes rows: pool by pool, as they stand in memory."""
-    return row.pool.capacity, row.index
+def decode_order(slot: Slot) -> tuple[int, int]:
+    """The order in which `Decode` takes slots: pool by pool, as they stand in memory."""
+    return slot.pool.capacity, slot.index
 
 
 class Prefill:
-    """Stretches of new tokens, `counts[i]` for `rows[i]`, laid one after the other in a batch of one."""
+    """Stretches of new tokens, `counts[i]` for `slots[i]`, laid one after the other in a batch of one."""
 
-    def __init__(self, rows: Sequence[Row], counts: Sequence[int]):
-        self._stretches: list[tuple[Row, int, slice]] = []
+    def __init__(self, slots: Sequence[Slot], counts: Sequence[int]):
+        self._stretches: list[tuple[Slot, int, slice]] = []
         start = 0
-        for row, count in zip(rows, counts, strict=True):
-            self._stretches.append((row, len(row.tokens), slice(start, start + count)))
+        for slot, count in zip(slots, counts, strict=True):
+            self._stretches.append((slot, len(slot.tokens), slice(start, start + count)))
             start += count
         self._masks: dict[tuple[int, int | None], Tensor | None] = {}
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
         """As `Step` says, with B = 1."""
         answers = []
-        for number, (row, past, span) in enumerate(self._stretches):
+        for number, (slot, past, span) in enumerate(self._stretches):
             total = past + span.stop - span.start
-            keys, values = row.pool.keys[layer][row.index], row.pool.values[layer][row.index]
+            keys, values = slot.pool.keys[layer][slot.index], slot.pool.values[layer][slot.index]
             keys[:, past:total] = key[0, :, span]
             values[:, past:total] = value[0, :, span]
             mask = self._mask(number, past, total, how.window, query.device)

@@ -1,6 +1,6 @@
-"""Where keys and values live: rows of tensors, grouped in pools by how many tokens a row holds.
+"""Where keys and values live: slots of tensors, grouped in pools by how many tokens a slot holds.
 
-Running rows stand first in their pool, so a decoding step reads them as one view without copying. Rows of finished
+Running slots stand first in their pool, so a decoding step reads them as one view without copying. Slots of finished
 requests keep their tokens: the next turn of a chat finds its prefix there. Memory grows with use up to a budget.
 """
 
@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 SMALLEST = 256
-"""Tokens a row of the smallest pool holds; each further pool doubles it."""
-FIRST_ROWS = 4
-KEPT_ROWS = 128
-"""A pool of so many rows uses the longest unused one again before it grows: memory stays flat under a steady load."""
+"""Tokens a slot of the smallest pool holds; each further pool doubles it."""
+FIRST_SLOTS = 4
+KEPT_SLOTS = 128
+"""A pool of so many slots uses the longest unused one again before it grows: memory stays flat under a steady load."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class LayerShape:
     value_dim: int
 
 
-class Row:
+class Slot:
     """One place for one sequence. `tokens` are those whose keys and values it holds."""
 
     __slots__ = ("active", "adapter", "index", "last_used", "pool", "tokens")
@@ -45,10 +45,10 @@ class Row:
 
 
 class Pool:
-    """Rows of equal capacity; `keys[layer]` and `values[layer]` have the shape (places, heads, capacity, dim).
+    """Slots of equal capacity; `keys[layer]` and `values[layer]` have the shape (places, heads, capacity, dim).
 
     On a CPU `reserve` places are mapped at once. The system gives the memory when a place is first written to, so
-    unused places cost nothing and more rows never mean a copy of all.
+    unused places cost nothing and more slots never mean a copy of all.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Pool:
         reserve: int,
     ):
         self.capacity = capacity
-        self.rows: list[Row] = []
+        self.slots: list[Slot] = []
         self.active = 0
         self._reserve = reserve
         self._dtype = dtype
@@ -68,33 +68,33 @@ class Pool:
         self.keys = [_places((n, s.heads, capacity, s.key_dim), dtype, d) for s, d, n in places]
         self.values = [_places((n, s.heads, capacity, s.value_dim), dtype, d) for s, d, n in places]
 
-    def resize(self, rows: int) -> None:
-        """Make room for `rows` rows, or give up idle ones at the end."""
-        kept = min(rows, len(self.rows))
+    def resize(self, slots: int) -> None:
+        """Make room for `slots` slots, or give up idle ones at the end."""
+        kept = min(slots, len(self.slots))
         for tensors in (self.keys, self.values):
             for layer, old in enumerate(tensors):
-                if rows < len(self.rows) or rows > len(old):
-                    places = max(rows, self._reserve) if old.device.type == "cpu" else rows
+                if slots < len(self.slots) or slots > len(old):
+                    places = max(slots, self._reserve) if old.device.type == "cpu" else slots
                     tensors[layer] = new = _places((places, *old.shape[1:]), self._dtype, old.device)
                     new[:kept] = old[:kept]
-        self.rows = self.rows[:kept] + [Row(self, index) for index in range(kept, rows)]
+        self.slots = self.slots[:kept] + [Slot(self, index) for index in range(kept, slots)]
 
     def swap(self, one: int, other: int) -> None:
-        """Exchange two rows, contents and all."""
+        """Exchange two slots, contents and all."""
         if one == other:
             return
-        a, b = self.rows[one], self.rows[other]
+        a, b = self.slots[one], self.slots[other]
         length = max(len(a.tokens), len(b.tokens))
         for tensor in (*self.keys, *self.values):
             kept = tensor[one, :, :length].clone()
             tensor[one, :, :length] = tensor[other, :, :length]
             tensor[other, :, :length] = kept
-        self.rows[one], self.rows[other] = b, a
+        self.slots[one], self.slots[other] = b, a
         a.index, b.index = other, one
 
-    def idle(self) -> list[Row]:
-        """Rows that no sequence uses."""
-        return self.rows[self.active :]
+    def idle(self) -> list[Slot]:
+        """Slots that no sequence uses."""
+        return self.slots[self.active :]
 
 
 class KVCache:
@@ -118,8 +118,8 @@ class KVCache:
         self._pools: dict[int, Pool] = {}
         self._clock = 0
 
-    def acquire(self, tokens: Sequence[int], adapter: str | None) -> Row | None:
-        """A row for `tokens` whose own tokens are already a prefix of them, or None when there is no room now.
+    def acquire(self, tokens: Sequence[int], adapter: str | None) -> Slot | None:
+        """A slot for `tokens` whose own tokens are already a prefix of them, or None when there is no room now.
 
         The last token is never taken from a prefix: its logits have to be computed.
         """
@@ -127,54 +127,54 @@ class KVCache:
         capacity = self._capacity(len(tokens) + 1)
         self._clock += 1
         if found is not None and not found.active and found.pool.capacity >= capacity and common == len(found.tokens):
-            row = found
+            slot = found
         else:
-            row = self._spare(capacity, keep=found)
-            if row is None:
+            slot = self._spare(capacity, keep=found)
+            if slot is None:
                 return None
-            row.tokens = []
-            if found is not None and found is not row:
-                _copy(found, row, common)
-        row.tokens = list(tokens[:common])
-        row.adapter = adapter
-        self._activate(row)
-        return row
+            slot.tokens = []
+            if found is not None and found is not slot:
+                _copy(found, slot, common)
+        slot.tokens = list(tokens[:common])
+        slot.adapter = adapter
+        self._activate(slot)
+        return slot
 
-    def grow(self, row: Row, length: int) -> Row | None:
-        """The row itself when it holds `length` tokens, or a larger one with its contents; None without room."""
-        if length <= row.pool.capacity:
-            return row
-        larger = self._spare(self._capacity(length), keep=row)
+    def grow(self, slot: Slot, length: int) -> Slot | None:
+        """The slot itself when it holds `length` tokens, or a larger one with its contents; None without room."""
+        if length <= slot.pool.capacity:
+            return slot
+        larger = self._spare(self._capacity(length), keep=slot)
         if larger is None:
             return None
         larger.tokens = []
-        _copy(row, larger, len(row.tokens))
-        larger.tokens, larger.adapter = row.tokens, row.adapter
+        _copy(slot, larger, len(slot.tokens))
+        larger.tokens, larger.adapter = slot.tokens, slot.adapter
         self._activate(larger)
-        row.tokens = []
-        self.release(row)
+        slot.tokens = []
+        self.release(slot)
         return larger
 
-    def release(self, row: Row) -> None:
-        """The row's sequence is over; its tokens stay for others until the room is needed."""
-        pool = row.pool
+    def release(self, slot: Slot) -> None:
+        """The slot's sequence is over; its tokens stay for others until the room is needed."""
+        pool = slot.pool
         pool.active -= 1
-        row.active = False
+        slot.active = False
         self._clock += 1
-        row.last_used = self._clock if row.tokens else 0
-        pool.swap(row.index, pool.active)
+        slot.last_used = self._clock if slot.tokens else 0
+        pool.swap(slot.index, pool.active)
 
     def forget(self, adapter: str) -> None:
-        """Drop what idle rows hold under `adapter`, whose weights have changed."""
+        """Drop what idle slots hold under `adapter`, whose weights have changed."""
         for pool in self._pools.values():
-            for row in pool.idle():
-                if row.adapter == adapter:
-                    row.tokens, row.last_used = [], 0
+            for slot in pool.idle():
+                if slot.adapter == adapter:
+                    slot.tokens, slot.last_used = [], 0
 
     @property
     def used(self) -> float:
         """Share of the budget that running sequences fill."""
-        tokens = sum(len(row.tokens) for pool in self._pools.values() for row in pool.rows[: pool.active])
+        tokens = sum(len(slot.tokens) for pool in self._pools.values() for slot in pool.slots[: pool.active])
         return min(1.0, tokens * self._token_bytes / self.budget) if self.budget else 1.0
 
     def _capacity(self, length: int) -> int:
@@ -183,64 +183,64 @@ class KVCache:
             capacity *= 2
         return min(capacity, max(self.max_length, length))
 
-    def _longest_prefix(self, tokens: Sequence[int], adapter: str | None) -> tuple[Row | None, int]:
-        best: Row | None = None
+    def _longest_prefix(self, tokens: Sequence[int], adapter: str | None) -> tuple[Slot | None, int]:
+        best: Slot | None = None
         longest = 0
         for pool in self._pools.values():
-            for row in pool.rows:
-                if row.adapter == adapter and row.tokens:
-                    common = common_prefix(row.tokens, tokens, len(tokens) - 1)
+            for slot in pool.slots:
+                if slot.adapter == adapter and slot.tokens:
+                    common = common_prefix(slot.tokens, tokens, len(tokens) - 1)
                     if common > longest:
-                        best, longest = row, common
+                        best, longest = slot, common
         return best, longest
 
-    def _spare(self, capacity: int, keep: Row | None) -> Row | None:
-        """An idle row of the pool: an empty one, a new one, or the longest unused one."""
+    def _spare(self, capacity: int, keep: Slot | None) -> Slot | None:
+        """An idle slot of the pool: an empty one, a new one, or the longest unused one."""
         pool = self._pools.get(capacity)
         if pool is None:
-            reserve = min(KEPT_ROWS, self.budget // (capacity * self._token_bytes))
+            reserve = min(KEPT_SLOTS, self.budget // (capacity * self._token_bytes))
             pool = self._pools[capacity] = Pool(capacity, self.layers, self.dtype, self._devices, reserve)
-        empty = next((row for row in pool.idle() if not row.tokens), None)
+        empty = next((slot for slot in pool.idle() if not slot.tokens), None)
         if empty is not None:
             return empty
-        if len(pool.rows) < KEPT_ROWS and self._extend(pool):
-            return pool.rows[-1]
-        idle = [row for row in pool.idle() if row is not keep] or pool.idle()
+        if len(pool.slots) < KEPT_SLOTS and self._extend(pool):
+            return pool.slots[-1]
+        idle = [slot for slot in pool.idle() if slot is not keep] or pool.idle()
         if idle:
-            return min(idle, key=lambda row: row.last_used)
+            return min(idle, key=lambda slot: slot.last_used)
         if self._extend(pool) or (self._shrink_others(pool, keep) and self._extend(pool)):
-            return pool.rows[-1]
+            return pool.slots[-1]
         return None
 
     def _extend(self, pool: Pool) -> bool:
-        """Double the pool within the budget; a single row more when that is all there is room for."""
+        """Double the pool within the budget; a single slot more when that is all there is room for."""
         room = (self.budget - self._allocated()) // (pool.capacity * self._token_bytes)
-        more = min(max(FIRST_ROWS if pool.capacity <= 4 * SMALLEST else 1, len(pool.rows)), room)
+        more = min(max(FIRST_SLOTS if pool.capacity <= 4 * SMALLEST else 1, len(pool.slots)), room)
         if more < 1:
             return False
-        pool.resize(len(pool.rows) + more)
+        pool.resize(len(pool.slots) + more)
         return True
 
-    def _shrink_others(self, wanting: Pool, keep: Row | None) -> bool:
-        """Give up the idle rows of other pools, except `keep`. Whether that freed anything."""
+    def _shrink_others(self, wanting: Pool, keep: Slot | None) -> bool:
+        """Give up the idle slots of other pools, except `keep`. Whether that freed anything."""
         freed = False
         for pool in self._pools.values():
             kept = pool.active
             if keep is not None and keep.pool is pool and not keep.active:
                 pool.swap(keep.index, kept)
                 kept += 1
-            if pool is not wanting and len(pool.rows) > kept:
+            if pool is not wanting and len(pool.slots) > kept:
                 pool.resize(kept)
                 freed = True
         return freed
 
     def _allocated(self) -> int:
-        return sum(len(pool.rows) * pool.capacity for pool in self._pools.values()) * self._token_bytes
+        return sum(len(pool.slots) * pool.capacity for pool in self._pools.values()) * self._token_bytes
 
-    def _activate(self, row: Row) -> None:
-        row.pool.swap(row.index, row.pool.active)
-        row.pool.active += 1
-        row.active = True
+    def _activate(self, slot: Slot) -> None:
+        slot.pool.swap(slot.index, slot.pool.active)
+        slot.pool.active += 1
+        slot.active = True
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int], most: int) -> int:
@@ -260,7 +260,7 @@ def _places(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) ->
     return torch.frombuffer(mmap.mmap(-1, size), dtype=dtype).reshape(shape)
 
 
-def _copy(source: Row, target: Row, length: int) -> None:
+def _copy(source: Slot, target: Slot, length: int) -> None:
     for mine, theirs in ((target.pool.keys, source.pool.keys), (target.pool.values, source.pool.values)):
         for layer, tensor in enumerate(mine):
             tensor[target.index, :, :length] = theirs[layer][source.index, :, :length]

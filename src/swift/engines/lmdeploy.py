@@ -19,7 +19,7 @@ import torch
 
 from swift.core.errors import NotBuilt, SwiftError
 from swift.core.optional_imports import installed
-from swift.engines.base import Delta, FinishReason, NoVectors, Request, Sampling, TokenLogprob
+from swift.engines.base import Delta, FinishReason, NoVectors, Request, SamplingParams, TokenLogprob
 from swift.engines.detokenizer import Detokenizer, StopStrings
 from swift.params.groups import Lmdeploy
 from swift.prompts.types import Media
@@ -258,7 +258,7 @@ class LmdeployEngine:
         self._engine.close()
 
 
-def generation_config(sampling: Sampling, index: int = 0) -> Any:
+def generation_config(sampling: SamplingParams, index: int = 0) -> Any:
     """LMDeploy's GenerationConfig for answer `index`. Raises SwiftError for a wish it has no field for.
 
     Greedy is `top_k` 1: with `do_sample` off LMDeploy would drop the repetition penalty without a word. Stop strings

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from swift.core.errors import SwiftError
-from swift.engines.base import Delta, FinishReason, NoVectors, Request, Sampling, TokenLogprob
+from swift.engines.base import Delta, FinishReason, NoVectors, Request, SamplingParams, TokenLogprob
 from swift.prompts.types import Conversation, Media, Message, ToolCall
 
 UNBOUNDED = 2**31 - 1
@@ -127,7 +127,9 @@ class RemoteEngine:
         for index in sorted(unfinished):
             yield Delta(request_id=request.id, index=index, finish_reason="error", error=error)
 
-    async def chat(self, conversation: Conversation, sampling: Sampling, *, adapter: str | None = None) -> Message:
+    async def chat(
+        self, conversation: Conversation, sampling: SamplingParams, *, adapter: str | None = None
+    ) -> Message:
         """The server's own answer to a conversation, which it renders with its own template. Raises SwiftError."""
         if conversation.media != Media():
             raise SwiftError("images, videos and audio are not sent to a remote server", where=self._settings.url)
@@ -165,7 +167,7 @@ class RemoteEngine:
             ) from None
         if response.is_error:
             raise SwiftError(
-                f"the server refused to load the adapter `{name}`: {_said(response)}",
+                f"the server refused to load the adapter `{name}`: {_given(response)}",
                 where=self._settings.url,
                 next="start the server with the adapter, or vLLM with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1",
             )
@@ -204,7 +206,7 @@ class RemoteEngine:
             await asyncio.sleep(_pause(response, attempt))
 
 
-def completion_body(sampling: Sampling, *, extensions: bool) -> dict[str, Any]:
+def completion_body(sampling: SamplingParams, *, extensions: bool) -> dict[str, Any]:
     """The sampling fields of `/v1/completions`. Raises SwiftError for a wish the wire has no field for."""
     body = _shared_body(sampling, extensions=extensions)
     body["max_tokens"] = sampling.max_tokens
@@ -215,14 +217,14 @@ def completion_body(sampling: Sampling, *, extensions: bool) -> dict[str, Any]:
     return body
 
 
-def chat_body(sampling: Sampling, *, extensions: bool) -> dict[str, Any]:
+def chat_body(sampling: SamplingParams, *, extensions: bool) -> dict[str, Any]:
     """The sampling fields of `/v1/chat/completions`; one answer, no log-probabilities."""
     if sampling.n != 1 or sampling.logprobs is not None:
         raise SwiftError("a chat server is asked for one answer without log-probabilities", next="use its completions")
     return {**_shared_body(sampling, extensions=extensions), "max_completion_tokens": sampling.max_tokens}
 
 
-def _shared_body(sampling: Sampling, *, extensions: bool) -> dict[str, Any]:
+def _shared_body(sampling: SamplingParams, *, extensions: bool) -> dict[str, Any]:
     if sampling.num_beams > 1:
         raise SwiftError("a remote server does no beam search", where="num_beams", next="use num_beams 1")
     body: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "n": sampling.n}
@@ -383,22 +385,22 @@ def _choose(settings: RemoteSettings, listed: Mapping[str, Any]) -> str:
 
 
 def _refusal(url: str, path: str, response: httpx.Response) -> SwiftError:
-    said = _said(response)
+    given = _given(response)
     if response.status_code in (401, 403):
-        return SwiftError("the server does not take the key", where=url, why=said, next="give its --api_key")
+        return SwiftError("the server does not take the key", where=url, why=given, next="give its --api_key")
     if response.status_code in BUSY:
-        return SwiftError("the server is too busy", where=url, why=said, next="try again later")
+        return SwiftError("the server is too busy", where=url, why=given, next="try again later")
     if path == "/completions":
         return SwiftError(
             "the server refuses the request",
             where=f"{url} {path}",
-            why=f"{response.status_code} {said}",
+            why=f"{response.status_code} {given}",
             next="prompts go out as token ids; a server that takes only messages cannot serve as an engine",
         )
-    return SwiftError("the server refuses the request", where=f"{url} {path}", why=f"{response.status_code} {said}")
+    return SwiftError("the server refuses the request", where=f"{url} {path}", why=f"{response.status_code} {given}")
 
 
-def _said(response: httpx.Response) -> str:
+def _given(response: httpx.Response) -> str:
     """What the server says of its refusal, on one line."""
     try:
         body = response.json()

@@ -1,4 +1,4 @@
-"""Forward passes for many sequences at once, over rows of a shared KV cache."""
+"""Forward passes for many sequences at once, over slots of a shared KV cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from swift.core.log import log
 from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.kv_attention import NAME, Decode, NoStep, Prefill, Survey, decode_order
-from swift.engines.kv_cache import KVCache, Row
+from swift.engines.kv_cache import KVCache, Slot
 from swift.engines.sequence import Sequence
 
 
@@ -52,7 +52,7 @@ class Runner(Protocol):
         ...
 
 
-class RowRunner:
+class SlotRunner:
     """The runner for models whose attention can be handed a step (see attention.py). One batch whatever the lengths."""
 
     splits_prompts = True
@@ -61,34 +61,34 @@ class RowRunner:
         self._model = model
         self._cache = cache
         self._device = _device(model.base)
-        self._rows: dict[Sequence, Row] = {}
+        self._slots: dict[Sequence, Slot] = {}
 
     def admit(self, sequence: Sequence) -> int | None:
-        """As `Runner` says; the prefix may come from another sequence."""
-        row = self._cache.acquire(sequence.tokens, sequence.request.adapter)
-        if row is None:
+
+        slot = self._cache.acquire(sequence.tokens, sequence.request.adapter)
+        if slot is None:
             return None
-        self._rows[sequence] = row
-        return len(row.tokens)
+        self._slots[sequence] = slot
+        return len(slot.tokens)
 
     def reserve(self, sequence: Sequence) -> bool:
-        """As `Runner` says."""
-        row = self._cache.grow(self._rows[sequence], len(sequence.tokens))
-        if row is None:
+
+        slot = self._cache.grow(self._slots[sequence], len(sequence.tokens))
+        if slot is None:
             return False
-        self._rows[sequence] = row
+        self._slots[sequence] = slot
         return True
 
     def computed(self, sequence: Sequence) -> int:
-        """As `Runner` says."""
-        return len(self._rows[sequence].tokens)
+
+        return len(self._slots[sequence].tokens)
 
     def extend(self, sequences: Many[Sequence], counts: Many[int]) -> Tensor:
-        """As `Runner` says. Single tokens make one batch of rows; longer stretches are laid end to end."""
+
         logits: dict[Sequence, Tensor] = {}
         single = [s for s, count in zip(sequences, counts, strict=True) if count == 1]
         longer = [(s, count) for s, count in zip(sequences, counts, strict=True) if count > 1]
-        single.sort(key=lambda s: decode_order(self._rows[s]))
+        single.sort(key=lambda s: decode_order(self._slots[s]))
         for group in self._model.groups([s.request.adapter for s in single]) if single else []:
             self._decode([single[at] for at in group], logits)
         by_adapter: dict[str | None, list[tuple[Sequence, int]]] = {}
@@ -99,38 +99,40 @@ class RowRunner:
         return torch.stack([logits[s] for s in sequences])
 
     def release(self, sequence: Sequence) -> None:
-        """As `Runner` says; what the row holds may serve as a prefix until the room is needed."""
-        row = self._rows.pop(sequence, None)
-        if row is not None:
-            self._cache.release(row)
+
+        slot = self._slots.pop(sequence, None)
+        if slot is not None:
+            self._cache.release(slot)
 
     def forget(self, adapter: str) -> None:
-        """As `Runner` says."""
+
         self._cache.forget(adapter)
 
     @property
     def used(self) -> float:
-        """As `Runner` says."""
+
         return self._cache.used
 
     def _decode(self, sequences: list[Sequence], logits: dict[Sequence, Tensor]) -> None:
-        rows = [self._rows[s] for s in sequences]
-        tokens = [s.tokens[len(row.tokens)] for s, row in zip(sequences, rows, strict=True)]
+        slots = [self._slots[s] for s in sequences]
+        tokens = [s.tokens[len(slot.tokens)] for s, slot in zip(sequences, slots, strict=True)]
         output = self._model.forward(
             [s.request.adapter for s in sequences],
             input_ids=torch.tensor(tokens, device=self._device)[:, None],
-            position_ids=torch.tensor([len(row.tokens) for row in rows], device=self._device)[:, None],
+            position_ids=torch.tensor([len(slot.tokens) for slot in slots], device=self._device)[:, None],
             use_cache=False,
-            rows_step=Decode(rows, self._cache.dtype, self._device),
+            slots_step=Decode(slots, self._cache.dtype, self._device),
         )
-        for row, token in zip(rows, tokens, strict=True):
-            row.tokens.append(token)
+        for slot, token in zip(slots, tokens, strict=True):
+            slot.tokens.append(token)
         logits.update(zip(sequences, output.logits[:, -1], strict=True))
 
     def _prefill(self, adapter: str | None, group: list[tuple[Sequence, int]], logits: dict[Sequence, Tensor]) -> None:
-        rows = [self._rows[s] for s, _ in group]
-        stretches = [s.tokens[len(row.tokens) : len(row.tokens) + n] for (s, n), row in zip(group, rows, strict=True)]
-        positions = [at for row, new in zip(rows, stretches, strict=True) for at in _positions(row, new)]
+        slots = [self._slots[s] for s, _ in group]
+        stretches = [
+            s.tokens[len(slot.tokens) : len(slot.tokens) + n] for (s, n), slot in zip(group, slots, strict=True)
+        ]
+        positions = [at for slot, new in zip(slots, stretches, strict=True) for at in _positions(slot, new)]
         ends = torch.tensor([len(new) for new in stretches]).cumsum(0) - 1
         output = self._model.forward(
             [adapter],
@@ -138,15 +140,15 @@ class RowRunner:
             position_ids=torch.tensor([positions], device=self._device),
             use_cache=False,
             logits_to_keep=ends.to(self._device),
-            rows_step=Prefill(rows, [len(new) for new in stretches]),
+            slots_step=Prefill(slots, [len(new) for new in stretches]),
         )
-        for row, new in zip(rows, stretches, strict=True):
-            row.tokens.extend(new)
+        for slot, new in zip(slots, stretches, strict=True):
+            slot.tokens.extend(new)
         logits.update(zip((s for s, _ in group), output.logits[0], strict=True))
 
 
-def _positions(row: Row, new: list[int]) -> range:
-    return range(len(row.tokens), len(row.tokens) + len(new))
+def _positions(slot: Slot, new: list[int]) -> range:
+    return range(len(slot.tokens), len(slot.tokens) + len(new))
 
 
 CACHES = ("past_key_values", "cache_params")
@@ -165,22 +167,22 @@ class SeparateRunner:
         self._caches: dict[Sequence, tuple[dict[str, Any], int]] = {}
 
     def admit(self, sequence: Sequence) -> int | None:
-        """As `Runner` says; nothing is shared."""
+
         if len(self._caches) >= self._places:
             return None
         self._caches[sequence] = ({}, 0)
         return 0
 
     def reserve(self, sequence: Sequence) -> bool:
-        """As `Runner` says: these caches grow by themselves."""
+
         return True
 
     def computed(self, sequence: Sequence) -> int:
-        """As `Runner` says."""
+
         return self._caches[sequence][1]
 
     def extend(self, sequences: Many[Sequence], counts: Many[int]) -> Tensor:
-        """As `Runner` says, one sequence after the other."""
+
         logits = []
         for sequence, count in zip(sequences, counts, strict=True):
             cache, done = self._caches[sequence]
@@ -198,7 +200,7 @@ class SeparateRunner:
         return torch.stack(logits)
 
     def release(self, sequence: Sequence) -> None:
-        """As `Runner` says."""
+
         self._caches.pop(sequence, None)
 
     def forget(self, adapter: str) -> None:
@@ -213,7 +215,7 @@ class SeparateRunner:
 PROBE = (11, 9, 4)
 """Tokens of the short text on which the two ways to run a model are compared: two stretches, then single tokens."""
 MOVING_ROPE = ("dynamic", "longrope")
-"""Rotary embeddings that depend on the longest row of a batch, so rows would change each other's answers."""
+"""Rotary embeddings that depend on the longest slot of a batch, so slots would change each other's answers."""
 PLAIN_LAYERS = {"full_attention", "sliding_attention"}
 TOLERANCE = {torch.float32: 1e-3}
 """Largest difference of a logit, as a share of the largest logit; for half precision HALF_TOLERANCE."""
@@ -222,9 +224,9 @@ HALF_TOLERANCE = 0.05
 
 @torch.inference_mode()
 def choose_runner(model: AdaptedModel, *, budget: int, max_length: int, places: int) -> Runner:
-    """A RowRunner when running on rows gives what the model itself gives, else a SeparateRunner.
+    """A SlotRunner when running on slots gives what the model itself gives, else a SeparateRunner.
 
-    It is tried, not guessed: a short text goes through the model as it is and through rows, and the logits have to
+    It is tried, not guessed: a short text goes through the model as it is and through slots, and the logits have to
     agree. `budget` is in bytes; `places` is how many sequences a SeparateRunner takes at once.
     """
     base = model.base
@@ -238,7 +240,7 @@ def choose_runner(model: AdaptedModel, *, budget: int, max_length: int, places: 
         if survey is not None:
             trial = _cache(survey, budget=2**62, max_length=max_length)
             if _agree(base, trial, tokens.tolist(), expected):
-                return RowRunner(model, _cache(survey, budget=budget, max_length=max_length))
+                return SlotRunner(model, _cache(survey, budget=budget, max_length=max_length))
         base.set_attn_implementation(model.own_attention)
     log.info("this model's layers need caches of their own kind: the requests of a step run one after the other")
     return SeparateRunner(model, places)
@@ -248,7 +250,7 @@ def _survey(model: PreTrainedModel, tokens: Tensor) -> Survey | None:
     """What every layer stores; None when some layer does not attend through a step."""
     survey = Survey()
     try:
-        model(input_ids=tokens.to(_device(model))[None], use_cache=False, rows_step=survey)
+        model(input_ids=tokens.to(_device(model))[None], use_cache=False, slots_step=survey)
     except (NoStep, TypeError):
         return None  # A forward pass without **kwargs refuses the step by a TypeError.
     return survey if survey.layers and sorted(survey.layers) == list(range(len(survey.layers))) else None
@@ -272,20 +274,20 @@ def _rope_types(rope: dict[str, Any]) -> list[str]:
 
 
 def _agree(model: PreTrainedModel, cache: KVCache, tokens: list[int], expected: Tensor) -> bool:
-    """Whether two stretches and single tokens of `tokens`, beside another row, give the `expected` logits."""
+    """Whether two stretches and single tokens of `tokens`, beside another slot, give the `expected` logits."""
     device = _device(model)
     other = cache.acquire(tokens[::-1], None)
-    row = cache.acquire(tokens, None)
-    assert row is not None and other is not None
+    slot = cache.acquire(tokens, None)
+    assert slot is not None and other is not None
     first, second, _ = PROBE
     for start, stop in ((0, first), (first, first + second)):
-        stretch = [(row, tokens[start:stop]), (other, tokens[::-1][start:stop])]
+        stretch = [(slot, tokens[start:stop]), (other, tokens[::-1][start:stop])]
         logits = model(
             input_ids=torch.tensor([[token for _, part in stretch for token in part]], device=device),
             position_ids=torch.tensor([[*range(start, stop)] * 2], device=device),
             use_cache=False,
             logits_to_keep=torch.tensor([stop - start - 1], device=device),
-            rows_step=Prefill([each for each, _ in stretch], [len(part) for _, part in stretch]),
+            slots_step=Prefill([each for each, _ in stretch], [len(part) for _, part in stretch]),
         ).logits[0]
         if logits.shape[0] != 1 or not _near(logits[0], expected[stop - 1]):
             return False
@@ -297,11 +299,11 @@ def _agree(model: PreTrainedModel, cache: KVCache, tokens: list[int], expected: 
             input_ids=torch.tensor([[tokens[at]]], device=device),
             position_ids=torch.tensor([[at]], device=device),
             use_cache=False,
-            rows_step=Decode([row], cache.dtype, device),
+            slots_step=Decode([slot], cache.dtype, device),
         ).logits[0, -1]
         if not _near(logits, expected[at]):
             return False
-        row.tokens.append(tokens[at])
+        slot.tokens.append(tokens[at])
     return True
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from swift.engines.base import Sampling
+from swift.engines.base import SamplingParams
 from swift.engines.grammar import Grammar
 
 HEAD = 512
@@ -31,7 +31,12 @@ class Picker:
     """The sampling state of one sequence: its penalties, its grammar and its own random numbers."""
 
     def __init__(
-        self, sampling: Sampling, index: int, prompt_ids: Sequence[int], end_ids: Sequence[int], grammar: Grammar | None
+        self,
+        sampling: SamplingParams,
+        index: int,
+        prompt_ids: Sequence[int],
+        end_ids: Sequence[int],
+        grammar: Grammar | None,
     ):
         self.sampling = sampling
         self.grammar = grammar

@@ -309,8 +309,8 @@ def _length(model: PreTrainedModel) -> int:
 
 def _end_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
     """Tokens that end an answer by the model's own word."""
-    said = model.generation_config.eos_token_id if model.generation_config is not None else None
-    ends = [said] if isinstance(said, int) else list(said or [])
+    given = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ends = [given] if isinstance(given, int) else list(given or [])
     return frozenset([*ends, *([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])])
 
 

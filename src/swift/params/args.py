@@ -7,13 +7,13 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from swift.params.commands import COMMANDS
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 Origin = Literal["default", "command", "file", "checkpoint", "cli"]
-G = TypeVar("G", bound=Record)
+G = TypeVar("G", bound=Frozen)
 
 
-class Args(Record):
+class Args(Frozen):
     """The flags of one command. `args[Group]` gives the typed values of a group, e.g. `args[Optim].learning_rate`."""
 
     command: str
@@ -33,7 +33,7 @@ class Args(Record):
             raise LookupError(f"swift {self.command} does not use the group {group.__name__}")
         return group(**{f.name: self.values[f.name] for f in use.flags()})
 
-    def said(self, name: str) -> bool:
+    def is_explicit(self, name: str) -> bool:
         """Whether the user gave the flag a value, on the command line or in the file."""
         return self.origins.get(name) in ("cli", "file")
 

@@ -9,10 +9,10 @@ from types import MappingProxyType
 from typing import Any
 
 from swift.params.flag import Flag, flags_of
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 
-class Use(Record):
+class Use(Frozen):
     """A group in a command: all its flags, only some of them, or all `but` some.
 
     Groups go by name here, so that `swift --help` need not read a single flag.
@@ -23,7 +23,7 @@ class Use(Record):
     but: tuple[str, ...] = ()
 
     @property
-    def group(self) -> type[Record]:
+    def group(self) -> type[Frozen]:
         """The class that declares the flags."""
         return importlib.import_module("swift.params.groups").__dict__[self.name]
 
@@ -33,7 +33,7 @@ class Use(Record):
         return tuple(f for f in taken if not self.only or f.name in self.only)
 
 
-class Command(Record):
+class Command(Frozen):
     """One command; `run` is the function that does its work, named so that nothing is imported before it is needed."""
 
     name: str

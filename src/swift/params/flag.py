@@ -14,21 +14,21 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 Kind = Literal["bool", "int", "float", "str"]
 M = TypeVar("M")
 
 
-class Basic(Record):
+class Basic(Frozen):
     """A flag that most people meet: shown by `--help`, not only by `--help-all`."""
 
 
-class Ours(Record):
+class Ours(Frozen):
     """A flag of this project that the contract of the 2.5 release does not have."""
 
 
-class Range(Record):
+class Range(Frozen):
     """Numbers from `low` to `high`, both included; `also` lists values outside that have a meaning."""
 
     low: float | None = None
@@ -55,54 +55,54 @@ class Range(Record):
         return text + "".join(f" or {value:g}" for value in self.also)
 
 
-class Exists(Record):
+class Exists(Frozen):
     """The path must exist: a `file`, a `folder`, or either of them."""
 
     kind: Literal["file", "folder", "path"] = "file"
 
 
-class Json(Record):
+class Json(Frozen):
     """JSON text, the path of a JSON file, or a mapping in a YAML file; `names` are words that mean a shipped file."""
 
     names: tuple[str, ...] = ()
 
 
-class OneOf(Record):
+class OneOf(Frozen):
     """The name of an entry of a catalog registry: "models", "templates" or "datasets"."""
 
     registry: Literal["models", "templates", "datasets"]
 
 
-class Known(Record):
+class Known(Frozen):
     """Values with a meaning of their own beside the free ones."""
 
     names: tuple[str, ...]
 
 
-class Deprecated(Record):
+class Deprecated(Frozen):
     """The flag still works; `use` names what replaced it."""
 
     use: str
 
 
-class Alias(Record):
+class Alias(Frozen):
     """Another spelling of the flag `of`; `values` translates words that are spelled otherwise there."""
 
     of: str
     values: Mapping[str, str] = MappingProxyType({})
 
 
-class Saved(Record):
+class Saved(Frozen):
     """Carried from the `sft_args.json` of a checkpoint: always (model), or with `load_dataset_config` (data)."""
 
     part: Literal["model", "data"]
 
 
-class Text(Record):
+class Text(Frozen):
     """A list of texts that may hold commas: a comma parts two of them only when no blank follows it."""
 
 
-class Bare(Record):
+class Bare(Frozen):
     """What the flag means when it stands alone, without a value."""
 
     value: str
@@ -111,7 +111,7 @@ class Bare(Record):
 class Flag:
     """One flag of one command, read off its field. Its annotation is looked at when somebody asks."""
 
-    def __init__(self, name: str, group: type[Record], default: Any, *, from_command: bool = False):
+    def __init__(self, name: str, group: type[Frozen], default: Any, *, from_command: bool = False):
         self.name = name
         self.group = group
         self.default = default
@@ -168,12 +168,12 @@ class Flag:
 
 
 @functools.cache
-def flags_of(group: type[Record]) -> tuple[Flag, ...]:
+def flags_of(group: type[Frozen]) -> tuple[Flag, ...]:
     """The flags that a group declares, in order."""
     return tuple(Flag(name, group, group.__dict__[name]) for name in group.__annotations__)
 
 
-class _Declared(Record):
+class _Declared(Frozen):
     kinds: tuple[Kind, ...]
     choices: tuple[Any, ...]
     many: bool
@@ -186,7 +186,7 @@ _KINDS: dict[Any, Kind] = {bool: "bool", int: "int", float: "float", str: "str"}
 
 
 @functools.cache
-def _read_annotation(group: type[Record], name: str) -> _Declared:
+def _read_annotation(group: type[Frozen], name: str) -> _Declared:
     names = {**sys.modules[group.__module__].__dict__, "Annotated": _Pair}
     hint = eval(group.__annotations__[name], names)
     hint, *markers = hint if isinstance(hint, tuple) else (hint,)

@@ -1,7 +1,7 @@
 """Frozen records that cost nothing to declare.
 
 The standard dataclass writes and compiles code for each class: with forty of them that alone takes longer than
-`swift sft --help` may. A `Record` reads its annotations when an object is made instead.
+`swift sft --help` may. A `Frozen` reads its annotations when an object is made instead.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any, Self, dataclass_transform
 
 
 @dataclass_transform(frozen_default=True)
-class Record:
-    """Base of a class of named values: `class Point(Record): x: int; y: int = 0`."""
+class Frozen:
+    """Base of a class of named values: `class Point(Frozen): x: int; y: int = 0`."""
 
     def __init__(self, *values: Any, **named: Any) -> None:
         cls = type(self)

@@ -9,14 +9,15 @@ from typing import Any
 from swift.core.errors import SwiftError, raise_together
 from swift.params import deprecated
 from swift.params.args import Args, Origin
+from swift.params.argv import ParsedFlag, Reading, read_words
 from swift.params.checkpoint_args import read_saved
 from swift.params.commands import Command, find_command
+from swift.params.config_file import read_file
 from swift.params.flag import Flag, Saved
-from swift.params.frozen import Record
-from swift.params.said import Reading, Said, read_file, read_words
+from swift.params.frozen import Frozen
 
 
-class Parsed(Record):
+class Parsed(Frozen):
     """The arguments as far as they could be read, the mistakes, and what the user should be told besides."""
 
     args: Args
@@ -43,37 +44,37 @@ def read(argv: Sequence[str]) -> Parsed:
         except SwiftError as error:
             errors.append(error)
     cli = read_words(command, words)
-    said = {**file.said, **cli.said}
+    explicit = {**file.flags, **cli.flags}
     errors += file.errors + cli.errors
     warnings: list[str] = []
     unknown = file.unknown + cli.unknown
-    if unknown and "ignore_args_error" in said and said["ignore_args_error"].value is True:
+    if unknown and "ignore_args_error" in explicit and explicit["ignore_args_error"].value is True:
         warnings.append("ignored flags that are not known: " + ", ".join(f"--{name}" for name, _ in unknown))
     else:
         errors += [error for _, error in unknown]
-    errors += _contradicts(short, said, argv[0])
+    errors += _contradicts(short, explicit, argv[0])
     try:
-        saved = _saved(command, said)
+        saved = _saved(command, explicit)
     except SwiftError as error:
         errors.append(error)
         saved = {}
-    args = _layered(command, short, said, saved)
+    args = _layered(command, short, explicit, saved)
     return Parsed(args, errors, warnings + deprecated.notes(args))
 
 
-def _contradicts(short: dict[str, Any], said: dict[str, Said], spelled: str) -> list[SwiftError]:
+def _contradicts(short: dict[str, Any], explicit: dict[str, ParsedFlag], spelled: str) -> list[SwiftError]:
     return [
-        SwiftError(f"`swift {spelled}` contradicts --{name} {said[name].value}", next=f"swift rlhf --{name} …")
+        SwiftError(f"`swift {spelled}` contradicts --{name} {explicit[name].value}", next=f"swift rlhf --{name} …")
         for name, value in short.items()
-        if name in said and said[name].value != value
+        if name in explicit and explicit[name].value != value
     ]
 
 
-def _saved(command: Command, said: dict[str, Said]) -> dict[str, Any]:
+def _saved(command: Command, explicit: dict[str, ParsedFlag]) -> dict[str, Any]:
     """The flags that the checkpoint passes on to this command."""
 
     def value(name: str) -> Any:
-        return said[name].value if name in said else command.flags[name].default
+        return explicit[name].value if name in explicit else command.flags[name].default
 
     if "ckpt_dir" not in command.flags or value("ckpt_dir") is None or not value("load_args_from_ckpt_dir"):
         return {}
@@ -92,17 +93,17 @@ def _typed(flag: Flag, value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else (value,)
 
 
-def _layered(command: Command, short: dict[str, Any], said: dict[str, Said], saved: dict[str, Any]) -> Args:
+def _layered(command: Command, short: dict[str, Any], explicit: dict[str, ParsedFlag], saved: dict[str, Any]) -> Args:
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
     overridden: dict[str, tuple[Any, Any]] = {}
     for name, flag in command.flags.items():
-        if name in said:
-            values[name], origins[name] = said[name].value, said[name].origin
-            if name in saved and saved[name] == said[name].value and said[name].origin == "file":
+        if name in explicit:
+            values[name], origins[name] = explicit[name].value, explicit[name].origin
+            if name in saved and saved[name] == explicit[name].value and explicit[name].origin == "file":
                 origins[name] = "checkpoint"  # a file made by `--print_config` repeats what the checkpoint says
-            elif name in saved and saved[name] != said[name].value:
-                overridden[name] = (said[name].value, saved[name])
+            elif name in saved and saved[name] != explicit[name].value:
+                overridden[name] = (explicit[name].value, saved[name])
         elif name in short:
             values[name], origins[name] = short[name], "cli"
         elif name in saved:

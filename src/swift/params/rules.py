@@ -59,7 +59,7 @@ def checkpoint_exists(args: Args) -> Mistakes:
 def files_exist(args: Args) -> Mistakes:
     for name, flag in COMMANDS[args.command].flags.items():
         value = args.values[name]
-        if not isinstance(value, str) or not args.said(name):
+        if not isinstance(value, str) or not args.is_explicit(name):
             continue
         wanted = flag.marker(Exists)
         if wanted is not None and not _is_there(value, wanted.kind):

@@ -10,13 +10,13 @@ from typing import Any
 
 from swift.core.errors import NotBuilt
 from swift.params.args import Args
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 ADAPTERS = ("lora", "longlora", "adalora", "ia3", "adapter", "vera", "boft", "fourierft", "reft")
 _TRAIN = ("sft", "pt", "rlhf")
 
 
-class Missing(Record):
+class Missing(Frozen):
     """One piece of work that does not exist yet."""
 
     flag: str

@@ -10,7 +10,7 @@ from typing import Any
 from swift.core.did_you_mean import closest
 from swift.params.flag import Flag, Json, Kind, Range, Text
 from swift.params.flag_synonyms import CHOICES
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 TRUE = frozenset({"true", "1", "yes", "y", "t", "on"})
 FALSE = frozenset({"false", "0", "no", "n", "f", "off"})
@@ -28,7 +28,7 @@ class BadValue(Exception):
         self.next = next
 
 
-class Plain(Record):
+class Plain(Frozen):
     """An unquoted scalar of a file, still as text."""
 
     text: str
@@ -63,7 +63,7 @@ def from_file(flag: Flag, raw: Any) -> Any:
     return _items(flag, [word]) if flag.many else _scalar(flag, word.text, plain=word.plain)
 
 
-class _Word(Record):
+class _Word(Frozen):
     text: str
     plain: bool
 

@@ -32,7 +32,7 @@ class EnginePlan:
     adapters: tuple[tuple[str, Path], ...] = ()
     """Name and folder of each; the first is that of `--ckpt_dir` when it has one."""
     vllm: Vllm
-    memory_said: bool = False
+    memory_given: bool = False
     """Whether `--gpu_memory_utilization` was given."""
     lmdeploy: Lmdeploy
     max_logprobs: int = 20
@@ -147,7 +147,7 @@ def plan_engine(args: Args, model: ModelPlan, machine: Machine) -> EnginePlan:
         backend=_backend(args, model, machine, unmerged=bool(adapters)),
         adapters=adapters,
         vllm=args[Vllm],
-        memory_said=args.said("gpu_memory_utilization"),
+        memory_given=args.is_explicit("gpu_memory_utilization"),
         lmdeploy=args[Lmdeploy],
         max_logprobs=infer.max_logprobs,
         seed=infer.seed,

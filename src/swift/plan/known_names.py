@@ -17,8 +17,12 @@ def unknown_names(args: Args) -> list[SwiftError]:
     """One error a name that the user gave and nobody registered; a register file of the user's may bring any name."""
     if args.values.get("custom_register_path") or args.values.get("custom_dataset_info"):
         return []
-    said = {name: flag for name, flag in COMMANDS[args.command].flags.items() if args.said(name) and args.values[name]}
-    named = [(name, mark.registry) for name, flag in said.items() if (mark := flag.marker(OneOf)) is not None]
+    given = {
+        name: flag
+        for name, flag in COMMANDS[args.command].flags.items()
+        if args.is_explicit(name) and args.values[name]
+    }
+    named = [(name, mark.registry) for name, flag in given.items() if (mark := flag.marker(OneOf)) is not None]
     catalog = load_catalog()
     return [error for name, registry in named for error in _unknown(name, registry, args.values[name], catalog)]
 

@@ -83,5 +83,5 @@ def _device_map(args: Args, machine: Machine) -> str | None:
     """`--merge_device_map`; unsaid it is auto for a merge alone, and cpu where the model is loaded again afterwards."""
     if machine.device == "cpu":
         return None
-    said = args[Checkpoint].merge_device_map
-    return said or ("auto" if args.command in ("merge-lora", "export") else "cpu")
+    given = args[Checkpoint].merge_device_map
+    return given or ("auto" if args.command in ("merge-lora", "export") else "cpu")

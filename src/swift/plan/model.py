@@ -88,14 +88,14 @@ def plan_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
     model = args[Model]
     _refuse_unbuilt(model)
     checkpoint = _checkpoint(args)
-    said = _said(args, model, checkpoint)
-    entry = _entry(args, said, catalog)
-    source, hub = _source(args, said, entry)
+    given = _given(args, model, checkpoint)
+    entry = _entry(args, given, catalog)
+    source, hub = _source(args, given, entry)
     local_config = read_config(Path(source)) if hub == "local" else None
     dtype = plan_dtype(model.dtype, machine, _stored_dtype(entry, local_config))
     stored = stored_quant(local_config) if hub == "local" else _published(entry)
     return ModelPlan(
-        model_type=entry.name if entry else _name(said.model_type, source),
+        model_type=entry.name if entry else _name(given.model_type, source),
         source=source,
         hub=hub,
         revision=model.model_revision or (entry.revision if entry and hub == "modelscope" else None),
@@ -125,7 +125,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class _Said:
+class _Given:
     model_type: str | None
     model: str | None
     from_checkpoint: bool
@@ -134,10 +134,10 @@ class _Said:
 
 def _checkpoint(args: Args) -> Path | None:
     """The folder `--ckpt_dir` names. Raises SwiftError when it is not a checkpoint."""
-    said = args.values.get("ckpt_dir")
-    if not said:
+    given = args.values.get("ckpt_dir")
+    if not given:
         return None
-    folder = Path(said).expanduser()
+    folder = Path(given).expanduser()
     if not folder.is_dir():
         raise SwiftError(f"there is no folder {folder}", where="--ckpt_dir", next=_neighbours(folder))
     if is_adapter(folder) or (folder / "config.json").is_file():
@@ -151,48 +151,48 @@ def _checkpoint(args: Args) -> Path | None:
     )
 
 
-def _said(args: Args, model: Model, checkpoint: Path | None) -> _Said:
+def _given(args: Args, model: Model, checkpoint: Path | None) -> _Given:
     if checkpoint and not is_adapter(checkpoint):
-        return _Said(model.model_type, str(checkpoint), True)
+        return _Given(model.model_type, str(checkpoint), True)
     if checkpoint and not model.model_id_or_path and not model.model_type:
         base = json.loads((checkpoint / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path")
-        return _Said(None, base, True)
+        return _Given(None, base, True)
     from_checkpoint = args.origins.get("model_id_or_path") == "checkpoint"
-    return _Said(model.model_type, model.model_id_or_path, from_checkpoint)
+    return _Given(model.model_type, model.model_id_or_path, from_checkpoint)
 
 
-def _entry(args: Args, said: _Said, catalog: Catalog) -> ModelEntry | None:
+def _entry(args: Args, given: _Given, catalog: Catalog) -> ModelEntry | None:
     """The catalog's entry, by type or by hub id. An unknown type is a mistake unless an old checkpoint carries it."""
-    if said.model_type:
-        carried = said.model is not None and args.origins.get("model_type") == "checkpoint"
-        if carried and said.model_type not in catalog.models:
+    if given.model_type:
+        carried = given.model is not None and args.origins.get("model_type") == "checkpoint"
+        if carried and given.model_type not in catalog.models:
             return None
-        return catalog.models.get(said.model_type)
-    if not said.model:
+        return catalog.models.get(given.model_type)
+    if not given.model:
         raise SwiftError(
             "no model is given",
             where="--model_type, --model_id_or_path",
             next="--model_type smollm2-135m-instruct, or --model_id_or_path with a folder or a hub id",
         )
-    return None if Path(said.model).expanduser().is_dir() else catalog.models.find_by_id(said.model)
+    return None if Path(given.model).expanduser().is_dir() else catalog.models.find_by_id(given.model)
 
 
-def _source(args: Args, said: _Said, entry: ModelEntry | None) -> tuple[str, HubName]:
-    if said.model is None:
+def _source(args: Args, given: _Given, entry: ModelEntry | None) -> tuple[str, HubName]:
+    if given.model is None:
         assert entry is not None
         return _registered_source(entry)
-    folder = Path(said.model).expanduser()
+    folder = Path(given.model).expanduser()
     if folder.is_dir():
-        _check_model_folder(folder, args, said)
+        _check_model_folder(folder, args, given)
         return str(folder), "local"
-    if not HUB_ID.fullmatch(said.model) or folder.is_absolute():
+    if not HUB_ID.fullmatch(given.model) or folder.is_absolute():
         raise SwiftError(
-            f"there is no folder {said.model}",
+            f"there is no folder {given.model}",
             where="--model_id_or_path",
             why="it is not a hub id (owner/name) either",
             next=_neighbours(folder),
         )
-    return said.model, default_hub()
+    return given.model, default_hub()
 
 
 def _registered_source(entry: ModelEntry) -> tuple[str, HubName]:
@@ -209,7 +209,7 @@ def _registered_source(entry: ModelEntry) -> tuple[str, HubName]:
     return (str(folder), "local") if folder.is_absolute() and folder.is_dir() else (id, hub)
 
 
-def _check_model_folder(folder: Path, args: Args, said: _Said) -> None:
+def _check_model_folder(folder: Path, args: Args, given: _Given) -> None:
     """Raise SwiftError when the folder is a checkpoint of ours or not a model at all."""
     flag = "--model_id_or_path"
     if is_adapter(folder):
@@ -222,7 +222,7 @@ def _check_model_folder(folder: Path, args: Args, said: _Said) -> None:
         inside = None if args.command in TRAINING else _newest_checkpoint(folder)
         next = f"--ckpt_dir {inside}" if inside else "give the folder that holds config.json and the weights"
         raise SwiftError(f"{folder} is not a model", where=flag, why="it has no config.json", next=next)
-    if (folder / "sft_args.json").is_file() and args.command not in TRAINING and not said.from_checkpoint:
+    if (folder / "sft_args.json").is_file() and args.command not in TRAINING and not given.from_checkpoint:
         raise SwiftError(
             f"{folder} is a checkpoint of a training run",
             where=flag,
@@ -281,16 +281,16 @@ def _stored_dtype(entry: ModelEntry | None, config: Mapping[str, Any] | None) ->
     return None if dtype == "fp32" and not entry else dtype
 
 
-def plan_dtype(said: str, machine: Machine, stored: Dtype | None) -> Dtype:
+def plan_dtype(given: str, machine: Machine, stored: Dtype | None) -> Dtype:
     """`--dtype` resolved: AUTO is fp32 on a CPU, else fp16 without bf16 support, else the model's own, else bf16.
 
     Raises SwiftError for fp16 on a CPU, and bf16 where the device has none.
     """
-    if said == "AUTO":
+    if given == "AUTO":
         if machine.device == "cpu":
             return "fp32"
         return (stored or "bf16") if machine.bf16 else "fp16"
-    dtype = DTYPES[said]
+    dtype = DTYPES[given]
     if dtype == "fp16" and machine.device == "cpu":
         raise SwiftError(
             "--dtype fp16 does not work on a CPU",
@@ -360,13 +360,13 @@ def _rope(args: Args, model: Model) -> RopePlan | None:
     return RopePlan(kind=model.rope_scaling, length=length)
 
 
-def _json_mapping(said: Any, flag: str) -> dict[str, Any]:
+def _json_mapping(given: Any, flag: str) -> dict[str, Any]:
     """A flag that takes a dict, JSON text or the path of a JSON file."""
-    if said is None or said == "":
+    if given is None or given == "":
         return {}
-    if isinstance(said, Mapping):
-        return dict(said)
-    text = str(said)
+    if isinstance(given, Mapping):
+        return dict(given)
+    text = str(given)
     try:
         value = json.loads(text if text.lstrip().startswith("{") else Path(text).expanduser().read_text("utf-8"))
     except (OSError, ValueError) as error:

@@ -117,7 +117,7 @@ def plan_quant(args: Args, machine: Machine, dtype: Dtype, stored: StoredQuant |
 
 def _bits(args: Args, quant: Quant) -> int:
     """`--quantization_bit`; hqq or eetq named without it means 8, as in the 2.5 release."""
-    if quant.quantization_bit or not args.said("quant_method") or args.said("quantization_bit"):
+    if quant.quantization_bit or not args.is_explicit("quant_method") or args.is_explicit("quantization_bit"):
         return quant.quantization_bit
     if quant.quant_method in ("hqq", "eetq"):
         return 8
@@ -139,29 +139,29 @@ def _check_machine(method: str, machine: Machine) -> None:
 
 
 def _compute_dtype(quant: Quant, machine: Machine, dtype: Dtype) -> Dtype:
-    said = quant.bnb_4bit_comp_dtype
-    if said == "AUTO":
+    given = quant.bnb_4bit_comp_dtype
+    if given == "AUTO":
         return dtype
-    if said == "fp16" and machine.device == "cpu":
+    if given == "fp16" and machine.device == "cpu":
         raise SwiftError(
             "--bnb_4bit_comp_dtype fp16 does not work on a CPU",
             where="--bnb_4bit_comp_dtype",
             next="leave it out, or use bf16 or fp32",
         )
-    return said
+    return given
 
 
-def _storage(said: str | bool | None) -> str | None:
+def _storage(given: str | bool | None) -> str | None:
     """The reference gives infer the default True; like None it means the library's own, uint8."""
-    if not isinstance(said, str):
+    if not isinstance(given, str):
         return None
-    if said not in STORAGE:
+    if given not in STORAGE:
         raise SwiftError(
-            f"--bnb_4bit_quant_storage {said} is no dtype that can hold packed weights",
+            f"--bnb_4bit_quant_storage {given} is no dtype that can hold packed weights",
             where="--bnb_4bit_quant_storage",
             why=f"it takes {', '.join(STORAGE)}",
         )
-    return said
+    return given
 
 
 def _layers(path: str | None, axis: int) -> dict[str, dict[str, Any]]:

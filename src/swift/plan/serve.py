@@ -87,5 +87,5 @@ def plan_serve(args: Args, infer: InferPlan, *, is_chat: bool) -> ServePlan:
         max_logprobs=args[Infer].max_logprobs,
         # As many again may wait as an engine runs at once.
         max_in_flight=2 * args[Vllm].max_num_seqs,
-        limit_tokens=args.said("max_new_tokens"),
+        limit_tokens=args.is_explicit("max_new_tokens"),
     )

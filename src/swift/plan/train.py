@@ -278,7 +278,7 @@ def _push(hub: Hub, name: str) -> PushPlan | None:
 def _unbuilt(args: Args) -> list[SwiftError]:
     """Flags of the contract whose work does not exist yet, where they are said with an effect."""
     train, distributed = args[Train], args[Distributed]
-    said = {
+    given = {
         "deepspeed": distributed.deepspeed,
         "fsdp": distributed.fsdp,
         "fsdp_config": distributed.fsdp_config,
@@ -296,7 +296,7 @@ def _unbuilt(args: Args) -> list[SwiftError]:
     }
     return [
         NotBuilt(f"--{flag} is not built yet", where=f"--{flag}", next="leave it out")
-        for flag, on in said.items()
+        for flag, on in given.items()
         if on
     ]
 

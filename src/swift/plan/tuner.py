@@ -132,9 +132,9 @@ def _lora(lora: Lora) -> dict[str, Any]:
     }
 
 
-def initial_weights(said: bool | str) -> bool | str:
+def initial_weights(given: bool | str) -> bool | str:
     """`--init_lora_weights` as PEFT takes it. `guassian` is how the reference spells gaussian."""
-    text = str(said).lower()
+    text = str(given).lower()
     if text in ("true", "false"):
         return text == "true"
     if text in ("gaussian", "guassian"):
@@ -146,7 +146,7 @@ def initial_weights(said: bool | str) -> bool | str:
             "--init_lora_weights loftq is not built yet", where="--init_lora_weights", next="use true or gaussian"
         )
     raise SwiftError(
-        f"--init_lora_weights does not know {said!r}",
+        f"--init_lora_weights does not know {given!r}",
         where="--init_lora_weights",
         next="use true, false, gaussian, pissa, pissa_niter_16 or olora",
     )

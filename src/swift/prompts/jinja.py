@@ -145,8 +145,8 @@ class JinjaTemplate:
         if not weight or self.loss_scale is None:
             return [Segment(trained, weight)]
         end = self.traits.end if trained.endswith(self.traits.end) else ""
-        said = trained.removesuffix(end) if end else trained
-        scaled = [Segment(part, scale * weight) for part, scale in self.loss_scale.split(answer.query, said)]
+        given = trained.removesuffix(end) if end else trained
+        scaled = [Segment(part, scale * weight) for part, scale in self.loss_scale.split(answer.query, given)]
         return [*scaled, Segment(end, weight)]
 
 

@@ -218,8 +218,8 @@ def _first_difference(tokens: Tokens, mine: Sequence[int], theirs: Sequence[int]
     place = min(len(mine), len(theirs)) if place is None else place
     before = tokens.decode(mine[max(0, place - 8) : place])
 
-    def said(ids: Sequence[int]) -> str:
+    def given(ids: Sequence[int]) -> str:
         return f"{tokens.decode(ids[place : place + 4])!r}" if place < len(ids) else "nothing more"
 
     after = f"after {before!r} " if before else ""
-    return f"token {place + 1} differs: {after}comes {said(mine)}, in {other} {said(theirs)}"
+    return f"token {place + 1} differs: {after}comes {given(mine)}, in {other} {given(theirs)}"

@@ -100,8 +100,8 @@ class Rendered:
 
         The text of another answer is the same up to there.
         """
-        said = self.messages[place].content.lstrip()
-        other = Message("assistant", "¤" if not said.startswith("¤") else "§")
+        given = self.messages[place].content.lstrip()
+        other = Message("assistant", "¤" if not given.startswith("¤") else "§")
         compared = self._render([*self.messages[:place], other])
         pairs = zip(text, compared, strict=False)
         return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(text), len(compared)))

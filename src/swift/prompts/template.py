@@ -158,8 +158,8 @@ class DataTemplate:
 
     def _system(self, conversation: Conversation) -> str | None:
         first = conversation.messages[0] if conversation.messages else None
-        said = first.content if first is not None and first.role == "system" else None
-        system = self.default_system if said is None else said or None
+        given = first.content if first is not None and first.role == "system" else None
+        system = self.default_system if given is None else given or None
         if conversation.tools:
             described = self.tools.describe(conversation.tools)
             system = described if system is None else f"{system}\n\n{described}"

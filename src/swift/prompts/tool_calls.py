@@ -30,9 +30,9 @@ _HERMES_END = re.compile(r"\s*</tool_call>")
 
 def read_hermes(text: str) -> tuple[str, tuple[ToolCall, ...]]:
     """`<tool_call>{"name": …, "arguments": …}</tool_call>`, as Qwen and Hermes write it; text may stand around them."""
-    blocks, said, place = [], [], 0
+    blocks, given, place = [], [], 0
     while opened := _HERMES.search(text, place):
-        said.append(text[place : opened.start()])
+        given.append(text[place : opened.start()])
         # The mark of the end may stand inside the arguments, so the JSON says where it ends.
         start, end = opened.end(), end_of_json(text, opened.end())
         if end is None:
@@ -43,7 +43,7 @@ def read_hermes(text: str) -> tuple[str, tuple[ToolCall, ...]]:
     found = [call for block in blocks if (call := _named(_json(block)))]
     if not found or len(found) < len(blocks):
         return text, ()
-    before, behind = said[0], "\n".join(filter(None, map(str.strip, [*said[1:], text[place:]])))
+    before, behind = given[0], "\n".join(filter(None, map(str.strip, [*given[1:], text[place:]])))
     if not behind:
         return before.removesuffix("\n"), tuple(found)
     gap = "\n" if before and not before.endswith("\n") else ""

@@ -97,12 +97,12 @@ def in_first_question(messages: Sequence[Message], described: str) -> list[Messa
 
 def join_observations(messages: Sequence[Message]) -> tuple[Message, ...]:
     """Append a closing tool result to an answer that ends in `Observation:`, so that the answer goes on there."""
-    *before, said, result = messages if len(messages) > 1 else (None, *messages, None)
-    if said is None or result is None or (said.role, result.role) != ("assistant", "tool"):
+    *before, given, result = messages if len(messages) > 1 else (None, *messages, None)
+    if given is None or result is None or (given.role, result.role) != ("assistant", "tool"):
         return tuple(messages)
-    if not said.content.endswith("Observation:"):
+    if not given.content.endswith("Observation:"):
         return tuple(messages)
-    return (*(m for m in before if m is not None), replace(said, content=said.content + result.content))
+    return (*(m for m in before if m is not None), replace(given, content=given.content + result.content))
 
 
 def function(tool: Mapping[str, Any]) -> Mapping[str, Any]:

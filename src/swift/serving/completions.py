@@ -38,8 +38,8 @@ async def completions(service: Service, http: HttpRequest, body: CompletionReque
 
 async def _job(service: Service, body: CompletionRequest) -> Job:
     adapter = service.adapter(body.model)
-    for kind, said in (("images", body.images), ("videos", body.videos), ("audios", body.audios)):
-        if said:
+    for kind, given in (("images", body.images), ("videos", body.videos), ("audios", body.audios)):
+        if given:
             raise ApiError(400, f"`{kind}` needs /v1/chat/completions.", param=kind)
     prompts = [
         await service.text_prompt(prompt) if isinstance(prompt, str) else service.known_ids(prompt, "prompt")

@@ -69,8 +69,8 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
         return ApiError(400, f"The body is not valid JSON: {first['ctx']['error']}.", param="body", code="json_invalid")
     detail = [{"loc": [_clean(part) for part in e["loc"]], "msg": e["msg"], "type": e["type"]} for e in errors]
     param = _path(first["loc"])
-    said = "; ".join(dict.fromkeys(f"{_path(e['loc'])}: {e['msg']}" for e in errors[:5]))
-    return ApiError(422, f"{said}.", param=param, code=first["type"], detail=detail)
+    given = "; ".join(dict.fromkeys(f"{_path(e['loc'])}: {e['msg']}" for e in errors[:5]))
+    return ApiError(422, f"{given}.", param=param, code=first["type"], detail=detail)
 
 
 def _path(loc: Sequence[Any]) -> str:

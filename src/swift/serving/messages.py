@@ -24,11 +24,11 @@ def conversation(body: ChatRequest, use: ToolUse, *, is_multimodal: bool) -> tup
     ApiError with the message's place where the order makes no sense.
     """
     media: dict[str, list[str]] = {kind: [] for kind in _TAGS}
-    turns = [_message(at, said, media) for at, said in _in_order_of_calls(body.messages)]
-    for kind, said in (("image", body.images), ("video", body.videos), ("audio", body.audios)):
-        media[kind].extend(said or [])
+    turns = [_message(at, given, media) for at, given in _in_order_of_calls(body.messages)]
+    for kind, given in (("image", body.images), ("video", body.videos), ("audio", body.audios)):
+        media[kind].extend(given or [])
         if media[kind] and not is_multimodal:
-            raise ApiError(400, f"This model takes text only, no {kind}s.", param=f"{kind}s" if said else "messages")
+            raise ApiError(400, f"This model takes text only, no {kind}s.", param=f"{kind}s" if given else "messages")
     turns = list(join_observations(_ordered(turns)))
     begun = ""
     if turns[-1].role == "assistant":
@@ -49,34 +49,34 @@ def _in_order_of_calls(messages: Sequence[ChatMessage]) -> list[tuple[int, ChatM
     ordered: list[tuple[int, ChatMessage]] = []
     calls: list[str | None] = []
     results: list[tuple[int, ChatMessage]] = []
-    for at, said in enumerate(messages):
-        if said.role == "tool" and said.tool_call_id is not None and any(calls):
-            if said.tool_call_id not in calls:
-                message = f"`{said.tool_call_id}` is the id of no call in the message before."
+    for at, given in enumerate(messages):
+        if given.role == "tool" and given.tool_call_id is not None and any(calls):
+            if given.tool_call_id not in calls:
+                message = f"`{given.tool_call_id}` is the id of no call in the message before."
                 raise ApiError(400, message, param=f"messages[{at}].tool_call_id")
-            results.append((at, said))
+            results.append((at, given))
             continue
         ordered += sorted(results, key=lambda each: calls.index(each[1].tool_call_id))
         results = []
-        ordered.append((at, said))
-        if said.role != "tool":
-            calls = [call.id for call in said.tool_calls or ()]
+        ordered.append((at, given))
+        if given.role != "tool":
+            calls = [call.id for call in given.tool_calls or ()]
     return ordered + sorted(results, key=lambda each: calls.index(each[1].tool_call_id))
 
 
-def _message(at: int, said: ChatMessage, media: dict[str, list[str]]) -> Message:
-    role = {"developer": "system", "function": "tool"}.get(said.role, said.role)
-    if said.content is None and not said.tool_calls:
-        raise ApiError(400, f"A message of the {said.role} needs content.", param=f"messages[{at}].content")
-    if said.tool_calls and role != "assistant":
+def _message(at: int, given: ChatMessage, media: dict[str, list[str]]) -> Message:
+    role = {"developer": "system", "function": "tool"}.get(given.role, given.role)
+    if given.content is None and not given.tool_calls:
+        raise ApiError(400, f"A message of the {given.role} needs content.", param=f"messages[{at}].content")
+    if given.tool_calls and role != "assistant":
         raise ApiError(400, "Only the assistant makes tool calls.", param=f"messages[{at}].tool_calls")
-    content = said.content or ""
+    content = given.content or ""
     if not isinstance(content, str):
         content = "".join(_part(f"messages[{at}].content[{i}]", part, media) for i, part in enumerate(content))
     calls = tuple(
-        ToolCall(call.function.name, call.function.arguments or "{}", call.id) for call in said.tool_calls or ()
+        ToolCall(call.function.name, call.function.arguments or "{}", call.id) for call in given.tool_calls or ()
     )
-    return Message(role, content, calls, said.reasoning_content)  # type: ignore[arg-type]
+    return Message(role, content, calls, given.reasoning_content)  # type: ignore[arg-type]
 
 
 def _part(where: str, part: ContentPart, media: dict[str, list[str]]) -> str:

@@ -13,7 +13,7 @@ from starlette.requests import Request as HttpRequest
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
-from swift.engines.base import Delta, Engine, Request, Sampling, TokenLogprob
+from swift.engines.base import Delta, Engine, Request, SamplingParams, TokenLogprob
 from swift.prompts.types import Media
 from swift.serving.errors import ApiError
 from swift.serving.schema import Generation, Usage
@@ -30,7 +30,7 @@ class Job:
     id: str
     model: str
     prompts: Sequence[tuple[int, ...]]
-    sampling: Sampling
+    sampling: SamplingParams
     adapter: str | None = None
     media: Media = field(default_factory=Media)
     blame: str | None = None
@@ -56,8 +56,8 @@ class Job:
                         yield prompt * self.sampling.n + delta.index, delta
             except SwiftError as error:
                 message = " ".join(filter(None, (error.what, error.why)))
-                said = error.where if error.where in Generation.model_fields else None
-                raise ApiError(400, message, param=self.blame or said) from error
+                given = error.where if error.where in Generation.model_fields else None
+                raise ApiError(400, message, param=self.blame or given) from error
             finally:
                 metrics.duration.observe(time.monotonic() - started)
                 metrics.answered(sum(map(len, self.prompts)), self.generated, self.cached)

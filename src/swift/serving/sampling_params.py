@@ -1,10 +1,10 @@
-"""From the fields of a request to the engine's `Sampling`; what cannot be done is refused with the field's name."""
+"""From a request to the engine's `SamplingParams`; what cannot be done is refused with the field's name."""
 
 from __future__ import annotations
 
 import json
 
-from swift.engines.base import Sampling
+from swift.engines.base import SamplingParams
 from swift.plan.serve import Defaults
 from swift.serving.errors import ApiError
 from swift.serving.schema import ChatRequest, CompletionRequest, Generation
@@ -30,7 +30,7 @@ def sampling(
     max_logprobs: int,
     grammar: str | None,
     ends: tuple[tuple[str, ...], tuple[int, ...]],
-) -> Sampling:
+) -> SamplingParams:
     """How to answer `body` when `room` tokens are left and the tokenizer has `vocabulary` tokens.
 
     `ends` are texts and token ids that end any answer.
@@ -42,7 +42,7 @@ def sampling(
     greedy = temperature < GREEDY_BELOW or body.top_p == 0
     top_k = defaults.top_k if body.top_k is None else max(body.top_k, 0)
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or defaults.stop)
-    return Sampling(
+    return SamplingParams(
         max_tokens=_max_tokens(body, defaults, room),
         temperature=0.0 if greedy else temperature,
         top_k=top_k,
@@ -105,8 +105,8 @@ def _logit_bias(body: Generation, vocabulary: int) -> tuple[tuple[int, float], .
 
 def _max_tokens(body: Generation, defaults: Defaults, room: int) -> int:
     """What was asked for, cut to what the context holds."""
-    said = body.max_completion_tokens if isinstance(body, ChatRequest) else None
-    wanted = said or body.max_tokens or defaults.max_tokens
+    given = body.max_completion_tokens if isinstance(body, ChatRequest) else None
+    wanted = given or body.max_tokens or defaults.max_tokens
     return room if wanted is None else min(wanted, room)
 
 
@@ -127,16 +127,16 @@ def _logprobs(body: Generation, limit: int) -> int | None:
 
 def _refuse_unsupported(body: Generation) -> None:
     """A field that would change the answer and is not built is refused, never ignored."""
-    said = body.model_extra or {}
+    given = body.model_extra or {}
     for name in NOT_BUILT:
-        if said.get(name):
+        if given.get(name):
             raise ApiError(400, f"`{name}` is not supported.", param=name)
-    if said.get("modalities") not in (None, [], ["text"]):
+    if given.get("modalities") not in (None, [], ["text"]):
         raise ApiError(400, "Only text is written here.", param="modalities")
     if body.stream_options is not None and not body.stream:
         raise ApiError(400, "`stream_options` needs `stream` to be true.", param="stream_options")
     for name in ("echo", "suffix"):
-        if isinstance(body, ChatRequest) and said.get(name):
+        if isinstance(body, ChatRequest) and given.get(name):
             raise ApiError(400, f"`{name}` belongs to /v1/completions.", param=name)
     if isinstance(body, ChatRequest) and (body.functions or body.function_call):
         param = "functions" if body.functions else "function_call"

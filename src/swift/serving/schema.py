@@ -139,7 +139,7 @@ class Generation(_Body):
     temperature: float | None = Field(default=None, ge=0, le=100)
     top_p: float | None = Field(default=None, ge=0, le=1)
     top_k: int | None = Field(default=None, ge=-1, le=2**31 - 1)
-    n: Annotated[int, Field(ge=1, le=128), BeforeValidator(lambda said: 1 if said is None else said)] = 1
+    n: Annotated[int, Field(ge=1, le=128), BeforeValidator(lambda given: 1 if given is None else given)] = 1
     best_of: int | None = Field(default=None, ge=1, le=128)
     seed: int | None = Field(default=None, ge=-INT64, le=INT64)
     stop: StopText | list[StopText] | None = None

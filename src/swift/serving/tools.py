@@ -45,8 +45,8 @@ def tool_use(body: ChatRequest) -> ToolUse:
     if isinstance(choice, NamedTool):
         name = choice.function.name
         if name not in schemas:
-            said = ", ".join(schemas)
-            raise ApiError(400, f"`{name}` is not one of the tools ({said}).", param="tool_choice.function.name")
+            given = ", ".join(schemas)
+            raise ApiError(400, f"`{name}` is not one of the tools ({given}).", param="tool_choice.function.name")
         return ToolUse("named", tools, name, json.dumps(schemas[name]), parallel)
     return ToolUse("required", tools, None, json.dumps(_any_calls(schemas, parallel)), parallel)
 

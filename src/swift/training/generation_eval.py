@@ -62,14 +62,14 @@ class Answers:
     def _config(self, own: GenerationConfig) -> GenerationConfig:
         """The model's own generation settings with what the user said on top."""
         plan = self._plan
-        said = {
+        given = {
             "do_sample": plan.do_sample,
             "temperature": plan.temperature,
             "top_k": plan.top_k,
             "top_p": plan.top_p,
             "repetition_penalty": plan.repetition_penalty,
         }
-        merged = {**own.to_dict(), **{name: value for name, value in said.items() if value is not None}}
+        merged = {**own.to_dict(), **{name: value for name, value in given.items() if value is not None}}
         if plan.temperature == 0 or not merged.get("do_sample"):
             merged.update(do_sample=False, temperature=1.0, top_p=1.0, top_k=50)
         merged.pop("max_length", None)

@@ -44,7 +44,7 @@ def resume_point(plan: TrainPlan) -> Path | None:
     return found
 
 
-def make(folder: Path) -> None:
+def make_run_dir(folder: Path) -> None:
     """Create the run's folder. Raises SwiftError when it cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,7 @@ from swift.training.artifacts import ARGS, example, model_info, saved_args, writ
 from swift.training.generation_eval import Answers
 from swift.training.objectives.sft import SftObjective
 from swift.training.run import Run, finish, train
+from swift.training.run_dir import make_run_dir
 from swift.training.training_arguments import check_names
 from swift.tuners.adapter_files import Card
 
@@ -46,7 +47,7 @@ def train_sft(
     encoder = build_encoder(plan.prompt, tokenizer, catalog)
     say_differences_from_own(encoder)
     if machine.first:
-        run_dir.make(run_dir)
+        make_run_dir(run_dir)
     ledger = _ledger(plan, run_dir, machine)
     with process_group.first_ahead():
         built = data.build(plan.data, encoder, ledger)

@@ -88,5 +88,5 @@ def in_words(seconds: float) -> str:
     whole = int(seconds)
     days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
     parts = [(days, "d"), (hours, "h"), (minutes, "m")]
-    said = [f"{value}{unit}" for value, unit in parts if value]
-    return " ".join([*said, f"{whole % 60}s"])
+    given = [f"{value}{unit}" for value, unit in parts if value]
+    return " ".join([*given, f"{whole % 60}s"])

@@ -32,8 +32,8 @@ def resolve_targets(model: PreTrainedModel, plan: TunerPlan) -> list[str] | str:
     if plan.target_regex is not None:
         return _expression(model, plan.target_regex, "--target_regex")
     names: set[str] = set()
-    for said in plan.target_modules:
-        group = said.upper()
+    for given in plan.target_modules:
+        group = given.upper()
         if group in ("DEFAULT", "AUTO"):
             default = _default(model, plan)
             if isinstance(default, str):
@@ -44,15 +44,15 @@ def resolve_targets(model: PreTrainedModel, plan: TunerPlan) -> list[str] | str:
         elif group == "EMBEDDING":
             names.update(_endings(model, embeddings(model)))
         else:
-            _check_name(model, said, "--target_modules")
-            names.add(said)
+            _check_name(model, given, "--target_modules")
+            names.add(given)
     return sorted(names)
 
 
-def resolve_saved(model: PreTrainedModel, said: Iterable[str]) -> list[str]:
+def resolve_saved(model: PreTrainedModel, given: Iterable[str]) -> list[str]:
     """`--modules_to_save` with EMBEDDING and LN replaced by the model's names for them."""
     names: set[str] = set()
-    for name in said:
+    for name in given:
         if name.upper() == "EMBEDDING":
             names.update(_endings(model, embeddings(model)))
         elif name.upper() == "LN":

@@ -139,13 +139,13 @@ class ChatPage:
         page.load(lambda history: history, saved, talk, show_progress="hidden")
         page.unload(self._leave)
 
-    def _say(self, said: Any, history: list[Turn], request: gr.Request) -> tuple[Any, list[Turn]]:
+    def _say(self, given: Any, history: list[Turn], request: gr.Request) -> tuple[Any, list[Turn]]:
         """Put what was written into the talk and empty the box; in the middle of an answer it stays in the box."""
         answer = self._under_way.get(str(request.session_hash))
         if answer is not None and answer.running and not answer.dropped:
             return gr.skip(), gr.skip()  # type: ignore[return-value]
-        files = said.get("files", []) if isinstance(said, dict) else []
-        text = said.get("text", "") if isinstance(said, dict) else said
+        files = given.get("files", []) if isinstance(given, dict) else []
+        text = given.get("text", "") if isinstance(given, dict) else given
         turns: list[Turn] = [{"role": "user", "content": {"path": file}} for file in files]
         if text.strip():
             turns.append({"role": "user", "content": text})

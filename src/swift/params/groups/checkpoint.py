@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from swift.params.flag import Alias, Basic
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 
-class Checkpoint(Record):
+class Checkpoint(Frozen):
     """Which checkpoint is loaded, and what is done with it."""
 
     ckpt_dir: Annotated[str | None, Basic()] = None

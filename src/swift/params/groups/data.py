@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from swift.params.flag import Basic, Deprecated, Json, OneOf, Ours, Range, Saved, Text
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 
-class Data(Record):
+class Data(Frozen):
     """The rows."""
 
     dataset: Annotated[tuple[str, ...], Basic(), OneOf("datasets"), Saved("data")] = ()

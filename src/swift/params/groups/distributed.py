@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from swift.params.flag import Alias, Basic, Json, Range
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 PRESETS = ("default-zero2", "default-zero3", "zero2-offload", "zero3-offload")
 
 
-class Distributed(Record):
+class Distributed(Frozen):
     """Several devices and several machines."""
 
     deepspeed: Annotated[str | dict[str, Any] | None, Basic(), Json(PRESETS)] = None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from swift.params.flag import Basic, Json, Range
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 
-class Vllm(Record):
+class Vllm(Frozen):
     """The vLLM engine."""
 
     gpu_memory_utilization: Annotated[float, Basic(), Range(0, 1, above=True)] = 0.9
@@ -31,7 +31,7 @@ class Vllm(Record):
     """Largest adapter rank."""
 
 
-class Lmdeploy(Record):
+class Lmdeploy(Frozen):
     """The LMDeploy engine."""
 
     tp: Annotated[int, Basic(), Range(1)] = 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from swift.params.flag import Basic, Deprecated, Exists, Range
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 
-class Evaluate(Record):
+class Evaluate(Frozen):
     """Measuring a model on benchmarks."""
 
     eval_dataset: Annotated[tuple[str, ...], Basic()] = ()

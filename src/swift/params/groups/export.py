@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from swift.params.flag import Basic, Range
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 
-class Export(Record):
+class Export(Frozen):
     """Quantizing, converting and handing over."""
 
     quant_bits: Annotated[Literal[0, 2, 3, 4, 8], Basic()] = 0

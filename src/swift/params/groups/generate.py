@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from swift.params.flag import Basic, Range, Text
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 
-class Generate(Record):
+class Generate(Frozen):
     """How text is generated."""
 
     max_new_tokens: Annotated[int, Basic(), Range(1)] = 2048

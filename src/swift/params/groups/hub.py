@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from swift.params.flag import Alias
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 
-class Hub(Record):
+class Hub(Frozen):
     """Sending results to a model hub."""
 
     push_to_hub: bool = False

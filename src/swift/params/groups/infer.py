@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from swift.params.flag import Alias, Basic, Range
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 
-class Infer(Record):
+class Infer(Frozen):
     """Answering: the engine, the rows, the result file."""
 
     infer_backend: Annotated[Literal["vllm", "pt", "lmdeploy", "AUTO"], Basic()] = "AUTO"

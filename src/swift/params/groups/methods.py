@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from swift.params.flag import Json, Range
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 
-class Adalora(Record):
+class Adalora(Frozen):
     """AdaLoRA."""
 
     adalora_target_r: Annotated[int, Range(1)] = 8
@@ -29,14 +29,14 @@ class Adalora(Record):
     """Weight of the orthogonality regularizer."""
 
 
-class Ia3(Record):
+class Ia3(Frozen):
     """IA3."""
 
     ia3_feedforward_modules: tuple[str, ...] = ()
     """Names of the MLP linear layers; they must be among the target modules."""
 
 
-class Vera(Record):
+class Vera(Frozen):
     """VeRA."""
 
     vera_rank: Annotated[int, Range(1)] = 256
@@ -49,7 +49,7 @@ class Vera(Record):
     """Initial value of the d vector."""
 
 
-class Boft(Record):
+class Boft(Frozen):
     """BOFT."""
 
     boft_block_size: Annotated[int, Range(0)] = 4
@@ -62,7 +62,7 @@ class Boft(Record):
     """BOFT dropout."""
 
 
-class Fourierft(Record):
+class Fourierft(Frozen):
     """FourierFT."""
 
     fourier_n_frequency: Annotated[int, Range(1)] = 2000
@@ -71,7 +71,7 @@ class Fourierft(Record):
     """Scale of the weight update (comparable to lora_alpha)."""
 
 
-class Reft(Record):
+class Reft(Frozen):
     """ReFT."""
 
     reft_layers: tuple[int, ...] | None = None
@@ -93,7 +93,7 @@ class Reft(Record):
     """Further settings of the intervention as JSON text."""
 
 
-class Llamapro(Record):
+class Llamapro(Frozen):
     """LLaMA-Pro."""
 
     llamapro_num_new_blocks: Annotated[int, Range(1)] = 4
@@ -102,7 +102,7 @@ class Llamapro(Record):
     """Number of groups the new layers are put in as; None means one group per new layer."""
 
 
-class Adapter(Record):
+class Adapter(Frozen):
     """Adapter layers."""
 
     adapter_act: str = "gelu"
@@ -111,7 +111,7 @@ class Adapter(Record):
     """Hidden width of the adapter layers."""
 
 
-class Galore(Record):
+class Galore(Frozen):
     """GaLore and Q-GaLore."""
 
     use_galore: bool = False
@@ -146,7 +146,7 @@ class Galore(Record):
     """Length of the queue used to compare projections."""
 
 
-class Lisa(Record):
+class Lisa(Frozen):
     """LISA."""
 
     lisa_activated_layers: Annotated[int, Range(0)] = 0

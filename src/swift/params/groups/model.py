@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from swift.params.flag import Alias, Basic, Exists, Json, OneOf, Range, Saved
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 Dtype = Literal["bf16", "fp16", "fp32", "AUTO"]
 
 
-class Model(Record):
+class Model(Frozen):
     """Which model, and how it is loaded."""
 
     model_type: Annotated[str | None, Basic(), OneOf("models"), Saved("model")] = None
@@ -47,7 +47,7 @@ class Model(Record):
     """Another spelling of device_map_config."""
 
 
-class Quant(Record):
+class Quant(Frozen):
     """Quantizing the weights while they load."""
 
     quant_method: Annotated[Literal["bnb", "hqq", "eetq", "awq", "gptq", "aqlm"] | None, Saved("model")] = None

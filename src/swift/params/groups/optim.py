@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from swift.params.flag import Basic, Json, Known, Range
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 
-class Optim(Record):
+class Optim(Frozen):
     """The optimizer and the learning rate."""
 
     learning_rate: Annotated[float | None, Basic(), Range(0)] = None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from swift.params.flag import Alias, Basic, Range
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 
-class Page(Record):
+class Page(Frozen):
     """The web pages."""
 
     host: Annotated[str, Basic()] = "127.0.0.1"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from swift.params.flag import Basic, Json, OneOf, Ours, Range, Saved
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 
-class Prompt(Record):
+class Prompt(Frozen):
     """From a conversation to tokens."""
 
     template_type: Annotated[str, Basic(), OneOf("templates"), Saved("model")] = "AUTO"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from swift.params.flag import Basic, OneOf, Range
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 
-class Rlhf(Record):
+class Rlhf(Frozen):
     """Alignment by preferences and rewards."""
 
     rlhf_type: Annotated[Literal["dpo", "orpo", "simpo", "kto", "cpo", "rm", "ppo"], Basic()] = "dpo"

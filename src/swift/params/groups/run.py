@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from swift.params.flag import Bare, Ours
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 
-class Run(Record):
+class Run(Frozen):
     """How the command itself behaves."""
 
     ignore_args_error: bool = False

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from swift.params.flag import Exists, Range
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 
-class Serve(Record):
+class Serve(Frozen):
     """The HTTP server."""
 
     host: str = "0.0.0.0"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from swift.params.flag import Alias, Basic, Ours, Range
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 
 When = Literal["steps", "epoch", "no"]
 
 
-class Train(Record):
+class Train(Frozen):
     """The run."""
 
     output_dir: Annotated[str, Basic()] = "output"

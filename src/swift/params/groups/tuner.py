@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from swift.params.flag import Alias, Basic, Known, Range, Saved
-from swift.params.frozen import Record
+from swift.params.frozen import Frozen
 from swift.params.groups.model import Dtype
 
 SftType = Literal[
@@ -13,7 +13,7 @@ SftType = Literal[
 ]
 
 
-class Tuner(Record):
+class Tuner(Frozen):
     """The tuning method and the modules it touches."""
 
     sft_type: Annotated[SftType, Basic(), Saved("model")] = "lora"
@@ -56,7 +56,7 @@ class Tuner(Record):
     """Another spelling of modules_to_save."""
 
 
-class Lora(Record):
+class Lora(Frozen):
     """LoRA and its variants."""
 
     lora_rank: Annotated[int, Basic(), Range(1)] = 8

@@ -1,0 +1,79 @@
+"""Read a YAML or JSON file of flags, with the line of each, collecting every mistake on the way."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from swift.core.errors import SwiftError
+from swift.params.argv import ParsedFlag, Reading
+from swift.params.commands import Command
+from swift.params.unknown_flags import unknown_flag
+from swift.params.values import BadValue, Plain, from_file
+
+
+def read_file(command: Command, path: str) -> Reading:
+    """Read a YAML or JSON file of flags. Raises SwiftError for a file that is not one."""
+    reading = Reading()
+    for key, line, raw in _entries(path):
+        where = f"{path}:{line}"
+        flag = command.flags.get(key.replace("-", "_"))
+        if flag is None:
+            hint = unknown_flag(command, key.replace("-", "_"))
+            reading.unknown.append((key, SwiftError(f"{where}: {hint.what}", next=hint.next)))
+            continue
+        try:
+            value = from_file(flag, raw)
+        except BadValue as bad:
+            reading.errors.append(SwiftError(f"{where}: {key} {bad.what}", next=bad.next))
+            continue
+        reading.add(command, flag, ParsedFlag(value, flag.name, where, "file"))
+    return reading
+
+
+def _entries(path: str) -> list[tuple[str, int, Any]]:
+    """Key, line and raw value of each flag in the file."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read()
+    except UnicodeDecodeError as error:
+        raise SwiftError("the file of flags is not UTF-8 text", where=path) from error
+    except OSError as error:
+        raise SwiftError(f"the file of flags cannot be read: {error.strerror}", where=path) from error
+    if os.path.splitext(path)[1] == ".json":
+        return _json_entries(path, text)
+    from swift.params.yamlfile import entries
+
+    return entries(path, text)
+
+
+def _json_entries(path: str, text: str) -> list[tuple[str, int, Any]]:
+    import json
+
+    pairs: list[tuple[str, Any]] = []
+
+    def keep(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        pairs[:] = found  # the outermost object comes last
+        return dict(found)
+
+    try:
+        whole = json.loads(text, object_pairs_hook=keep)
+    except json.JSONDecodeError as error:
+        raise SwiftError(f"not valid JSON: {error.msg}", where=f"{path}:{error.lineno}") from error
+    if not isinstance(whole, dict):
+        raise SwiftError("a file of flags holds one object: {flag: value, …}", where=f"{path}:1")
+    return [(key, _line_of(text, key), _json_raw(value)) for key, value in (pairs if whole else [])]
+
+
+def _json_raw(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_json_raw(item) for item in value]
+    if isinstance(value, bool):
+        return Plain(str(value).lower())
+    return Plain(repr(value)) if isinstance(value, int | float) else value
+
+
+def _line_of(text: str, key: str) -> int:
+    found = re.search(f'"{re.escape(key)}"\\s*:', text) or re.search(re.escape(key), text)
+    return text.count("\n", 0, found.start()) + 1 if found else 1
