@@ -115,7 +115,7 @@ def test_a_folder_that_is_quantized_already(tiny_llama_dir: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "given"),
     [
         ({"quant_method": "gptq", "bits": 4}, "gptqmodel"),
         ({"quant_method": "awq", "bits": 4}, "gptqmodel"),
@@ -144,7 +144,7 @@ def test_hqq_by_layer(tiny_llama_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layers", "said", "next"),
+    ("layers", "given", "next"),
     [
         ({"mlp.upp_proj": {"nbits": 8, "group_size": 64}}, "no linear layer", "did you mean mlp.up_proj?"),
         ({"up_proj": {"nbits": 8, "group_size": 48}}, "groups of 48", "group_size that divides"),

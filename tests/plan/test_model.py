@@ -75,7 +75,7 @@ def test_a_cache_snapshot_is_called_by_its_repository(catalog: Catalog, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("said", "machine", "stored", "dtype"),
+    ("given", "machine", "stored", "dtype"),
     [
         ("AUTO", Machine(), "bf16", "fp32"),
         ("AUTO", GPU, None, "bf16"),
@@ -90,7 +90,7 @@ def test_dtype(given: str, machine: Machine, stored, dtype: str) -> None:
     assert plan_dtype(given, machine, stored) == dtype
 
 
-@pytest.mark.parametrize(("said", "machine"), [("fp16", Machine()), ("bf16", OLD_GPU)])
+@pytest.mark.parametrize(("given", "machine"), [("fp16", Machine()), ("bf16", OLD_GPU)])
 def test_dtype_the_device_does_not_have(given: str, machine: Machine) -> None:
     with pytest.raises(SwiftError) as error:
         plan_dtype(given, machine, None)

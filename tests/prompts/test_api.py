@@ -65,7 +65,7 @@ def test_empty_row_is_a_question_to_come() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "given"),
     [
         ({"history": [["a"]], "query": "b"}, r"history\[0\] is not a pair of texts"),
         ({"messages": [{"role": "robot", "content": "x"}]}, r"messages\[0\] has the unknown role 'robot'"),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.chat.conftest import read_gz
+from tests.prompts.conftest import read_gz
 
 import swift
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.chat.conftest import TEMPLATES
+from tests.prompts.conftest import TEMPLATES
 
 from swift.core.errors import SwiftError
 from swift.prompts.encode import Encoder

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.chat.conftest import FIXTURES
+from tests.prompts.conftest import FIXTURES
 
 from swift.core.errors import SwiftError
 from swift.prompts.loss_scale import load_loss_scale
@@ -56,7 +56,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rules", "said"),
+    ("rules", "given"),
     [
         ("nothing-like-that", "there are no loss-scale rules called"),
         ({"Action:": "two"}, "is not a list of weights"),

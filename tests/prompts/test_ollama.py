@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.chat.go_template import render
+from tests.prompts.go_template import render
 
 from swift.core.errors import SwiftError
 from swift.prompts import parity

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.chat.conftest import FIXTURES
+from tests.prompts.conftest import FIXTURES
 
 from swift.core.errors import SwiftError
 from swift.prompts import tool_calls, tool_formats

@@ -11,7 +11,7 @@ from swift.serving.banner import greeting, url
 
 
 @pytest.mark.parametrize(
-    ("host", "said"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]"), ("example.org", "example.org")]
+    ("host", "given"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]"), ("example.org", "example.org")]
 )
 def test_address_is_one_that_a_client_can_use(host: str, given: str) -> None:
     assert url(ServePlan(model_name="m", host=host), 80) == f"http://{given}:80"

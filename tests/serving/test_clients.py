@@ -13,7 +13,7 @@ import pytest
 
 from .conftest import Running
 from .scripted import ScriptedEngine
-from .test_chat import REACT, WEATHER
+from .test_chat_completions import REACT, WEATHER
 
 openai = pytest.importorskip("openai", reason="the openai package is the client under test")
 USER = [{"role": "user", "content": "hello there"}]

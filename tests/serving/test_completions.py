@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from .conftest import Running
-from .test_chat import events
+from .test_chat_completions import events
 
 
 def post(running: Running, prompt: Any, **fields: Any) -> httpx.Response:

@@ -12,7 +12,7 @@ from swift.serving.responses import Logprobs
 from swift.serving.token_bytes import TokenBytes
 
 from .scripted import ScriptedEngine
-from .test_chat import events
+from .test_chat_completions import events
 
 TEXT = "Grüße 👩‍🚀 из 東京, \t end"
 

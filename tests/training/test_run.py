@@ -217,7 +217,7 @@ def test_the_resume_command_names_the_checkpoint_once(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("tracker", "said"), [("wandbb", "did you mean wandb"), ("clearml", "clearml is not installed")]
+    ("tracker", "given"), [("wandbb", "did you mean wandb"), ("clearml", "clearml is not installed")]
 )
 def test_a_tracker_that_is_not_there_is_named(tracker: str, given: str, tmp_path: Path) -> None:
     from swift.training.training_arguments import check_names

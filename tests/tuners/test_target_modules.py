@@ -15,7 +15,7 @@ LINEAR = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_
 
 
 @pytest.mark.parametrize(
-    ("said", "found"),
+    ("given", "found"),
     [
         ("DEFAULT", ["k_proj", "q_proj", "v_proj"]),
         ("AUTO", ["k_proj", "q_proj", "v_proj"]),
