@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from swift.core.did_you_mean import closest
+from swift.core.errors import SwiftError
 from swift.params.flag import Flag, flags_of
 from swift.params.frozen import Frozen
 
@@ -165,7 +167,16 @@ def find_command(name: str) -> tuple[Command, dict[str, Any]]:
     if spelled in SHORT:
         return COMMANDS[SHORT[spelled]], {"rlhf_type": spelled}
     if spelled not in COMMANDS:
-        from swift.params.unknown_flags import unknown_command
-
-        raise unknown_command(name)
+        raise _unknown_command(name)
     return COMMANDS[spelled], {}
+
+
+def _unknown_command(name: str) -> SwiftError:
+    """The error for a word that is no command."""
+    names = [*COMMANDS, *SHORT]
+    near = closest(name, names)
+    return SwiftError(
+        f"`{name}` is not a command",
+        why=f"there are {', '.join(names)}",
+        next=f"did you mean `swift {near[0]}`?" if near else "swift --help",
+    )

@@ -1,22 +1,11 @@
-"""What an unknown name was probably meant to be. Read only when something is wrong."""
+"""What an unknown flag was probably meant to be."""
 
 from __future__ import annotations
 
 from swift.core.did_you_mean import closest
 from swift.core.errors import SwiftError
-from swift.params.commands import COMMANDS, SHORT, Command
+from swift.params.commands import COMMANDS, Command
 from swift.params.flag_synonyms import FOREIGN
-
-
-def unknown_command(name: str) -> SwiftError:
-    """The error for a word that is no command."""
-    names = [*COMMANDS, *SHORT]
-    near = closest(name, names)
-    return SwiftError(
-        f"`{name}` is not a command",
-        why=f"there are {', '.join(names)}",
-        next=f"did you mean `swift {near[0]}`?" if near else "swift --help",
-    )
 
 
 def unknown_flag(command: Command, name: str) -> SwiftError:
