@@ -71,10 +71,8 @@ def checked(cls: type, **values: Any) -> Any:
 
 def backend_config(settings: LmdeploySettings, adapters: Mapping[str, Path]) -> Any:
     """LMDeploy's engine config: TurboMind's, or the PyTorch engine's where there are adapters to serve."""
-    from lmdeploy import (  # pyright: ignore[reportMissingImports]  # LMDeploy has an environment of its own
-        PytorchEngineConfig,
-        TurbomindEngineConfig,
-    )
+    # LMDeploy has an environment of its own; without it, pyright may take this file for it.
+    from lmdeploy import PytorchEngineConfig, TurbomindEngineConfig  # pyright: ignore
 
     if settings.dtype not in DTYPES:
         raise SwiftError(
@@ -94,7 +92,7 @@ def backend_config(settings: LmdeploySettings, adapters: Mapping[str, Path]) -> 
 
 def vision_config(settings: LmdeploySettings) -> Any:
     """LMDeploy's config of the image encoder."""
-    from lmdeploy import VisionConfig  # pyright: ignore[reportMissingImports]  # as above
+    from lmdeploy import VisionConfig  # pyright: ignore  # as above
 
     return checked(VisionConfig, max_batch_size=settings.vision_batch_size)
 
@@ -264,7 +262,7 @@ def generation_config(sampling: SamplingParams, index: int = 0) -> Any:
     Greedy is `top_k` 1: with `do_sample` off LMDeploy would drop the repetition penalty without a word. Stop strings
     are found here, not there: it drops those of more than one token.
     """
-    from lmdeploy import GenerationConfig  # pyright: ignore[reportMissingImports]  # as above
+    from lmdeploy import GenerationConfig  # pyright: ignore  # as above
 
     refused = (
         ("num_beams", sampling.num_beams, sampling.num_beams > 1),

@@ -229,7 +229,7 @@ class VllmEngine:
 
 def _launch(args: Mapping[str, Any], gauges: dict[str, float]) -> tuple[Any, subprocess.Popen[bytes]]:
     """The running `AsyncLLM`, in no local variable: errors that vLLM catches and keeps hold on to this frame."""
-    from vllm import AsyncEngineArgs  # pyright: ignore[reportMissingImports]  # vLLM has an environment of its own
+    from vllm import AsyncEngineArgs  # pyright: ignore  # vLLM has an environment of its own
     from vllm.v1.engine.async_llm import AsyncLLM  # pyright: ignore[reportMissingImports]  # as above
 
     before = set(multiprocessing.active_children())
