@@ -111,15 +111,15 @@ from transformers import AutoTokenizer
 from swift.catalog import load_catalog
 from swift.prompts.encode import build_encoder
 from swift.plan.prompt import PromptPlan
-from swift.data import preprocess
+from swift.data import workers
 plan = PromptPlan(template_type="chatml", system=None, tools_format=None, max_length=2048,
                   truncation_strategy="delete", loss_scale=None)
 encoder = build_encoder(plan, AutoTokenizer.from_pretrained({tokenizer!r}), load_catalog())
-slow = preprocess.encode_chunk
+slow = workers.encode_chunk
 def slowly(chunk, recipe):
     time.sleep(0.3)
     return slow(chunk, recipe)
-preprocess.encode_chunk = slowly
+workers.encode_chunk = slowly
 rows.run(encoder, Path({ledger!r}), *{argv!r})
 """
 

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.data.ledger import Entry, Ledger, Status, bad_row_error
-from swift.data.preprocess import Chunk, Progress, Recipe, chunks, encode_chunks
+from swift.data.preprocess import Chunk, Recipe, chunks
 from swift.data.sample_and_split import Indices, choose, choose_val
 from swift.data.shard import KEPT, TRUNCATED, UNENCODED, UNUSABLE, Shard
 from swift.data.source import SourceFile, open_source
 from swift.data.token_cache import TokenCache
+from swift.data.workers import Progress, encode_chunks
 from swift.plan.data import Check, DataPlan, DatasetSpec
 
 STATUS: dict[int, Status] = {KEPT: "kept", TRUNCATED: "truncated", UNUSABLE: "dropped", UNENCODED: "dropped"}
