@@ -12,7 +12,7 @@ import pytest
 
 from swift.core.errors import SwiftError
 from swift.engines.base import Delta, Request, SamplingParams
-from swift.engines.sync_engine import BlockingEngine
+from swift.engines.sync_engine import SyncEngine
 
 PROMPTS = (
     "The capital of France is",
@@ -29,7 +29,7 @@ _number = count()
 class Served:
     """An engine, and transformers or PEFT on the same weights to compare it with."""
 
-    blocking: BlockingEngine
+    sync: SyncEngine
     greedy: Callable[[Sequence[int], int, str | None], list[int]]
     """(prompt ids, new tokens, adapter) -> the tokens of `generate`."""
     adapter: str
@@ -37,32 +37,32 @@ class Served:
 
     @property
     def tokenizer(self) -> Any:
-        return self.blocking.engine.tokenizer
+        return self.sync.engine.tokenizer
 
     def request(self, prompt: str, *, adapter: str | None = None, **sampling: Any) -> Request:
         ids = tuple(self.tokenizer(prompt)["input_ids"])
         wanted = SamplingParams(**{"max_tokens": 12, **sampling})
         return Request(id=f"test-{next(_number)}", prompt_ids=ids, sampling=wanted, adapter=adapter)
 
-    def deltas(self, prompt: str, **wishes: Any) -> list[Delta]:
-        return list(self.blocking.stream(self.request(prompt, **wishes)))
+    def deltas(self, prompt: str, **settings: Any) -> list[Delta]:
+        return list(self.sync.stream(self.request(prompt, **settings)))
 
-    def answer(self, prompt: str, **wishes: Any) -> tuple[str, list[int], str | None]:
-        deltas = self.deltas(prompt, **wishes)
+    def answer(self, prompt: str, **settings: Any) -> tuple[str, list[int], str | None]:
+        deltas = self.deltas(prompt, **settings)
         tokens = [token for delta in deltas for token in delta.token_ids]
         return "".join(delta.text for delta in deltas), tokens, deltas[-1].finish_reason
 
 
 def test_greedy_answers_are_those_of_generate_though_many_run_at_once(served: Served) -> None:
     requests = [served.request(prompt) for prompt in PROMPTS]
-    replies = list(served.blocking.replies(requests, concurrency=len(requests)))
+    replies = list(served.sync.replies(requests, concurrency=len(requests)))
     expected = [served.greedy(request.prompt_ids, 12, None) for request in requests]
     assert [reply.token_ids for reply in replies] == expected
 
 
 def test_rows_of_one_batch_have_the_adapter_they_ask_for(served: Served) -> None:
     requests = [served.request(p, adapter=a) for p in PROMPTS[:3] for a in (None, served.adapter)]
-    replies = list(served.blocking.replies(requests, concurrency=len(requests)))
+    replies = list(served.sync.replies(requests, concurrency=len(requests)))
     expected = [served.greedy(request.prompt_ids, 12, request.adapter) for request in requests]
     assert [reply.token_ids for reply in replies] == expected
     assert expected[0] != expected[1]
@@ -161,19 +161,19 @@ def test_a_schema_is_kept(served: Served) -> None:
 
 
 def test_leaving_the_stream_frees_the_place(served: Served) -> None:
-    stream = served.blocking.stream(served.request(PROMPTS[0], max_tokens=1000))
+    stream = served.sync.stream(served.request(PROMPTS[0], max_tokens=1000))
     next(stream)
     stream.close()
     assert served.answer(PROMPTS[0])[1] == served.greedy(served.request(PROMPTS[0]).prompt_ids, 12, None)
-    assert served.blocking.engine.statistics()["running"] == 0
+    assert served.sync.engine.statistics()["running"] == 0
 
 
 def test_what_cannot_run_is_refused_by_name(served: Served) -> None:
     good = served.request(PROMPTS[0])
     with pytest.raises(SwiftError, match="nobody"):
-        next(served.blocking.stream(replace(good, adapter="nobody")))
+        next(served.sync.stream(replace(good, adapter="nobody")))
     with pytest.raises(SwiftError):
-        next(served.blocking.stream(replace(good, prompt_ids=good.prompt_ids * 10_000)))
+        next(served.sync.stream(replace(good, prompt_ids=good.prompt_ids * 10_000)))
 
 
 def test_beams_find_an_answer_at_least_as_likely(served: Served) -> None:

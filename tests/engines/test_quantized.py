@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from swift import models
 from swift.engines.base import Engine
-from swift.engines.sync_engine import BlockingEngine
+from swift.engines.sync_engine import SyncEngine
 from swift.engines.torch import TorchEngine
 from swift.plan.model import ModelPlan
 from swift.plan.quantization import QuantPlan
@@ -36,11 +36,11 @@ def load(folder: Path, name: str) -> PreTrainedModel:
     )
 
 
-def engine_of(folder: Path, name: str, adapters: dict[str, Path]) -> BlockingEngine:
+def engine_of(folder: Path, name: str, adapters: dict[str, Path]) -> SyncEngine:
     async def start() -> Engine:
         return TorchEngine(partial(load, folder, name), AutoTokenizer.from_pretrained(folder), adapters=adapters)
 
-    return BlockingEngine(start)
+    return SyncEngine(start)
 
 
 def with_adapter(folder: Path, name: str, adapter: Path) -> PeftModel:
@@ -58,8 +58,8 @@ def served(
     def greedy(ids: Sequence[int], tokens: int, adapter: str | None) -> list[int]:
         return generate(base if adapter is None else tuned, ids, tokens)
 
-    with engine_of(tiny_llama_dir, request.param, {ADAPTER: lora}) as blocking:
-        yield Served(blocking, greedy, ADAPTER)
+    with engine_of(tiny_llama_dir, request.param, {ADAPTER: lora}) as sync:
+        yield Served(sync, greedy, ADAPTER)
 
 
 @pytest.mark.parametrize("name", QUANTS)
@@ -67,9 +67,9 @@ def test_dora_on_quantized_weights_is_that_of_peft(tiny_llama_dir: Path, tmp_pat
     # DoRA reads the base's weights, also after the model has answered: they must not have been repacked.
     dora = write_lora(tiny_llama_dir, tmp_path / "dora", seed=9, use_dora=True)
     tuned, base = with_adapter(tiny_llama_dir, name, dora), load(tiny_llama_dir, name)
-    with engine_of(tiny_llama_dir, name, {"dora": dora}) as blocking:
-        served = Served(blocking, lambda *_: [], "dora")
+    with engine_of(tiny_llama_dir, name, {"dora": dora}) as sync:
+        served = Served(sync, lambda *_: [], "dora")
         requests = [served.request(prompt, adapter=a) for prompt in PROMPTS[:3] for a in (None, "dora")]
-        replies = list(blocking.replies(requests, concurrency=6))
+        replies = list(sync.replies(requests, concurrency=6))
     expected = [generate(tuned if r.adapter else base, r.prompt_ids, 12) for r in requests]
     assert [reply.token_ids for reply in replies] == expected

@@ -11,7 +11,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from swift.engines.base import Engine, Request, SamplingParams
-from swift.engines.sync_engine import BlockingEngine
+from swift.engines.sync_engine import SyncEngine
 from swift.engines.torch import TorchEngine
 
 COMMON = {
@@ -27,7 +27,7 @@ COMMON = {
     "bos_token_id": None,
 }
 SLIDING = {"sliding_window": 8, "head_dim": 16}
-ROWS = {
+SLOTS = {
     "a sliding window": ("Mistral", SLIDING),
     "windows in every second layer, soft caps": (
         "Gemma2",
@@ -79,9 +79,9 @@ def model_of(family: str, settings: dict[str, Any]) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize("kind", [*ROWS, *SEPARATE])
+@pytest.mark.parametrize("kind", [*SLOTS, *SEPARATE])
 def test_answers_are_those_of_generate(kind: str, smollm2_tokenizer_dir: Path) -> None:
-    model = model_of(*(ROWS | SEPARATE)[kind])
+    model = model_of(*(SLOTS | SEPARATE)[kind])
     tokenizer = AutoTokenizer.from_pretrained(smollm2_tokenizer_dir)
     prompts = [[(7 * i + j * (i + 3)) % 490 + 3 for j in range(size)] for i, size in enumerate((5, 30, 60, 2))]
     expected = []
@@ -93,11 +93,11 @@ def test_answers_are_those_of_generate(kind: str, smollm2_tokenizer_dir: Path) -
     async def start() -> Engine:
         return TorchEngine(lambda: model, tokenizer, chunk=24)
 
-    with BlockingEngine(start) as blocking:
+    with SyncEngine(start) as sync:
         requests = (Request(id="r", prompt_ids=tuple(p), sampling=SamplingParams(max_tokens=10)) for p in prompts)
-        replies = list(blocking.replies(requests, 4))
-        batches = type(blocking.engine._runner).__name__ == "SlotRunner"  # type: ignore[attr-defined]
+        replies = list(sync.replies(requests, 4))
+        batches = type(sync.engine._runner).__name__ == "SlotRunner"  # type: ignore[attr-defined]
     # The tokenizer's end of turn is a token of these vocabularies too.
     ends = [row.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in row else len(row) for row in expected]
     assert [reply.token_ids for reply in replies] == [row[:end] for row, end in zip(expected, ends, strict=True)]
-    assert batches == (kind in ROWS)
+    assert batches == (kind in SLOTS)

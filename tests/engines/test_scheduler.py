@@ -56,13 +56,13 @@ def sequence(prompt: int, request: Request | None = None, index: int = 0) -> Seq
     return Sequence(request, index, None, frozenset(), prompt + 100, None)
 
 
-def made(runner: Any, chunk: int = 100, places: int = 8) -> Scheduler:
+def scheduler_of(runner: Any, chunk: int = 100, places: int = 8) -> Scheduler:
     return Scheduler(runner, chunk=chunk, places=places)
 
 
 def test_a_step_has_a_token_of_every_answer_and_a_chunk_of_prompts() -> None:
     runner = CountingRunner()
-    scheduler = made(runner)
+    scheduler = scheduler_of(runner)
     first, second = sequence(60), sequence(70)
     scheduler.add(first)
     assert runner.compute(scheduler) == {first: 60}
@@ -75,7 +75,7 @@ def test_a_step_has_a_token_of_every_answer_and_a_chunk_of_prompts() -> None:
 
 def test_short_prompts_pass_a_long_one_which_still_goes_on() -> None:
     runner = CountingRunner()
-    scheduler = made(runner)
+    scheduler = scheduler_of(runner)
     long, short = sequence(1000), sequence(90)
     scheduler.add(long)
     scheduler.add(short)
@@ -85,7 +85,7 @@ def test_short_prompts_pass_a_long_one_which_still_goes_on() -> None:
 
 def test_more_than_there_are_places_wait_in_order() -> None:
     runner = CountingRunner()
-    scheduler = made(runner, places=2)
+    scheduler = scheduler_of(runner, places=2)
     some = [sequence(5) for _ in range(4)]
     for each in some:
         scheduler.add(each)
@@ -98,7 +98,7 @@ def test_more_than_there_are_places_wait_in_order() -> None:
 
 def test_the_second_answer_waits_for_the_prompt_of_the_first() -> None:
     runner = CountingRunner()
-    scheduler = made(runner, chunk=10)
+    scheduler = scheduler_of(runner, chunk=10)
     first = sequence(15)
     second = sequence(15, first.request, 1)
     scheduler.add(first)
@@ -110,7 +110,7 @@ def test_the_second_answer_waits_for_the_prompt_of_the_first() -> None:
 
 def test_without_memory_the_last_goes_back_to_the_front_of_the_queue() -> None:
     runner = CountingRunner(room=24)
-    scheduler = made(runner)
+    scheduler = scheduler_of(runner)
     first, second, third = sequence(10), sequence(10), sequence(10)
     for each in (first, second, third):
         scheduler.add(each)

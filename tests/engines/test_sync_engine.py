@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from swift.engines.base import Delta, Request, SamplingParams
-from swift.engines.sync_engine import BlockingEngine
+from swift.engines.sync_engine import SyncEngine
 
 
 class Endless:
@@ -40,17 +40,17 @@ class Endless:
 REQUEST = Request(id="one", prompt_ids=(1,), sampling=SamplingParams(max_tokens=5))
 
 
-def started(engine: Endless) -> BlockingEngine:
+def started(engine: Endless) -> SyncEngine:
     async def start() -> Endless:
         return engine
 
-    return BlockingEngine(start)  # type: ignore[arg-type]
+    return SyncEngine(start)  # type: ignore[arg-type]
 
 
 def test_an_answer_under_way_is_wound_up_before_the_loop_ends() -> None:
     engine = Endless()
-    with started(engine) as blocking:
-        pieces = blocking.stream(REQUEST)
+    with started(engine) as sync:
+        pieces = sync.stream(REQUEST)
         next(pieces)
         pieces.close()  # type: ignore[attr-defined]
     assert engine.left == 1

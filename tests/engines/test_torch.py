@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from swift.core.errors import SwiftError
 from swift.engines.base import Engine, Request, SamplingParams
-from swift.engines.sync_engine import BlockingEngine
+from swift.engines.sync_engine import SyncEngine
 from swift.engines.torch import TorchEngine
 from swift.tuners.peft_tuners import known_warnings
 
@@ -49,12 +49,12 @@ def lora_dir(tiny_llama_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return write_lora(tiny_llama_dir, tmp_path_factory.mktemp("lora"), seed=1)
 
 
-def engine_of(model_dir: Path, adapters: dict[str, Path] | None = None, **settings: object) -> BlockingEngine:
+def engine_of(model_dir: Path, adapters: dict[str, Path] | None = None, **settings: object) -> SyncEngine:
     async def start() -> Engine:
         load = partial(AutoModelForCausalLM.from_pretrained, model_dir, dtype=torch.float32)
         return TorchEngine(load, AutoTokenizer.from_pretrained(model_dir), adapters=adapters, **settings)  # type: ignore[arg-type]
 
-    return BlockingEngine(start)
+    return SyncEngine(start)
 
 
 def generate(model, ids: Sequence[int], tokens: int) -> list[int]:
@@ -71,37 +71,37 @@ def served(tiny_llama_dir: Path, lora_dir: Path) -> Iterator[Served]:
     def greedy(ids: Sequence[int], tokens: int, adapter: str | None) -> list[int]:
         return generate(base if adapter is None else tuned, ids, tokens)
 
-    with engine_of(tiny_llama_dir, {ADAPTER: lora_dir}) as blocking:
-        yield Served(blocking, greedy, ADAPTER)
+    with engine_of(tiny_llama_dir, {ADAPTER: lora_dir}) as sync:
+        yield Served(sync, greedy, ADAPTER)
 
 
-def request(prompt: Sequence[int], tokens: int = 12, **wishes: object) -> Request:
-    return Request(id="one", prompt_ids=tuple(prompt), sampling=SamplingParams(max_tokens=tokens), **wishes)  # type: ignore[arg-type]
+def request(prompt: Sequence[int], tokens: int = 12, **settings: object) -> Request:
+    return Request(id="one", prompt_ids=tuple(prompt), sampling=SamplingParams(max_tokens=tokens), **settings)  # type: ignore[arg-type]
 
 
 def test_the_next_turn_of_a_chat_finds_its_prefix(tiny_llama_dir: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_llama_dir)
-    with engine_of(tiny_llama_dir) as blocking:
+    with engine_of(tiny_llama_dir) as sync:
         first = list(range(100, 140))
-        answer = [t for d in blocking.stream(request(first)) for t in d.token_ids]
+        answer = [t for d in sync.stream(request(first)) for t in d.token_ids]
         second = [*first, *answer, 7, 8, 9]
-        deltas = list(blocking.stream(request(second)))
+        deltas = list(sync.stream(request(second)))
         # All but the answer's last token, whose keys were never needed.
         assert deltas[0].cached_tokens == len(first) + len(answer) - 1
         assert [t for d in deltas for t in d.token_ids] == generate(model, second, 12)
         # Another question after the same beginning leaves the longer conversation alone.
         other = [*first, 5, 6]
-        deltas = list(blocking.stream(request(other)))
+        deltas = list(sync.stream(request(other)))
         assert deltas[0].cached_tokens == len(first)
         assert [t for d in deltas for t in d.token_ids] == generate(model, other, 12)
-        assert next(iter(blocking.stream(request([*second, 3])))).cached_tokens >= len(second)
+        assert next(iter(sync.stream(request([*second, 3])))).cached_tokens >= len(second)
 
 
 def test_prompts_longer_than_a_step_and_rows_that_outgrow_their_pool(tiny_llama_dir: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_llama_dir)
     prompts = [[(7 * i + j) % 40000 for j in range(size)] for i, size in enumerate((700, 250, 30, 513, 2))]
-    with engine_of(tiny_llama_dir, chunk=64) as blocking:
-        replies = list(blocking.replies((request(p, 20) for p in prompts), 5))
+    with engine_of(tiny_llama_dir, chunk=64) as sync:
+        replies = list(sync.replies((request(p, 20) for p in prompts), 5))
     assert [reply.token_ids for reply in replies] == [generate(model, p, 20) for p in prompts]
 
 
@@ -109,9 +109,9 @@ def test_with_little_memory_sequences_take_turns_and_lose_nothing(tiny_llama_dir
     model = AutoModelForCausalLM.from_pretrained(tiny_llama_dir)
     prompts = [[(11 * i + j) % 40000 for j in range(245)] for i in range(6)]
     row = 256 * 2 * 2 * 2 * 16 * 4
-    with engine_of(tiny_llama_dir, cache_bytes=5 * row) as blocking:
-        replies = list(blocking.replies((request(p, 24) for p in prompts), 6))
-        too_long = list(blocking.replies([request(range(2000))], 1))
+    with engine_of(tiny_llama_dir, cache_bytes=5 * row) as sync:
+        replies = list(sync.replies((request(p, 24) for p in prompts), 6))
+        too_long = list(sync.replies([request(range(2000))], 1))
     assert [reply.token_ids for reply in replies] == [generate(model, p, 24) for p in prompts]
     assert "memory" in (too_long[0].error or "")
 
@@ -120,12 +120,12 @@ def test_an_adapter_added_later_answers_beside_the_others(tiny_llama_dir: Path, 
     later = write_lora(tiny_llama_dir, tmp_path / "later", seed=5, r=8, target_modules=["k_proj", "o_proj"])
     tuned = with_lora(tiny_llama_dir, later)
     ids = list(range(50, 70))
-    with engine_of(tiny_llama_dir, {"first": lora_dir}) as blocking:
-        asyncio.run(blocking.engine.add_adapter("later", str(later)))
-        assert blocking.engine.adapters == ("first", "later")
+    with engine_of(tiny_llama_dir, {"first": lora_dir}) as sync:
+        asyncio.run(sync.engine.add_adapter("later", str(later)))
+        assert sync.engine.adapters == ("first", "later")
         names = [None, "first", "later", "later", "first"]
-        replies = list(blocking.replies((request(ids, adapter=name) for name in names), 5))
-        alone = [t for d in blocking.stream(request(ids, adapter="later")) for t in d.token_ids]
+        replies = list(sync.replies((request(ids, adapter=name) for name in names), 5))
+        alone = [t for d in sync.stream(request(ids, adapter="later")) for t in d.token_ids]
     assert replies[2].token_ids == replies[3].token_ids == alone == generate(tuned, ids, 12)
     assert replies[0].token_ids != replies[1].token_ids != replies[2].token_ids
 
@@ -139,13 +139,13 @@ def test_a_name_given_again_means_the_new_weights_and_a_misfit_changes_nothing(
     config.write_text(config.read_text().replace('"r": 4', '"r": 6'))
     ids = list(range(50, 70))
     base = generate(AutoModelForCausalLM.from_pretrained(tiny_llama_dir), ids, 12)
-    with engine_of(tiny_llama_dir) as blocking:
+    with engine_of(tiny_llama_dir) as sync:
 
         def tokens(adapter: str | None) -> list[int]:
-            return [t for d in blocking.stream(request(ids, adapter=adapter)) for t in d.token_ids]
+            return [t for d in sync.stream(request(ids, adapter=adapter)) for t in d.token_ids]
 
         def add(folder: Path) -> None:
-            asyncio.run(blocking.engine.add_adapter("it", str(folder)))
+            asyncio.run(sync.engine.add_adapter("it", str(folder)))
 
         with pytest.raises(SwiftError, match="it"):
             add(misfit)
@@ -172,8 +172,8 @@ def test_a_pissa_adapter_leaves_the_base_to_the_others(tiny_llama_dir: Path, lor
                 parameter.add_(torch.randn_like(parameter) * parameter.std())
     tuners.save(tuned, tmp_path)
     ids = list(range(50, 70))
-    with engine_of(tiny_llama_dir, {"pissa": tmp_path, "plain": lora_dir}) as blocking:
-        replies = list(blocking.replies((request(ids, adapter=a) for a in ("pissa", None, "plain")), 3))
+    with engine_of(tiny_llama_dir, {"pissa": tmp_path, "plain": lora_dir}) as sync:
+        replies = list(sync.replies((request(ids, adapter=a) for a in ("pissa", None, "plain")), 3))
     assert replies[0].token_ids == generate(tuned.eval(), ids, 12)
     assert replies[1].token_ids == generate(AutoModelForCausalLM.from_pretrained(tiny_llama_dir), ids, 12)
     assert replies[2].token_ids == generate(with_lora(tiny_llama_dir, lora_dir), ids, 12)
@@ -183,17 +183,17 @@ def test_adapters_that_cannot_share_a_batch_answer_too(tiny_llama_dir: Path, lor
     dora = write_lora(tiny_llama_dir, tmp_path / "dora", seed=9, use_dora=True)
     tuned = with_lora(tiny_llama_dir, dora)
     ids = list(range(50, 70))
-    with engine_of(tiny_llama_dir, {"dora": dora, "plain": lora_dir}) as blocking:
-        replies = list(blocking.replies((request(ids, adapter=a) for a in ("dora", None, "plain", "dora")), 4))
+    with engine_of(tiny_llama_dir, {"dora": dora, "plain": lora_dir}) as sync:
+        replies = list(sync.replies((request(ids, adapter=a) for a in ("dora", None, "plain", "dora")), 4))
     assert replies[0].token_ids == replies[3].token_ids == generate(tuned, ids, 12)
     assert len({tuple(reply.token_ids) for reply in replies}) == 3
 
 
-def embed(blocking: BlockingEngine, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> torch.Tensor:
-    return torch.tensor(asyncio.run(blocking.engine.embed(texts, adapter)))
+def embed(sync: SyncEngine, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> torch.Tensor:
+    return torch.tensor(asyncio.run(sync.engine.embed(texts, adapter)))
 
 
-@pytest.mark.parametrize("kind", ["rows", "separate"])
+@pytest.mark.parametrize("kind", ["slots", "separate"])
 def test_a_vector_is_the_normalised_last_hidden_state(
     tiny_llama_dir: Path, lora_dir: Path, tmp_path: Path, kind: str
 ) -> None:
@@ -207,41 +207,41 @@ def test_a_vector_is_the_normalised_last_hidden_state(
         AutoTokenizer.from_pretrained(tiny_llama_dir).save_pretrained(folder)
     texts = [tuple(range(5, 9)), (7,), tuple(range(100, 250))]
     models = {None: AutoModelForCausalLM.from_pretrained(folder)}
-    if kind == "rows":
+    if kind == "slots":
         models[ADAPTER] = with_lora(folder, lora_dir)
-    with engine_of(folder, {ADAPTER: lora_dir} if kind == "rows" else None, chunk=32) as blocking:
+    with engine_of(folder, {ADAPTER: lora_dir} if kind == "slots" else None, chunk=32) as sync:
         for adapter, model in models.items():
-            vectors = embed(blocking, texts, adapter)
+            vectors = embed(sync, texts, adapter)
             for ids, vector in zip(texts, vectors, strict=True):
                 states = model(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0, -1]
                 assert torch.allclose(vector, states / states.norm(), atol=1e-4)
         with pytest.raises(SwiftError, match="0 tokens"):
-            embed(blocking, [()])
+            embed(sync, [()])
 
 
 def test_vectors_and_answers_do_not_disturb_each_other(tiny_llama_dir: Path, lora_dir: Path) -> None:
     base = AutoModelForCausalLM.from_pretrained(tiny_llama_dir)
     prompt = list(range(60, 80))
-    with engine_of(tiny_llama_dir, {ADAPTER: lora_dir}, chunk=16) as blocking:
-        alone = embed(blocking, [tuple(range(40))], ADAPTER)
-        stream = blocking.stream(request(prompt, 60))
+    with engine_of(tiny_llama_dir, {ADAPTER: lora_dir}, chunk=16) as sync:
+        alone = embed(sync, [tuple(range(40))], ADAPTER)
+        stream = sync.stream(request(prompt, 60))
         tokens = list(next(stream).token_ids)
         # Read in stretches between the steps of the answer; requests take turns.
-        many = embed(blocking, [tuple(range(40))] * 8, ADAPTER)
+        many = embed(sync, [tuple(range(40))] * 8, ADAPTER)
         tokens += [token for delta in stream for token in delta.token_ids]
     assert tokens == generate(base, prompt, 60)
     assert torch.equal(many, alone.expand(8, -1))
 
 
 def test_nobody_waits_for_vectors_of_an_engine_that_is_closed(tiny_llama_dir: Path) -> None:
-    blocking = engine_of(tiny_llama_dir, chunk=1)
+    sync = engine_of(tiny_llama_dir, chunk=1)
 
     async def ask_and_close() -> None:
-        asked = asyncio.create_task(blocking.engine.embed([tuple(range(1000))] * 50))
+        asked = asyncio.create_task(sync.engine.embed([tuple(range(1000))] * 50))
         await asyncio.sleep(0.05)
-        await blocking.engine.close()
+        await sync.engine.close()
         with pytest.raises(asyncio.CancelledError):
             await asked
 
-    with blocking:
+    with sync:
         asyncio.run(ask_and_close())

@@ -18,7 +18,7 @@ from behaviour import PROMPTS, Served
 
 from swift.core.errors import NotBuilt, SwiftError
 from swift.engines.base import Engine, Request, SamplingParams
-from swift.engines.sync_engine import BlockingEngine
+from swift.engines.sync_engine import SyncEngine
 from swift.engines.vllm import VllmEngine, VllmSettings, engine_args, sampling_params, vllm_settings
 from swift.engines.vllm_process import leash
 from swift.params.groups import Vllm
@@ -96,8 +96,8 @@ def served(model_dir: Path, reference: Any, adapters: dict[str, Path]) -> Iterat
             model.unload()
         return made[0, len(ids) :].tolist()
 
-    with BlockingEngine(start) as blocking:
-        yield Served(blocking, greedy, "first", beams=False)
+    with SyncEngine(start) as sync:
+        yield Served(sync, greedy, "first", beams=False)
 
 
 def test_penalties_keep_tokens_from_coming_back(served: Served) -> None:
@@ -119,9 +119,9 @@ def test_ctrl_c_in_the_terminal_does_not_reach_the_model(served: Served) -> None
 
 
 def test_the_place_is_taken_while_it_answers(served: Served) -> None:
-    stream = served.blocking.stream(served.request(PROMPTS[0], max_tokens=400, min_tokens=400))
+    stream = served.sync.stream(served.request(PROMPTS[0], max_tokens=400, min_tokens=400))
     next(stream)
-    assert served.blocking.engine.statistics()["running"] == 1
+    assert served.sync.engine.statistics()["running"] == 1
     stream.close()
 
 
@@ -129,7 +129,7 @@ def test_logprobs_are_those_of_the_model(served: Served, reference: Any) -> None
     import torch
 
     request = served.request(PROMPTS[0], max_tokens=4, logprobs=3)
-    logprobs = [each for delta in served.blocking.stream(request) for each in delta.logprobs]
+    logprobs = [each for delta in served.sync.stream(request) for each in delta.logprobs]
     chosen = [each.token_id for each in logprobs]
     with torch.inference_mode():
         logits_TV = reference(torch.tensor([[*request.prompt_ids, *chosen]])).logits[0, -5:-1]
@@ -147,23 +147,23 @@ def test_a_chosen_token_outside_the_top_is_not_added_to_it(served: Served) -> No
 
 
 def test_an_adapter_is_added_while_it_runs(served: Served, adapters: dict[str, Path]) -> None:
-    _run(served, served.blocking.engine.add_adapter("second", str(adapters["second"])))
-    assert served.blocking.engine.adapters == ("first", "second")
+    _run(served, served.sync.engine.add_adapter("second", str(adapters["second"])))
+    assert served.sync.engine.adapters == ("first", "second")
     request = served.request(PROMPTS[0], adapter="second")
-    (reply,) = served.blocking.replies([request], 1)
+    (reply,) = served.sync.replies([request], 1)
     assert reply.token_ids == served.greedy(request.prompt_ids, 12, "second")
 
 
 def test_a_bad_adapter_is_an_error_and_the_engine_lives(served: Served, tmp_path: Path) -> None:
     with pytest.raises(SwiftError, match="does not take the adapter `empty`"):
-        _run(served, served.blocking.engine.add_adapter("empty", str(tmp_path)))
-    assert "empty" not in served.blocking.engine.adapters
+        _run(served, served.sync.engine.add_adapter("empty", str(tmp_path)))
+    assert "empty" not in served.sync.engine.adapters
     assert served.answer(PROMPTS[0], max_tokens=2)[2] == "length"
 
 
 def _run(served: Served, work: Any) -> None:
     """Await `work` in the engine's own loop."""
-    asyncio.run_coroutine_threadsafe(work, served.blocking._loop).result(60)
+    asyncio.run_coroutine_threadsafe(work, served.sync._loop).result(60)
 
 
 @pytest.mark.parametrize("wish", [{"grammar": '{"type": "nonsense"}'}, {"logprobs": 1000}, {"top_p": 0.0}])
@@ -175,9 +175,7 @@ def test_what_vllm_refuses_is_an_error(served: Served, wish: dict[str, Any]) -> 
 def test_media_are_refused(served: Served) -> None:
     sampling = SamplingParams(max_tokens=1)
     with pytest.raises(NotBuilt, match="images"):
-        next(
-            served.blocking.stream(Request(id="m", prompt_ids=(1,), sampling=sampling, media=Media(images=("a.png",))))
-        )
+        next(served.sync.stream(Request(id="m", prompt_ids=(1,), sampling=sampling, media=Media(images=("a.png",)))))
 
 
 def test_a_process_on_the_leash_ends_with_this_one() -> None:

@@ -13,7 +13,7 @@ from swift.core.errors import SwiftError
 from swift.core.machine import Machine
 from swift.engines.base import Delta, Request
 from swift.engines.factory import Prepared
-from swift.engines.sync_engine import BlockingEngine
+from swift.engines.sync_engine import SyncEngine
 from swift.inference.result_file import Results
 from swift.inference.terminal import Chat, read_tools
 from swift.params.groups import Generate
@@ -77,7 +77,7 @@ def talk(tiny_llama_dir: Path) -> Talk:
                 raise entry
             return entry
 
-        with BlockingEngine(start) as engine:  # type: ignore[arg-type]
+        with SyncEngine(start) as engine:  # type: ignore[arg-type]
             Chat(plan, prepared, engine, Results(None, 0, None), one_turn=False, read=read).run()
         return parrot
 

@@ -22,7 +22,7 @@ from swift.core.machine import Machine
 from swift.core.probe import probe
 from swift.engines.base import Engine
 from swift.engines.factory import prepare, start
-from swift.engines.sync_engine import BlockingEngine
+from swift.engines.sync_engine import SyncEngine
 from swift.params.parse import parse
 from swift.plan.infer import plan_infer
 from swift.plan.serve import ServePlan
@@ -118,7 +118,7 @@ class Parts:
         return Loaded(self.serving, self.prepared.encoder, defaults)
 
     def on_the_page(self, adapter: str | None) -> str:
-        with BlockingEngine(lambda: start(self.plan, self.prepared)) as engine:
+        with SyncEngine(lambda: start(self.plan, self.prepared)) as engine:
             talker = Talker(engine, self.prepared.encoder, self.prepared.sampling_of)
             controls = Controls(adapter=adapter, max_tokens=TOKENS)
             history = [{"role": "user", "content": [{"type": "text", "text": QUESTION}]}]

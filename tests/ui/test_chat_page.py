@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from serving.scripted import ScriptedEngine
 from swift.catalog import load_catalog
 from swift.engines.base import SamplingParams
-from swift.engines.sync_engine import BlockingEngine
+from swift.engines.sync_engine import SyncEngine
 from swift.plan.prompt import PromptPlan
 from swift.prompts.encode import build_encoder
 
@@ -75,8 +75,8 @@ def address(engine: ScriptedEngine) -> Iterator[str]:
         return engine
 
     encoder = build_encoder(PromptPlan(template_type="qwen", system=""), engine.tokenizer, load_catalog())
-    with BlockingEngine(start) as blocking:
-        talker = Talker(blocking, encoder, lambda room: SamplingParams(max_tokens=room))
+    with SyncEngine(start) as sync:
+        talker = Talker(sync, encoder, lambda room: SamplingParams(max_tokens=room))
         page = ChatPage(talker, "tiny-model", Controls(max_tokens=20000)).build()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -271,11 +271,9 @@ def test_the_page_leaves_no_event_loop_behind(engine: ScriptedEngine) -> None:
 
     before = open_loops()
     encoder = build_encoder(PromptPlan(template_type="qwen", system=""), engine.tokenizer, load_catalog())
-    with BlockingEngine(start) as blocking, warnings.catch_warnings():
+    with SyncEngine(start) as sync, warnings.catch_warnings():
         warnings.simplefilter("error", ResourceWarning)
-        page = ChatPage(
-            Talker(blocking, encoder, lambda room: SamplingParams(max_tokens=room)), "m", Controls()
-        ).build()
+        page = ChatPage(Talker(sync, encoder, lambda room: SamplingParams(max_tokens=room)), "m", Controls()).build()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

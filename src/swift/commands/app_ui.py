@@ -26,7 +26,7 @@ def run(args: Args) -> int:
     log.info("plan\n%s", plan.summary())
 
     from swift.engines.factory import prepare, start
-    from swift.engines.sync_engine import BlockingEngine
+    from swift.engines.sync_engine import SyncEngine
     from swift.ui.chat_page import ChatPage, check_free, serve
     from swift.ui.chat_turn import Controls, Talker
 
@@ -41,7 +41,7 @@ def run(args: Args) -> int:
     )
     entry = plan.model.entry
     check_free(page.host, page.port)
-    with BlockingEngine(lambda: start(plan, prepared)) as engine:
+    with SyncEngine(lambda: start(plan, prepared)) as engine:
         talker = Talker(engine, prepared.encoder, prepared.sampling_of)
         shown = ChatPage(
             talker, plan.model.model_type, controls, takes_images=entry is not None and entry.multimodal

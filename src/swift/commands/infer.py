@@ -27,7 +27,7 @@ def run(args: Args) -> int:
 
     from swift.data.prompt_rows import questions
     from swift.engines.factory import prepare, start, write_generation_config
-    from swift.engines.sync_engine import BlockingEngine
+    from swift.engines.sync_engine import SyncEngine
     from swift.inference.batch import answer_rows
     from swift.inference.terminal import chat
 
@@ -41,7 +41,7 @@ def run(args: Args) -> int:
         plan = replace(plan, results=prepared.source / "infer_result")
     if plan.overwrite_generation_config:
         write_generation_config(Path(plan.model.adapter or prepared.source), prepared.sampling)
-    with BlockingEngine(lambda: start(plan, prepared)) as engine:
+    with SyncEngine(lambda: start(plan, prepared)) as engine:
         if rows is None:
             chat(plan, prepared, engine, one_turn=prepared.one_turn)
         else:

@@ -15,26 +15,26 @@ from swift.engines.sequence import Sequence
 
 
 def check_beams(sampling: SamplingParams) -> None:
-    """Raises SwiftError for wishes that a beam search does not fulfil."""
-    wishes = {
+    """Raises SwiftError for what a beam search does not do."""
+    unsupported = {
         "a grammar": sampling.grammar is not None,
         "log-probabilities": sampling.logprobs is not None,
         "presence and frequency penalties": bool(sampling.presence_penalty or sampling.frequency_penalty),
         "logit_bias": bool(sampling.logit_bias),
     }
-    for wish, given in wishes.items():
+    for option, given in unsupported.items():
         if given:
-            raise SwiftError(f"beam search does not go with {wish}", where="num_beams", next="use num_beams 1")
+            raise SwiftError(f"beam search does not go with {option}", where="num_beams", next="use num_beams 1")
     if sampling.n > sampling.num_beams:
         raise SwiftError(f"n is {sampling.n}, but there are only {sampling.num_beams} beams", where="num_beams")
 
 
 class _Stopped(StoppingCriteria):
-    def __init__(self, asked: Callable[[], bool]):
-        self._asked = asked
+    def __init__(self, stop: Callable[[], bool]):
+        self._stop = stop
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        return torch.full((input_ids.shape[0],), self._asked(), dtype=torch.bool, device=input_ids.device)
+        return torch.full((input_ids.shape[0],), self._stop(), dtype=torch.bool, device=input_ids.device)
 
 
 def beam_search(model: AdaptedModel, sequences: list[Sequence], stop: Callable[[], bool]) -> list[list[int]]:

@@ -98,10 +98,10 @@ def _generation_config(folder: Path) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text("utf-8"))
+        fields = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise SwiftError(f"{path} is not JSON", why=str(error), next="copy the model again") from error
-    return found if isinstance(found, dict) else {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def write_generation_config(folder: Path, sampling: SamplingPlan) -> None:

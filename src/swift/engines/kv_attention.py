@@ -44,7 +44,7 @@ class NoStep(Exception):
     """The model did not pass the step on to its attention layers, so it cannot run on slots."""
 
 
-def rows_attention(
+def slots_attention(
     module: torch.nn.Module,
     query: Tensor,
     key: Tensor,
@@ -65,7 +65,7 @@ def rows_attention(
     return slots_step.attend(module.layer_idx, query, key, value, how), None  # type: ignore[arg-type]
 
 
-AttentionInterface.register(NAME, rows_attention)
+AttentionInterface.register(NAME, slots_attention)
 AttentionMaskInterface.register(NAME, lambda *_, **__: None)
 
 
@@ -78,7 +78,7 @@ class Survey:
         self.dtype: torch.dtype | None = None
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
-        """As `Step` says, without a past."""
+        """Attention within the stretch alone, for there is no past."""
         self.layers[layer] = LayerShape(key.shape[1], key.shape[3], value.shape[3])
         self.devices[layer] = key.device
         self.dtype = key.dtype
@@ -124,7 +124,7 @@ class Decode:
             start = stop
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
-        """As `Step` says, with T = 1."""
+        """Here T is 1."""
         answers = [
             self._attend_part(part, layer, query[part.span], key[part.span], value[part.span], how)
             for part in self._parts
@@ -175,7 +175,7 @@ class Prefill:
         self._masks: dict[tuple[int, int | None], Tensor | None] = {}
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
-        """As `Step` says, with B = 1."""
+        """Here B is 1."""
         answers = []
         for number, (slot, past, span) in enumerate(self._stretches):
             total = past + span.stop - span.start

@@ -123,18 +123,18 @@ class KVCache:
 
         The last token is never taken from a prefix: its logits have to be computed.
         """
-        found, common = self._longest_prefix(tokens, adapter)
+        nearest, common = self._longest_prefix(tokens, adapter)
         capacity = self._capacity(len(tokens) + 1)
         self._clock += 1
-        if found is not None and not found.active and found.pool.capacity >= capacity and common == len(found.tokens):
-            slot = found
+        if nearest is not None and _continues(nearest, common, capacity):
+            slot = nearest
         else:
-            slot = self._spare(capacity, keep=found)
+            slot = self._spare(capacity, keep=nearest)
             if slot is None:
                 return None
             slot.tokens = []
-            if found is not None and found is not slot:
-                _copy(found, slot, common)
+            if nearest is not None and nearest is not slot:
+                _copy(nearest, slot, common)
         slot.tokens = list(tokens[:common])
         slot.adapter = adapter
         self._activate(slot)
@@ -241,6 +241,11 @@ class KVCache:
         slot.pool.swap(slot.index, slot.pool.active)
         slot.pool.active += 1
         slot.active = True
+
+
+def _continues(slot: Slot, common: int, capacity: int) -> bool:
+    """Whether the slot itself can go on: nobody uses it, it is large enough, and all that it holds is wanted."""
+    return not slot.active and slot.pool.capacity >= capacity and common == len(slot.tokens)
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int], most: int) -> int:

@@ -53,7 +53,7 @@ class Runner(Protocol):
 
 
 class SlotRunner:
-    """The runner for models whose attention can be handed a step (see attention.py). One batch whatever the lengths."""
+    """For models whose attention can be handed a step (see kv_attention.py). One batch whatever the lengths."""
 
     splits_prompts = True
 
@@ -64,7 +64,6 @@ class SlotRunner:
         self._slots: dict[Sequence, Slot] = {}
 
     def admit(self, sequence: Sequence) -> int | None:
-
         slot = self._cache.acquire(sequence.tokens, sequence.request.adapter)
         if slot is None:
             return None
@@ -72,7 +71,6 @@ class SlotRunner:
         return len(slot.tokens)
 
     def reserve(self, sequence: Sequence) -> bool:
-
         slot = self._cache.grow(self._slots[sequence], len(sequence.tokens))
         if slot is None:
             return False
@@ -80,11 +78,9 @@ class SlotRunner:
         return True
 
     def computed(self, sequence: Sequence) -> int:
-
         return len(self._slots[sequence].tokens)
 
     def extend(self, sequences: Many[Sequence], counts: Many[int]) -> Tensor:
-
         logits: dict[Sequence, Tensor] = {}
         single = [s for s, count in zip(sequences, counts, strict=True) if count == 1]
         longer = [(s, count) for s, count in zip(sequences, counts, strict=True) if count > 1]
@@ -99,18 +95,15 @@ class SlotRunner:
         return torch.stack([logits[s] for s in sequences])
 
     def release(self, sequence: Sequence) -> None:
-
         slot = self._slots.pop(sequence, None)
         if slot is not None:
             self._cache.release(slot)
 
     def forget(self, adapter: str) -> None:
-
         self._cache.forget(adapter)
 
     @property
     def used(self) -> float:
-
         return self._cache.used
 
     def _decode(self, sequences: list[Sequence], logits: dict[Sequence, Tensor]) -> None:
@@ -167,22 +160,18 @@ class SeparateRunner:
         self._caches: dict[Sequence, tuple[dict[str, Any], int]] = {}
 
     def admit(self, sequence: Sequence) -> int | None:
-
         if len(self._caches) >= self._places:
             return None
         self._caches[sequence] = ({}, 0)
         return 0
 
     def reserve(self, sequence: Sequence) -> bool:
-
         return True
 
     def computed(self, sequence: Sequence) -> int:
-
         return self._caches[sequence][1]
 
     def extend(self, sequences: Many[Sequence], counts: Many[int]) -> Tensor:
-
         logits = []
         for sequence, count in zip(sequences, counts, strict=True):
             cache, done = self._caches[sequence]
@@ -200,7 +189,6 @@ class SeparateRunner:
         return torch.stack(logits)
 
     def release(self, sequence: Sequence) -> None:
-
         self._caches.pop(sequence, None)
 
     def forget(self, adapter: str) -> None:

@@ -26,7 +26,7 @@ class Sequence:
         self.abandoned = False
         """Nobody waits for it any more."""
         self.cached_tokens: int | None = None
-        """Prompt tokens that were found computed; None until it first runs."""
+        """Prompt tokens that another sequence had computed; None until it first runs."""
         ends = end_ids | set(request.sampling.stop_token_ids)
         self.picker = Picker(request.sampling, index, request.prompt_ids, sorted(ends), grammar)
         self.ends = ends
@@ -59,7 +59,7 @@ class Sequence:
         return self._delta(text) if text or self.finish_reason else None
 
     def take_all(self, token_ids: Iterable[int]) -> Delta:
-        """Go on with tokens that were found together, up to where the answer ends: all of them as one delta."""
+        """Go on with tokens that were chosen together, up to where the answer ends: all of them as one delta."""
         text = ""
         for token_id in token_ids:
             delta = self.take(Pick(token_id))

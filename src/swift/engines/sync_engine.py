@@ -37,7 +37,7 @@ class Reply:
             self.error = delta.error or self.error
 
 
-class BlockingEngine:
+class SyncEngine:
     """The engine that `start` makes, used from ordinary code. A context manager; the engine is closed at its end.
 
     `start` is awaited in the engine's own loop, so that engines bound to a loop work too.
@@ -53,7 +53,7 @@ class BlockingEngine:
             self._end_loop()
             raise
 
-    def __enter__(self) -> BlockingEngine:
+    def __enter__(self) -> SyncEngine:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -245,7 +245,7 @@ class TorchEngine:
             for sequence in sequences:
                 self._scheduler.add(sequence)
 
-    @torch.inference_mode()  # giving a place back moves rows of the cache, which were made in this mode
+    @torch.inference_mode()  # giving a place back moves slots of the cache, which were made in this mode
     def _leave(self, sequences: list[Sequence]) -> None:
         for sequence in sequences:
             self._deliver.pop(sequence, None)

@@ -14,7 +14,7 @@ from swift.core.log import log
 from swift.data.prompt_rows import Question
 from swift.engines.base import Delta, Request
 from swift.engines.factory import Prepared
-from swift.engines.sync_engine import BlockingEngine, Reply
+from swift.engines.sync_engine import Reply, SyncEngine
 from swift.inference.result_file import Results, fields, finish, open_results, run_name
 from swift.plan.infer import BAR_FROM, InferPlan
 from swift.prompts.types import Conversation
@@ -26,7 +26,7 @@ SAY_EVERY = 10.0
 """Seconds between two progress lines where there is no terminal."""
 
 
-def answer_rows(plan: InferPlan, prepared: Prepared, engine: BlockingEngine, rows: Sequence[Question]) -> Path | None:
+def answer_rows(plan: InferPlan, prepared: Prepared, engine: SyncEngine, rows: Sequence[Question]) -> Path | None:
     """Answer `rows` and write the result file -> its path.
 
     Raises CheckFailed when the file does not have them all or no row could be answered, and Interrupted on Ctrl-C.
@@ -41,13 +41,13 @@ def answer_rows(plan: InferPlan, prepared: Prepared, engine: BlockingEngine, row
         try:
             for row, reply in _replies(plan, prepared, engine, todo, results.done, show):
                 answer = {"response": reply.text} if reply.error is None else {"response": None, "error": reply.error}
-                asked = fields(row.conversation or Conversation(()), default_system)
+                given = fields(row.conversation or Conversation(()), default_system)
                 columns = {
-                    "system": asked.pop("system"),
-                    "query": asked.pop("query"),
+                    "system": given.pop("system"),
+                    "query": given.pop("query"),
                     **answer,
                     "label": row.label,
-                    **asked,
+                    **given,
                 }
                 results.write(columns)
                 show.end(row, reply)
@@ -64,16 +64,16 @@ def answer_rows(plan: InferPlan, prepared: Prepared, engine: BlockingEngine, row
 
 
 def _replies(
-    plan: InferPlan, prepared: Prepared, engine: BlockingEngine, rows: Sequence[Question], first: int, show: Shown
+    plan: InferPlan, prepared: Prepared, engine: SyncEngine, rows: Sequence[Question], first: int, show: Shown
 ) -> Iterator[tuple[Question, Reply]]:
     """Each row with its reply. Rows without a usable prompt never reach the engine."""
-    asked = [_request(plan, prepared, engine, row, first + number) for number, row in enumerate(rows)]
-    answered = engine.streams((made for made in asked if isinstance(made, Request)), CONCURRENT)
-    for row, made in zip(rows, asked, strict=True):
-        if isinstance(made, str):
-            yield row, Reply(None, finish_reason="error", error=made)
+    requests = [_request(plan, prepared, engine, row, first + number) for number, row in enumerate(rows)]
+    answered = engine.streams((each for each in requests if isinstance(each, Request)), CONCURRENT)
+    for row, request in zip(rows, requests, strict=True):
+        if isinstance(request, str):
+            yield row, Reply(None, finish_reason="error", error=request)
             continue
-        request, deltas = next(answered)
+        _, deltas = next(answered)
         reply = Reply(request)
         show.begin(request)
         for delta in deltas:
@@ -82,7 +82,7 @@ def _replies(
         yield row, reply
 
 
-def _request(plan: InferPlan, prepared: Prepared, engine: BlockingEngine, row: Question, number: int) -> Request | str:
+def _request(plan: InferPlan, prepared: Prepared, engine: SyncEngine, row: Question, number: int) -> Request | str:
     """The row as a request, or why it cannot be one."""
     if row.conversation is None:
         return row.fault or "the row cannot be used"
@@ -107,7 +107,7 @@ def _identity(row: Question) -> object:
 
 
 def _check(results: Results, rows: Sequence[Question]) -> list[dict[str, Any]]:
-    """The rows of the finished file. Raises CheckFailed when they are not those that were asked."""
+    """The rows of the finished file. Raises CheckFailed when there are more or fewer of them than questions."""
     if results.path is None:
         return []
     written = results.rows()
@@ -130,9 +130,9 @@ def _report(written: Sequence[dict[str, Any]]) -> None:
     labelled = [row for row in written if row["label"] is not None and row["response"] is not None]
     if labelled:
         pairs = [(row["response"], row["label"]) for row in labelled]
-        exact = 100 * sum(made.strip() == wanted.strip() for made, wanted in pairs) / len(pairs)
-        found = {**scores(pairs), "exact-match": exact}
-        shown = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
+        exact = 100 * sum(answer.strip() == label.strip() for answer, label in pairs) / len(pairs)
+        percent = {**scores(pairs), "exact-match": exact}
+        shown = ", ".join(f"{name} {value:.2f}" for name, value in percent.items())
         log.info("against the labels of %d rows (percent): %s", len(labelled), shown)
     if written and len(failed) == len(written):
         raise CheckFailed("no row could be answered", why=failed[0]["error"])

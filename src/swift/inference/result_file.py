@@ -79,8 +79,8 @@ def fields(conversation: Conversation, default_system: str | None) -> dict[str, 
     system = messages.pop(0).content if messages and messages[0].role == "system" else default_system
     query = messages.pop().content if messages else ""
     history: list[list[str]] = []
-    for asked, answer in zip(messages[::2], messages[1::2], strict=False):
-        history.append([asked.content, answer.content])
+    for question, answer in zip(messages[::2], messages[1::2], strict=False):
+        history.append([question.content, answer.content])
     carried = {
         "images": conversation.media.images,
         "videos": conversation.media.videos,

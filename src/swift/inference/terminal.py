@@ -13,7 +13,7 @@ from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.base import Request
 from swift.engines.factory import Prepared
-from swift.engines.sync_engine import BlockingEngine, Reply
+from swift.engines.sync_engine import Reply, SyncEngine
 from swift.inference.result_file import Results, fields, open_results
 from swift.plan.infer import InferPlan
 from swift.prompts.types import Conversation, Message
@@ -41,7 +41,7 @@ class Chat:
         self,
         plan: InferPlan,
         prepared: Prepared,
-        engine: BlockingEngine,
+        engine: SyncEngine,
         results: Results,
         *,
         one_turn: bool,
@@ -103,9 +103,9 @@ class Chat:
             self._messages.pop()
             print(SwiftError(f"no answer: {reply.error}"), file=sys.stderr)
             return
-        asked = fields(conversation, self._prepared.encoder.template.default_system)
-        history = asked.pop("history")
-        self._results.write({**asked, "response": reply.text, "history": history})
+        given = fields(conversation, self._prepared.encoder.template.default_system)
+        history = given.pop("history")
+        self._results.write({**given, "response": reply.text, "history": history})
         answer = self._prepared.encoder.parse_reply(reply.text) if self._tools else Message("assistant", reply.text)
         self._messages.append(answer)
         for call in answer.tool_calls:
@@ -214,7 +214,7 @@ def read_tools(text: str) -> tuple[dict[str, Any], ...]:
     return tuple(tools)
 
 
-def chat(plan: InferPlan, prepared: Prepared, engine: BlockingEngine, *, one_turn: bool) -> None:
+def chat(plan: InferPlan, prepared: Prepared, engine: SyncEngine, *, one_turn: bool) -> None:
     """Chat at this terminal, or through a pipe, and keep the answers in a result file."""
     _edit_lines()
     with open_results(plan.results, None, datetime.now()) as results:

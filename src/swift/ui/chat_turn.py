@@ -12,7 +12,7 @@ from typing import Any
 
 from swift.core.errors import SwiftError
 from swift.engines.base import Request, SamplingParams
-from swift.engines.sync_engine import BlockingEngine
+from swift.engines.sync_engine import SyncEngine
 from swift.prompts.encode import Encoder
 from swift.prompts.types import Conversation, Media, Message
 
@@ -68,7 +68,7 @@ def conversation(history: Sequence[Turn], system: str) -> Conversation:
 class Talker:
     """Answers for the page, on one engine. `sampling_of(room)` is how the command's flags sample."""
 
-    def __init__(self, engine: BlockingEngine, encoder: Encoder, sampling_of: Callable[[int], SamplingParams]):
+    def __init__(self, engine: SyncEngine, encoder: Encoder, sampling_of: Callable[[int], SamplingParams]):
         self.engine = engine
         self.encoder = encoder
         self.sampling_of = sampling_of
