@@ -174,6 +174,7 @@ def test_a_chat_through_a_pipe(
         (["--lora_modules", "nameless"], "nameless"),
         (["--infer_backend", "lmdeploy", "--num_beams", "2"], "beam"),
         (["--val_dataset", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--max_model_len", "4097"], "--max_model_len 4097 is more than the 4096 positions"),
     ],
 )
 def test_mistakes_show_before_anything_is_loaded(

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from swift import models
 from swift.core.errors import SwiftError
 from swift.models import demo_model
+from swift.models.context import context_length
 from swift.models.load import load_config
 from swift.plan.model import ModelPlan, RopePlan
 
@@ -95,3 +96,15 @@ def test_the_packaged_model_answers(smollm2_dir: Path) -> None:
     with torch.no_grad():
         answer = model.generate(ids, max_new_tokens=8, do_sample=False)
     assert "Paris" in tokenizer.decode(answer[0, ids.shape[1] :])
+
+
+def test_positions_that_are_stretched_already_are_not_stretched_again(tiny_llama_dir: Path) -> None:
+    """As a full checkpoint of a stretched run is, whose arguments name --rope_scaling once more."""
+    stretched = replace(plan(tiny_llama_dir), rope_scaling=RopePlan(kind="linear", length=9000))
+    once = {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 3.0}}
+    config = load_config(replace(stretched, model_kwargs={**once, "max_position_embeddings": 12288}), tiny_llama_dir)
+    assert (config.rope_parameters["factor"], context_length(config)) == (3.0, 12288)
+    own = {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 2.0, "low_freq_factor": 1.0}}
+    own["rope_parameters"] |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 2048}
+    with pytest.raises(SwiftError, match="llama3"):
+        load_config(replace(stretched, model_kwargs=own), tiny_llama_dir)

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from transformers import PretrainedConfig
+
 from swift import models
 from swift.catalog import Catalog
 from swift.core.errors import SwiftError
@@ -89,8 +91,19 @@ async def start(plan: InferPlan, prepared: Prepared) -> Engine:
 
     from swift.engines.torch import TorchEngine
 
+    _check_length(engine.vllm.max_model_len, models.load_config(plan.model, source))
     load = partial(models.load_model, plan.model, source)
     return TorchEngine(load, tokenizer, adapters=adapters, max_model_len=engine.vllm.max_model_len)
+
+
+def _check_length(given: int | None, config: PretrainedConfig) -> None:
+    context = models.context_length(config)
+    if given and context and given > context:
+        raise SwiftError(
+            f"--max_model_len {given} is more than the {context} positions of the model",
+            where="--max_model_len",
+            next="leave it out; --rope_scaling stretches rotary positions",
+        )
 
 
 def _generation_config(folder: Path) -> Mapping[str, Any]:

@@ -32,6 +32,7 @@ from swift.engines.runner import choose_runner
 from swift.engines.sampler import pick_all
 from swift.engines.scheduler import Scheduler
 from swift.engines.sequence import Sequence
+from swift.models.context import context_length
 from swift.prompts.types import Media
 
 CPU_CHUNK, GPU_CHUNK = 512, 4096
@@ -40,6 +41,8 @@ PLACES = 64
 """Sequences that run at once; more of them wait."""
 CPU_SHARE, GPU_SHARE = 0.3, 0.8
 """Share of the free memory the KV cache may grow to."""
+ENDLESS = 2**17
+"""Tokens of prompt and answer where the model itself knows no limit."""
 
 Deliver = Callable[[Delta], None]
 
@@ -95,7 +98,7 @@ class TorchEngine:
     ) -> None:
         model = load()
         device = model.device
-        self.max_model_len = max_model_len or _length(model)
+        self.max_model_len = max_model_len or context_length(model.config) or ENDLESS
         self._end_ids = _end_ids(model, self.tokenizer)
         quicken(model)
         self._model = AdaptedModel(model.eval())
@@ -300,11 +303,6 @@ class TorchEngine:
             self._scheduler.drop(sequence)
         if deliver is not None:
             deliver(delta)
-
-
-def _length(model: PreTrainedModel) -> int:
-    """Tokens the model was made for; a model without such a limit gets a long one."""
-    return int(model.config.get_text_config().to_dict().get("max_position_embeddings") or 2**17)
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:

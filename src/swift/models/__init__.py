@@ -1,8 +1,19 @@
 """From a ModelPlan to files, a tokenizer and a model in memory."""
 
+from swift.models.context import context_length
 from swift.models.download import fetch
 from swift.models.fingerprint import check_base, identity, same_base
-from swift.models.load import load_model, load_tokenizer
+from swift.models.load import load_config, load_model, load_tokenizer
 from swift.models.quantize import parameter_count
 
-__all__ = ["check_base", "fetch", "identity", "load_model", "load_tokenizer", "parameter_count", "same_base"]
+__all__ = [
+    "check_base",
+    "context_length",
+    "fetch",
+    "identity",
+    "load_config",
+    "load_model",
+    "load_tokenizer",
+    "parameter_count",
+    "same_base",
+]

@@ -19,11 +19,16 @@ from transformers.utils import logging as transformers_logging
 
 from swift.core.did_you_mean import closest
 from swift.core.errors import SwiftError
+from swift.core.log import log
 from swift.models import quantize
+from swift.models.context import context_length, rope_kinds, stated_length
 from swift.models.download import fetch
 from swift.models.quantize import TORCH_DTYPES
 from swift.plan.model import ModelPlan, RopePlan
 from swift.plan.quantization import stored_quant
+
+SHORT_SIGHTED = ("sliding_attention", "chunked_attention")
+"""Kinds of layers that see a window only, whose positions need no stretching."""
 
 
 def load_tokenizer(plan: ModelPlan, folder: Path | None = None) -> PreTrainedTokenizerBase:
@@ -103,16 +108,6 @@ def load_config(plan: ModelPlan, folder: Path) -> PretrainedConfig:
     return config
 
 
-def max_model_length(config: PretrainedConfig) -> int | None:
-    """Tokens the model has positions for, or None when its configuration does not say."""
-    text = config.get_text_config()
-    fields = text.to_dict()
-    for name in ("max_position_embeddings", "n_positions", "n_ctx", "seq_length", "max_seq_len"):
-        if isinstance(fields.get(name), int):
-            return fields[name]
-    return None
-
-
 def _override(config: PretrainedConfig, plan: ModelPlan) -> None:
     known = config.to_dict()
     for name, value in plan.model_kwargs.items():
@@ -127,18 +122,31 @@ def _override(config: PretrainedConfig, plan: ModelPlan) -> None:
 
 
 def _stretch(config: PretrainedConfig, rope: RopePlan) -> None:
-    """Scale rotary positions by the smallest whole factor that makes the length fit."""
-    text = config.get_text_config()
-    current = max_model_length(config)
-    parameters = text.to_dict().get("rope_parameters")
-    if current is None or parameters is None:
+    """Scale rotary positions by the smallest whole factor that makes the length fit, where it does not fit yet."""
+    text = config.get_text_config(decoder=True)
+    layers, stated, context = rope_kinds(config), stated_length(config), context_length(config)
+    if stated is None or context is None or not layers:
         raise SwiftError(
             f"--rope_scaling {rope.kind} needs rotary positions, which this model does not have", where="--rope_scaling"
         )
-    factor = float(max(math.ceil(rope.length / current), 1))
-    text.rope_parameters = {**parameters, "rope_type": rope.kind, "factor": factor}
-    if rope.kind == "linear":
-        text.max_position_embeddings = int(current * factor)
+    if context >= rope.length:
+        log.info("--rope_scaling %s: the model has positions for %d tokens as it is", rope.kind, context)
+        return
+    growth = math.ceil(rope.length / context)
+    for kind, parameters in layers.items():
+        if kind in SHORT_SIGHTED:
+            continue
+        if parameters["rope_type"] not in ("default", rope.kind):
+            raise SwiftError(
+                f"--rope_scaling {rope.kind} would take the place of the model's own ({parameters['rope_type']})",
+                where="--rope_scaling",
+                why=f"with its own it has positions for {context} tokens",
+                next="leave --rope_scaling out, or give all rope_parameters with --model_kwargs",
+            )
+        layers[kind] = {**parameters, "rope_type": rope.kind, "factor": float(parameters.get("factor", 1) * growth)}
+    text.rope_parameters = layers.get("", layers)
+    if rope.kind == "linear":  # a dynamic embedding counts from the stated length
+        text.max_position_embeddings = stated * growth
 
 
 def _check_loading(folder: Path, loading: dict[str, Any]) -> None:
