@@ -10,8 +10,8 @@ import pytest
 from tests.prompts.conftest import TEMPLATES
 
 from swift.core.errors import SwiftError
+from swift.prompts.chat_template import plain
 from swift.prompts.encode import Encoder
-from swift.prompts.jinja import plain
 from swift.prompts.types import Conversation, Message, Origin, ToolCall
 
 NAMES = sorted(path.stem for path in TEMPLATES.glob("*.jinja"))
@@ -49,7 +49,7 @@ REWRITES = {("mistral_nemo", "system")}
 
 def _plain(encoder: Encoder, messages: tuple[Message, ...]) -> list[dict[str, Any]]:
     items = plain(messages, as_object=True, named=False)
-    if encoder.template.traits.parts:
+    if encoder.template.chat_template.traits.parts:
         return [{**item, "content": [{"type": "text", "text": item["content"]}]} for item in items]
     return items
 
@@ -97,7 +97,7 @@ def test_every_answer_is_trained_once_and_nothing_else(
     for answer in answers:
         said = answer.content.rpartition("</think>")[2].strip() or "weather"
         (text,) = (text for text in trained if said in text)
-        assert text.endswith(encoder.template.traits.end) or answer.tool_calls or name == "gptoss"
+        assert text.endswith(encoder.template.chat_template.traits.end) or answer.tool_calls or name == "gptoss"
     for message in row.messages:
         if message.role != "assistant":
             assert not any(message.content in text for text in trained)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import copy
 import datetime
-import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from swift.core.errors import SwiftError
 from swift.prompts import tool_calls, tool_formats
+from swift.prompts.chat_template import ChatTemplate
 from swift.prompts.loss_scale import LossScale
-from swift.prompts.spans import Answer, Refusal, Rendered, examples
-from swift.prompts.types import Conversation, Message, Segment, ToolCall
+from swift.prompts.spans import Answer, Rendered, examples
+from swift.prompts.types import Conversation, Message, Segment
 
 
 class JinjaTemplate:
-    """Renders with `tokenizer.apply_chat_template`; `answers.py` finds out which characters are answers."""
+    """What a row says is put into the form its chat template takes; `spans.py` finds the answers in its text."""
 
     name = "jinja"
 
@@ -34,24 +32,13 @@ class JinjaTemplate:
 
         Raises SwiftError when the tokenizer has no chat template.
         """
-        if not tokenizer.chat_template:
-            raise SwiftError(
-                "the tokenizer has no chat template",
-                where="--template_type jinja",
-                next="name a registered template with --template_type (docs/supported-models.md lists them)",
-            )
-        self.tokenizer = tokenizer
-        self.source: str = tokenizer.get_chat_template(tools=[{}])
-        self.dated = "strftime_now" in self.source
-        self.day: datetime.date | None = None
+        self.chat_template = ChatTemplate(tokenizer)
         self.default_system = system or None
         self.loss_scale = loss_scale
-        self.specials = tuple(sorted(tokenizer.get_added_vocab(), key=len, reverse=True))
-        self.traits = _Traits()
-        self.traits = _probe(self)
-        self.native_tools = tools_format is None and self.traits.tools
-        self.tools = _tool_format(self, tools_format)
-        self.suffix: list[str | tuple[int, ...]] = [self.traits.end] if self.traits.end else []
+        traits = self.chat_template.traits
+        self.native_tools = tools_format is None and traits.tools
+        self.tools = _tool_format(self.chat_template, self.native_tools, tools_format)
+        self.suffix: list[str | tuple[int, ...]] = [traits.end] if traits.end else []
 
     def render(
         self,
@@ -66,50 +53,14 @@ class JinjaTemplate:
         With `inference`, the prompt to answer. `options` are variables of the template, such as enable_thinking.
         Raises SwiftError with the row's origin when the template refuses it.
         """
-        row = Rendered(self, conversation, options or {})
+        tools = conversation.tools if self.native_tools else ()
+        row = Rendered(self.chat_template, self._prepared(conversation), tools, options or {}, conversation.origin)
         if inference:
             return [[Segment(row.prompt())]]
         answers = [row.answer(place) for place, message in enumerate(row.messages) if message.role == "assistant"]
         if last_only:
             answers = answers[-1:]
         return [self._segments(text, kept) for text, kept in examples(row.whole(), answers)]
-
-    def write(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), **options: Any) -> str:
-        """The text of messages, in the first form of calls that the template takes. Raises Refusal if none is."""
-        # Most templates want arguments as an object, some (DeepSeek) as the JSON text they paste; a few want ids.
-        forms = [(True, False), (False, False), (True, True), (False, True)]
-        refusals: list[Refusal] = []
-        for as_object, named in forms if any(message.tool_calls for message in messages) else forms[:1]:
-            try:
-                return self._apply(plain(messages, as_object=as_object, named=named), tools, options)
-            except Refusal as refusal:
-                refusals.append(refusal)
-        raise refusals[0]
-
-    def _apply(self, messages: list[dict[str, Any]], tools: Sequence[Any], options: Mapping[str, Any]) -> str:
-        from jinja2 import TemplateError
-
-        listed = [_in_parts(message) for message in messages] if self.traits.parts else messages
-        try:
-            text = self.tokenizer.apply_chat_template(listed, tools=list(tools) or None, tokenize=False, **options)
-        except (TemplateError, TypeError, ValueError) as error:
-            raise Refusal(str(error)) from error
-        return self._redated(text)
-
-    def on(self, day: datetime.date) -> JinjaTemplate:
-        """The same template on another day, for what must not change from one day to the next."""
-        other = copy.copy(self)
-        other.day = day
-        return other
-
-    def _redated(self, text: str) -> str:
-        """Templates ask for the date themselves; another day can only be written over it."""
-        if self.day is None or not self.dated:
-            return text
-        today = datetime.date.today()
-        for form in ("%Y-%m-%d", "%d %b %Y", "%d %B %Y", "%B %d, %Y"):
-            text = text.replace(today.strftime(form), self.day.strftime(form))
-        return text
 
     def parse_reply(self, text: str) -> Message:
         """A generated answer as a message: its thinking, its text and its tool calls."""
@@ -118,18 +69,47 @@ class JinjaTemplate:
     @property
     def stop_strings(self) -> tuple[str, ...]:
         """The text that ends an answer."""
-        return tuple(filter(None, (self.traits.end.strip(),)))
+        return tuple(filter(None, (self.chat_template.traits.end.strip(),)))
 
     def facts(self) -> dict[str, Any]:
         """What decides the text, as JSON."""
         kept = {"default_system": self.default_system, "tools": self.tools.name, "native_tools": self.native_tools}
-        day = {"today": str(self.day or datetime.date.today())} if self.dated else {}
-        return {"template": self.source, **kept, **day}
+        chat_template = self.chat_template
+        day = {"today": str(chat_template.day or datetime.date.today())} if chat_template.dated else {}
+        return {"template": chat_template.source, **kept, **day}
 
-    def trained_end(self, text: str, start: int) -> int:
-        """The end of the answer that begins at `start`: blanks behind its last special token are the template's own."""
-        bare = text.rstrip()
-        return len(bare) if len(bare) > start and bare.endswith(self.specials) else len(text)
+    def on(self, day: datetime.date) -> JinjaTemplate:
+        """The same template on another day, for what must not change from one day to the next."""
+        other = copy.copy(self)
+        other.chat_template = self.chat_template.on(day)
+        return other
+
+    def _prepared(self, conversation: Conversation) -> list[Message]:
+        """The messages with the system text in force, and with tools as text where the template has no place."""
+        traits = self.chat_template.traits
+        messages = list(conversation.messages)
+        system = self.default_system
+        if messages and messages[0].role == "system":
+            system = messages.pop(0).content or None
+        if not traits.reasoning:
+            messages = [replace(m, content=tool_formats.with_reasoning(m), reasoning=None) for m in messages]
+        if not self.native_tools:
+            messages = [self._as_text(message) for message in messages]
+            if conversation.tools:
+                described = self.tools.describe(conversation.tools)
+                if traits.system:
+                    system = described if system is None else f"{system}\n\n{described}"
+                else:
+                    messages = tool_formats.in_first_question(messages, described)
+        return [Message("system", system), *messages] if system is not None else messages
+
+    def _as_text(self, message: Message) -> Message:
+        if message.role == "tool":
+            return Message("user", f"Observation: {message.content}")
+        if message.tool_calls:
+            (written,) = self.tools.interleave([replace(message, reasoning=None)])
+            return replace(written, reasoning=message.reasoning)
+        return message
 
     def _segments(self, text: str, answers: Sequence[Answer]) -> list[Segment]:
         segments, position = [], 0
@@ -144,62 +124,17 @@ class JinjaTemplate:
         weight = 1.0 if answer.weight is None else answer.weight
         if not weight or self.loss_scale is None:
             return [Segment(trained, weight)]
-        end = self.traits.end if trained.endswith(self.traits.end) else ""
+        end = self.chat_template.traits.end
+        end = end if trained.endswith(end) else ""
         given = trained.removesuffix(end) if end else trained
         scaled = [Segment(part, scale * weight) for part, scale in self.loss_scale.split(answer.query, given)]
         return [*scaled, Segment(end, weight)]
 
 
-@dataclass(frozen=True)
-class _Traits:
-    """What a template does, told by rendering a few messages with it."""
-
-    parts: bool = False
-    """Wants the content as a list of parts, as multimodal templates do."""
-    system: bool = True
-    reasoning: bool = False
-    """Writes the thinking of an answer that is kept apart from its text."""
-    tools: bool = False
-    """Describes tools and writes calls."""
-    end: str = ""
-    """What stands behind an answer, up to and with its last special token."""
-
-
-_ASKED, _SAID = Message("user", "a first word"), Message("assistant", "a closing word")
-_CALLED = Message("assistant", "", tool_calls=(ToolCall("probe_call", "{}"),))
-_TOOL = {"type": "function", "function": {"name": "probe_tool", "description": "", "parameters": {}}}
-
-
-def _probe(template: JinjaTemplate) -> _Traits:
-    def shows(word: str, *messages: Message, tools: Sequence[Mapping[str, Any]] = ()) -> bool:
-        return word in _try(template, *messages, tools=tools)
-
-    if not shows(_ASKED.content, _ASKED):
-        template.traits = _Traits(parts=True)
-        if not shows(_ASKED.content, _ASKED):
-            template.traits = _Traits()
-    after = _try(template, _ASKED, _SAID).rpartition(_SAID.content)[2]
-    # Templates may describe tools and yet drop the calls of a row; those are not trusted with either.
-    tools = re.search(r"\btools\b", template.source) is not None
-    return replace(
-        template.traits,
-        end=after[: template.trained_end(after, 0)] if after.strip() else "",
-        system=shows("a rule", Message("system", "a rule"), _ASKED),
-        reasoning=shows("a thought", _ASKED, replace(_SAID, reasoning="a thought")),
-        tools=tools and all(shows(word, _ASKED, _CALLED, tools=[_TOOL]) for word in ("probe_call", "probe_tool")),
-    )
-
-
-def _try(template: JinjaTemplate, *messages: Message, tools: Sequence[Mapping[str, Any]] = ()) -> str:
-    try:
-        return template.write(messages, tools)
-    except Refusal:
-        return ""
-
-
-def _tool_format(template: JinjaTemplate, chosen: str | None) -> tool_formats.ToolFormat:
-    if template.native_tools:
-        return tool_formats.ToolFormat("native", _by_itself, _by_itself, tool_calls.reader_of(template.source), "turn")
+def _tool_format(chat_template: ChatTemplate, native: bool, chosen: str | None) -> tool_formats.ToolFormat:
+    if native:
+        read = tool_calls.reader_of(chat_template.source)
+        return tool_formats.ToolFormat("native", _by_itself, _by_itself, read, "turn")
     # A result inside the answer would need to be found in the text again, so it becomes a turn.
     return replace(tool_formats.tool_format(chosen or "react_en"), results="turn", write=tool_formats.write_actions)
 
@@ -207,47 +142,3 @@ def _tool_format(template: JinjaTemplate, chosen: str | None) -> tool_formats.To
 def _by_itself(_: Any) -> str:
     """Tools and calls that the chat template writes need no text from us."""
     return ""
-
-
-def _in_parts(message: Mapping[str, Any]) -> dict[str, Any]:
-    return {**message, "content": [{"type": "text", "text": message["content"]}]}
-
-
-def plain(messages: Sequence[Message], *, as_object: bool, named: bool) -> list[dict[str, Any]]:
-    """Messages as chat templates take them.
-
-    `as_object` gives arguments as an object, else as JSON text; `named` gives each call an id of nine characters if it
-    has none, and each result the id and name of its call, which some templates insist on.
-    """
-    made: list[dict[str, Any]] = []
-    open_calls: list[ToolCall] = []
-    count = 0
-    for message in messages:
-        item: dict[str, Any] = {"role": message.role, "content": message.content}
-        if message.reasoning is not None:
-            item["reasoning_content"] = message.reasoning
-        if message.tool_calls:
-            open_calls = list(message.tool_calls)
-            if named:
-                open_calls = [replace(call, id=f"call{count + i:05d}") for i, call in enumerate(open_calls)]
-                count += len(open_calls)
-            item["tool_calls"] = [_plain_call(call, as_object) for call in open_calls]
-        elif message.role == "tool" and open_calls:
-            call = open_calls.pop(0)
-            if named:
-                item["name"] = call.name
-            if call.id is not None:
-                item["tool_call_id"] = call.id
-        made.append(item)
-    return made
-
-
-def _plain_call(call: ToolCall, as_object: bool) -> dict[str, Any]:
-    arguments: Any = call.arguments
-    if as_object:
-        try:
-            arguments = json.loads(call.arguments)
-        except ValueError:
-            arguments = call.arguments
-    function = {"type": "function", "function": {"name": call.name, "arguments": arguments}}
-    return function if call.id is None else {"id": call.id, **function}

@@ -70,8 +70,8 @@ def differences_from_own(encoder: Encoder) -> list[str]:
     tokenizer = encoder.tokens.tokenizer
     if isinstance(encoder.template, JinjaTemplate) or not tokenizer.chat_template:
         return []
-    chat_template = JinjaTemplate(tokenizer)
-    own = Encoder(encoder.plan, chat_template.on(_DAY), Tokens(tokenizer, whole=True))
+    own_template = JinjaTemplate(tokenizer)
+    own = Encoder(encoder.plan, own_template.on(_DAY), Tokens(tokenizer, whole=True))
     ours = _on(encoder, _DAY)
     # A chat template's default system text cannot be switched off, so only the first conversation leaves it in.
     compared = {"the default system text": Conversation((_ASK,)), **fixed_set(_SYSTEM)}
@@ -79,7 +79,7 @@ def differences_from_own(encoder: Encoder) -> list[str]:
         compared = dict(fixed_set())
     found = []
     for name, conversation in compared.items():
-        if conversation.tools and not chat_template.native_tools:
+        if conversation.tools and not own_template.native_tools:
             continue  # Neither has a form of its own for tools.
         theirs, mine = _prompt(own, conversation), _prompt(ours, conversation)
         if theirs is not None and mine is not None and theirs != mine:

@@ -6,20 +6,13 @@ answer, and with the answer. What the second text has more is the answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from swift.core.errors import SwiftError
-from swift.prompts import tool_formats
-from swift.prompts.types import Conversation, Message
-
-if TYPE_CHECKING:
-    from swift.prompts.jinja import JinjaTemplate
-
-
-class Refusal(Exception):
-    """The template cannot render these messages."""
+from swift.prompts.chat_template import ChatTemplate, Refusal
+from swift.prompts.types import Message, Origin
 
 
 @dataclass(frozen=True)
@@ -55,14 +48,21 @@ def examples(whole: str, answers: list[Answer]) -> list[tuple[str, list[Answer]]
 
 
 class Rendered:
-    """One conversation under one template."""
+    """One conversation under one chat template."""
 
-    def __init__(self, template: JinjaTemplate, conversation: Conversation, options: Mapping[str, Any]):
-        self.template = template
-        self.conversation = conversation
+    def __init__(
+        self,
+        chat_template: ChatTemplate,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]],
+        options: Mapping[str, Any],
+        origin: Origin | None,
+    ):
+        self.chat_template = chat_template
+        self.messages = messages
+        self.tools = tools
         self.options = options
-        self.messages = self._prepared()
-        self.tools = conversation.tools if template.native_tools else ()
+        self.origin = origin
         self._texts: dict[tuple[int, bool], str] = {}
 
     def whole(self) -> str:
@@ -90,7 +90,7 @@ class Rendered:
         return Answer(
             text=text,
             start=start,
-            end=self.template.trained_end(text, start),
+            end=self.chat_template.trained_end(text, start),
             weight=self.messages[place].weight,
             query=asked[-1] if asked else "",
         )
@@ -113,42 +113,15 @@ class Rendered:
             self._texts[key] = self._render(self.messages[:count], **options)
         return self._texts[key]
 
-    def _render(self, messages: list[Message], **options: Any) -> str:
+    def _render(self, messages: Sequence[Message], **options: Any) -> str:
         """The text of some messages. Raises SwiftError with the row's origin when the template refuses them."""
         try:
-            return self.template.write(messages, self.tools, **{**self.options, **options})
+            return self.chat_template.write(messages, self.tools, **{**self.options, **options})
         except Refusal as refusal:
-            origin = self.conversation.origin
             roles = " ".join(message.role for message in messages)
             raise SwiftError(
                 f"the chat template refuses the row: {refusal}",
-                where=None if origin is None else str(origin),
+                where=None if self.origin is None else str(self.origin),
                 why=f"its roles are: {roles[:200]}",
                 next="mend the row, or choose a registered template with --template_type",
             ) from refusal
-
-    def _prepared(self) -> list[Message]:
-        """The messages with the system text in force, and with tools as text where the template has no place."""
-        messages = list(self.conversation.messages)
-        system = self.template.default_system
-        if messages and messages[0].role == "system":
-            system = messages.pop(0).content or None
-        if not self.template.traits.reasoning:
-            messages = [replace(m, content=tool_formats.with_reasoning(m), reasoning=None) for m in messages]
-        if not self.template.native_tools:
-            messages = [self._as_text(message) for message in messages]
-            if self.conversation.tools:
-                described = self.template.tools.describe(self.conversation.tools)
-                if self.template.traits.system:
-                    system = described if system is None else f"{system}\n\n{described}"
-                else:
-                    messages = tool_formats.in_first_question(messages, described)
-        return [Message("system", system), *messages] if system is not None else messages
-
-    def _as_text(self, message: Message) -> Message:
-        if message.role == "tool":
-            return Message("user", f"Observation: {message.content}")
-        if message.tool_calls:
-            (written,) = self.template.tools.interleave([replace(message, reasoning=None)])
-            return replace(written, reasoning=message.reasoning)
-        return message
