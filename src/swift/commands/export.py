@@ -62,10 +62,10 @@ def _to_ollama(args: Args, catalog: Catalog, machine: Machine) -> None:
 
 def _push(args: Args, folder: Path) -> None:
     from swift.core.errors import SwiftError
+    from swift.core.hubs import default_hub
     from swift.core.log import log
     from swift.hub import push
     from swift.params.groups import Checkpoint, Export, Hub
-    from swift.plan.model import default_hub
 
     if not args[Checkpoint].ckpt_dir or not folder.is_dir():
         raise SwiftError("there is no folder to push", where="--ckpt_dir", next="--ckpt_dir output/…/checkpoint-N")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
+from swift.core.environment import read_int
 from swift.core.errors import SwiftError
 
 
@@ -19,18 +20,18 @@ def wants_processes(env: Mapping[str, str]) -> bool:
 
 def torchrun_words(words: Sequence[str], env: Mapping[str, str]) -> list[str]:
     """The command line that runs `swift WORDS` in NPROC_PER_NODE processes on each of NNODES machines."""
-    nodes = _count(env, "NNODES", 1)
+    nodes = read_int("NNODES", 1, env, low=1)
     address = env.get("MASTER_ADDR") or ("127.0.0.1" if nodes == 1 else None)
     if address is None:
         raise SwiftError("NNODES is above 1 but MASTER_ADDR is not set", next="export MASTER_ADDR=HOST-OF-NODE-0")
-    port = _count(env, "MASTER_PORT", 0, low=0) or (_free_port() if nodes == 1 else 29500)
+    port = read_int("MASTER_PORT", 0, env) or (_free_port() if nodes == 1 else 29500)
     return [
         sys.executable,
         "-m",
         "swift.core.torchrun",
-        f"--nproc_per_node={_count(env, 'NPROC_PER_NODE', 1)}",
+        f"--nproc_per_node={read_int('NPROC_PER_NODE', 1, env, low=1)}",
         f"--nnodes={nodes}",
-        f"--node_rank={_count(env, 'NODE_RANK', 0, low=0)}",
+        f"--node_rank={read_int('NODE_RANK', 0, env)}",
         f"--master_addr={address}",
         f"--master_port={port}",
         "--shutdown-timeout=600",  # seconds that a stopped run has to save its checkpoint
@@ -42,7 +43,7 @@ def torchrun_words(words: Sequence[str], env: Mapping[str, str]) -> list[str]:
 
 def relaunch(words: Sequence[str], env: Mapping[str, str]) -> int:
     """Run the command line under torchrun and return its exit code."""
-    threads = max(1, (os.cpu_count() or 1) // _count(env, "NPROC_PER_NODE", 1))
+    threads = max(1, (os.cpu_count() or 1) // read_int("NPROC_PER_NODE", 1, env, low=1))
     return run_child(torchrun_words(words, env), {"OMP_NUM_THREADS": str(threads), **env})
 
 
@@ -61,13 +62,6 @@ def run_child(command: Sequence[str], env: Mapping[str, str]) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _count(env: Mapping[str, str], name: str, default: int, *, low: int = 1) -> int:
-    text = env.get(name) or str(default)
-    if not text.isdecimal() or int(text) < low:
-        raise SwiftError(f"{name} is `{text}`, not a number from {low} up", where="the environment")
-    return int(text)
 
 
 def _free_port() -> int:

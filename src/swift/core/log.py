@@ -7,10 +7,6 @@ import os
 import sys
 
 
-def _first_process() -> bool:
-    return int(os.environ.get("RANK", "0") or 0) == 0
-
-
 class _Stderr(logging.StreamHandler):
     """Looks standard error up at each line, so that a caller who redirects it gets the lines."""
 
@@ -24,7 +20,7 @@ class _Stderr(logging.StreamHandler):
 
 log = logging.getLogger("swift")
 log.propagate = False
-log.setLevel(logging.INFO if _first_process() else logging.ERROR)
+log.setLevel(logging.INFO if os.environ.get("RANK", "").strip() in ("", "0") else logging.ERROR)
 _handler = _Stderr()
 _handler.setFormatter(logging.Formatter("[%(levelname)s:swift] %(message)s"))
 log.addHandler(_handler)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
+from swift.core.environment import read_int
 from swift.core.machine import Device, Machine
 from swift.core.optional_imports import installed
 
@@ -36,10 +35,10 @@ def probe() -> Machine:
         device=device,
         device_count=count,
         bf16=bf16,
-        rank=_environment("RANK", 0),
-        local_rank=_environment("LOCAL_RANK", 0),
-        world_size=_environment("WORLD_SIZE", 1),
-        local_world_size=_environment("LOCAL_WORLD_SIZE", 1),
+        rank=read_int("RANK", 0),
+        local_rank=read_int("LOCAL_RANK", 0),
+        world_size=read_int("WORLD_SIZE", 1),
+        local_world_size=read_int("LOCAL_WORLD_SIZE", 1),
         packages=frozenset(name for name in OPTIONAL if installed(name)),
     )
 
@@ -55,7 +54,3 @@ def _device() -> tuple[Device, int, bool]:
     if torch.backends.mps.is_available():
         return "mps", 1, True
     return "cpu", 0, True
-
-
-def _environment(name: str, default: int) -> int:
-    return int(os.environ.get(name) or default)

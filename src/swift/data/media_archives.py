@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from swift.core.errors import SwiftError
+from swift.core.hubs import HubName
 from swift.core.log import log
 from swift.data.bad_row import BadRow
 from swift.data.fields import MEDIA_KEYS
@@ -77,7 +78,7 @@ def _place(member: Member, key: str, file: SourceFile) -> str:
     raise BadRow("missing file", key=key, expected=f"a file of {repository} in {within}", value=member.path)
 
 
-def _no_archive(hub: str, repository: str, name: str) -> SwiftError:
+def _no_archive(hub: HubName, repository: str, name: str) -> SwiftError:
     return SwiftError(
         f"there is no archive {name}",
         where=f"{repository} ({hub})",
@@ -86,7 +87,7 @@ def _no_archive(hub: str, repository: str, name: str) -> SwiftError:
     )
 
 
-def _fetched(hub: str, repository: str, name: str, token: str | None) -> Path:
+def _fetched(hub: HubName, repository: str, name: str, token: str | None) -> Path:
     """The folder of the repository, with this file of it if the repository has it."""
     from swift.hub import download
 
@@ -94,7 +95,7 @@ def _fetched(hub: str, repository: str, name: str, token: str | None) -> Path:
 
 
 @lru_cache(maxsize=1024)
-def _unpacked(hub: str, repository: str, name: str, media: Path, token: str | None) -> Path | None:
+def _unpacked(hub: HubName, repository: str, name: str, media: Path, token: str | None) -> Path | None:
     """The folder with what is in an archive, None without the archive; downloaded and unpacked once for all runs."""
     log.info("%s/%s: fetching media of the rows; this may be many gigabytes, the first time", repository, name)
     archive = _fetched(hub, repository, name, token) / name

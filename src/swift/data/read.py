@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 from swift.core.errors import SwiftError
 from swift.data.bad_row import BadRow
 from swift.data.parquet_media import taken_out
+from swift.plan.data import FILE_SUFFIXES
 
 CUT = (EOFError, gzip.BadGzipFile, zlib.error)
 """What reading a damaged gzip file raises."""
 BOM = b"\xef\xbb\xbf"
-SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
 
 
 class RawRow(NamedTuple):
@@ -46,7 +46,7 @@ def data_files(path: Path) -> list[Path]:
     if not found:
         raise SwiftError(
             f"no data files in the folder {path}",
-            why=f"looked for {', '.join(SUFFIXES)}, plain or .gz",
+            why=f"looked for {', '.join(FILE_SUFFIXES)}, plain or .gz",
             where=str(path),
         )
     return found
@@ -55,7 +55,7 @@ def data_files(path: Path) -> list[Path]:
 def suffix(path: Path) -> str | None:
     """What kind of data file this is by its name, without `.gz`; None for anything else."""
     name = path.name.lower().removesuffix(".gz")
-    return next((known for known in SUFFIXES if name.endswith(known)), None)
+    return next((known for known in FILE_SUFFIXES if name.endswith(known)), None)
 
 
 def seekable(path: Path) -> bool:

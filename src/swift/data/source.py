@@ -11,6 +11,7 @@ from typing import Any
 
 from swift.catalog import DatasetEntry
 from swift.core.errors import SwiftError
+from swift.core.hubs import HubName
 from swift.data.read import data_files, suffix
 from swift.plan.data import DataPlan, DatasetSpec, is_self_cognition
 
@@ -34,7 +35,7 @@ class SourceFile:
     """For the converter."""
     replace: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Marks in the text and what they become: (Chinese, English), for the rows about the model itself."""
-    home: tuple[str, str] | None = None
+    home: tuple[HubName, str] | None = None
     """The hub and the repository that the file comes from."""
     media: Path | None = None
     """Folder for what the rows show besides text; None leaves it out, and nothing of it is fetched."""
@@ -114,6 +115,7 @@ def _from_hub(
     """Download a data repository and pick the files of the subsets and splits asked for."""
     from swift.hub import download
 
+    assert spec.hub != "local"
     apart = ARCHIVES if plan.media else (*ARCHIVES, *MEDIA)
     root = download(repository, hub=spec.hub, kind="dataset", revision=revision, token=plan.token, ignore=apart)
     _refuse_script(root, repository, spec)

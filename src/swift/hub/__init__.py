@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from swift.core.environment import read_bool
 from swift.core.errors import SwiftError
+from swift.core.hubs import TITLES, HubName
 from swift.core.log import log
 
-HubName = Literal["modelscope", "huggingface"]
 Kind = Literal["model", "dataset"]
-TITLES = {"modelscope": "ModelScope", "huggingface": "Hugging Face"}
 ANSWER_SECONDS = 5
 """How long a hub may take to answer before it counts as out of reach."""
 NOT_LOADED = ("consolidated*", "*.pth", "*.gguf", "*.zip", "*.onnx", "onnx/*", "*.msgpack", "*.h5")
@@ -24,7 +23,7 @@ NOT_LOADED = ("consolidated*", "*.pth", "*.gguf", "*.zip", "*.onnx", "onnx/*", "
 def download(
     id: str,
     *,
-    hub: str,
+    hub: HubName,
     kind: Kind = "model",
     revision: str | None = None,
     token: str | None = None,
@@ -73,7 +72,7 @@ def push(
     folder: Path,
     id: str,
     *,
-    hub: str,
+    hub: HubName,
     kind: Kind = "model",
     token: str | None = None,
     private: bool = False,
@@ -94,7 +93,7 @@ def push(
     )
 
 
-def _client(hub: str):  # type: ignore[no-untyped-def]
+def _client(hub: HubName):  # type: ignore[no-untyped-def]
     """The module that speaks with a hub; imported on use, since each brings a client library."""
     if hub == "huggingface":
         from swift.hub import huggingface
@@ -108,10 +107,10 @@ def _client(hub: str):  # type: ignore[no-untyped-def]
 def offline() -> bool:
     """Whether the user forbids the network (`HF_HUB_OFFLINE=1` or `TRANSFORMERS_OFFLINE=1`)."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    return any(os.environ.get(name, "").strip().lower() in ("1", "true", "yes", "on") for name in names)
+    return any(read_bool(name) for name in names)
 
 
-def _no_network(hub: str) -> str | None:
+def _no_network(hub: HubName) -> str | None:
     """Why the hub cannot be asked, or None when it can. Clients retry for minutes, so one short question goes first."""
     if offline():
         return "offline mode is on (HF_HUB_OFFLINE)"

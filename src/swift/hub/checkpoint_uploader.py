@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from swift.core.errors import SwiftError
+from swift.core.hubs import HubName
 from swift.core.log import log
 from swift.hub import push
 
@@ -24,9 +25,9 @@ class Pusher:
     one that fails is said and does not stop the training.
     """
 
-    def __init__(self, id: str, *, hub: str, token: str | None, private: bool, strategy: Strategy):
+    def __init__(self, id: str, *, hub: HubName, token: str | None, private: bool, strategy: Strategy):
         self.id = id
-        self.hub = hub
+        self.hub: HubName = hub
         self.token = token
         self.private = private
         self.strategy = strategy

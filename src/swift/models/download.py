@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from swift import hub
+from swift.core.environment import cache_home
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.models import demo_model
@@ -27,7 +28,7 @@ def _remote(plan: ModelPlan) -> Path:
     package = plan.entry.pypi if plan.entry else None
     if package is None:
         return _download(plan)
-    home = demo_model.cache_home()
+    home = cache_home() / "models"
     done = demo_model.converted(package, home)
     if done:
         return done
@@ -42,6 +43,7 @@ def _remote(plan: ModelPlan) -> Path:
 
 
 def _download(plan: ModelPlan) -> Path:
+    assert plan.hub != "local"
     return hub.download(
         plan.source,
         hub=plan.hub,

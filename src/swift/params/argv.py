@@ -6,12 +6,13 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from swift.core.environment import FALSE, TRUE
 from swift.core.errors import SwiftError
 from swift.params.commands import Command
 from swift.params.flag import Alias, Bare, Flag
 from swift.params.frozen import Frozen
 from swift.params.unknown_flags import unknown_flag
-from swift.params.values import FALSE, NOTHING, TRUE, BadValue, from_words
+from swift.params.values import NOTHING, BadValue, from_words
 
 _FLAG = re.compile(r"--[A-Za-z][\w-]*(=.*)?", re.DOTALL)
 _ONE_DASH = re.compile(r"-[A-Za-z][\w-]*(=.*)?", re.DOTALL)

@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from swift.core.did_you_mean import closest
+from swift.core.environment import FALSE, TRUE
 from swift.params.flag import Flag, Json, Kind, Range, Text
 from swift.params.flag_synonyms import CHOICES
 from swift.params.frozen import Frozen
 
-TRUE = frozenset({"true", "1", "yes", "y", "t", "on"})
-FALSE = frozenset({"false", "0", "no", "n", "f", "off"})
 NOTHING = frozenset({"None", "null", "NULL", "Null"})
 
 _NOUNS: dict[Kind, str] = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}

@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Literal
 
 from swift.catalog import Catalog, DatasetEntry
+from swift.core.environment import cache_home
 from swift.core.errors import SwiftError, raise_together
+from swift.core.hubs import Source, default_hub
 from swift.params.args import Args
 from swift.params.groups import Data, Hub, Prompt, Rlhf
 
-HubName = Literal["local", "modelscope", "huggingface"]
 Kind = Literal["chat", "pairs", "kto", "prompt"]
 Rounds = Literal["last", "all"]
 Mode = Literal["eager", "lazy", "streaming"]
 Check = Literal["none", "discard", "error", "warning"]
 
-HUB_PREFIX: dict[str, HubName] = {"hf": "huggingface", "ms": "modelscope"}
+HUB_PREFIX: dict[str, Source] = {"hf": "huggingface", "ms": "modelscope"}
 SELF_COGNITION = "self-cognition"
-FILE_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt", ".gz")
+FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
+"""Files of rows, by their name; each may be compressed, with `.gz` behind it."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class DatasetSpec:
 
     text: str
     name: str
-    hub: HubName
+    hub: Source
     subsets: tuple[str, ...] | None = None
     sample: int = -1
     """Rows to use; -1 is all of them, more than there are repeats them."""
@@ -117,21 +119,12 @@ def plan_data(args: Args, catalog: Catalog, *, multimodal: bool = False, media: 
 
 def default_cache() -> Path:
     """The token cache of this user: `$XDG_CACHE_HOME/swift/tokens`, else `~/.cache/swift/tokens`."""
-    return _cache_home() / "tokens"
+    return cache_home() / "tokens"
 
 
 def default_media() -> Path:
     """Where unpacked archives and the pictures of rows are kept, beside the token cache."""
-    return _cache_home() / "media"
-
-
-def _cache_home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "swift"
-
-
-def use_hf() -> bool:
-    """Whether Hugging Face is the hub of names without a prefix (`USE_HF=1`)."""
-    return os.environ.get("USE_HF", "").strip().lower() in ("1", "true", "yes", "on")
+    return cache_home() / "media"
 
 
 def parse_dataset(text: str, *, hf: bool | None = None, exists: Callable[[str], bool] = os.path.exists) -> DatasetSpec:
@@ -141,7 +134,7 @@ def parse_dataset(text: str, *, hf: bool | None = None, exists: Callable[[str], 
     empty name and a sample that is no number.
     """
     rest = text.strip()
-    hub: HubName = "huggingface" if (use_hf() if hf is None else hf) else "modelscope"
+    hub: Source = default_hub() if hf is None else "huggingface" if hf else "modelscope"
     prefix, mark, after = rest.partition("::")
     if mark and not exists(rest):
         if prefix.lower() not in HUB_PREFIX:
@@ -196,7 +189,7 @@ def is_self_cognition(spec: DatasetSpec) -> bool:
 
 
 def _looks_like_path(name: str) -> bool:
-    return name.startswith(("/", "./", "../", "~")) or name.endswith(FILE_SUFFIXES) or name.count("/") > 1
+    return name.startswith(("/", "./", "../", "~")) or name.endswith((*FILE_SUFFIXES, ".gz")) or name.count("/") > 1
 
 
 def _datasets(

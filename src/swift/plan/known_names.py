@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from swift.catalog import Catalog, load_catalog
 from swift.core.errors import SwiftError
+from swift.core.hubs import default_hub
 from swift.params.args import Args
 from swift.params.commands import COMMANDS
 from swift.params.flag import OneOf
@@ -24,6 +25,7 @@ def unknown_names(args: Args) -> list[SwiftError]:
     }
     named = [(name, mark.registry) for name, flag in given.items() if (mark := flag.marker(OneOf)) is not None]
     catalog = load_catalog()
+    default_hub()  # a wrong word in USE_HF is no fault of a name
     return [error for name, registry in named for error in _unknown(name, registry, args.values[name], catalog)]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,12 +12,12 @@ from typing import Any, Literal
 from swift.catalog import Catalog, ModelEntry
 from swift.core.did_you_mean import closest
 from swift.core.errors import NotBuilt, SwiftError
+from swift.core.hubs import TITLES, Source, default_hub
 from swift.core.machine import Machine
 from swift.params.args import Args
 from swift.params.groups import Model
 from swift.plan.quantization import Dtype, QuantPlan, StoredQuant, plan_quant, stored_quant
 
-HubName = Literal["modelscope", "huggingface", "local"]
 TRAINING = ("sft", "pt", "rlhf")
 DTYPES: Mapping[str, Dtype] = {
     "fp32": "fp32",
@@ -47,7 +46,7 @@ class ModelPlan:
     """Registered name, or for anything else a name for folders and logs."""
     source: str
     """A local folder or a hub id, as the user said it."""
-    hub: HubName
+    hub: Source
     revision: str | None = None
     dtype: Dtype
     device_map: str | Mapping[str, Any] | None = None
@@ -75,7 +74,7 @@ class ModelPlan:
 
     def summary(self) -> str:
         """One line for the plan that a command prints."""
-        place = {"local": "folder", "modelscope": "ModelScope", "huggingface": "Hugging Face"}[self.hub]
+        place = "folder" if self.hub == "local" else TITLES[self.hub]
         weights = f"{self.quant or self.stored_quant}, " if self.quant or self.stored_quant else ""
         return f"{self.model_type} from {place} {self.source}, {weights}{self.dtype}, {self.attn} attention"
 
@@ -112,11 +111,6 @@ def plan_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
         entry=entry,
         adapter=str(checkpoint) if checkpoint and is_adapter(checkpoint) else None,
     )
-
-
-def default_hub() -> Literal["modelscope", "huggingface"]:
-    """ModelScope, or Hugging Face when the environment variable USE_HF is set to 1."""
-    return "huggingface" if os.environ.get("USE_HF", "0").lower() in ("1", "true", "yes") else "modelscope"
 
 
 def is_adapter(folder: Path) -> bool:
@@ -177,7 +171,7 @@ def _entry(args: Args, given: _Given, catalog: Catalog) -> ModelEntry | None:
     return None if Path(given.model).expanduser().is_dir() else catalog.models.find_by_id(given.model)
 
 
-def _source(args: Args, given: _Given, entry: ModelEntry | None) -> tuple[str, HubName]:
+def _source(args: Args, given: _Given, entry: ModelEntry | None) -> tuple[str, Source]:
     if given.model is None:
         assert entry is not None
         return _registered_source(entry)
@@ -195,13 +189,13 @@ def _source(args: Args, given: _Given, entry: ModelEntry | None) -> tuple[str, H
     return given.model, default_hub()
 
 
-def _registered_source(entry: ModelEntry) -> tuple[str, HubName]:
+def _registered_source(entry: ModelEntry) -> tuple[str, Source]:
     hub = default_hub()
     id = entry.hf if hub == "huggingface" else entry.ms
     if id is None:
         other = entry.ms if hub == "huggingface" else entry.hf
         raise SwiftError(
-            f"{entry.name} has no id on {'Hugging Face' if hub == 'huggingface' else 'ModelScope'}",
+            f"{entry.name} has no id on {TITLES[hub]}",
             where="--model_type",
             next=f"the other hub has it as {other}: {'unset USE_HF' if hub == 'huggingface' else 'set USE_HF=1'}",
         )

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swift.core.errors import NotBuilt, SwiftError, raise_together
+from swift.core.hubs import HubName, default_hub
 from swift.core.machine import Machine
 from swift.params.args import Args
 from swift.params.groups import Data, Distributed, Generate, Hub, Optim, Train
 from swift.plan.data import Mode
-from swift.plan.model import Dtype, default_hub
+from swift.plan.model import Dtype
 
 When = Literal["steps", "epoch", "no"]
 ROWS_PER_STEP = 16
@@ -44,7 +45,7 @@ class PushPlan:
     """Where checkpoints are pushed while the run goes on, and when."""
 
     repo: str
-    hub: Literal["modelscope", "huggingface"]
+    hub: HubName
     token: str | None
     private: bool
     strategy: Literal["end", "every_save", "checkpoint", "all_checkpoints"]
