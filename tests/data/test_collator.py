@@ -17,6 +17,7 @@ def test_flat_batches_have_no_padding() -> None:
     assert batch["input_ids"].tolist() == [[1, 2, 3, 5, 6]]
     assert batch["labels"].tolist() == [[-100, 2, 3, -100, 6]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
+    assert batch["sequence_lengths"] == (3, 2)
     assert batch["loss_scale"].tolist() == [[1, 1, 1, 0, 2]]
     assert batch["rows"] == [4, 9]
     assert "loss_scale" not in flatten(ITEMS[:1])
@@ -33,11 +34,11 @@ def test_padded_batches_have_a_row_each() -> None:
 
 
 def test_a_packed_item_is_its_rows() -> None:
-    for name, tensor in flatten([PACKED]).items():
-        if name != "rows":
-            assert (
-                tensor.tolist()
-                == flatten([{k: v for k, v in i.items() if k != "loss_scale"} for i in ITEMS])[name].tolist()
-            )
+    alone = flatten([{k: v for k, v in item.items() if k != "loss_scale"} for item in ITEMS])
+    packed = flatten([PACKED])
+    assert packed["rows"] == alone["rows"]
+    assert packed["sequence_lengths"] == alone["sequence_lengths"]
+    for name in ("input_ids", "labels", "position_ids"):
+        assert packed[name].tolist() == alone[name].tolist()
     assert pad([PACKED], 0)["input_ids"].tolist() == pad(ITEMS, 0)["input_ids"].tolist()
     assert pad([PACKED], 0)["rows"] == [4, 9]

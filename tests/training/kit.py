@@ -15,8 +15,11 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 from swift import tuners
 from swift.plan.train import OptimPlan, TrainPlan
 from swift.plan.tuner import TunerPlan
+from swift.prompts.types import IGNORED
+from swift.training.batches import Collate
 from swift.training.objectives.sft import SftObjective
 from swift.training.run import Run
+from swift.training.varlen_attention import keep_inside_sequences
 
 VOCABULARY = 500
 LORA = TunerPlan(sft_type="lora", settings={"r": 4, "lora_alpha": 8, "lora_dropout": 0.0})
@@ -32,7 +35,7 @@ class Rows(Dataset[dict[str, Any]]):
         for row in range(count):
             ids = [rng.randrange(3, VOCABULARY) for _ in range(rng.randint(6, 30))]
             half = len(ids) // 2
-            item: dict[str, Any] = {"input_ids": ids, "labels": [-100] * half + ids[half:], "row": row}
+            item: dict[str, Any] = {"input_ids": ids, "labels": [IGNORED] * half + ids[half:], "row": row}
             if weighted:
                 item["loss_scale"] = [0.0] * half + [rng.choice([0.5, 1.0, 2.0]) for _ in ids[half:]]
             self.items.append(item)
@@ -146,21 +149,21 @@ def tiny_run(
     if tuner.sft_type == "full" and resume is not None:
         base = AutoModelForCausalLM.from_pretrained(resume)
     tuned = tuners.load(base, resume, trainable=True) if adapter and resume else tuners.attach(base, tuner)
+    base = tuners.base_model(tuned)
     rows = train if train is not None else Rows(32)
     return Run(
         plan=tiny_plan(folder, **changes),
         tuner=tuner,
         folder=folder,
         model=tuned,
-        make_objective=objective,
+        collate=Collate(flat and keep_inside_sequences(base), 0),
+        objective=objective(base),
         train=rows,
         val=val,
-        pad_id=0,
         save_into=lambda target: tuners.save(tuned, target),
         resume=resume,
         evaluator=evaluator,
         lengths=[len(item["input_ids"]) for item in rows.items],
-        flat=flat,
     )
 
 

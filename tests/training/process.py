@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["swift.training.sft"])
+CONTEXT.set_forkserver_preload(["swift.training.train"])
 SECONDS = 120.0
 
 

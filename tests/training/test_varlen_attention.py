@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig, PreTrainedModel, Qwen2Config
 
-from swift.training.varlen_attention import NAME, keep_inside_sequences, lengths_of
+from swift.training.varlen_attention import NAME, keep_inside_sequences
 from training.kit import VOCABULARY, tiny_model
 
 LENGTHS = (5, 9, 1, 14)
@@ -78,8 +78,3 @@ def test_eager_attention_is_left_as_it_is() -> None:
     model = AutoModelForCausalLM.from_config(tiny_model().config, attn_implementation="eager")
     assert not keep_inside_sequences(model)
     assert model.config._attn_implementation == "eager"
-
-
-def test_lengths_come_from_positions() -> None:
-    _, positions = flattened()
-    assert lengths_of(positions) == LENGTHS

@@ -29,10 +29,10 @@ def run(args: Args) -> int:
         return 0
 
     from swift.training import process_group
-    from swift.training.sft import train_sft
+    from swift.training.train import run_training
 
     with process_group.joined(plan.train):
         resume = process_group.told_by_first(resume_point(plan.train) if machine.first else None)
         run_dir = process_group.told_by_first(run_folder(plan.train, resume, datetime.now()))
-        train_sft(args, plan, catalog, machine, run_dir, resume)
+        run_training(args, plan, catalog, machine, run_dir, resume)
     return 0

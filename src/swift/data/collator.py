@@ -8,17 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-IGNORED = -100
+from swift.prompts.types import IGNORED
 
 
 def flatten(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """All examples end to end in one row of T tokens, nothing padded.
 
     `input_ids`, `labels` and `position_ids` are (1, T) and int64; positions start at 0 in every sequence, so a packed
-    item starts as often as it has `lengths`. `loss_scale` (1, T) is there when an item has it. `rows` lists the rows.
+    item starts as often as it has `lengths`. `sequence_lengths` are those of all sequences, as numbers: attention needs
+    them on the CPU. `loss_scale` (1, T) is there when an item has it. `rows` lists the rows.
     """
-    pieces = [piece for item in items for piece in segments(item)]
-    return {**_joined(items), "position_ids": torch.cat([torch.arange(piece) for piece in pieces])[None]}
+    lengths = tuple(length for item in items for length in segments(item))
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    return {**_joined(items), "position_ids": positions, "sequence_lengths": lengths}
 
 
 def _joined(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def _joined(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def pad(items: Sequence[dict[str, Any]], pad_id: int, *, side: str = "right") -> dict[str, Any]:
     """Every sequence in a row of its own, all as long as the longest.
 
-    `input_ids`, `labels`, `attention_mask` are (B, T); padding is `pad_id`, -100 and 0. `rows` lists the rows.
+    `input_ids`, `labels`, `attention_mask` are (B, T); padding is `pad_id`, `IGNORED` and 0. `rows` lists the rows.
     """
     pieces = [piece for item in items for piece in unpacked(item)]
     width = max(len(piece["input_ids"]) for piece in pieces)

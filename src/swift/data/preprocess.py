@@ -21,9 +21,10 @@ from swift.data.media_archives import placed
 from swift.data.read import RawRow, read_rows
 from swift.data.shard import KEPT, TRUNCATED, UNENCODED, UNUSABLE, Shard, columns_of
 from swift.data.source import SourceFile
-from swift.plan.data import Kind, Rounds
+from swift.plan.data import Rounds
+from swift.plan.methods import Kind
 from swift.prompts.encode import Encoder, TooLong
-from swift.prompts.types import Conversation, Encoded, Media, Origin, Preference, Row
+from swift.prompts.types import IGNORED, Conversation, Encoded, Media, Origin, Preference, Row
 
 CHUNK = 512
 """Rows of a file that are encoded, stored and lost together."""
@@ -239,7 +240,7 @@ def _opened_twice(encoder: Encoder) -> BadRow:
 
 
 def _trained(encoded: Encoded) -> int:
-    return len(encoded.labels) - encoded.labels.count(-100)
+    return len(encoded.labels) - encoded.labels.count(IGNORED)
 
 
 def _encode_preference(encoder: Encoder, row: Row, recipe: Recipe) -> Made | BadRow:

@@ -14,8 +14,8 @@ from swift.core.errors import SwiftError, raise_together
 from swift.core.hubs import Source, default_hub
 from swift.params.args import Args
 from swift.params.groups import Data, Hub, Prompt, Rlhf
+from swift.plan.methods import METHODS, Kind, method_name
 
-Kind = Literal["chat", "pairs", "kto", "prompt"]
 Rounds = Literal["last", "all"]
 Mode = Literal["eager", "lazy", "streaming"]
 Check = Literal["none", "discard", "error", "warning"]
@@ -47,7 +47,6 @@ class DataPlan:
     train: tuple[DatasetSpec, ...]
     val: tuple[DatasetSpec, ...]
     kind: Kind
-    """What a row becomes: one conversation, a pair of answers, one answer with a label, or a prompt to answer."""
     rounds: Rounds
     """Which answers of a preference are trained: ORPO trains them all."""
     mode: Mode
@@ -215,10 +214,10 @@ def _datasets(
 
 
 def _kind(args: Args) -> Kind:
-    if args.command == "rlhf":
-        method = args[Rlhf].rlhf_type
-        return "kto" if method == "kto" else "prompt" if method == "ppo" else "pairs"
-    return "prompt" if args.command in ("infer", "app-ui", "deploy", "eval") else "chat"
+    name = method_name(args)
+    if name in METHODS:
+        return METHODS[name].kind
+    return "prompt" if name in ("infer", "app-ui", "deploy", "eval") else "chat"
 
 
 def _mode(data: Data, multimodal: bool) -> Mode:

@@ -1,4 +1,4 @@
-"""A fine-tuning or pre-training run, decided: model, tuner, prompt, data, training."""
+"""A training run, decided: method, model, tuner, prompt, data, training."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from swift.core.machine import Machine
 from swift.params.args import Args
 from swift.params.groups import Train
 from swift.plan.data import DataPlan, plan_data
+from swift.plan.methods import plan_method
 from swift.plan.model import ModelPlan, plan_model
 from swift.plan.prompt import PromptPlan, plan_prompt
 from swift.plan.quantization import check_stored
@@ -18,9 +19,11 @@ from swift.plan.tuner import TunerPlan, plan_tuner
 
 @dataclass(frozen=True, kw_only=True)
 class SftPlan:
-    """Everything `swift sft` and `swift pt` will do. `dry_run` stops before weights are loaded."""
+    """Everything a training command will do. `dry_run` stops before weights are loaded."""
 
     command: str
+    method: str
+    """Which row of `swift.plan.methods` is carried out."""
     model: ModelPlan
     tuner: TunerPlan
     prompt: PromptPlan
@@ -55,6 +58,7 @@ class SftPlan:
 
 def plan_sft(args: Args, catalog: Catalog, machine: Machine) -> SftPlan:
     """Decide a run from what was said. Raises SwiftError for anything that cannot work."""
+    method = plan_method(args)
     model = plan_model(args, catalog, machine)
     check_stored(model.stored_quant, model.source, machine)
     tuner = plan_tuner(args, model)
@@ -70,6 +74,7 @@ def plan_sft(args: Args, catalog: Catalog, machine: Machine) -> SftPlan:
     )
     return SftPlan(
         command=args.command,
+        method=method,
         model=model,
         tuner=tuner,
         prompt=prompt,

@@ -16,12 +16,11 @@ from swift.prompts.jinja import JinjaTemplate
 from swift.prompts.loss_scale import load_loss_scale
 from swift.prompts.template import DataTemplate
 from swift.prompts.tokens import Tokens
-from swift.prompts.types import Conversation, Encoded, Message, Origin, Preference, Segment
+from swift.prompts.types import IGNORED, Conversation, Encoded, Message, Origin, Preference, Segment
 
 PLAIN = "default-generation"
 """The template of models that have none."""
 
-IGNORED = -100
 """The label of a token that is not trained."""
 
 

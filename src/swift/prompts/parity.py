@@ -17,11 +17,11 @@ from typing import Any
 from swift.core.errors import SwiftError
 from swift.core.log import log, once
 from swift.core.transaction import write_file
-from swift.prompts.encode import IGNORED, Encoder
+from swift.prompts.encode import Encoder
 from swift.prompts.jinja import JinjaTemplate
 from swift.prompts.template import DataTemplate
 from swift.prompts.tokens import Tokens
-from swift.prompts.types import Conversation, Message, ToolCall
+from swift.prompts.types import IGNORED, Conversation, Message, ToolCall
 
 FILE = "template.json"
 """Stands in each checkpoint."""

@@ -77,6 +77,9 @@ class Preference:
 
 Row = Conversation | Preference
 
+IGNORED = -100
+"""The label of a token that is not trained; what PyTorch and transformers skip too."""
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -92,7 +95,7 @@ class Segment:
 class Encoded:
     """Token ids of one training example or prompt, all lists of equal length.
 
-    `labels` holds -100 where nothing is trained. `loss_scale` is None when every trained token counts the same.
+    `labels` holds `IGNORED` where nothing is trained. `loss_scale` is None when every trained token counts the same.
     """
 
     input_ids: list[int]

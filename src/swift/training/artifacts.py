@@ -18,7 +18,7 @@ from swift.models import parameter_count
 from swift.params.args import Args
 from swift.plan.model import ModelPlan
 from swift.plan.train import TrainPlan
-from swift.training.objectives.sft import IGNORED
+from swift.prompts.types import IGNORED
 
 ARGS = "sft_args.json"
 TORCH_NAMES = {"fp32": "torch.float32", "fp16": "torch.float16", "bf16": "torch.bfloat16"}

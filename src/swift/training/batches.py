@@ -25,6 +25,20 @@ class Collate:
         return {**batch, "items": len(items)}
 
 
+class CollatePairs(Collate):
+    """As `Collate` for N pairs of answers: 2N sequences, the N chosen ones first, then the rejected in that order."""
+
+    def __call__(self, items: list[dict[str, Any]]) -> Batch:
+        """The batch; `rows` and `items` count pairs."""
+        ends = [end(item, prefix) for prefix in ("chosen_", "rejected_") for item in items]
+        return {**super().__call__(ends), "rows": [item["row"] for item in items], "items": len(items)}
+
+
+def end(pair: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """One side of a pair of answers (`chosen_` or `rejected_`) as an item of its own."""
+    return {name.removeprefix(prefix): value for name, value in pair.items() if name.startswith(prefix)}
+
+
 class Endless(IterableDataset[dict[str, Any]]):
     """A stream that starts over when it ends, so that an optimizer step may reach from one pass into the next."""
 

@@ -9,15 +9,12 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from swift import data, models
 from swift.catalog import Catalog
-from swift.data.ledger import Ledger
 from swift.data.stream import StreamDataset
 from swift.plan.sft import SftPlan
-from swift.prompts.encode import build_encoder
+from swift.prompts.types import IGNORED
 from swift.training.memory_estimate import Estimate, estimate
-from swift.training.objectives.sft import IGNORED
-from swift.training.training_arguments import check_names
+from swift.training.train import prepare
 
 ROWS = 2
 """Rows that are shown token by token."""
@@ -29,30 +26,24 @@ TOKENS = 60
 
 def preview(plan: SftPlan, catalog: Catalog, folder: Path) -> str:
     """The text that a dry run prints. `folder` is where the run would write; nothing is written."""
-    check_names(plan.train)
-    source = models.fetch(plan.model)
-    tokenizer = models.load_tokenizer(plan.model, source)
-    encoder = build_encoder(plan.prompt, tokenizer, catalog)
-    ledger = Ledger(None, max_drop_ratio=plan.data.max_drop_ratio, strict=plan.data.strict)
-    built = data.build(plan.data, encoder, ledger)
-    train = built.train
+    prepared = prepare(plan, catalog, None)
+    train, val, tokenizer, steps = prepared.built.train, prepared.built.val, prepared.tokenizer, prepared.steps
     if isinstance(train, StreamDataset):
-        first, known, per_epoch, steps = list(islice(train, SAMPLED)), None, plan.train.max_steps, plan.train.max_steps
+        first = list(islice(train, SAMPLED))
     else:
         first = [train[i] for i in range(min(ROWS if train.lengths is not None else SAMPLED, len(train)))]
-        known = train.lengths
-        per_epoch, steps = plan.train.steps(len(train))
+    known = train.lengths
     lengths = [len(item["input_ids"]) for item in first] if known is None else known.tolist()
-    sizes = estimate(plan, source, tokenizer, lengths, steps=steps, per_epoch=per_epoch)
+    sizes = estimate(plan, prepared.source, tokenizer, lengths, steps=steps, per_epoch=prepared.per_epoch)
     count = "a stream of" if isinstance(train, StreamDataset) else len(train)
     rows = first[:ROWS]
     return "\n".join(
         [
             *(f"row {i + 1} ({train.origin(i)})\n{table(row, tokenizer)}\n" for i, row in enumerate(rows)),
-            f"rows       {ledger.summary()}",
-            f"template   {encoder.template_type}",
-            f"train      {count} rows, validation {len(built.val) if built.val else 0} rows",
-            f"steps      {steps} ({per_epoch} an epoch, {plan.train.effective_batch} rows each, "
+            f"rows       {prepared.ledger.summary()}",
+            f"template   {prepared.encoder.template_type}",
+            f"train      {count} rows, validation {len(val) if val else 0} rows",
+            f"steps      {steps} ({prepared.per_epoch} an epoch, {plan.train.effective_batch} rows each, "
             f"{plan.train.warmup(steps)} warm-up)",
             *_sizes(sizes),
             f"output     {folder}",

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from swift.plan.train import GenerationPlan
-from swift.training.objectives.sft import IGNORED
+from swift.prompts.types import IGNORED
 from swift.training.text_metrics import scores
 
 

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from swift.training.varlen_attention import lengths_of
-
 
 class Neftune:
     """Adds uniform noise of size alpha / sqrt(length x width) to the embedded tokens of each sequence.
@@ -33,12 +31,12 @@ class Neftune:
 
     def _note(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Remember, for each token of the batch, the length of its sequence."""
-        mask, positions = kwargs.get("attention_mask"), kwargs.get("position_ids")
+        mask, sizes = kwargs.get("attention_mask"), kwargs.get("sequence_lengths")
         if mask is not None:
             self._lengths = mask.sum(-1, keepdim=True).expand_as(mask)
-        elif positions is not None and positions.shape[0] == 1:
-            lengths = torch.tensor(lengths_of(positions), device=positions.device)
-            self._lengths = lengths.repeat_interleave(lengths)[None]
+        elif sizes is not None:
+            lengths = torch.tensor(sizes)
+            self._lengths = lengths.repeat_interleave(lengths)[None].to(kwargs["input_ids"].device)
         else:
             self._lengths = None
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from swift import tuners
 from swift.core.errors import Interrupted
@@ -23,17 +23,16 @@ from swift.hub.checkpoint_uploader import Pusher
 from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
 from swift.training.artifacts import length_info, model_info, write_training_args
-from swift.training.batches import Collate, Endless, LongestFirst
+from swift.training.batches import Endless, LongestFirst
 from swift.training.callbacks.loss_watch import Watch
 from swift.training.callbacks.progress import LOG, Progress, append
 from swift.training.callbacks.stop import StopOnSignal, on_signal_exit_code
 from swift.training.curves import TensorBoard, draw
 from swift.training.neftune import Neftune
-from swift.training.objectives import Objective
+from swift.training.objectives import Batch, Objective
 from swift.training.throughput import Meter, peak_memory
 from swift.training.trainer import PLACE, SwiftTrainer
 from swift.training.training_arguments import training_arguments
-from swift.training.varlen_attention import keep_inside_sequences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +43,13 @@ class Run:
     tuner: TunerPlan
     folder: Path
     model: nn.Module
-    make_objective: Callable[[PreTrainedModel], Objective]
+    objective: Objective
+    collate: Callable[[list[dict[str, Any]]], Batch]
     train: Any
     """A map-style dataset (length, items by index) or a `StreamDataset`."""
     val: Any | None
-    pad_id: int
     save_into: Callable[[Path], None]
-    """Writes weights, tokenizer and records into a checkpoint folder."""
+    """Writes what a checkpoint holds beside the Trainer's state into its folder."""
     resume: Path | None = None
     evaluator: Callable[[Any], dict[str, float]] | None = None
     pusher: Pusher | None = None
@@ -60,8 +59,6 @@ class Run:
     val_lengths: Sequence[int] | None = None
     where: Callable[[int], str] = str
     """`file:line` of a training row, for messages."""
-    flat: bool = True
-    """Whether batches may be padding-free; False for models that need padding."""
 
 
 def train(run: Run) -> SwiftTrainer:
@@ -105,11 +102,6 @@ def build(run: Run) -> SwiftTrainer:
     stream = run.train if isinstance(run.train, StreamDataset) else None
     steps = plan.max_steps if stream else plan.steps(len(run.train))[1]  # type: ignore[arg-type]
     args = training_arguments(plan, run.folder, steps=steps, evaluates=run.val is not None, streams=stream is not None)
-    base = _base(run.model)
-    flat = run.flat and keep_inside_sequences(base)
-    if not flat:
-        log.info("batches are padded: this model's attention cannot be kept inside sequences")
-    objective = run.make_objective(base)
     meter = Meter(plan.speed_warmup)
     stop = StopOnSignal()
     callbacks: list[TrainerCallback] = [_Schedule(), Progress(run.folder, meter, bar=not plan.disable_tqdm), stop]
@@ -125,8 +117,8 @@ def build(run: Run) -> SwiftTrainer:
     trainer = SwiftTrainer(
         model=run.model,
         args=args,
-        objective=objective,
-        collate=Collate(flat, run.pad_id),
+        objective=run.objective,
+        collate=run.collate,
         train_dataset=Endless(stream) if stream else run.train,
         eval_dataset=run.val,
         save_into=run.save_into,
@@ -249,14 +241,6 @@ class _Push(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A checkpoint has been written."""
         self._pusher.saved(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
-
-
-def _base(model: nn.Module) -> PreTrainedModel:
-    from peft import PeftModel
-
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    assert isinstance(base, PreTrainedModel)
-    return base
 
 
 def _trainable(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -78,13 +78,6 @@ AttentionInterface.register(NAME, sequence_attention)
 AttentionMaskInterface.register(NAME, _mask)
 
 
-def lengths_of(position_ids: Tensor) -> tuple[int, ...]:
-    """Lengths of the sequences in a flattened row of positions (1, T) that start at 0 anew for each sequence."""
-    starts = (position_ids.reshape(-1) == 0).nonzero().reshape(-1)
-    ends = torch.cat([starts[1:], starts.new_tensor([position_ids.numel()])])
-    return tuple((ends - starts).tolist())
-
-
 def keep_inside_sequences(model: PreTrainedModel) -> bool:
     """Switch `model` to `sequence_attention` and measure that a flattened row gives what its sequences give alone.
 

@@ -1,7 +1,7 @@
 """Makes a model trainable the planned way, and saves, loads and merges what was trained."""
 
 from swift.tuners.adapter_files import load, merge, save
-from swift.tuners.attach import attach, on_step, regularizer
+from swift.tuners.attach import attach, base_model, on_step, regularizer
 from swift.tuners.loraplus import loraplus_groups
 
-__all__ = ["attach", "load", "loraplus_groups", "merge", "on_step", "regularizer", "save"]
+__all__ = ["attach", "base_model", "load", "loraplus_groups", "merge", "on_step", "regularizer", "save"]

@@ -76,6 +76,15 @@ def _require_gradient(model: PreTrainedModel) -> None:
             )
 
 
+def base_model(model: nn.Module) -> PreTrainedModel:
+    """The model inside its tuner; `model` itself where nothing was put around it."""
+    from peft import PeftModel
+
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(base, PreTrainedModel)
+    return base
+
+
 def on_step(model: nn.Module, step: int) -> None:
     """To be called after optimizer step number `step` (from 1) and before the gradients are cleared."""
     from swift.tuners.peft_tuners import adalora

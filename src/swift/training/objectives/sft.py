@@ -9,15 +9,20 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
+from swift.prompts.types import IGNORED
 from swift.training.chunked_cross_entropy import linear_cross_entropy
-from swift.training.objectives import Batch, Sums
-from swift.training.varlen_attention import lengths_of
+from swift.training.objectives import Batch, Objective, Setting, Sums
 
-IGNORED = -100
 NOT_FOR_THE_MODEL = ("labels", "loss_scale", "rows", "items")
 
 
-class SftObjective:
+def build(setting: Setting) -> SftObjective:
+    """The objective of `swift sft` and `swift pt`."""
+    train = setting.plan.train
+    return SftObjective(setting.base, train.accuracy, train.acc_steps)
+
+
+class SftObjective(Objective):
     """Token-normalised cross-entropy with per-token weights, and token or sentence accuracy.
 
     The model's own forward runs up to its head; there the hidden states at the labels are taken and go through
@@ -78,10 +83,7 @@ def _targets(batch: Batch) -> Tensor:
 
 def _inputs(batch: Batch) -> dict[str, Any]:
     """The model's keywords. A flattened batch says where its sequences end; a padded one has its attention mask."""
-    inputs = {k: v for k, v in batch.items() if k not in NOT_FOR_THE_MODEL}
-    if "position_ids" in batch and "attention_mask" not in batch:
-        inputs["sequence_lengths"] = lengths_of(batch["position_ids"])
-    return {**inputs, "use_cache": False}
+    return {**{k: v for k, v in batch.items() if k not in NOT_FOR_THE_MODEL}, "use_cache": False}
 
 
 def _hidden_before(head: nn.Module, model: nn.Module, batch: Batch) -> Tensor:

@@ -1,10 +1,14 @@
-"""A fine-tuning run from its plan: rows, model, tuner, Trainer, checkpoints."""
+"""A training run from its plan, top to bottom: rows, model, tuner, objective, Trainer, checkpoints.
+
+Every training command goes this way; what they differ in stands in `swift.plan.methods`.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,84 +26,157 @@ from swift.data.stream import StreamDataset
 from swift.hub.checkpoint_uploader import Pusher
 from swift.params.args import Args
 from swift.params.checkpoint_args import read_saved
+from swift.plan.methods import METHODS
 from swift.plan.sft import SftPlan
 from swift.plan.train import PushPlan
 from swift.prompts.encode import Encoder, build_encoder
-from swift.prompts.parity import say_differences_from_own, write_certificate
+from swift.prompts.parity import say_differences_from_own
 from swift.training import process_group
 from swift.training.artifacts import ARGS, example, model_info, saved_args, write_json
+from swift.training.checkpoint_contents import Contents, write_contents
 from swift.training.generation_eval import Answers
-from swift.training.objectives.sft import SftObjective
+from swift.training.objectives import Objective, Setting
 from swift.training.run import Run, finish, train
 from swift.training.run_dir import make_run_dir
 from swift.training.training_arguments import check_names
+from swift.training.varlen_attention import keep_inside_sequences
 from swift.tuners.adapter_files import Card
 
 
-def train_sft(
-    args: Args, plan: SftPlan, catalog: Catalog, machine: Machine, run_dir: Path, resume: Path | None
-) -> None:
-    """Encode, load, train, save. Everything that can be wrong with flags or rows shows before weights are loaded."""
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """All that a run knows before its weights are loaded."""
+
+    source: Path
+    """The model's folder."""
+    tokenizer: PreTrainedTokenizerBase
+    encoder: Encoder
+    ledger: Ledger
+    built: data.Built
+    per_epoch: int
+    steps: int
+    """Optimizer steps of an epoch and of the run."""
+
+
+def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None) -> Prepared:
+    """Fetch the model's files and make examples of the rows, in `run_dir` their ledger. With None nothing is written.
+
+    Everything that can be wrong with names, rows or the folder shows here.
+    """
     check_names(plan.train)
-    disable_progress_bar()
     source = models.fetch(plan.model)
     tokenizer = models.load_tokenizer(plan.model, source)
     encoder = build_encoder(plan.prompt, tokenizer, catalog)
     say_differences_from_own(encoder)
-    if machine.first:
+    if run_dir is not None:
         make_run_dir(run_dir)
-    ledger = _ledger(plan, run_dir, machine)
+    ledger = Ledger(run_dir and run_dir / FILE_NAME, max_drop_ratio=plan.data.max_drop_ratio, strict=plan.data.strict)
     with process_group.first_ahead():
         built = data.build(plan.data, encoder, ledger)
-    rows = built.train
-    steps = plan.train.max_steps if isinstance(rows, StreamDataset) else plan.train.steps(len(rows))[1]
+    if isinstance(built.train, StreamDataset):
+        per_epoch = steps = plan.train.max_steps
+    else:
+        per_epoch, steps = plan.train.steps(len(built.train))
+    return Prepared(
+        source=source,
+        tokenizer=tokenizer,
+        encoder=encoder,
+        ledger=ledger,
+        built=built,
+        per_epoch=per_epoch,
+        steps=steps,
+    )
+
+
+def run_training(
+    args: Args, plan: SftPlan, catalog: Catalog, machine: Machine, run_dir: Path, resume: Path | None
+) -> None:
+    """Encode, load, train, save."""
+    disable_progress_bar()
+    prepared = prepare(plan, catalog, run_dir if machine.first else None)
     if resume is not None and not plan.train.resume_only_model:
         say_differences(resume, args)
-        if nothing_left(resume, steps):
+        if nothing_left(resume, prepared.steps):
             return
-    log.info("first example, what is trained in ⟦⟧:\n%s", example(built.first, tokenizer))
-
-    kind, seed = encoder.template_type, plan.data.seed
-    record = saved_args(
-        args, model=plan.model, train=plan.train, machine=machine, run=run_dir, template_type=kind, seed=seed
+    log.info(
+        "first example, what is trained in ⟦⟧:\n%s",
+        example(prepared.built.first, prepared.tokenizer),
+    )
+    arguments = saved_args(
+        args,
+        model=plan.model,
+        train=plan.train,
+        machine=machine,
+        run=run_dir,
+        template_type=prepared.encoder.template_type,
+        seed=plan.data.seed,
     )
     if machine.first:
-        write_json(run_dir / ARGS, record)
+        write_json(run_dir / ARGS, arguments)
     set_seed(plan.train.seed)
-    model = load(plan, source, resume, steps)
+    model = load(plan, prepared.source, resume, prepared.steps)
     log.info(model_info(model))
+    run = assemble(plan, prepared, model, arguments, run_dir, resume)
+    if machine.first and plan.train.push is not None:
+        run = replace(run, pusher=_pusher(plan.train.push))
+    try:
+        trainer = train(run)
+    finally:
+        prepared.ledger.close()
+    finish(trainer, run)
 
+
+def assemble(
+    plan: SftPlan,
+    prepared: Prepared,
+    model: nn.Module,
+    arguments: dict[str, Any],
+    run_dir: Path,
+    resume: Path | None,
+) -> Run:
+    """The run of a method: its objective and collator around the model, and what its checkpoints hold."""
+    method, tokenizer, encoder = METHODS[plan.method], prepared.tokenizer, prepared.encoder
+    rows = prepared.built.train
+    val: Any = prepared.built.val
+    base = tuners.base_model(model)
+    flat = keep_inside_sequences(base)
+    if not flat:
+        log.info("batches are padded: this model's attention cannot be kept inside sequences")
+    setting = Setting(plan=plan, model=model, base=base, source=prepared.source, resume=resume, flat=flat)
+    objective: Objective = _named(method.objective)(setting)
     card = Card(
         model=plan.model,
         tuner=plan.tuner,
         template_type=encoder.template_type,
         system=plan.prompt.system,
-        base=models.identity(source),
+        base=models.identity(prepared.source),
     )
-    val: Any = built.val
-    pad_id: Any = tokenizer.pad_token_id
-    run = Run(
+    contents = Contents(
+        model=model, card=card, tokenizer=tokenizer, encoder=encoder, arguments=arguments, objective=objective
+    )
+    return Run(
         plan=plan.train,
         tuner=plan.tuner,
         folder=run_dir,
         model=model,
-        make_objective=lambda base: SftObjective(base, plan.train.accuracy, plan.train.acc_steps),
+        objective=objective,
+        collate=_named(method.collator)(flat, tokenizer.pad_token_id),
         train=rows,
         val=val,
-        pad_id=pad_id,
-        save_into=saver(model, card, tokenizer, encoder, record),
+        save_into=partial(write_contents, contents),
         resume=resume,
         evaluator=_answers(plan, val, tokenizer, encoder),
-        pusher=_pusher(plan.train.push) if machine.first else None,
         lengths=None if rows.lengths is None else rows.lengths.tolist(),
         val_lengths=() if val is None else None if val.lengths is None else val.lengths.tolist(),
         where=rows.origin,
     )
-    try:
-        trainer = train(run)
-    finally:
-        ledger.close()
-    finish(trainer, run)
+
+
+def _named(name: str | None) -> Any:
+    """What a table names as `module:attribute`."""
+    assert name is not None
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 ORDER = ("dataset", "val_dataset", "dataset_test_ratio", "seed", "dataset_seed", "batch_size", "max_length", "packing")
@@ -139,28 +216,7 @@ def load(plan: SftPlan, source: Path, resume: Path | None, steps: int) -> nn.Mod
     return tuners.load(models.load_model(plan.model, source), resume, trainable=True)
 
 
-def saver(
-    model: nn.Module, card: Card, tokenizer: PreTrainedTokenizerBase, encoder: Encoder, record: dict[str, Any]
-) -> Callable[[Path], None]:
-    """What goes into a checkpoint beside the Trainer's own state."""
-
-    def save_into(target: Path) -> None:
-        tuners.save(model, target, card)
-        tokenizer.save_pretrained(target)
-        write_certificate(encoder, target)
-        write_json(target / ARGS, record)
-
-    return save_into
-
-
-def _ledger(plan: SftPlan, run_dir: Path, machine: Machine) -> Ledger:
-    path = run_dir / FILE_NAME if machine.first else None
-    return Ledger(path, max_drop_ratio=plan.data.max_drop_ratio, strict=plan.data.strict)
-
-
-def _pusher(push: PushPlan | None) -> Pusher | None:
-    if push is None:
-        return None
+def _pusher(push: PushPlan) -> Pusher:
     return Pusher(push.repo, hub=push.hub, token=push.token, private=push.private, strategy=push.strategy)
 
 

@@ -1,0 +1,40 @@
+"""What a checkpoint holds beside the Trainer's own state: weights, tokenizer, how rows were rendered, the arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from swift import tuners
+from swift.prompts.encode import Encoder
+from swift.prompts.parity import write_certificate
+from swift.training.artifacts import ARGS, write_json
+from swift.training.objectives import Objective
+from swift.tuners.adapter_files import Card
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What is written; the weights are those the model has when it is."""
+
+    model: nn.Module
+    card: Card
+    tokenizer: PreTrainedTokenizerBase
+    encoder: Encoder
+    arguments: Mapping[str, Any]
+    """The run's `sft_args.json`."""
+    objective: Objective
+
+
+def write_contents(contents: Contents, folder: Path) -> None:
+    """Write everything into a checkpoint's folder, which is still under another name."""
+    tuners.save(contents.model, folder, contents.card)
+    contents.tokenizer.save_pretrained(folder)
+    write_certificate(contents.encoder, folder)
+    write_json(folder / ARGS, contents.arguments)
+    contents.objective.save(folder)
