@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from swift.core.errors import SwiftError
-from swift.engines.base import Delta, Request, SamplingParams
+from swift.engines.base import Constraint, Delta, Request, SamplingParams
 from swift.engines.sync_engine import SyncEngine
 
 PROMPTS = (
@@ -106,6 +107,13 @@ def test_fewer_tokens_than_asked_do_not_end_the_answer(served: Served) -> None:
     assert tokens[0] not in longer[:4]
 
 
+def test_an_end_can_be_passed_over(served: Served) -> None:
+    end = served.tokenizer.eos_token_id
+    forced: dict[str, Any] = {"logit_bias": ((end, 100.0),), "max_tokens": 5}
+    assert served.answer(PROMPTS[0], **forced)[1:] == ([end], "stop")
+    assert served.answer(PROMPTS[0], ignore_eos=True, **forced)[1:] == ([end] * 5, "length")
+
+
 def test_a_seed_repeats_a_sampled_answer(served: Served) -> None:
     one, other = (served.answer(PROMPTS[2], temperature=1.5, seed=7)[1] for _ in range(2))
     assert one == other
@@ -155,9 +163,15 @@ def test_a_schema_is_kept(served: Served) -> None:
         "required": ["city", "sure"],
         "additionalProperties": False,
     }
-    text, _, reason = served.answer(PROMPTS[0], grammar=json.dumps(schema), max_tokens=60)
+    text, _, reason = served.answer(PROMPTS[0], grammar=Constraint("json", json.dumps(schema)), max_tokens=60)
     assert reason == "stop"
     assert json.loads(text)["city"] in ("Paris", "Rome")
+
+
+def test_a_regular_expression_is_kept(served: Served) -> None:
+    text, _, reason = served.answer(PROMPTS[0], grammar=Constraint("regex", "(red|green): [0-9]{3}"), max_tokens=60)
+    assert reason == "stop"
+    assert re.fullmatch("(red|green): [0-9]{3}", text)
 
 
 def test_leaving_the_stream_frees_the_place(served: Served) -> None:

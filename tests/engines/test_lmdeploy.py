@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from swift.core.errors import NotBuilt, SwiftError
-from swift.engines.base import Delta, Request, SamplingParams
+from swift.engines.base import JSON_OBJECT, Constraint, Delta, Request, SamplingParams
 from swift.engines.lmdeploy import (
     LmdeployEngine,
     LmdeploySettings,
@@ -121,7 +121,7 @@ def test_every_sampling_field_reaches_lmdeploy() -> None:
         min_tokens=1,
         stop_token_ids=(5,),
         logprobs=0,
-        grammar="json_object",
+        grammar=JSON_OBJECT,
     )
     config = generation_config(wish, 2)
     assert (config.max_new_tokens, config.min_new_tokens, config.random_seed) == (3, 1, 11)
@@ -273,5 +273,5 @@ def test_what_it_does_not_take_yet_is_said() -> None:
 @needs_lmdeploy
 def test_a_schema_goes_out_as_lmdeploy_wants_it() -> None:
     schema = {"type": "object"}
-    config = generation_config(SamplingParams(max_tokens=1, grammar=json.dumps(schema)))
+    config = generation_config(SamplingParams(max_tokens=1, grammar=Constraint("json", json.dumps(schema))))
     assert config.response_format == {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}

@@ -19,7 +19,7 @@ from serving.conftest import Running, servers
 from serving.scripted import ScriptedEngine
 from swift.catalog import load_catalog
 from swift.core.errors import SwiftError
-from swift.engines.base import Delta, Request, SamplingParams
+from swift.engines.base import Constraint, Delta, Request, SamplingParams
 from swift.engines.remote import RemoteEngine, RemoteSettings, completion_body
 from swift.plan.prompt import PromptPlan
 from swift.prompts.encode import build_encoder
@@ -136,7 +136,9 @@ def test_every_sampling_field_has_its_place_on_the_wire() -> None:
         stop=("a", "b"),
         stop_token_ids=(5,),
         logprobs=2,
-        grammar='{"type": "object"}',
+        min_p=0.1,
+        ignore_eos=True,
+        grammar=Constraint("json", '{"type": "array"}'),
     )
     assert completion_body(wish, extensions=True) == {
         "max_tokens": 3,
@@ -153,7 +155,9 @@ def test_every_sampling_field_has_its_place_on_the_wire() -> None:
         "stop": ["a", "b"],
         "stop_token_ids": [5],
         "logprobs": 2,
-        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}}},
+        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "array"}}},
+        "min_p": 0.1,
+        "ignore_eos": True,
         "return_token_ids": True,
     }
 

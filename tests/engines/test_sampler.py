@@ -51,6 +51,17 @@ def test_the_draws_follow_the_distribution(temperature: float, top_k: int, top_p
     assert ((drawn - p).abs() <= 5 * spread + 2 / DRAWS).all()
 
 
+def test_min_p_leaves_out_what_is_far_below_the_likeliest() -> None:
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    wide = [picker(i, seed=1, temperature=1.0) for i in range(400)]
+    narrow = [picker(i, seed=1, temperature=1.0, min_p=0.4) for i in range(400)]
+    together = pick_all([*wide, *narrow], logits.expand(800, -1))
+    assert {pick.token_id for pick in together[:400]} == {0, 1, 2, 3}
+    assert {pick.token_id for pick in together[400:]} == {0, 1}
+    hot = [picker(i, seed=1, temperature=3.0, min_p=0.4, top_p=0.9) for i in range(400)]
+    assert {pick.token_id for pick in pick_all(hot, logits.expand(400, -1))} == {0, 1, 2, 3}, "after the temperature"
+
+
 @pytest.mark.parametrize("flat", [False, True])
 def test_a_row_gives_the_same_in_any_company(flat: bool) -> None:
     kinds: list[dict[str, Any]] = [

@@ -17,7 +17,7 @@ from behaviour import *  # noqa: F403  # the tests every engine runs
 from behaviour import PROMPTS, Served
 
 from swift.core.errors import NotBuilt, SwiftError
-from swift.engines.base import Engine, Request, SamplingParams
+from swift.engines.base import JSON_OBJECT, Constraint, Engine, Request, SamplingParams
 from swift.engines.sync_engine import SyncEngine
 from swift.engines.vllm import VllmEngine, VllmSettings, engine_args, sampling_params, vllm_settings
 from swift.engines.vllm_process import leash
@@ -166,7 +166,9 @@ def _run(served: Served, work: Any) -> None:
     asyncio.run_coroutine_threadsafe(work, served.sync._loop).result(60)
 
 
-@pytest.mark.parametrize("wish", [{"grammar": '{"type": "nonsense"}'}, {"logprobs": 1000}, {"top_p": 0.0}])
+@pytest.mark.parametrize(
+    "wish", [{"grammar": Constraint("json", '{"type": "nonsense"}')}, {"logprobs": 1000}, {"top_p": 0.0}]
+)
 def test_what_vllm_refuses_is_an_error(served: Served, wish: dict[str, Any]) -> None:
     with pytest.raises(SwiftError, match="refuses the request"):
         served.answer(PROMPTS[0], **wish)
@@ -212,7 +214,9 @@ def test_every_sampling_field_reaches_vllm() -> None:
     assert (params.n, params.seed, params.min_tokens, params.logprobs) == (2, 9, 1, 2)
     assert params.logit_bias == {7: -1.5}
     assert (params.stop, params.stop_token_ids) == (["a"], [5])
-    assert sampling_params(SamplingParams(max_tokens=1, grammar="json_object")).structured_outputs.json_object is True
+    assert (
+        sampling_params(SamplingParams(max_tokens=1, grammar=JSON_OBJECT)).structured_outputs.json == JSON_OBJECT.text
+    )
 
 
 @needs_vllm

@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from swift.engines.base import JSON_OBJECT
+
 from .scripted import ScriptedEngine
 
 WEATHER = {
@@ -208,7 +210,7 @@ def test_named_tool_is_held_to_its_schema(start, tokenizer, stream: bool) -> Non
     choice = {"type": "function", "function": {"name": "get_weather"}}
     body = {"model": "tiny", "messages": [{"role": "user", "content": "?"}], "tools": [WEATHER], "tool_choice": choice}
     answer = httpx.post(f"{running.url}/v1/chat/completions", json={**body, "stream": stream})
-    grammar = json.loads(running.engine.requests[-1].sampling.grammar or "")
+    grammar = json.loads(running.engine.requests[-1].sampling.grammar.text)
     assert grammar == WEATHER["function"]["parameters"]
     if stream:
         deltas = [call for c in events(answer) for call in c["choices"][0]["delta"].get("tool_calls", [])]
@@ -226,7 +228,7 @@ def test_required_tools_may_be_several(start, tokenizer, stream: bool) -> None:
     body = {"model": "tiny", "messages": [{"role": "user", "content": "?"}], "tools": [WEATHER]}
     body |= {"tool_choice": "required", "stream": stream}
     answer = httpx.post(f"{running.url}/v1/chat/completions", json=body)
-    assert json.loads(running.engine.requests[-1].sampling.grammar or "")["minItems"] == 1
+    assert json.loads(running.engine.requests[-1].sampling.grammar.text)["minItems"] == 1
     if stream:
         calls = [call for c in events(answer) for call in c["choices"][0]["delta"].get("tool_calls", [])]
         assert [call["index"] for call in calls] == [0, 1]
@@ -239,10 +241,10 @@ def test_required_tools_may_be_several(start, tokenizer, stream: bool) -> None:
 
 def test_response_format_is_the_grammar(ask, running) -> None:
     ask("hi", response_format={"type": "json_object"})
-    assert running.engine.requests[-1].sampling.grammar == "json_object"
+    assert running.engine.requests[-1].sampling.grammar == JSON_OBJECT
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
     ask("hi", response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
-    assert json.loads(running.engine.requests[-1].sampling.grammar or "") == schema
+    assert json.loads(running.engine.requests[-1].sampling.grammar.text) == schema
 
 
 def test_adapters_are_models(start, tokenizer) -> None:

@@ -71,7 +71,7 @@ def test_openai_json_schema(start, tokenizer) -> None:
     with openai.OpenAI(base_url=f"{running.url}/v1", api_key="-", max_retries=0) as client:
         answer = client.chat.completions.parse(model="tiny", messages=USER, response_format=City)
     assert answer.choices[0].message.parsed == City(name="Rome", people=3)
-    assert "people" in (running.engine.requests[-1].sampling.grammar or "")
+    assert "people" in running.engine.requests[-1].sampling.grammar.text
 
 
 def test_openai_logprobs_completions_models(client) -> None:

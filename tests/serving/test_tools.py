@@ -61,7 +61,7 @@ def test_one_call_only_when_calls_may_not_be_parallel() -> None:
 
 
 def test_required_calls_keep_their_definitions() -> None:
-    grammar = json.loads(tool_use(request(tools=[TOOL], tool_choice="required")).grammar or "")
+    grammar = json.loads(tool_use(request(tools=[TOOL], tool_choice="required")).grammar.text)
     assert grammar["$defs"] == PARAMETERS["$defs"]
     assert "$defs" not in grammar["items"]["anyOf"][0]["properties"]["arguments"]
 

@@ -12,6 +12,17 @@ from swift.prompts.types import Media
 FinishReason = Literal["stop", "length", "abort", "error"]
 
 
+@dataclass(frozen=True)
+class Constraint:
+    """What an answer's text is held to: a JSON schema, a regular expression or a Lark grammar as llguidance has it."""
+
+    kind: Literal["json", "regex", "lark"]
+    text: str
+
+
+JSON_OBJECT = Constraint("json", '{"type": "object"}')
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
     """How to pick tokens. Temperature 0 is greedy; the seed makes a sampled answer repeat."""
@@ -21,6 +32,8 @@ class SamplingParams:
     top_k: int = 0
     """0 keeps the whole vocabulary."""
     top_p: float = 1.0
+    min_p: float = 0.0
+    """Tokens below this share of the likeliest one's probability are left out; 0 leaves none out."""
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
@@ -33,10 +46,11 @@ class SamplingParams:
     min_tokens: int = 0
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    """Go on past the ends that the model names itself; `stop` and `stop_token_ids` still end the answer."""
     logprobs: int | None = None
     """None gives none; k gives the chosen token's log-probability and those of the k likeliest."""
-    grammar: str | None = None
-    """A JSON schema (as JSON text) or `json_object`; the answer is held to it."""
+    grammar: Constraint | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ def check_beams(sampling: SamplingParams) -> None:
         "log-probabilities": sampling.logprobs is not None,
         "presence and frequency penalties": bool(sampling.presence_penalty or sampling.frequency_penalty),
         "logit_bias": bool(sampling.logit_bias),
+        "min_p": sampling.min_p > 0,
     }
     for option, given in unsupported.items():
         if given:

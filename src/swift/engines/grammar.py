@@ -1,4 +1,4 @@
-"""Answers held to a JSON schema: llguidance says which tokens may come next."""
+"""Answers held to a JSON schema, a regular expression or a grammar: llguidance says which tokens may come next."""
 
 from __future__ import annotations
 
@@ -12,8 +12,14 @@ from torch import Tensor
 
 from swift.core.errors import SwiftError
 from swift.core.optional_imports import need
+from swift.engines.base import Constraint
 
-JSON_OBJECT = "json_object"
+FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})
+"""The `format`s that llguidance holds strings to. It refuses others, which JSON Schema calls annotations."""
+NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+"""Keywords that hold schemas under names of the user's own."""
+VALUES = frozenset({"const", "enum", "default", "examples", "example"})
+"""Keywords that hold JSON values and no schemas."""
 
 
 class Grammar:
@@ -21,13 +27,17 @@ class Grammar:
 
     def __init__(self, matcher: Any):
         self._matcher = matcher
+        self._stuck = False
 
     def masked(self, scores: Tensor) -> Tensor:
-        """`scores`, (vocabulary,), with -inf for every token the grammar forbids here."""
+        """`scores`, (vocabulary,), with -inf for every token the grammar forbids here; unchanged after a `failure`."""
         bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
         allowed = torch.zeros(scores.shape[-1], dtype=torch.bool)
         count = min(len(bits), len(allowed))
         allowed[:count] = torch.from_numpy(bits[:count]).bool()
+        self._stuck = not bool(allowed.any())
+        if self.failure:
+            return scores
         return scores.masked_fill(~allowed.to(scores.device), -math.inf)
 
     def took(self, token_id: int) -> None:
@@ -36,8 +46,15 @@ class Grammar:
 
     @property
     def complete(self) -> bool:
-        """Whether the answer is whole and nothing may follow."""
-        return self._matcher.is_stopped()
+        """Whether the answer is whole and nothing may follow. A grammar that failed has no whole answer."""
+        return self._matcher.is_stopped() and not self.failure
+
+    @property
+    def failure(self) -> str | None:
+        """Why the answer can no longer be followed, in words: limits of the parser, or no token that goes on."""
+        if self._matcher.is_error():
+            return f"the answer can no longer be held to its grammar: {_reason(self._matcher)}"
+        return "no token of the vocabulary goes on with the grammar" if self._stuck else None
 
 
 class Grammars:
@@ -47,19 +64,30 @@ class Grammars:
         self._tokenizer = tokenizer
         self._vocabulary: Any = None
 
-    def make(self, text: str) -> Grammar:
-        """A grammar from a JSON schema, or from `json_object`. Raises SwiftError for one that cannot be followed."""
+    def make(self, constraint: Constraint) -> Grammar:
+        """A grammar for one answer. Raises SwiftError for a constraint that cannot be followed."""
         llguidance = need("llguidance", extra="serve", why="an answer held to a grammar")
-        schema = {"type": "object"} if text == JSON_OBJECT else json.loads(text)
-        # Compact, or a small model may write white space until its tokens run out.
-        options = {"whitespace_flexible": False, "coerce_one_of": True}
+        name = {"json": "the JSON schema", "regex": "the regular expression", "lark": "the grammar"}[constraint.kind]
+        matchers = llguidance.LLMatcher
         try:
-            grammar = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=options)
+            if constraint.kind == "json":
+                text = matchers.grammar_from_json_schema(guided_schema(json.loads(constraint.text)))
+            elif constraint.kind == "regex":
+                text = matchers.grammar_from_regex(constraint.text)
+            else:
+                text = matchers.grammar_from_lark(constraint.text)
+        except RecursionError:
+            raise SwiftError(f"{name} cannot be used", why="it is nested too deeply") from None
         except ValueError as error:
-            raise SwiftError("the JSON schema cannot be used", why=str(error)) from error
-        matcher = llguidance.LLMatcher(self._load(), grammar, log_level=0)
-        if matcher.is_error():
-            raise SwiftError("the JSON schema cannot be used", why=matcher.get_error().splitlines()[0])
+            raise SwiftError(f"{name} cannot be used", why=str(error)) from error
+        matcher = matchers(self._load(), text, log_level=0)
+        # What is forced from the start is tried now: a schema beyond the parser's limits fails before the first token.
+        trial = matcher.deep_copy()
+        for _ in range(2):
+            if not trial.is_error() and not trial.is_stopped():
+                trial.consume_tokens(trial.compute_ff_tokens())
+        if trial.is_error():
+            raise SwiftError(f"{name} cannot be used", why=_reason(trial))
         return Grammar(matcher)
 
     def _load(self) -> Any:
@@ -68,3 +96,36 @@ class Grammars:
 
             self._vocabulary = llguidance.hf.from_tokenizer(self._tokenizer)
         return self._vocabulary
+
+
+def guided_schema(schema: Any) -> dict[str, Any]:
+    """`schema` as llguidance takes it: without annotations it refuses, compact, and `oneOf` only where it is exact."""
+    # Compact, or a small model may write white space until its tokens run out.
+    options = {"whitespace_flexible": False}
+    if isinstance(schema, bool):
+        schema = {} if schema else {"enum": []}
+    return {**_without_annotations(schema), "x-guidance": options}
+
+
+def _without_annotations(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_without_annotations(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {}
+    for key, value in schema.items():
+        if key == "format" and isinstance(value, str) and value not in FORMATS:
+            continue
+        if key in VALUES:
+            kept[key] = value
+        elif key in NAMED and isinstance(value, dict):
+            kept[key] = {name: _without_annotations(inner) for name, inner in value.items()}
+        else:
+            kept[key] = _without_annotations(value)
+    return kept
+
+
+def _reason(matcher: Any) -> str:
+    """The error on one line; llguidance puts a listing of its state behind it."""
+    lines = matcher.get_error().partition("<state>")[0].splitlines()
+    return " ".join(line.strip() for line in lines if line.strip(" ^|"))

@@ -19,7 +19,16 @@ import torch
 
 from swift.core.errors import NotBuilt, SwiftError
 from swift.core.optional_imports import installed
-from swift.engines.base import Delta, FinishReason, NoVectors, Request, SamplingParams, TokenLogprob
+from swift.engines.base import (
+    JSON_OBJECT,
+    Constraint,
+    Delta,
+    FinishReason,
+    NoVectors,
+    Request,
+    SamplingParams,
+    TokenLogprob,
+)
 from swift.engines.detokenizer import Detokenizer, StopStrings
 from swift.params.groups import Lmdeploy
 from swift.prompts.types import Media
@@ -270,6 +279,7 @@ def generation_config(sampling: SamplingParams, index: int = 0) -> Any:
         ("frequency_penalty", sampling.frequency_penalty, sampling.frequency_penalty != 0),
         ("logit_bias", dict(sampling.logit_bias), bool(sampling.logit_bias)),
         ("temperature", sampling.temperature, sampling.temperature > 2),
+        ("response_format beside tools", "", sampling.grammar is not None and sampling.grammar.kind == "lark"),
     )
     for name, value, is_refused in refused:
         if is_refused:
@@ -283,6 +293,8 @@ def generation_config(sampling: SamplingParams, index: int = 0) -> Any:
         temperature=1.0 if greedy else sampling.temperature,
         top_k=1 if greedy else sampling.top_k,
         top_p=sampling.top_p,
+        min_p=sampling.min_p,
+        ignore_eos=sampling.ignore_eos,
         repetition_penalty=sampling.repetition_penalty,
         random_seed=None if sampling.seed is None else sampling.seed + index,
         stop_token_ids=list(sampling.stop_token_ids) or None,
@@ -292,9 +304,11 @@ def generation_config(sampling: SamplingParams, index: int = 0) -> Any:
     )
 
 
-def _response_format(grammar: str | None) -> dict[str, Any] | None:
+def _response_format(grammar: Constraint | None) -> dict[str, Any] | None:
     if grammar is None:
         return None
-    if grammar == "json_object":
+    if grammar == JSON_OBJECT:
         return {"type": "json_object"}
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": json.loads(grammar)}}
+    if grammar.kind == "regex":
+        return {"type": "regex_schema", "regex_schema": grammar.text}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": json.loads(grammar.text)}}

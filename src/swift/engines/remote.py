@@ -18,7 +18,16 @@ from typing import Any
 import httpx
 
 from swift.core.errors import SwiftError
-from swift.engines.base import Delta, FinishReason, NoVectors, Request, SamplingParams, TokenLogprob
+from swift.engines.base import (
+    JSON_OBJECT,
+    Constraint,
+    Delta,
+    FinishReason,
+    NoVectors,
+    Request,
+    SamplingParams,
+    TokenLogprob,
+)
 from swift.prompts.types import Conversation, Media, Message, ToolCall
 
 UNBOUNDED = 2**31 - 1
@@ -244,23 +253,35 @@ def _shared_body(sampling: SamplingParams, *, extensions: bool) -> dict[str, Any
         "top_k": sampling.top_k or None,
         "repetition_penalty": sampling.repetition_penalty if sampling.repetition_penalty != 1 else None,
         "min_tokens": sampling.min_tokens or None,
+        "min_p": sampling.min_p or None,
+        "ignore_eos": sampling.ignore_eos or None,
+        "structured_outputs": _structured_outputs(sampling.grammar),
         "stop_token_ids": list(sampling.stop_token_ids) or None,
     }
     wanted = {name: value for name, value in beyond.items() if value is not None}
     # The likeliest token is taken whatever top_k says, and a server knows the end-of-turn tokens of its model.
-    dispensable = {"stop_token_ids"} | ({"top_k"} if sampling.temperature == 0 else set())
+    dispensable = {"stop_token_ids"} | ({"top_k", "min_p"} if sampling.temperature == 0 else set())
     needed = sorted(wanted.keys() - dispensable)
     if needed and not extensions:
         raise SwiftError(f"this server takes no `{needed[0]}`", where="the OpenAI API", next=f"leave {needed[0]} out")
     return body | wanted if extensions else body
 
 
-def _response_format(grammar: str | None) -> dict[str, Any] | None:
-    if grammar is None:
+def _response_format(grammar: Constraint | None) -> dict[str, Any] | None:
+    if grammar is None or grammar.kind != "json":
         return None
-    if grammar == "json_object":
+    if grammar == JSON_OBJECT:
         return {"type": "json_object"}
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": json.loads(grammar)}}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": json.loads(grammar.text)}}
+
+
+def _structured_outputs(grammar: Constraint | None) -> dict[str, Any] | None:
+    """vLLM's field for what OpenAI's `response_format` cannot say."""
+    if grammar is None or grammar.kind == "json":
+        return None
+    if grammar.kind == "regex":
+        return {"regex": grammar.text}
+    raise SwiftError("a remote server takes no grammar", where="response_format", next="leave out `tools`")
 
 
 async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:

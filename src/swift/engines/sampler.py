@@ -113,13 +113,17 @@ def pick_all(pickers: Sequence[Picker], logits: Tensor) -> list[Pick]:
 
 
 def _sample(pickers: Sequence[Picker], scores: Tensor) -> Tensor:
-    """Token ids drawn from the rows of `scores` by each one's temperature, top_k and top_p: (rows,)."""
+    """Token ids drawn from the rows of `scores` by each one's temperature, min_p, top_k and top_p: (rows,)."""
     size = scores.shape[-1]
 
     def column(values: list[float]) -> Tensor:
         return torch.tensor(values, device=scores.device)[:, None]
 
     scores = scores / column([p.sampling.temperature for p in pickers])
+    if any(p.sampling.min_p > 0 for p in pickers):
+        # A share of the likeliest token's probability is a distance from its logit.
+        shares = column([math.log(p.sampling.min_p) if p.sampling.min_p > 0 else -math.inf for p in pickers])
+        scores = scores.masked_fill(scores < scores.amax(-1, keepdim=True) + shares, -math.inf)
     drawn = column([p.draw() for p in pickers])
     limits = [p.sampling.top_k if 0 < p.sampling.top_k < size else size for p in pickers]
     wholes = [row for row, p in enumerate(pickers) if limits[row] == size and p.sampling.top_p >= 1]

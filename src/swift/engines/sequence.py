@@ -27,7 +27,8 @@ class Sequence:
         """Nobody waits for it any more."""
         self.cached_tokens: int | None = None
         """Prompt tokens that another sequence had computed; None until it first runs."""
-        ends = end_ids | set(request.sampling.stop_token_ids)
+        given = frozenset(request.sampling.stop_token_ids)
+        ends = given if request.sampling.ignore_eos else end_ids | given
         self.picker = Picker(request.sampling, index, request.prompt_ids, sorted(ends), grammar)
         self.ends = ends
         self._tokenizer = tokenizer
@@ -44,12 +45,13 @@ class Sequence:
         self._unsent.append(pick.token_id)
         if pick.logprob is not None:
             self._unsent_logprobs.append(self._named(pick))
-        text = ""
+        text, grammar = "", self.picker.grammar
+        if grammar is not None and grammar.failure:
+            return self.end("error", grammar.failure)
         if pick.token_id in self.ends:
             text, self.finish_reason = self._rest(), "stop"
         else:
             text, stopped = self._stops.add(self._detokenizer.add(pick.token_id))
-            grammar = self.picker.grammar
             if stopped:
                 self.finish_reason = "stop"
             elif grammar is not None and grammar.complete:

@@ -209,9 +209,9 @@ class TorchEngine:
 
     async def _sequences(self, request: Request) -> list[Sequence]:
         limit = min(len(request.prompt_ids) + request.sampling.max_tokens, self.max_model_len)
-        text = request.sampling.grammar
+        constraint = request.sampling.grammar
         grammars = [
-            None if text is None else await asyncio.to_thread(self._grammars.make, text)
+            None if constraint is None else await asyncio.to_thread(self._grammars.make, constraint)
             for _ in range(request.sampling.n)
         ]
         return [

@@ -295,10 +295,13 @@ def sampling_params(sampling: SamplingParams) -> Any:
             "vLLM does no beam search", where="--num_beams", next="use --num_beams 1 or --infer_backend pt"
         )
     structured = None
-    if sampling.grammar == "json_object":
-        structured = StructuredOutputsParams(json_object=True)
-    elif sampling.grammar is not None:
-        structured = StructuredOutputsParams(json=sampling.grammar)
+    if sampling.grammar is not None:
+        if sampling.grammar.kind == "lark":
+            raise SwiftError(
+                "vLLM does not hold an answer to a schema beside tools", next="leave one out, or --infer_backend pt"
+            )
+        is_json = sampling.grammar.kind == "json"
+        structured = StructuredOutputsParams(**{"json" if is_json else "regex": sampling.grammar.text})
     return VllmSamplingParams(
         n=sampling.n,
         max_tokens=sampling.max_tokens,
@@ -306,6 +309,8 @@ def sampling_params(sampling: SamplingParams) -> Any:
         temperature=sampling.temperature,
         top_k=sampling.top_k,
         top_p=sampling.top_p,
+        min_p=sampling.min_p,
+        ignore_eos=sampling.ignore_eos,
         repetition_penalty=sampling.repetition_penalty,
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,

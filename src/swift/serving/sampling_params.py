@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from swift.engines.base import SamplingParams
+from swift.engines.base import JSON_OBJECT, Constraint, SamplingParams
 from swift.plan.serve import Defaults
 from swift.serving.errors import ApiError
 from swift.serving.schema import ChatRequest, CompletionRequest, Generation
@@ -28,7 +28,7 @@ def sampling(
     room: int,
     vocabulary: int,
     max_logprobs: int,
-    grammar: str | None,
+    grammar: Constraint | None,
     ends: tuple[tuple[str, ...], tuple[int, ...]],
 ) -> SamplingParams:
     """How to answer `body` when `room` tokens are left and the tokenizer has `vocabulary` tokens.
@@ -74,17 +74,17 @@ def answers(body: Generation) -> int:
     return body.best_of
 
 
-def answer_grammar(body: Generation) -> str | None:
-    """The grammar that `response_format` asks for: `json_object` or a JSON schema as text."""
+def answer_grammar(body: Generation) -> Constraint | None:
+    """What `response_format` holds the answer to."""
     form = body.response_format
     if form is None or form.type == "text":
         return None
     if form.type == "json_object":
-        return "json_object"
+        return JSON_OBJECT
     if form.json_schema is None or form.json_schema.json_schema is None:
         where = "response_format.json_schema.schema"
         raise ApiError(400, f"`{where}` is missing.", param=where)
-    return json.dumps(form.json_schema.json_schema)
+    return Constraint("json", json.dumps(form.json_schema.json_schema))
 
 
 def wants_top(body: Generation) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from swift.engines.base import Constraint
 from swift.prompts.types import Message
 from swift.serving.errors import ApiError
 from swift.serving.schema import CallDelta, ChatRequest, NamedTool
@@ -22,7 +23,7 @@ class ToolUse:
     """What the prompt tells the model, in OpenAI's form."""
     name: str | None = None
     """The one function that must be called."""
-    grammar: str | None = None
+    grammar: Constraint | None = None
     parallel: bool = True
 
 
@@ -47,8 +48,8 @@ def tool_use(body: ChatRequest) -> ToolUse:
         if name not in schemas:
             given = ", ".join(schemas)
             raise ApiError(400, f"`{name}` is not one of the tools ({given}).", param="tool_choice.function.name")
-        return ToolUse("named", tools, name, json.dumps(schemas[name]), parallel)
-    return ToolUse("required", tools, None, json.dumps(_any_calls(schemas, parallel)), parallel)
+        return ToolUse("named", tools, name, Constraint("json", json.dumps(schemas[name])), parallel)
+    return ToolUse("required", tools, None, Constraint("json", json.dumps(_any_calls(schemas, parallel))), parallel)
 
 
 def _any_calls(schemas: dict[str, Any], parallel: bool) -> dict[str, Any]:

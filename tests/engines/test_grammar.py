@@ -1,0 +1,106 @@
+"""Schemas as llguidance follows them: what is refused in full, what is an annotation, what fails on the way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from swift.core.errors import SwiftError
+from swift.engines.base import Constraint, Request, SamplingParams
+from swift.engines.grammar import FORMATS, Grammar, Grammars
+from swift.engines.sampler import Pick
+from swift.engines.sequence import Sequence
+
+LONG = {"type": "array", "items": {"const": 1}, "minItems": 20000}
+"""More than the parser of llguidance can hold."""
+
+
+@pytest.fixture(scope="module")
+def tokenizer(smollm2_tokenizer_dir: Path) -> Any:
+    return AutoTokenizer.from_pretrained(smollm2_tokenizer_dir)
+
+
+@pytest.fixture(scope="module")
+def grammars(tokenizer: Any) -> Grammars:
+    return Grammars(tokenizer)
+
+
+def of_schema(grammars: Grammars, schema: Any) -> Grammar:
+    return grammars.make(Constraint("json", json.dumps(schema)))
+
+
+def follows(grammar: Grammar, tokenizer: Any, text: str) -> bool:
+    """Whether the grammar allows each token of `text` and is complete, or may end, behind it."""
+    for token in tokenizer(text, add_special_tokens=False)["input_ids"]:
+        if grammar.masked(torch.zeros(len(tokenizer)))[token] != 0:
+            return False
+        grammar.took(token)
+    return grammar.complete or grammar.masked(torch.zeros(len(tokenizer)))[tokenizer.eos_token_id] == 0
+
+
+@pytest.mark.parametrize("form", ["path", "binary", "color-hex", "json-string", "password", "int32", "regex", "iri"])
+def test_an_unknown_format_is_an_annotation(grammars, tokenizer, form: str) -> None:
+    schema = {"type": "object", "properties": {"format": {"type": "string", "format": form}}, "required": ["format"]}
+    assert form not in FORMATS
+    assert follows(of_schema(grammars, schema), tokenizer, '{"format":"any text"}')
+    assert not follows(of_schema(grammars, schema), tokenizer, '{"format":1}')
+
+
+def test_what_stands_in_values_is_no_keyword(grammars, tokenizer) -> None:
+    schema = {"const": {"format": "path", "type": 3}}
+    assert follows(of_schema(grammars, schema), tokenizer, '{"format":"path","type":3}')
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS))
+def test_known_formats_are_held(grammars, tokenizer, form: str) -> None:
+    assert not follows(of_schema(grammars, {"type": "string", "format": form}), tokenizer, '"no such thing!"')
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        ({"type": "nonsense"}, "Invalid type: nonsense"),
+        ({"type": "string", "pattern": "(a:b"}, "(a:b error: unclosed group"),
+        ({"type": "string", "pattern": "(?<!x)y: z"}, "look-around, including look-ahead and look-behind, is not supp"),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "oneOf constraints are not supported"),
+        ({"type": "array", "uniqueItems": True}, "uniqueItems"),
+        (LONG, "Too many items"),
+        (False, "Unsatisfiable"),
+    ],
+)
+def test_a_schema_that_cannot_be_followed_is_refused_in_full(grammars, schema: Any, reason: str) -> None:
+    with pytest.raises(SwiftError) as refused:
+        of_schema(grammars, schema)
+    assert reason in refused.value.why and "<state>" not in refused.value.why
+
+
+def test_exactly_one_is_taken_where_it_can_be_told(grammars, tokenizer) -> None:
+    kinds = [{"type": "object", "properties": {"kind": {"const": k}}, "required": ["kind"]} for k in ("a", "b")]
+    assert follows(of_schema(grammars, {"oneOf": kinds}), tokenizer, '{"kind":"b"}')
+    assert follows(of_schema(grammars, True), tokenizer, "[1]")
+
+
+@pytest.mark.parametrize("constraint", [Constraint("regex", "(a"), Constraint("lark", "start: nothing")])
+def test_other_constraints_are_refused_alike(grammars, constraint: Constraint) -> None:
+    with pytest.raises(SwiftError, match="cannot be used"):
+        grammars.make(constraint)
+
+
+def test_a_grammar_that_fails_on_the_way_is_an_error_and_no_end(grammars, tokenizer) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}, "b": LONG}}
+    request = Request(id="x", prompt_ids=(1,), sampling=SamplingParams(max_tokens=40))
+    grammar = of_schema(grammars, {**schema, "required": ["a", "b"], "additionalProperties": False})
+    sequence = Sequence(request, 0, tokenizer, frozenset(), 40, grammar)
+    deltas = []
+    for token in tokenizer('{"a":7,"b":[1,1,1', add_special_tokens=False)["input_ids"]:
+        sequence.picker.adjust(torch.zeros(len(tokenizer)))
+        deltas.append(sequence.take(Pick(token)))
+        if sequence.finish_reason:
+            break
+    assert deltas[-1] is not None and deltas[-1].finish_reason == "error"
+    assert "can no longer be held to its grammar" in (deltas[-1].error or "")
