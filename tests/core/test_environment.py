@@ -20,7 +20,7 @@ from swift.plan.model import plan_model
 SOURCES = Path(__file__).parents[2] / "src" / "swift"
 
 
-@pytest.mark.parametrize("word", ["", " ", *TRUE, *FALSE, "ON", "True", " 1 "])
+@pytest.mark.parametrize("word", ["", " ", *sorted(TRUE), *sorted(FALSE), "ON", "True", " 1 "])
 def test_models_and_data_sets_come_from_one_hub(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USE_HF", word)
     expected = "huggingface" if word.strip().lower() in TRUE else "modelscope"
