@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Generic, Protocol, TypeVar
 
+from swift.core.did_you_mean import closest
 from swift.core.errors import SwiftError
 
 
@@ -64,8 +64,6 @@ class Registry(Generic[E]):
 
     def suggestion(self, name: str) -> str:
         """What to write instead of the unknown `name`."""
-        lower = {known.lower(): known for known in self._entries}
-        near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)
-        if near:
-            return "did you mean " + " or ".join(lower[found] for found in near) + "?"
+        if near := closest(name, self._entries, limit=3, margin=0.1):
+            return "did you mean " + " or ".join(near) + "?"
         return f"docs/supported-models.md lists all {len(self)}"

@@ -20,6 +20,12 @@ def closest(name: str, candidates: Iterable[str], *, limit: int = 1, margin: flo
     return [c for c in ranked if scores[c] >= max(ENOUGH, scores[ranked[0]] - margin)]
 
 
+def suggestion(name: str, candidates: Iterable[str], shown: str = "{}") -> str | None:
+    """The question "did you mean …?" about the nearest candidate, written as `shown`; None when none is near."""
+    nearest = closest(name, candidates)
+    return f"did you mean {shown.format(nearest[0])}?" if nearest else None
+
+
 def likeness(left: str, right: str) -> float:
     """From 0 (nothing in common) to 1 (the same but for case and `-` or `_`)."""
     left, right = _plain(left), _plain(right)

@@ -18,8 +18,7 @@ from swift.core.log import log
 from swift.core.transaction import fault, sha256, write_file, write_folder
 from swift.export import model_comparison
 from swift.models.load import TORCH_DTYPES
-from swift.params.checkpoint_args import FILE as ARGS
-from swift.params.checkpoint_args import read_saved
+from swift.params.checkpoint_args import SFT_ARGS, read_saved
 from swift.plan.merge import MergePlan, quantized_base
 from swift.plan.model import ModelPlan, read_config
 from swift.plan.quantization import stored_quant
@@ -169,11 +168,11 @@ def _write(
     for origin, name in ((source, "configuration.json"), (plan.checkpoint, "template.json")):
         if (origin / name).is_file():
             shutil.copyfile(origin / name, folder / name)
-    if (plan.checkpoint / ARGS).is_file():
+    if (plan.checkpoint / SFT_ARGS).is_file():
         whole = {"sft_type": "full", "quantization_bit": 0, "quant_method": None}
         saved = {**read_saved(plan.checkpoint), **whole, "dtype": plan.model.dtype}
         text = json.dumps({**saved, "ckpt_dir": str(plan.target)}, indent=2, ensure_ascii=False) + "\n"
-        (folder / ARGS).write_text(text, encoding="utf-8")
+        (folder / SFT_ARGS).write_text(text, encoding="utf-8")
 
 
 def _reload(plan: ModelPlan, folder: Path) -> PreTrainedModel:

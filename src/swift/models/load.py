@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from swift.core.did_you_mean import closest
+from swift.core.did_you_mean import suggestion
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.models import quantize
@@ -112,11 +112,10 @@ def _override(config: PretrainedConfig, plan: ModelPlan) -> None:
     known = config.to_dict()
     for name, value in plan.model_kwargs.items():
         if name not in known:
-            near = closest(name, known)
             raise SwiftError(
                 f"--model_kwargs names {name}, which {plan.model_type} does not have",
                 where="--model_kwargs",
-                next=f"did you mean {near[0]}?" if near else None,
+                next=suggestion(name, known),
             )
         setattr(config, name, value)
 

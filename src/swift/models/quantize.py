@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, EetqConfig, PretrainedConfig, PreTrainedModel
 
-from swift.core.did_you_mean import closest
+from swift.core.did_you_mean import suggestion
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.core.optional_imports import installed
@@ -142,11 +142,11 @@ def _settings_of(plan: QuantPlan, paths: list[str]) -> dict[str, dict[str, Any]]
     for name, settings in plan.layers.items():
         found = [path for path in paths if path == name or path.endswith(f".{name}")]
         if not found:
-            near = closest(name, {".".join(path.split(".")[-2:]) for path in paths})
+            ends = {".".join(path.split(".")[-2:]) for path in paths}
             raise SwiftError(
                 f"no linear layer is called {name}",
                 where="--hqq_dynamic_config_path",
-                next=f"did you mean {near[0]}?" if near else f"layers are called {', '.join(paths[:3])}",
+                next=suggestion(name, ends) or f"layers are called {', '.join(paths[:3])}",
             )
         chosen.update({path: dict(settings) for path in found})
     return chosen

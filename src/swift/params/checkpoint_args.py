@@ -7,7 +7,7 @@ from typing import Any
 
 from swift.core.errors import SwiftError
 
-FILE = "sft_args.json"
+SFT_ARGS = "sft_args.json"
 
 
 def read_saved(ckpt_dir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def read_saved(ckpt_dir: str | os.PathLike[str]) -> dict[str, Any]:
 
     A plain PEFT adapter or a folder that does not exist has none. Raises SwiftError for a file that is not JSON.
     """
-    path = os.path.join(ckpt_dir, FILE)
+    path = os.path.join(ckpt_dir, SFT_ARGS)
     if not os.path.isfile(path):
         return {}
     import json

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from swift.core.did_you_mean import closest
+from swift.core.did_you_mean import suggestion
 from swift.core.errors import SwiftError
 from swift.params.flag import Flag, flags_of
 from swift.params.frozen import Frozen
@@ -174,9 +174,8 @@ def find_command(name: str) -> tuple[Command, dict[str, Any]]:
 def _unknown_command(name: str) -> SwiftError:
     """The error for a word that is no command."""
     names = [*COMMANDS, *SHORT]
-    near = closest(name, names)
     return SwiftError(
         f"`{name}` is not a command",
         why=f"there are {', '.join(names)}",
-        next=f"did you mean `swift {near[0]}`?" if near else "swift --help",
+        next=suggestion(name, names, "`swift {}`") or "swift --help",
     )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from swift.core.did_you_mean import closest
+from swift.core.did_you_mean import suggestion
 from swift.core.environment import FALSE, TRUE
 from swift.params.flag import Flag, Json, Kind, Range, Text
 from swift.params.flag_synonyms import CHOICES
@@ -148,10 +148,10 @@ def _choice(flag: Flag, text: str) -> Any:
         if str(choice).lower() == text.lower():
             return choice
     names = [str(choice) for choice in flag.choices]
-    near = [CHOICES[text.lower()]] if CHOICES.get(text.lower()) in names else closest(text, names)
+    synonym = CHOICES.get(text.lower())
     raise BadValue(
         f"does not take `{text}`, but {', '.join(names[:-1])} or {names[-1]}",
-        next=f"did you mean `{near[0]}`?" if near else None,
+        next=suggestion(synonym if synonym in names else text, names, "`{}`"),
     )
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swift.catalog import Catalog, ModelEntry
-from swift.core.did_you_mean import closest
+from swift.core.did_you_mean import suggestion
 from swift.core.errors import NotBuilt, SwiftError
 from swift.core.hubs import TITLES, Source, default_hub
 from swift.core.machine import Machine
 from swift.params.args import Args
+from swift.params.checkpoint_args import SFT_ARGS
 from swift.params.groups import Model
 from swift.plan.quantization import Dtype, QuantPlan, StoredQuant, plan_quant, stored_quant
 
@@ -216,7 +217,7 @@ def _check_model_folder(folder: Path, args: Args, given: _Given) -> None:
         inside = None if args.command in TRAINING else _newest_checkpoint(folder)
         next = f"--ckpt_dir {inside}" if inside else "give the folder that holds config.json and the weights"
         raise SwiftError(f"{folder} is not a model", where=flag, why="it has no config.json", next=next)
-    if (folder / "sft_args.json").is_file() and args.command not in TRAINING and not given.from_checkpoint:
+    if (folder / SFT_ARGS).is_file() and args.command not in TRAINING and not given.from_checkpoint:
         raise SwiftError(
             f"{folder} is a checkpoint of a training run",
             where=flag,
@@ -239,8 +240,7 @@ def _age(checkpoint: Path) -> tuple[int, int]:
 
 def _neighbours(folder: Path) -> str | None:
     beside = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
-    near = closest(folder.name, beside)
-    return f"did you mean {folder.parent / near[0]}?" if near else None
+    return suggestion(folder.name, beside, str(folder.parent / "{}"))
 
 
 def _name(model_type: str | None, source: str) -> str:

@@ -20,7 +20,6 @@ from swift.plan.model import ModelPlan
 from swift.plan.train import TrainPlan
 from swift.prompts.types import IGNORED
 
-ARGS = "sft_args.json"
 TORCH_NAMES = {"fp32": "torch.float32", "fp16": "torch.float16", "bf16": "torch.bfloat16"}
 SECRETS = ("hub_token",)
 

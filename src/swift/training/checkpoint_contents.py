@@ -11,9 +11,10 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from swift import tuners
+from swift.params.checkpoint_args import SFT_ARGS
 from swift.prompts.encode import Encoder
 from swift.prompts.parity import write_certificate
-from swift.training.artifacts import ARGS, write_json
+from swift.training.artifacts import write_json
 from swift.training.objectives import Objective
 from swift.tuners.adapter_files import Card
 
@@ -36,5 +37,5 @@ def write_contents(contents: Contents, folder: Path) -> None:
     tuners.save(contents.model, folder, contents.card)
     contents.tokenizer.save_pretrained(folder)
     write_certificate(contents.encoder, folder)
-    write_json(folder / ARGS, contents.arguments)
+    write_json(folder / SFT_ARGS, contents.arguments)
     contents.objective.save(folder)

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.core.transaction import UNFINISHED, fault, write_folder
+from swift.params.checkpoint_args import SFT_ARGS
 
 NAME = re.compile(r"checkpoint-(\d+)")
 REMOVED = UNFINISHED + "removed-"
@@ -53,7 +54,7 @@ def _age(folder: Path) -> tuple[int, int]:
 def require(folder: Path, *, whole_state: bool) -> None:
     """Raise SwiftError when `folder` cannot be gone on from; `whole_state` asks for the optimizer and the rest too."""
     flag = "--resume_from_checkpoint"
-    if step_of(folder) < 0 and not (folder / "sft_args.json").is_file():
+    if step_of(folder) < 0 and not (folder / SFT_ARGS).is_file():
         inside = checkpoints(folder)
         raise SwiftError(
             f"{folder} is not a checkpoint", where=flag, next=f"{flag} {inside[-1]}" if inside else f"{flag} auto"

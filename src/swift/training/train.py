@@ -25,14 +25,14 @@ from swift.data.ledger import FILE_NAME, Ledger
 from swift.data.stream import StreamDataset
 from swift.hub.checkpoint_uploader import Pusher
 from swift.params.args import Args
-from swift.params.checkpoint_args import read_saved
+from swift.params.checkpoint_args import SFT_ARGS, read_saved
 from swift.plan.methods import METHODS
 from swift.plan.sft import SftPlan
 from swift.plan.train import PushPlan
 from swift.prompts.encode import Encoder, build_encoder
 from swift.prompts.parity import say_differences_from_own
 from swift.training import process_group
-from swift.training.artifacts import ARGS, example, model_info, saved_args, write_json
+from swift.training.artifacts import example, model_info, saved_args, write_json
 from swift.training.checkpoint_contents import Contents, write_contents
 from swift.training.generation_eval import Answers
 from swift.training.objectives import Objective, Setting
@@ -112,7 +112,7 @@ def run_training(
         seed=plan.data.seed,
     )
     if machine.first:
-        write_json(run_dir / ARGS, arguments)
+        write_json(run_dir / SFT_ARGS, arguments)
     set_seed(plan.train.seed)
     model = load(plan, prepared.source, resume, prepared.steps)
     log.info(model_info(model))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK,
 from transformers.trainer_utils import SchedulerType
 from transformers.training_args import OptimizerNames, TrainingArguments
 
+from swift.core.did_you_mean import suggestion
 from swift.core.errors import SwiftError, raise_together
 from swift.plan.train import TrainPlan
 
@@ -109,11 +109,10 @@ def _unknown(name: str, known: Iterable[str], flag: str) -> list[SwiftError]:
     names = list(known)
     if name in names:
         return []
-    near = difflib.get_close_matches(name, names, n=1)
     return [
         SwiftError(
             f"{flag} does not know {name!r}",
             where=flag,
-            next=f"did you mean {near[0]}?" if near else f"one of {', '.join(names)}",
+            next=suggestion(name, names) or f"one of {', '.join(names)}",
         )
     ]

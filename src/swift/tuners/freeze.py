@@ -7,7 +7,7 @@ from itertools import accumulate
 
 from transformers import PreTrainedModel
 
-from swift.core.did_you_mean import closest
+from swift.core.did_you_mean import suggestion
 from swift.core.errors import SwiftError
 from swift.plan.tuner import TunerPlan
 
@@ -35,11 +35,10 @@ def _switch(model: PreTrainedModel, prefix: str, flag: str, *, trainable: bool) 
     if not matched:
         known = {name.rpartition(".")[0] for name, _ in model.named_parameters()}
         known |= {part for name in known for part in _prefixes(name)}
-        near = closest(prefix, known)
         raise SwiftError(
             f"no parameter starts with {prefix!r}",
             where=flag,
-            next=f"did you mean {near[0]}?" if near else f"names start like {', '.join(sorted(known)[:4])}",
+            next=suggestion(prefix, known) or f"names start like {', '.join(sorted(known)[:4])}",
         )
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from swift.core.did_you_mean import closest
+from swift.core.did_you_mean import suggestion
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.core.optional_imports import installed
@@ -149,13 +149,12 @@ def _check_name(model: PreTrainedModel, name: str, flag: str, *, any_kind: bool 
         return
     leaves = {path.rpartition(".")[2] for path, module in model.named_modules() if path and isinstance(module, kinds)}
     leaves = {leaf for leaf in leaves if not leaf.isdigit()}
-    near = closest(name, leaves)
     exists = any(matches(path, name) for path in paths)
     raise SwiftError(
         f"{flag} names {name!r}, which {'takes no adapter' if exists else 'the model does not have'}",
         where=flag,
         why=f"the model has {', '.join(sorted(leaves))}",
-        next=f"did you mean {near[0]}?" if near else None,
+        next=suggestion(name, leaves),
     )
 
 
