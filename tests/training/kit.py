@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from torch.utils.data import Dataset
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from swift import tuners
-from swift.plan.train import OptimPlan, TrainPlan
+from swift.params.frozen import Frozen
+from swift.params.groups import Distributed, Optim, Train
+from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
 from swift.prompts.types import IGNORED
 from swift.training.batches import Collate
@@ -66,66 +68,50 @@ def tiny_model(**changes: Any) -> PreTrainedModel:
 
 
 def tiny_plan(folder: Path, **changes: Any) -> TrainPlan:
-    """A plan of 4 steps with plain gradient descent, so that weights show the gradients they got."""
-    plan = TrainPlan(
-        output_dir=folder,
-        dated=False,
-        model_type="tiny",
-        epochs=1,
+    """A plan of 4 steps with plain gradient descent, so that weights show the gradients they got.
+
+    `changes` are fields of TrainPlan, or flags of its groups.
+    """
+    group = Train(
         max_steps=4,
-        batch_size=2,
-        eval_batch_size=2,
-        accumulation=2,
-        auto_find_batch_size=False,
         gradient_checkpointing=False,
-        seed=42,
+        evaluation_strategy="no",
+        save_strategy="no",
+        logging_steps=1,
+        report_to=(),
+        disable_tqdm=True,
+    )
+    optim = Optim(optim="sgd", weight_decay=0.0, warmup_ratio=0.0, max_grad_norm=1000.0)
+    plan = TrainPlan(
+        group=group.replace(**_flags_of(Train, changes)),
+        optim=optim.replace(**_flags_of(Optim, changes)),
+        distributed=Distributed(),
+        output_dir=folder,
+        model_type="tiny",
+        batch_size=2,
+        accumulation=2,
+        eval_batch_size=2,
         data_seed=42,
-        full_determinism=False,
         resume=None,
-        resume_only_model=False,
-        ignore_data_skip=False,
-        eval_strategy="no",
         eval_steps=2,
         generation=None,
-        accuracy="token",
-        acc_steps=1,
-        save_strategy="no",
         save_steps=2,
         save_total_limit=2,
-        save_only_model=False,
-        save_on_each_node=False,
-        logging_steps=1,
-        logging_dir=None,
-        report_to=(),
-        count_tokens=False,
-        speed_warmup=0,
-        disable_tqdm=True,
-        neftune_alpha=None,
         workers=0,
         pin_memory=False,
-        drop_last=False,
-        longest_first=False,
-        gpu_memory_fraction=None,
+        learning_rate=0.5,
+        scheduler="constant",
         push=None,
         dtype="fp32",
         device="cpu",
         world_size=1,
-        ddp_backend=None,
-        ddp_timeout=1800,
-        ddp_find_unused_parameters=None,
-        ddp_broadcast_buffers=None,
-        optim=OptimPlan(
-            name="sgd",
-            learning_rate=0.5,
-            scheduler="constant",
-            weight_decay=0.0,
-            max_grad_norm=1000.0,
-            adam_beta1=0.9,
-            adam_beta2=0.95,
-            adam_epsilon=1e-8,
-        ),
     )
-    return replace(plan, **changes)
+    decided = {field.name for field in fields(TrainPlan)} - {"optim"}
+    return replace(plan, **{name: value for name, value in changes.items() if name in decided})
+
+
+def _flags_of(group: type[Frozen], changes: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in changes.items() if name in group.__annotations__}
 
 
 def tiny_run(
@@ -141,7 +127,7 @@ def tiny_run(
     evaluator: Callable[[Any], dict[str, float]] | None = None,
     **changes: Any,
 ) -> Run:
-    """A run that writes to `folder`; `changes` are fields of its TrainPlan."""
+    """A run that writes to `folder`; `changes` are fields of its TrainPlan or flags of its groups."""
     folder.mkdir(exist_ok=True)
     torch.manual_seed(1)
     base = model if model is not None else tiny_model()

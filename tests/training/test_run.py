@@ -29,7 +29,7 @@ def test_a_run_leaves_its_log_its_curves_and_its_checkpoints(tmp_path: Path) -> 
         val=Rows(5, seed=3),
         max_steps=6,
         logging_steps=5,
-        eval_strategy="steps",
+        evaluation_strategy="steps",
         eval_steps=4,
         save_strategy="steps",
         save_steps=2,
@@ -63,7 +63,7 @@ def test_the_best_checkpoint_outlives_later_ones(tmp_path: Path) -> None:
         tmp_path / "run",
         val=Rows(2),
         max_steps=5,
-        eval_strategy="steps",
+        evaluation_strategy="steps",
         eval_steps=1,
         save_strategy="steps",
         save_steps=1,
@@ -79,7 +79,7 @@ def test_evaluation_is_the_mean_over_all_trained_tokens_and_leaves_training_alon
     options: dict[str, Any] = {"tuner": LORA, "val": val, "max_steps": 3}
     quiet = tiny_run(tmp_path / "quiet", **options)
     without = losses(train(quiet))
-    run = tiny_run(tmp_path / "run", **options, eval_strategy="steps", eval_steps=1)
+    run = tiny_run(tmp_path / "run", **options, evaluation_strategy="steps", eval_steps=1)
     trainer = train(run)
     assert losses(trainer) == without
     assert torch.equal(weights(run.model), weights(quiet.model))
@@ -151,7 +151,7 @@ def test_longest_rows_come_first_when_memory_is_tested(tmp_path: Path) -> None:
             seen.append(batch["input_ids"].shape[1])
             return super().sums(model, batch)
 
-    train(tiny_run(tmp_path / "run", objective=Looking, longest_first=True, batch_size=1, max_steps=4))
+    train(tiny_run(tmp_path / "run", objective=Looking, test_oom_error=True, batch_size=1, max_steps=4))
     assert seen == sorted(seen, reverse=True)
     assert seen[0] == max(len(item["input_ids"]) for item in Rows(32).items)
 
@@ -164,7 +164,7 @@ def test_lora_plus_gives_b_its_own_learning_rate(tmp_path: Path) -> None:
 
 
 def test_neftune_only_changes_training_and_not_by_batching(tmp_path: Path) -> None:
-    noisy = tiny_run(tmp_path / "noisy", neftune_alpha=50.0, max_steps=2)
+    noisy = tiny_run(tmp_path / "noisy", neftune_noise_alpha=50.0, max_steps=2)
     plain = tiny_run(tmp_path / "plain", max_steps=2)
     assert losses(train(noisy)) != losses(train(plain))
     assert not noisy.model.get_input_embeddings()._forward_hooks  # type: ignore[operator]
@@ -187,14 +187,13 @@ def test_save_only_model_leaves_the_state_out(tmp_path: Path) -> None:
 
 
 def test_schedules_warm_up_and_end_at_the_lowest_rate(tmp_path: Path) -> None:
-    optim = replace(
-        tiny_plan(tmp_path).optim,
-        learning_rate=1.0,
-        scheduler="cosine_with_min_lr",
-        scheduler_kwargs={"min_lr": 0.1},
-        warmup_ratio=0.2,
-    )
-    trainer = train(tiny_run(tmp_path / "run", optim=optim, max_steps=10, tuner=FULL))
+    schedule: dict[str, Any] = {
+        "learning_rate": 1.0,
+        "scheduler": "cosine_with_min_lr",
+        "scheduler_kwargs": {"min_lr": 0.1},
+        "warmup_ratio": 0.2,
+    }
+    trainer = train(tiny_run(tmp_path / "run", **schedule, max_steps=10, tuner=FULL))
     rates = [event["learning_rate"] for event in trainer.state.log_history if "loss" in event]
     assert rates[:3] == [0.0, 0.5, 1.0]
     assert rates[-1] >= 0.1
@@ -204,9 +203,8 @@ def test_schedules_warm_up_and_end_at_the_lowest_rate(tmp_path: Path) -> None:
 def test_an_unknown_optimizer_is_a_mistake_with_a_suggestion(tmp_path: Path) -> None:
     from swift.training.training_arguments import check_names
 
-    plan = tiny_plan(tmp_path)
     with pytest.raises(SwiftError, match="adamw_torhc") as raised:
-        check_names(replace(plan, optim=replace(plan.optim, name="adamw_torhc")))
+        check_names(tiny_plan(tmp_path, optim="adamw_torhc"))
     assert "adamw_torch" in str(raised.value)
 
 
@@ -223,5 +221,5 @@ def test_a_tracker_that_is_not_there_is_named(tracker: str, given: str, tmp_path
     from swift.training.training_arguments import check_names
 
     with pytest.raises(SwiftError) as caught:
-        check_names(replace(tiny_plan(tmp_path), report_to=("tensorboard", tracker)))
+        check_names(tiny_plan(tmp_path, report_to=("tensorboard", tracker)))
     assert given in "\n".join(caught.value.lines())

@@ -134,9 +134,37 @@ def streaming_has_an_end(args: Args) -> Mistakes:
         yield SwiftError("a stream has no length, so the run has no end", next="add --max_steps N")
 
 
-def streams_are_not_packed_twice(args: Args) -> Mistakes:
-    if args.values.get("streaming") and args.values.get("test_oom_error"):
+def streams_are_read_in_order(args: Args) -> Mistakes:
+    if not args.values.get("streaming"):
+        return
+    if args.values.get("test_oom_error"):
         yield SwiftError("--test_oom_error sorts the rows, which a stream cannot", next="drop one of the two")
+    if args.values.get("dataloader_num_workers"):
+        yield SwiftError(
+            "--streaming true works with --dataloader_num_workers 0 only",
+            why="a resumed run has to know how far the stream was read",
+        )
+
+
+def weights_alone_come_from_a_checkpoint(args: Args) -> Mistakes:
+    if args.values.get("resume_only_model") and not args.values["resume_from_checkpoint"]:
+        yield SwiftError(
+            "--resume_only_model has nothing to take the weights from",
+            next="add --resume_from_checkpoint with a checkpoint folder",
+        )
+
+
+def the_lowest_rate_is_that_of_a_cosine(args: Args) -> Mistakes:
+    schedule = args.values.get("lr_scheduler_type")
+    if args.values.get("min_lr") is not None and schedule != "cosine":
+        yield SwiftError(f"--min_lr goes with --lr_scheduler_type cosine, not {schedule}", next="drop one of the two")
+
+
+def answers_are_generated_in_evaluation(args: Args) -> Mistakes:
+    if args.values.get("predict_with_generate") and args.values["evaluation_strategy"] == "no":
+        yield SwiftError(
+            "--predict_with_generate evaluates, but --evaluation_strategy is no", next="drop one of the two"
+        )
 
 
 def self_cognition_has_names(args: Args) -> Mistakes:
@@ -217,7 +245,10 @@ _RULES: tuple[Callable[[Args], Mistakes], ...] = (
     lisa_needs_full_tuning,
     lora_flags_need_an_adapter,
     streaming_has_an_end,
-    streams_are_not_packed_twice,
+    streams_are_read_in_order,
+    weights_alone_come_from_a_checkpoint,
+    the_lowest_rate_is_that_of_a_cosine,
+    answers_are_generated_in_evaluation,
     self_cognition_has_names,
     names_come_in_pairs,
     lora_starts_in_a_known_way,

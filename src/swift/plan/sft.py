@@ -40,8 +40,10 @@ class SftPlan:
         batch = f"{train.batch_size} x {train.accumulation} accumulation"
         if train.world_size > 1:
             batch += f" x {train.world_size} processes"
-        epochs = "1 epoch" if train.epochs == 1 else f"{train.epochs:g} epochs"
-        length_of_run = f"{train.max_steps} steps" if train.max_steps > 0 else epochs
+        count, max_steps = train.group.num_train_epochs, train.group.max_steps
+        epochs = "1 epoch" if count == 1 else f"{count:g} epochs"
+        length_of_run = f"{max_steps} steps" if max_steps > 0 else epochs
+        below = f"{train.model_type}/vN-TIME" if train.group.add_output_dir_suffix else ""
         return "\n".join(
             [
                 f"swift {self.command}",
@@ -50,8 +52,8 @@ class SftPlan:
                 f"  tuner     {self.tuner.summary()}",
                 f"  data      {rows}; validation: {held_back}",
                 f"  batch     {batch} = {train.effective_batch} rows a step, {length_of_run}",
-                f"  optimizer {train.optim.name}, {train.optim.scheduler} from {train.optim.learning_rate:g}",
-                f"  output    {train.output_dir}{f'/{train.model_type}/vN-TIME' if train.dated else ''}",
+                f"  optimizer {train.optim.optim}, {train.scheduler} from {train.learning_rate:g}",
+                f"  output    {train.output_dir / below}",
             ]
         )
 

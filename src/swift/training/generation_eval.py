@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from swift.plan.train import GenerationPlan
+from swift.params.groups import Generate
 from swift.prompts.types import IGNORED
 from swift.training.text_metrics import scores
 
@@ -21,13 +21,13 @@ class Answers:
         self,
         rows: Sequence[dict[str, Any]],
         tokenizer: PreTrainedTokenizerBase,
-        plan: GenerationPlan,
+        generate: Generate,
         batch_size: int,
         stop_ids: Sequence[int],
     ):
         self._rows = rows
         self._tokenizer = tokenizer
-        self._plan = plan
+        self._flags = generate
         self._batch_size = batch_size
         self._stop_ids = list(dict.fromkeys([*stop_ids, tokenizer.eos_token_id]))
 
@@ -61,23 +61,23 @@ class Answers:
 
     def _config(self, own: GenerationConfig) -> GenerationConfig:
         """The model's own generation settings with what the user said on top."""
-        plan = self._plan
+        flags = self._flags
         given = {
-            "do_sample": plan.do_sample,
-            "temperature": plan.temperature,
-            "top_k": plan.top_k,
-            "top_p": plan.top_p,
-            "repetition_penalty": plan.repetition_penalty,
+            "do_sample": flags.do_sample,
+            "temperature": flags.temperature,
+            "top_k": flags.top_k,
+            "top_p": flags.top_p,
+            "repetition_penalty": flags.repetition_penalty,
         }
         merged = {**own.to_dict(), **{name: value for name, value in given.items() if value is not None}}
-        if plan.temperature == 0 or not merged.get("do_sample"):
+        if flags.temperature == 0 or not merged.get("do_sample"):
             merged.update(do_sample=False, temperature=1.0, top_p=1.0, top_k=50)
         merged.pop("max_length", None)
         return GenerationConfig(
             **{
                 **merged,
-                "max_new_tokens": plan.max_new_tokens,
-                "num_beams": plan.num_beams,
+                "max_new_tokens": flags.max_new_tokens,
+                "num_beams": flags.num_beams,
                 "use_cache": True,
                 "eos_token_id": self._stop_ids,
                 "pad_token_id": self._tokenizer.pad_token_id,

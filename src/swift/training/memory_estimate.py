@@ -83,7 +83,7 @@ def estimate(
     model = meta_model(plan, source)
     trainable = [p for p in model.parameters() if p.requires_grad]
     gradients = sum(p.nbytes for p in trainable)
-    optimizer = gradients * next((n for name, n in STATES.items() if name in plan.train.optim.name), 2)
+    optimizer = gradients * next((n for name, n in STATES.items() if name in plan.train.optim.optim), 2)
     weights = sum(p.nbytes for p in {id(p): p for p in model.parameters()}.values())
     stored = sum(path.stat().st_size for path in weight_files(source))
     quant, loading = plan.model.quant, 0
@@ -93,14 +93,14 @@ def estimate(
     elif plan.model.stored_quant is not None:
         weights = stored
     written = weights if plan.tuner.sft_type == "full" else gradients
-    state = 0 if plan.train.save_only_model else optimizer
+    state = 0 if plan.train.group.save_only_model else optimizer
     return Estimate(
         parameters=sum(p.numel() for p in model.parameters()),
         trainable=sum(p.numel() for p in trainable),
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
-        activations=activation_bytes(model, tokens, recompute=plan.train.gradient_checkpointing),
+        activations=activation_bytes(model, tokens, recompute=bool(plan.train.group.gradient_checkpointing)),
         tokens=tokens,
         mapped=stored if quant is not None and plan.train.device == "cpu" else 0,
         loading=loading,
@@ -137,10 +137,10 @@ def largest_batch(plan: TrainPlan, lengths: Sequence[int], steps: int) -> int:
     """Tokens of the largest micro-batch the run will meet, in the order that the seed gives."""
     batches = steps * plan.accumulation * plan.world_size
     largest, epoch = 0, 0
-    while batches > 0 and epoch < math.ceil(max(plan.epochs, 1)) + 1:
+    while batches > 0 and epoch < math.ceil(max(plan.group.num_train_epochs, 1)) + 1:
         generator = torch.Generator().manual_seed(plan.data_seed + epoch)
         order = torch.randperm(len(lengths), generator=generator).tolist()
-        if plan.longest_first:
+        if plan.group.test_oom_error:
             order = sorted(order, key=lambda row: -lengths[row])
         sizes = [
             sum(lengths[row] for row in order[start : start + plan.batch_size])
@@ -211,8 +211,8 @@ def _tokenizer_bytes(tokenizer: PreTrainedTokenizerBase) -> int:
 
 def _kept(plan: TrainPlan, steps: int, per_epoch: int) -> int:
     """Checkpoints left at the end of the run."""
-    if plan.save_strategy == "no":
+    if plan.group.save_strategy == "no":
         return 0
-    every = plan.save_steps if plan.save_strategy == "steps" else per_epoch
+    every = plan.save_steps if plan.group.save_strategy == "steps" else per_epoch
     saves = math.ceil(steps / every)
     return saves if plan.save_total_limit is None else min(saves, max(plan.save_total_limit, 1))

@@ -23,8 +23,8 @@ def joined(plan: TrainPlan) -> Iterator[None]:
     if plan.world_size == 1:
         yield
         return
-    backend = {"backend": plan.ddp_backend} if plan.ddp_backend else {}
-    PartialState(cpu=plan.device == "cpu", timeout=timedelta(seconds=plan.ddp_timeout), **backend)
+    backend = {"backend": plan.distributed.ddp_backend} if plan.distributed.ddp_backend else {}
+    PartialState(cpu=plan.device == "cpu", timeout=timedelta(seconds=plan.distributed.ddp_timeout), **backend)
     try:
         yield
     except BaseException as error:

@@ -66,7 +66,7 @@ def train(run: Run) -> SwiftTrainer:
 
     With `auto_find_batch_size`, a batch that does not fit is halved and the accumulation doubled, as often as needed.
     """
-    initial = _trainable(run.model) if run.plan.auto_find_batch_size else None
+    initial = _trainable(run.model) if run.plan.group.auto_find_batch_size else None
     while True:
         trainer = build(run)
         try:
@@ -97,23 +97,22 @@ def halved(plan: TrainPlan) -> TrainPlan:
 def build(run: Run) -> SwiftTrainer:
     """The Trainer of a run, with everything that watches it."""
     plan = run.plan
-    if plan.gpu_memory_fraction and torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(plan.gpu_memory_fraction)
+    if plan.group.gpu_memory_fraction and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(plan.group.gpu_memory_fraction)
     stream = run.train if isinstance(run.train, StreamDataset) else None
-    steps = plan.max_steps if stream else plan.steps(len(run.train))[1]  # type: ignore[arg-type]
+    steps = plan.group.max_steps if stream else plan.steps(len(run.train))[1]  # type: ignore[arg-type]
     args = training_arguments(plan, run.folder, steps=steps, evaluates=run.val is not None, streams=stream is not None)
-    meter = Meter(plan.speed_warmup)
+    meter = Meter(plan.group.metric_warmup_step or 0)
     stop = StopOnSignal()
-    callbacks: list[TrainerCallback] = [_Schedule(), Progress(run.folder, meter, bar=not plan.disable_tqdm), stop]
+    callbacks: list[TrainerCallback] = [_Schedule(), Progress(run.folder, meter, bar=not plan.group.disable_tqdm), stop]
     if run.pusher is not None:
         callbacks.append(_Push(run.pusher))
-    if any(name in ("tensorboard", "all") for name in plan.report_to):
-        callbacks.append(TensorBoard(Path(plan.logging_dir or run.folder / "runs")))
+    if any(name in ("tensorboard", "all") for name in plan.group.report_to):
+        callbacks.append(TensorBoard(Path(plan.group.logging_dir or run.folder / "runs")))
     ratio = run.tuner.lora_lr_ratio
     groups = None
     if ratio is not None:
-        optim = plan.optim
-        groups = lambda model: tuners.loraplus_groups(model, optim.learning_rate, ratio, optim.weight_decay)  # noqa: E731
+        groups = lambda model: tuners.loraplus_groups(model, plan.learning_rate, ratio, plan.optim.weight_decay)  # noqa: E731
     trainer = SwiftTrainer(
         model=run.model,
         args=args,
@@ -126,7 +125,7 @@ def build(run: Run) -> SwiftTrainer:
         meter=meter,
         stop=stop,
         optimizer_groups=groups,
-        train_order=LongestFirst(run.lengths) if plan.longest_first and run.lengths is not None else None,
+        train_order=LongestFirst(run.lengths) if plan.group.test_oom_error and run.lengths is not None else None,
         evaluator=run.evaluator,
         save_total_limit=plan.save_total_limit,
         where=run.where,
@@ -141,17 +140,18 @@ def build(run: Run) -> SwiftTrainer:
 
 def _enter(stream: StreamDataset, run: Run) -> Path | None:
     """Put the stream where the checkpoint left it. -> the checkpoint, when there is one to go on from."""
-    if run.resume is None or run.plan.resume_only_model:
+    if run.resume is None or run.plan.group.resume_only_model:
         return None
     place = run.resume / PLACE
-    if place.is_file() and not run.plan.ignore_data_skip:
+    if place.is_file() and not run.plan.group.ignore_data_skip:
         stream.load_state_dict(json.loads(place.read_text(encoding="utf-8")))
     return run.resume
 
 
 def _loop(trainer: SwiftTrainer, run: Run) -> None:
-    noise = Neftune(run.model, run.plan.neftune_alpha) if run.plan.neftune_alpha else None
-    resume = None if run.plan.resume_only_model or run.resume is None else str(run.resume)
+    alpha = run.plan.group.neftune_noise_alpha
+    noise = Neftune(run.model, alpha) if alpha else None
+    resume = None if run.plan.group.resume_only_model or run.resume is None else str(run.resume)
     try:
         with trainer.stop.listening():
             trainer.train(resume_from_checkpoint=resume)

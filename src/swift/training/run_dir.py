@@ -16,9 +16,9 @@ VERSION = re.compile(r"v(\d+)-\d{8}-\d{6}")
 
 def run_folder(plan: TrainPlan, resume: Path | None, now: datetime) -> Path:
     """Where the run writes. A run that is resumed inside `output_dir` goes on in its own folder."""
-    if resume is not None and not plan.resume_only_model and _inside(resume, plan.output_dir):
+    if resume is not None and not plan.group.resume_only_model and _inside(resume, plan.output_dir):
         return resume.parent
-    if not plan.dated:
+    if not plan.group.add_output_dir_suffix:
         return plan.output_dir
     models = plan.output_dir / plan.model_type
     taken = [int(match[1]) for path in models.glob("v*-*") if (match := VERSION.fullmatch(path.name))]
@@ -40,7 +40,7 @@ def resume_point(plan: TrainPlan) -> Path | None:
         log.info("going on from %s", found)
     else:
         found = plan.resume
-    checkpoints.require(found, whole_state=not plan.resume_only_model)
+    checkpoints.require(found, whole_state=not plan.group.resume_only_model)
     return found
 
 

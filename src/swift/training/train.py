@@ -74,7 +74,7 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None) -> Prepared:
     with process_group.first_ahead():
         built = data.build(plan.data, encoder, ledger)
     if isinstance(built.train, StreamDataset):
-        per_epoch = steps = plan.train.max_steps
+        per_epoch = steps = plan.train.group.max_steps
     else:
         per_epoch, steps = plan.train.steps(len(built.train))
     return Prepared(
@@ -94,7 +94,7 @@ def run_training(
     """Encode, load, train, save."""
     disable_progress_bar()
     prepared = prepare(plan, catalog, run_dir if machine.first else None)
-    if resume is not None and not plan.train.resume_only_model:
+    if resume is not None and not plan.train.group.resume_only_model:
         say_differences(resume, args)
         if nothing_left(resume, prepared.steps):
             return
@@ -113,7 +113,7 @@ def run_training(
     )
     if machine.first:
         write_json(run_dir / SFT_ARGS, arguments)
-    set_seed(plan.train.seed)
+    set_seed(plan.train.group.seed)
     model = load(plan, prepared.source, resume, prepared.steps)
     log.info(model_info(model))
     run = assemble(plan, prepared, model, arguments, run_dir, resume)

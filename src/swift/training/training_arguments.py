@@ -19,12 +19,12 @@ OWN_TRACKERS = ("tensorboard",)
 
 def check_names(plan: TrainPlan) -> None:
     """Raise SwiftError for an optimizer, a schedule or a tracker that does not exist, or is not installed."""
-    trackers = [name for name in plan.report_to if name not in (*OWN_TRACKERS, "all", "none")]
+    trackers = [name for name in plan.group.report_to if name not in (*OWN_TRACKERS, "all", "none")]
     known = [name for name in trackers if name in INTEGRATION_TO_CALLBACK]
     raise_together(
         [
-            *_unknown(plan.optim.name, (name.value for name in OptimizerNames), "--optim"),
-            *_unknown(plan.optim.scheduler, (kind.value for kind in SchedulerType), "--lr_scheduler_type"),
+            *_unknown(plan.optim.optim, (name.value for name in OptimizerNames), "--optim"),
+            *_unknown(plan.scheduler, (kind.value for kind in SchedulerType), "--lr_scheduler_type"),
             *(each for name in trackers for each in _unknown(name, INTEGRATION_TO_CALLBACK, "--report_to")),
             *_absent(known),
         ]
@@ -48,18 +48,18 @@ def training_arguments(
     Building them joins the process group when there are several processes. transformers does no logging, no progress
     and no pushing of its own for us, so those fields are off.
     """
-    optim = plan.optim
+    train, optim, distributed = plan.group, plan.optim, plan.distributed
     return TrainingArguments(
         output_dir=str(run),
         per_device_train_batch_size=plan.batch_size,
         per_device_eval_batch_size=plan.eval_batch_size,
         gradient_accumulation_steps=plan.accumulation,
-        num_train_epochs=plan.epochs,
+        num_train_epochs=train.num_train_epochs,
         max_steps=steps,
-        optim=optim.name,
-        learning_rate=optim.learning_rate,
-        lr_scheduler_type=optim.scheduler,
-        lr_scheduler_kwargs=dict(optim.scheduler_kwargs),
+        optim=optim.optim,
+        learning_rate=plan.learning_rate,
+        lr_scheduler_type=plan.scheduler,
+        lr_scheduler_kwargs=dict(plan.scheduler_kwargs),
         warmup_steps=plan.warmup(steps),
         weight_decay=optim.weight_decay,
         max_grad_norm=optim.max_grad_norm,
@@ -68,40 +68,40 @@ def training_arguments(
         adam_epsilon=optim.adam_epsilon,
         bf16=plan.dtype == "bf16",
         fp16=plan.dtype == "fp16",
-        activation_checkpointing=plan.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False} if plan.gradient_checkpointing else None,
-        seed=plan.seed,
+        activation_checkpointing=bool(train.gradient_checkpointing),
+        activation_checkpointing_kwargs={"use_reentrant": False} if train.gradient_checkpointing else None,
+        seed=train.seed,
         data_seed=plan.data_seed,
-        full_determinism=plan.full_determinism,
-        ignore_data_skip=plan.ignore_data_skip or streams,  # a stream finds its own place
+        full_determinism=train.full_determinism,
+        ignore_data_skip=train.ignore_data_skip or streams,  # a stream finds its own place
         accelerator_config={"dispatch_batches": False} if streams else None,
-        eval_strategy=plan.eval_strategy if evaluates else "no",
+        eval_strategy=train.evaluation_strategy if evaluates else "no",
         eval_steps=plan.eval_steps,
         metric_for_best_model="rouge-l" if plan.generation else "loss",
         greater_is_better=plan.generation is not None,
-        save_strategy=plan.save_strategy,
+        save_strategy=train.save_strategy,
         save_steps=plan.save_steps,
-        save_only_model=plan.save_only_model,
-        save_on_each_node=plan.save_on_each_node,
-        logging_steps=plan.logging_steps,
+        save_only_model=train.save_only_model,
+        save_on_each_node=train.save_on_each_node,
+        logging_steps=train.logging_steps,
         logging_first_step=True,
         logging_nan_inf_filter=False,
-        report_to=[name for name in plan.report_to if name not in OWN_TRACKERS],
+        report_to=[name for name in train.report_to if name not in OWN_TRACKERS],
         run_name=str(run),
         disable_tqdm=True,
         log_level="error",
         log_level_replica="error",
-        include_num_input_tokens_seen="all" if plan.count_tokens else "no",
+        include_num_input_tokens_seen="all" if train.include_num_input_tokens_seen else "no",
         dataloader_num_workers=plan.workers,
         dataloader_pin_memory=plan.pin_memory,
-        dataloader_drop_last=plan.drop_last,
+        dataloader_drop_last=train.dataloader_drop_last,
         remove_unused_columns=False,
         label_names=["labels"],
         use_cpu=plan.device == "cpu",
-        ddp_backend=plan.ddp_backend,
-        ddp_timeout=plan.ddp_timeout,
-        ddp_find_unused_parameters=bool(plan.ddp_find_unused_parameters),
-        ddp_broadcast_buffers=plan.ddp_broadcast_buffers,
+        ddp_backend=distributed.ddp_backend,
+        ddp_timeout=distributed.ddp_timeout,
+        ddp_find_unused_parameters=bool(distributed.ddp_find_unused_parameters),
+        ddp_broadcast_buffers=distributed.ddp_broadcast_buffers,
     )
 
 

@@ -18,8 +18,8 @@ NOT_FOR_THE_MODEL = ("labels", "loss_scale", "rows", "items")
 
 def build(setting: Setting) -> SftObjective:
     """The objective of `swift sft` and `swift pt`."""
-    train = setting.plan.train
-    return SftObjective(setting.base, train.accuracy, train.acc_steps)
+    train = setting.plan.train.group
+    return SftObjective(setting.base, train.acc_strategy, train.acc_steps)
 
 
 class SftObjective(Objective):
