@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from swift.core.errors import NotBuilt
+from swift.params import rules
+from swift.params.args import Args
 from swift.params.commands import COMMANDS
 from swift.params.flag import Flag
 from swift.params.parse import parse
-from swift.params.rules import check
+from swift.params.rules import Mistakes, check
 from swift.params.unbuilt import TABLE, Missing
 from swift.params.unbuilt import check as refused
 
+Rule = Callable[[Args], Mistakes]
 READY = ["--model_type", "m", "--dataset", "d"]
 
 
@@ -26,32 +31,71 @@ def test_nothing_wrong(command: str) -> None:
     assert mistakes(command, *READY) == ""
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("--freeze_parameters_ratio 0.5", "--freeze_parameters_ratio works with full tuning only, not with lora"),
-        ("--sft_type full --quantization_bit 4", "full tuning cannot train weights of 4 bit"),
-        ("--lisa_activated_layers 2", "LISA works with full tuning only"),
-        ("--sft_type full --use_dora", "--use_dora works with LoRA only"),
-        ("--streaming true", "add --max_steps"),
-        ("--streaming --max_steps 5 --test_oom_error", "--test_oom_error sorts the rows"),
-        ("--streaming --max_steps 5 --dataloader_num_workers 2", "--dataloader_num_workers 0 only"),
-        ("--resume_only_model true", "--resume_only_model has nothing to take the weights from"),
-        ("--min_lr 1e-6 --lr_scheduler_type linear", "--min_lr goes with --lr_scheduler_type cosine, not linear"),
-        ("--predict_with_generate true --evaluation_strategy no", "--predict_with_generate evaluates"),
-        ("--dataset self-cognition#10", "self-cognition rows need --model_name"),
-        ("--dataset MS::self-cognition --model_name a", "self-cognition rows need --model_author"),
-        ("--self_cognition_sample 5", "self-cognition rows need --model_name"),
-        ("--model_name a b c", "not 3"),
-        ("--init_lora_weights pisa", "--init_lora_weights does not take `pisa`"),
-        ("--boft_block_num 2 --boft_block_size 8", "exclude each other"),
-        ("--resume_from_checkpoint /no/such", "--resume_from_checkpoint /no/such is not a folder"),
-        ("--custom_register_path /no/such.py", "--custom_register_path /no/such.py is not a file"),
-        ("--deepspeed zero9.json", "give a JSON file, JSON text or default-zero2"),
-    ],
-)
-def test_training(words: str, message: str) -> None:
-    assert message in mistakes("sft", *READY, *words.split())
+TRAIN = "sft --model_type m --dataset d "
+BROKEN: list[tuple[Rule, str, str]] = [
+    (rules.a_model_is_given, "infer", "no model is given, add --model_id_or_path ID-OR-FOLDER or --ckpt_dir"),
+    (rules.training_has_rows, "sft --model_type m", "no rows to train on"),
+    (rules.merging_has_a_checkpoint, "merge-lora --model_type m", "no adapter to merge"),
+    (rules.merging_has_a_checkpoint, "infer --model_type m --merge_lora", "no adapter to merge"),
+    (
+        rules.checkpoints_exist,
+        TRAIN + "--resume_from_checkpoint /no/such",
+        "--resume_from_checkpoint /no/such is not a",
+    ),
+    (rules.checkpoints_exist, "infer --ckpt_dir /no/such", "--ckpt_dir /no/such is not a folder"),
+    (
+        rules.files_exist,
+        TRAIN + "--custom_register_path /no/such.py",
+        "--custom_register_path /no/such.py is not a file",
+    ),
+    (rules.files_exist, TRAIN + "--deepspeed zero9.json", "give a JSON file, JSON text or default-zero2"),
+    (rules.adapters_do_not_freeze, TRAIN + "--freeze_parameters_ratio 0.5", "full tuning only, not with lora"),
+    (rules.full_tuning_is_not_quantized, TRAIN + "--sft_type full --quantization_bit 4", "train weights of 4 bit"),
+    (rules.lisa_needs_full_tuning, TRAIN + "--lisa_activated_layers 2", "LISA works with full tuning only"),
+    (
+        rules.lora_variants_need_lora,
+        TRAIN + "--sft_type full --use_dora",
+        "--use_dora works with LoRA only, not with full",
+    ),
+    (rules.lora_variants_need_lora, TRAIN + "--sft_type vera --use_rslora", "works with LoRA only, not with vera"),
+    (rules.streaming_has_an_end, TRAIN + "--streaming true", "add --max_steps"),
+    (rules.streams_are_read_in_order, TRAIN + "--streaming --max_steps 5 --test_oom_error", "sorts the rows"),
+    (rules.streams_are_read_in_order, TRAIN + "--streaming --max_steps 5 --dataloader_num_workers 2", "_workers 0 only"),
+    (rules.weights_alone_come_from_a_checkpoint, TRAIN + "--resume_only_model true", "nothing to take the weights from"),
+    (rules.the_lowest_rate_is_that_of_a_cosine, TRAIN + "--min_lr 1e-6 --lr_scheduler_type linear", "not linear"),
+    (rules.answers_are_generated_in_evaluation, TRAIN + "--predict_with_generate --evaluation_strategy no", "is no, d"),
+    (rules.self_cognition_has_names, TRAIN + "--dataset self-cognition#10", "self-cognition rows need --model_name"),
+    (rules.self_cognition_has_names, TRAIN + "--dataset MS::self-cognition --model_name a", "need --model_author"),
+    (rules.self_cognition_has_names, TRAIN + "--dataset self-cognition:default", "need --model_author"),
+    (rules.self_cognition_has_names, TRAIN + "--self_cognition_sample 5", "self-cognition rows need --model_name"),
+    (rules.names_are_two_at_most, TRAIN + "--model_name a b c", "a Chinese and an English name, not 3"),
+    (rules.lora_starts_in_a_known_way, TRAIN + "--init_lora_weights pisa", "does not take `pisa`"),
+    (rules.lora_starts_in_a_known_way, TRAIN + "--init_lora_weights pissa_niter_0", "does not take `pissa_niter_0`"),
+    (rules.boft_counts_blocks_or_their_size, TRAIN + "--boft_block_num 2 --boft_block_size 8", "exclude each other"),
+    (rules.lora_modules_have_names, "infer --model_type m --lora_modules x", "is not NAME=FOLDER"),
+    (rules.tls_has_both_files, "deploy --model_type m --ssl_certfile x", "--ssl_certfile needs --ssl_keyfile too"),
+    (rules.hub_pushes_have_a_name, "export --model_type m --push_to_hub", "add --hub_model_id"),
+    (rules.dataset_config_comes_from_a_checkpoint, "infer --model_type m --load_dataset_config", "add --ckpt_dir"),
+    (
+        rules.dataset_config_comes_from_a_checkpoint,
+        "infer --model_type m --load_dataset_config --load_args_from_ckpt_dir false --ckpt_dir x",
+        "drop --load_args_from_ckpt_dir false",
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "words", "message"), BROKEN, ids=lambda value: getattr(value, "__name__", None))
+def test_a_rule_says_what_it_is_called_for(rule: Rule, words: str, message: str) -> None:
+    args = parse(words.split())
+    errors = list(rule(args))
+    assert message in ", ".join(f"{error.what}, {error.next}" for error in errors)
+    assert set(map(str, errors)) <= set(map(str, check(args)))
+
+
+def test_every_rule_has_been_broken_once() -> None:
+    functions = {value for value in vars(rules).values() if inspect.isfunction(value)}
+    public = {f for f in functions if f.__annotations__.get("return") == "Mistakes" and not f.__name__.startswith("_")}
+    assert public == {rule for rule, _, _ in BROKEN}
 
 
 @pytest.mark.parametrize(
@@ -62,6 +106,8 @@ def test_training(words: str, message: str) -> None:
         "--dataset self-cognition --model_name a --model_author b",
         "--init_lora_weights pissa_niter_16",
         "--init_lora_weights false",
+        "--init_lora_weights guassian",
+        "--init_lora_weights OLoRA",
         "--resume_from_checkpoint auto",
         "--deepspeed default-zero3",
         "--sft_type lora --quantization_bit 4",
@@ -69,22 +115,6 @@ def test_training(words: str, message: str) -> None:
 )
 def test_training_that_is_fine(words: str) -> None:
     assert mistakes("sft", *READY, *words.split()) == ""
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("infer", "no model is given"),
-        ("infer --model_type m --lora_modules x", "is not NAME=FOLDER"),
-        ("infer --model_type m --load_dataset_config", "add --ckpt_dir"),
-        ("infer --model_type m --merge_lora", "no adapter to merge"),
-        ("deploy --model_type m --ssl_certfile x", "--ssl_certfile needs --ssl_keyfile too"),
-        ("export --model_type m --push_to_hub", "add --hub_model_id"),
-        ("sft --model_type m", "no rows to train on"),
-    ],
-)
-def test_other_commands(words: str, message: str) -> None:
-    assert message in mistakes(*words.split())
 
 
 def test_commands_that_need_no_model() -> None:
@@ -115,7 +145,7 @@ def test_the_table_names_real_flags_and_values() -> None:
         assert owners, row.flag
         assert set(row.commands) <= {command.name for command in owners}
         for value in row.values:
-            assert any(value in (command.flags[row.flag].choices or (True, False)) for command in owners), row
+            assert any(value in (command.flags[row.flag].choices or (True, False, "loftq")) for command in owners), row
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.flag}-{row.what}")
@@ -128,7 +158,26 @@ def test_what_is_not_built_is_refused_and_the_default_is_not(row: Missing) -> No
         value = next((v for v in row.values), None) or _another(flag)
         errors = refused(parse([command.name, f"--{flag.name}", *value.split()]))
         assert errors and all(isinstance(error, NotBuilt) for error in errors)
-        assert "not built yet" in str(errors[0])
+        assert "not built yet" in str(errors[0]) and errors[0].next
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "next"),
+    [
+        ("sft --sft_type longlora", "--sft_type longlora: this tuning method", "use lora or full or ia3"),
+        ("sft --tuner_backend swift", "--tuner_backend swift: this adapter library", "use peft"),
+        ("sft --init_lora_weights LoftQ", "--init_lora_weights LoftQ: this start", "leave it out"),
+        ("sft --deepspeed default-zero2", "--deepspeed default-zero2: DeepSpeed", "leave it out"),
+        ("infer --local_repo_path .", "--local_repo_path .: models with code", "leave it out"),
+    ],
+)
+def test_the_user_is_told_what_is_built(words: str, message: str, next: str) -> None:
+    (error,) = refused(parse(words.split()))
+    assert message in error.what and str(error.next).startswith(next)
+
+
+def test_a_value_that_switches_nothing_on_is_fine() -> None:
+    assert refused(parse(["sft", "--fsdp", "None", "--save_safetensors", "true"])) == []
 
 
 def _another(flag: Flag) -> str:

@@ -20,9 +20,8 @@ def run(args: Args) -> int:
     catalog = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info)
     for name, (given, saved) in args.overridden.items():
         log.info("--%s: %s (the checkpoint was trained with %s)", name, given, saved)
-    # The page has no rows to answer; a checkpoint that carries its data sets must not be asked for them.
-    args = with_merged(args.with_values(eval_human=True), catalog, machine)
-    plan = plan_infer(args, catalog, machine)
+    args = with_merged(args, catalog, machine)
+    plan = plan_infer(args, catalog, machine, answers_rows=False)
     log.info("plan\n%s", plan.summary())
 
     from swift.engines.factory import prepare, start

@@ -70,8 +70,7 @@ def _push(args: Args, folder: Path) -> None:
     if not args[Checkpoint].ckpt_dir or not folder.is_dir():
         raise SwiftError("there is no folder to push", where="--ckpt_dir", next="--ckpt_dir output/…/checkpoint-N")
     group = args[Hub]
-    if not group.hub_model_id:
-        raise SwiftError("--push_to_hub true needs to know where to", where="--hub_model_id", next="owner/name")
+    assert group.hub_model_id is not None  # a rule
     address = push(
         folder,
         group.hub_model_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterable
 
 ENOUGH = 0.58
@@ -24,6 +25,16 @@ def suggestion(name: str, candidates: Iterable[str], shown: str = "{}") -> str |
     """The question "did you mean …?" about the nearest candidate, written as `shown`; None when none is near."""
     nearest = closest(name, candidates)
     return f"did you mean {shown.format(nearest[0])}?" if nearest else None
+
+
+def nearby(path: str | os.PathLike[str]) -> str | None:
+    """For a path that is not there: the name most like it where it should be, or what lies there."""
+    parent, name = os.path.split(os.path.abspath(path))
+    while not os.path.isdir(parent):
+        parent, name = os.path.split(parent)
+    names = sorted(child for child in os.listdir(parent) if not child.startswith("."))
+    listing = f"{parent} holds {', '.join(names[:5])}" if names else f"{parent} is empty"
+    return suggestion(name, names, os.path.join(os.path.relpath(parent), "{}").removeprefix("./")) or listing
 
 
 def likeness(left: str, right: str) -> float:

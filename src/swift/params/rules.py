@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
-from typing import Any
 
-from swift.core.did_you_mean import closest
+from swift.core.did_you_mean import nearby
 from swift.core.errors import SwiftError
 from swift.params.args import Args
 from swift.params.commands import COMMANDS
 from swift.params.flag import Exists, Json
-from swift.params.unbuilt import ADAPTERS
 
 TRAINING = ("sft", "pt", "rlhf")
 Mistakes = Iterator[SwiftError]
@@ -44,16 +43,15 @@ def training_has_rows(args: Args) -> Mistakes:
 
 
 def merging_has_a_checkpoint(args: Args) -> Mistakes:
-    merges = args.command == "merge-lora" or (args.command != "merge-lora" and args.values.get("merge_lora"))
-    if merges and not args.values["ckpt_dir"]:
+    if (args.command == "merge-lora" or args.values.get("merge_lora")) and not args.values["ckpt_dir"]:
         yield SwiftError("there is no adapter to merge", next="add --ckpt_dir CHECKPOINT")
 
 
-def checkpoint_exists(args: Args) -> Mistakes:
+def checkpoints_exist(args: Args) -> Mistakes:
     for name in ("ckpt_dir", "resume_from_checkpoint"):
-        folder = args.values.get(name)
+        folder = os.path.expanduser(args.values.get(name) or "")
         if folder and not (name == "resume_from_checkpoint" and folder == "auto") and not os.path.isdir(folder):
-            yield SwiftError(f"--{name} {folder} is not a folder", next=_nearby(folder))
+            yield SwiftError(f"--{name} {folder} is not a folder", next=nearby(folder))
 
 
 def files_exist(args: Args) -> Mistakes:
@@ -63,7 +61,7 @@ def files_exist(args: Args) -> Mistakes:
             continue
         wanted = flag.marker(Exists)
         if wanted is not None and not _is_there(value, wanted.kind):
-            yield SwiftError(f"--{name} {value} is not a {wanted.kind}", next=_nearby(value))
+            yield SwiftError(f"--{name} {value} is not a {wanted.kind}", next=nearby(value))
         as_json = flag.marker(Json)
         if as_json is not None and value not in as_json.names and value.lstrip()[:1] not in ("{", "[", ""):
             yield from _json_file(name, value, as_json.names)
@@ -88,17 +86,6 @@ def _json_file(name: str, value: str, names: tuple[str, ...]) -> Mistakes:
         yield SwiftError(f"--{name} {value} is not valid JSON: {error}")
 
 
-def _nearby(path: str) -> str | None:
-    """The name most like it where the path should be, or what lies there."""
-    parent, name = os.path.split(os.path.abspath(path))
-    while not os.path.isdir(parent):
-        parent, name = os.path.split(parent)
-    names = sorted(child for child in os.listdir(parent) if not child.startswith("."))
-    if near := closest(name, names):
-        return f"did you mean {os.path.join(os.path.relpath(parent), near[0])}?"
-    return f"{parent} holds {', '.join(names[:5])}" if names else f"{parent} is empty"
-
-
 def adapters_do_not_freeze(args: Args) -> Mistakes:
     sft_type = args.values.get("sft_type")
     if args.command not in TRAINING or sft_type == "full":
@@ -121,12 +108,13 @@ def lisa_needs_full_tuning(args: Args) -> Mistakes:
         yield SwiftError("LISA works with full tuning only", next="add --sft_type full")
 
 
-def lora_flags_need_an_adapter(args: Args) -> Mistakes:
-    if args.command not in TRAINING or args.values["sft_type"] in ADAPTERS:
+def lora_variants_need_lora(args: Args) -> Mistakes:
+    sft_type = args.values.get("sft_type")
+    if args.command not in TRAINING or sft_type == "lora":
         return
     for name in ("use_dora", "use_rslora", "lora_lr_ratio"):
         if args.changed(name):
-            yield SwiftError(f"--{name} works with LoRA only, not with full tuning", next="add --sft_type lora")
+            yield SwiftError(f"--{name} works with LoRA only, not with {sft_type}", next="add --sft_type lora")
 
 
 def streaming_has_an_end(args: Args) -> Mistakes:
@@ -170,9 +158,7 @@ def answers_are_generated_in_evaluation(args: Args) -> Mistakes:
 def self_cognition_has_names(args: Args) -> Mistakes:
     if args.command not in TRAINING:
         return
-    names = [
-        str(name).partition("#")[0].partition("::")[2] or str(name).partition("#")[0] for name in args.values["dataset"]
-    ]
+    names = [re.split("[#:]", str(name).rpartition("::")[2])[0] for name in args.values["dataset"]]
     if "self-cognition" not in names and not args.values["self_cognition_sample"]:
         return
     for flag, example in (("model_name", "小柏 Juniper"), ("model_author", "艾克米实验室 'Acme Lab'")):
@@ -180,7 +166,7 @@ def self_cognition_has_names(args: Args) -> Mistakes:
             yield SwiftError(f"self-cognition rows need --{flag}", next=f"e.g. --{flag} {example}")
 
 
-def names_come_in_pairs(args: Args) -> Mistakes:
+def names_are_two_at_most(args: Args) -> Mistakes:
     for flag in ("model_name", "model_author"):
         if len(args.values.get(flag, ())) > 2:
             yield SwiftError(
@@ -190,15 +176,11 @@ def names_come_in_pairs(args: Args) -> Mistakes:
 
 
 def lora_starts_in_a_known_way(args: Args) -> Mistakes:
-    start = args.values.get("init_lora_weights")
-    if not isinstance(start, str):
-        return
-    fixed = ("gaussian", "guassian", "pissa", "olora", "loftq", "eva", "orthogonal")
-    number = start.removeprefix("pissa_niter_")
-    if start not in fixed and not (number != start and number.isdecimal()):
-        yield SwiftError(
-            f"--init_lora_weights does not take `{start}`, but true, false, {', '.join(fixed)} or pissa_niter_N"
-        )
+    start = str(args.values.get("init_lora_weights", "true")).lower()
+    words = ("true", "false", "gaussian", "pissa", "olora", "loftq")
+    # The 2.5 release spelled gaussian wrong.
+    if start not in (*words, "guassian") and not re.fullmatch(r"pissa_niter_[1-9]\d*", start):
+        yield SwiftError(f"--init_lora_weights does not take `{start}`, but {', '.join(words)} or pissa_niter_N")
 
 
 def boft_counts_blocks_or_their_size(args: Args) -> Mistakes:
@@ -206,7 +188,7 @@ def boft_counts_blocks_or_their_size(args: Args) -> Mistakes:
         yield SwiftError("--boft_block_num and --boft_block_size exclude each other", next="give one of them")
 
 
-def adapters_have_names(args: Args) -> Mistakes:
+def lora_modules_have_names(args: Args) -> Mistakes:
     for item in args.values.get("lora_modules", ()):
         name, equals, path = str(item).partition("=")
         if not (name and equals and path):
@@ -228,33 +210,35 @@ def hub_pushes_have_a_name(args: Args) -> Mistakes:
         yield SwiftError("--push_to_hub needs a repository", next="add --hub_model_id USER/NAME")
 
 
-def dataset_config_needs_arguments(args: Args) -> Mistakes:
-    values: Any = args.values
-    if not values.get("load_dataset_config"):
+def dataset_config_comes_from_a_checkpoint(args: Args) -> Mistakes:
+    if not args.values.get("load_dataset_config"):
         return
-    if not values["load_args_from_ckpt_dir"] or not values["ckpt_dir"]:
-        yield SwiftError("--load_dataset_config reads the arguments of a checkpoint", next="add --ckpt_dir CHECKPOINT")
+    what = "--load_dataset_config reads the arguments of a checkpoint"
+    if not args.values["ckpt_dir"]:
+        yield SwiftError(what, next="add --ckpt_dir CHECKPOINT")
+    elif not args.values["load_args_from_ckpt_dir"]:
+        yield SwiftError(what, next="drop --load_args_from_ckpt_dir false")
 
 
 _MISSING: tuple[Callable[[Args], Mistakes], ...] = (a_model_is_given, training_has_rows, merging_has_a_checkpoint)
 _RULES: tuple[Callable[[Args], Mistakes], ...] = (
-    checkpoint_exists,
+    checkpoints_exist,
     files_exist,
     adapters_do_not_freeze,
     full_tuning_is_not_quantized,
     lisa_needs_full_tuning,
-    lora_flags_need_an_adapter,
+    lora_variants_need_lora,
     streaming_has_an_end,
     streams_are_read_in_order,
     weights_alone_come_from_a_checkpoint,
     the_lowest_rate_is_that_of_a_cosine,
     answers_are_generated_in_evaluation,
     self_cognition_has_names,
-    names_come_in_pairs,
+    names_are_two_at_most,
     lora_starts_in_a_known_way,
     boft_counts_blocks_or_their_size,
-    adapters_have_names,
+    lora_modules_have_names,
     tls_has_both_files,
     hub_pushes_have_a_name,
-    dataset_config_needs_arguments,
+    dataset_config_comes_from_a_checkpoint,
 )

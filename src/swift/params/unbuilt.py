@@ -10,9 +10,9 @@ from typing import Any
 
 from swift.core.errors import NotBuilt
 from swift.params.args import Args
+from swift.params.commands import COMMANDS
 from swift.params.frozen import Frozen
 
-ADAPTERS = ("lora", "longlora", "adalora", "ia3", "adapter", "vera", "boft", "fourierft", "reft")
 _TRAIN = ("sft", "pt", "rlhf")
 
 
@@ -31,6 +31,7 @@ TABLE: tuple[Missing, ...] = (
         "this tuning method",
         values=("longlora", "adalora", "llamapro", "adapter", "reft"),
     ),
+    Missing("init_lora_weights", "this start of LoRA", values=("loftq",)),
     Missing("tuner_backend", "this adapter library", values=("swift", "unsloth")),
     Missing("use_galore", "GaLore"),
     Missing("lisa_activated_layers", "LISA"),
@@ -50,6 +51,7 @@ TABLE: tuple[Missing, ...] = (
     Missing("loss_name", "other loss functions"),
     Missing("freeze_vit", "training multimodal models"),
     Missing("rescale_image", "multimodal models"),
+    Missing("local_repo_path", "models with code in a repository of their own"),
     Missing("quant_bits", "quantizing after training"),
     Missing("to_peft_format", "the conversion to the PEFT layout"),
     Missing("gguf_file", "loading GGUF weights"),
@@ -68,7 +70,7 @@ IDLE_FLAGS = (
 def check(args: Args) -> list[NotBuilt]:
     """One error for each value the user gave whose work is missing."""
     return [
-        NotBuilt(f"--{row.flag} {_shown(args.values[row.flag])}: {row.what} is not built yet")
+        NotBuilt(f"--{row.flag} {_shown(args.values[row.flag])}: {row.what} is not built yet", next=_instead(row, args))
         for row in TABLE
         if _applies(row, args)
     ]
@@ -79,7 +81,13 @@ def _applies(row: Missing, args: Args) -> bool:
         return False
     if not args.changed(row.flag) or args.origins[row.flag] == "command":
         return False
-    return not row.values or args.values[row.flag] in row.values
+    value = args.values[row.flag]
+    return (value.lower() if isinstance(value, str) else value) in row.values if row.values else bool(value)
+
+
+def _instead(row: Missing, args: Args) -> str:
+    built = [choice for choice in COMMANDS[args.command].flags[row.flag].choices if choice not in row.values]
+    return f"use {' or '.join(map(str, built))}" if built and row.values else "leave it out"
 
 
 def _shown(value: Any) -> str:

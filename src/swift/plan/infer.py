@@ -115,9 +115,10 @@ class InferPlan:
         return "\n".join(lines)
 
 
-def plan_infer(args: Args, catalog: Catalog, machine: Machine) -> InferPlan:
+def plan_infer(args: Args, catalog: Catalog, machine: Machine, *, answers_rows: bool = True) -> InferPlan:
     """Decide everything that flags, checkpoint and machine settle; `--merge_lora` has been seen to before.
 
+    A server and a page have no rows to answer (`answers_rows` False), whatever data sets their checkpoint carries.
     Raises SwiftError for what does not go together.
     """
     model = plan_model(args, catalog, machine)
@@ -128,7 +129,7 @@ def plan_infer(args: Args, catalog: Catalog, machine: Machine) -> InferPlan:
         prompt=plan_prompt(args, catalog, model.entry.template if model.entry else None),
         engine=plan_engine(args, model, machine),
         generate=args[Generate],
-        rows=_rows(args, infer, catalog),
+        rows=_rows(args, infer, catalog) if answers_rows else None,
         stream=infer.stream,
         results=_results(infer, checkpoint),
         save=infer.save_result,
@@ -164,48 +165,46 @@ def plan_engine(args: Args, model: ModelPlan, machine: Machine) -> EnginePlan:
 
 
 def _backend(args: Args, model: ModelPlan, machine: Machine, *, unmerged: bool) -> Backend:
-    """AUTO takes vLLM where it is installed, serves the model, and no adapter, quantization or beam search is asked."""
-    said: str = args[Infer].infer_backend
-    if said == "AUTO":
+    """AUTO takes vLLM where it is installed, serves the model, and no adapter, quantization or beam search is set."""
+    backend = args[Infer].infer_backend
+    if backend == "AUTO":
         served = model.entry is not None and model.entry.vllm
         plain = not unmerged and model.quant is None and args[Generate].num_beams == 1
         return "vllm" if "vllm" in machine.packages and served and plain else "pt"
-    if said == "pt":
+    if backend == "pt":
         return "pt"
     if model.quant is not None:
         raise SwiftError(
-            f"{said} does not quantize while it loads", where="--quantization_bit", next="use --infer_backend pt"
+            f"{backend} does not quantize while it loads", where="--quantization_bit", next="use --infer_backend pt"
         )
     if args[Generate].num_beams > 1:
-        raise SwiftError(f"{said} does no beam search", where="--num_beams", next="use --infer_backend pt")
-    return "vllm" if said == "vllm" else "lmdeploy"
+        raise SwiftError(f"{backend} does no beam search", where="--num_beams", next="use --infer_backend pt")
+    return backend
 
 
-def _lora_modules(said: tuple[str, ...]) -> list[tuple[str, Path]]:
-    found: list[tuple[str, Path]] = []
-    wrong: list[SwiftError] = []
-    for text in said:
-        name, mark, place = text.partition("=")
-        folder = Path(place).expanduser()
-        if not mark or not name or not place:
-            wrong.append(SwiftError(f"{text!r} is not NAME=PATH", where="--lora_modules"))
-        elif not is_adapter(folder):
-            wrong.append(SwiftError(f"{folder} holds no adapter", where=f"--lora_modules {text}"))
-        elif name == DEFAULT_LORA or any(name == other for other, _ in found):
-            wrong.append(SwiftError(f"the adapter name {name} is taken", where=f"--lora_modules {text}"))
-        else:
-            found.append((name, folder))
-    raise_together(wrong)
-    return found
+def _lora_modules(modules: tuple[str, ...]) -> list[tuple[str, Path]]:
+    """Name and folder of each NAME=FOLDER."""
+    adapters: dict[str, Path] = {}
+    errors: list[SwiftError] = []
+    for text in modules:
+        name, _, path = text.partition("=")
+        folder = Path(path).expanduser()
+        if not is_adapter(folder):
+            errors.append(SwiftError(f"{folder} holds no adapter", where=f"--lora_modules {text}"))
+        elif name == DEFAULT_LORA or name in adapters:
+            errors.append(SwiftError(f"the adapter name {name} is taken", where=f"--lora_modules {text}"))
+        adapters[name] = folder
+    raise_together(errors)
+    return list(adapters.items())
 
 
 def _rows(args: Args, infer: Infer, catalog: Catalog) -> RowsPlan | None:
     data = args[Data]
-    given = any((data.dataset, data.val_dataset, data.custom_train_dataset_path, data.custom_val_dataset_path))
-    human = not given if infer.eval_human is None else infer.eval_human
+    has_rows = any((data.dataset, data.val_dataset, data.custom_train_dataset_path, data.custom_val_dataset_path))
+    human = not has_rows if infer.eval_human is None else infer.eval_human
     if human:
         return None
-    if not given:
+    if not has_rows:
         raise SwiftError(
             "--eval_human false has no rows to answer",
             where="--val_dataset",
@@ -235,17 +234,14 @@ def plan_sampling(flags: Generate, own: Mapping[str, Any]) -> SamplingPlan:
     """
     sample = own.get("do_sample", False) if flags.do_sample is None else flags.do_sample
 
-    def value(said: Any, name: str, default: Any) -> Any:
-        if said is not None:
-            return said
-        found = own.get(name)
-        return default if found is None else found
+    def value(flag: Any, name: str, default: Any) -> Any:
+        return next((given for given in (flag, own.get(name)) if given is not None), default)
 
     temperature = float(value(flags.temperature, "temperature", 1.0))
     return SamplingPlan(
         max_new_tokens=flags.max_new_tokens,
         temperature=temperature if sample else 0.0,
-        # transformers samples from the 50 likeliest where nothing is said.
+        # transformers samples from the 50 likeliest where neither says a number.
         top_k=int(value(flags.top_k, "top_k", 50)),
         top_p=float(value(flags.top_p, "top_p", 1.0)),
         repetition_penalty=float(value(flags.repetition_penalty, "repetition_penalty", 1.0)),

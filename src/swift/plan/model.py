@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swift.catalog import Catalog, ModelEntry
-from swift.core.did_you_mean import suggestion
-from swift.core.errors import NotBuilt, SwiftError
+from swift.core.did_you_mean import nearby
+from swift.core.errors import SwiftError
 from swift.core.hubs import TITLES, Source, default_hub
 from swift.core.machine import Machine
 from swift.params.args import Args
@@ -86,7 +86,6 @@ def plan_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
     Raises SwiftError when there is none, when it cannot be found, or when the machine cannot load it as asked.
     """
     model = args[Model]
-    _refuse_unbuilt(model)
     checkpoint = _checkpoint(args)
     given = _given(args, model, checkpoint)
     entry = _entry(args, given, catalog)
@@ -133,8 +132,6 @@ def _checkpoint(args: Args) -> Path | None:
     if not given:
         return None
     folder = Path(given).expanduser()
-    if not folder.is_dir():
-        raise SwiftError(f"there is no folder {folder}", where="--ckpt_dir", next=_neighbours(folder))
     if is_adapter(folder) or (folder / "config.json").is_file():
         return folder
     inside = _newest_checkpoint(folder)
@@ -185,7 +182,7 @@ def _source(args: Args, given: _Given, entry: ModelEntry | None) -> tuple[str, S
             f"there is no folder {given.model}",
             where="--model_id_or_path",
             why="it is not a hub id (owner/name) either",
-            next=_neighbours(folder),
+            next=nearby(folder),
         )
     return given.model, default_hub()
 
@@ -236,11 +233,6 @@ def _age(checkpoint: Path) -> tuple[int, int]:
     version = re.match(r"v(\d+)-", checkpoint.parent.name)
     step = re.fullmatch(r"checkpoint-(\d+)", checkpoint.name)
     return int(version[1]) if version else -1, int(step[1]) if step else -1
-
-
-def _neighbours(folder: Path) -> str | None:
-    beside = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
-    return suggestion(folder.name, beside, str(folder.parent / "{}"))
 
 
 def _name(model_type: str | None, source: str) -> str:
@@ -368,10 +360,3 @@ def _json_mapping(given: Any, flag: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise SwiftError(f"{flag} takes a JSON object", where=flag)
     return value
-
-
-def _refuse_unbuilt(model: Model) -> None:
-    if model.local_repo_path:
-        raise NotBuilt(
-            "--local_repo_path belongs to multimodal families that are not built yet", where="--local_repo_path"
-        )
