@@ -60,8 +60,16 @@ BROKEN: list[tuple[Rule, str, str]] = [
     (rules.lora_variants_need_lora, TRAIN + "--sft_type vera --use_rslora", "works with LoRA only, not with vera"),
     (rules.streaming_has_an_end, TRAIN + "--streaming true", "add --max_steps"),
     (rules.streams_are_read_in_order, TRAIN + "--streaming --max_steps 5 --test_oom_error", "sorts the rows"),
-    (rules.streams_are_read_in_order, TRAIN + "--streaming --max_steps 5 --dataloader_num_workers 2", "_workers 0 only"),
-    (rules.weights_alone_come_from_a_checkpoint, TRAIN + "--resume_only_model true", "nothing to take the weights from"),
+    (
+        rules.streams_are_read_in_order,
+        TRAIN + "--streaming --max_steps 5 --dataloader_num_workers 2",
+        "_workers 0 only",
+    ),
+    (
+        rules.weights_alone_come_from_a_checkpoint,
+        TRAIN + "--resume_only_model true",
+        "nothing to take the weights from",
+    ),
     (rules.the_lowest_rate_is_that_of_a_cosine, TRAIN + "--min_lr 1e-6 --lr_scheduler_type linear", "not linear"),
     (rules.answers_are_generated_in_evaluation, TRAIN + "--predict_with_generate --evaluation_strategy no", "is no, d"),
     (rules.self_cognition_has_names, TRAIN + "--dataset self-cognition#10", "self-cognition rows need --model_name"),
