@@ -1,12 +1,12 @@
-"""From encoded rows to batches, and the order in which rows come."""
+"""From encoded rows to batches, and from a stream to one without an end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from torch.utils.data import IterableDataset, Sampler
+from torch.utils.data import IterableDataset
 
 from swift.data.collator import flatten, pad
 from swift.training.objectives import Batch
@@ -52,16 +52,3 @@ class Endless(IterableDataset[dict[str, Any]]):
             for item in self._stream:
                 anything = True
                 yield item
-
-
-class LongestFirst(Sampler[int]):
-    """Rows by falling length, so that a lack of memory shows at the first step (`--test_oom_error`)."""
-
-    def __init__(self, lengths: Sequence[int]):
-        self._order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._order)
-
-    def __len__(self) -> int:
-        return len(self._order)

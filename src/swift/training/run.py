@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
+from torch.utils.data import Subset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from swift import tuners
@@ -23,7 +24,7 @@ from swift.hub.checkpoint_uploader import Pusher
 from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
 from swift.training.artifacts import length_info, model_info, write_training_args
-from swift.training.batches import Endless, LongestFirst
+from swift.training.batches import Endless
 from swift.training.callbacks.loss_watch import Watch
 from swift.training.callbacks.progress import LOG, Progress, append
 from swift.training.callbacks.stop import StopOnSignal, on_signal_exit_code
@@ -118,14 +119,13 @@ def build(run: Run) -> SwiftTrainer:
         args=args,
         objective=run.objective,
         collate=run.collate,
-        train_dataset=Endless(stream) if stream else run.train,
+        train_dataset=Endless(stream) if stream else _in_order(run),
         eval_dataset=run.val,
         save_into=run.save_into,
         callbacks=callbacks,
         meter=meter,
         stop=stop,
         optimizer_groups=groups,
-        train_order=LongestFirst(run.lengths) if plan.group.test_oom_error and run.lengths is not None else None,
         evaluator=run.evaluator,
         save_total_limit=plan.save_total_limit,
         where=run.where,
@@ -136,6 +136,14 @@ def build(run: Run) -> SwiftTrainer:
     if args.process_index == 0:
         write_training_args(run.folder / "training_args.json", args)
     return trainer
+
+
+def _in_order(run: Run) -> Any:
+    """The training rows, for `--test_oom_error` the longest first: a lack of memory shows at the first step."""
+    lengths = run.lengths
+    if not run.plan.group.test_oom_error or lengths is None:
+        return run.train
+    return Subset(run.train, sorted(range(len(lengths)), key=lambda row: -lengths[row]))
 
 
 def _enter(stream: StreamDataset, run: Run) -> Path | None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, send_to_device
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from torch.utils.data import DataLoader, Dataset, Subset
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 
@@ -26,12 +28,13 @@ from swift.training.callbacks.loss_watch import not_a_number
 from swift.training.callbacks.stop import EvaluationStopped, StopOnSignal
 from swift.training.objectives import Batch, Objective
 from swift.training.throughput import Meter, peak_memory
+from swift.training.trainer_private import CheckpointTrainer
 
 PLACE = "data_state.json"
 Evaluator = Callable[[nn.Module], dict[str, float]]
 
 
-class SwiftTrainer(Trainer):
+class SwiftTrainer(CheckpointTrainer):
     """`transformers.Trainer` that asks an Objective for sums and divides them by what the whole step adds up to.
 
     The denominator is counted over all micro-batches of an optimizer step and all processes before the first forward
@@ -54,7 +57,6 @@ class SwiftTrainer(Trainer):
         meter: Meter,
         stop: StopOnSignal,
         optimizer_groups: Callable[[nn.Module], list[dict[str, Any]]] | None = None,
-        train_order: Sampler[int] | None = None,
         evaluator: Evaluator | None = None,
         save_total_limit: int | None = None,
         where: Callable[[int], str] = str,
@@ -66,7 +68,6 @@ class SwiftTrainer(Trainer):
         self._meter = meter
         self._tokens = 0
         self._save_into = save_into
-        self._train_order = train_order
         self._optimizer_groups = optimizer_groups
         self._evaluator = evaluator
         self._keep = save_total_limit
@@ -93,22 +94,20 @@ class SwiftTrainer(Trainer):
 
     # The loss.
 
-    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Tensor:
-        """The denominator of an optimizer step: summed over its micro-batches and over all processes."""
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], Tensor]:
+        """The micro-batches of an optimizer step and its denominator, summed over them and over all processes."""
+        batches = list(islice(epoch_iterator, num_batches))
+        if self._random_state_from is not None:  # opening a stream must not touch the restored random state
+            self.restore_random_state(self._random_state_from)
+            self._random_state_from = None
         total = torch.zeros((), device=device)
-        for batch in batch_samples:
+        for batch in batches:
             total += self.objective.denominator(batch).to(device)
         if self.args.world_size > 1:
             dist.all_reduce(total)
-        return total.clamp(min=torch.finfo(total.dtype).tiny)
-
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Batch], Any]:
-        """The micro-batches of an optimizer step. Opening a resumed stream must not touch the restored random state."""
-        found = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if self._random_state_from is not None:
-            self._load_rng_state(str(self._random_state_from))
-            self._random_state_from = None
-        return found
+        return batches, total.clamp(min=torch.finfo(total.dtype).tiny)
 
     def compute_loss(
         self,
@@ -155,28 +154,20 @@ class SwiftTrainer(Trainer):
             return dict(sums)
         nothing = torch.zeros(2, dtype=torch.float64)
         pairs = {name: sums.get(name, nothing) for name in sorted(set(gather_object(list(sums))))}
-        found: dict[str, Tensor] = {}
+        totals: dict[str, Tensor] = {}
         for name, pair in pairs.items():
             shared = pair.to(self.args.device, copy=True)
             dist.all_reduce(shared)
-            found[name] = shared.cpu()
-        return found
+            totals[name] = shared.cpu()
+        return totals
 
     # Evaluation.
 
-    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        """As transformers has it; but a signal during the evaluation leads to the checkpoint at once."""
-        try:
-            super()._maybe_log_save_evaluate(*args, **kwargs)
-        except EvaluationStopped:
-            log.warning("the evaluation after step %d is left out", self.state.global_step)
-            self.control.should_evaluate = False
-            super()._maybe_log_save_evaluate(*args, **kwargs)
-
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
-        """Loss and metrics over the validation rows, each counted once, or what the evaluator measures.
+        """Loss and metrics over the validation rows, each counted once, and what the evaluator measures.
 
-        Raises EvaluationStopped when a signal has come.
+        When a signal comes the evaluation is left out, and the metric that tells the best checkpoint is NaN: better
+        than none.
         """
         start = time.time()
         model = self.accelerator.unwrap_model(self.model)
@@ -184,14 +175,17 @@ class SwiftTrainer(Trainer):
         model.eval()
         try:
             with self._meter.paused():
-                found = self._loss_over(model)
+                measured = self._loss_over(model)
                 if self._evaluator is not None:
-                    found.update(self._evaluator(model))
+                    measured.update(self._evaluator(model))
+        except EvaluationStopped:
+            log.warning("the evaluation after step %d is left out", self.state.global_step)
+            return {f"{metric_key_prefix}_{self.args.metric_for_best_model}": math.nan}
         finally:
             model.train(was_training)
         seconds = time.time() - start
         rows = len(self.eval_dataset)  # type: ignore[arg-type]
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
         metrics[f"{metric_key_prefix}_runtime"] = round(seconds, 4)
         metrics[f"{metric_key_prefix}_samples_per_second"] = round(rows / seconds, 3)
         batches = -(-rows // self.args.per_device_eval_batch_size)
@@ -217,8 +211,8 @@ class SwiftTrainer(Trainer):
             if number * self.args.per_device_eval_batch_size < fewest:
                 self._leave_when_stopped()
             denominator = self.objective.denominator(batch)
-            batch = self._prepare_inputs(batch)
-            result = self.objective.sums(model, batch)
+            inputs: Any = send_to_device(batch, self.args.device)
+            result = self.objective.sums(model, inputs)
             sums["loss"] += torch.stack([result.loss.detach().cpu(), denominator.cpu()]).double()
             for name, (total, count) in result.metrics.items():
                 sums[name] += torch.stack([total, count]).double().cpu()
@@ -231,10 +225,7 @@ class SwiftTrainer(Trainer):
         if self.stop.received is not None:
             raise EvaluationStopped
 
-    # Order of the rows, optimizer.
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
-        return self._train_order if self._train_order is not None else super()._get_train_sampler(train_dataset)
+    # Optimizer.
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """transformers' optimizer, over the parameter groups of the tuner where it has its own (LoRA+)."""
@@ -246,10 +237,7 @@ class SwiftTrainer(Trainer):
 
     # Checkpoints.
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Nothing: the weights of a resumed run are loaded when its model is built."""
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+    def save_checkpoint(self) -> None:
         """Write checkpoint-STEP as one transaction, then remove what is neither best, last, nor within the limit."""
         run = Path(str(self.args.output_dir))
         target = run / f"checkpoint-{self.state.global_step}"
@@ -268,7 +256,7 @@ class SwiftTrainer(Trainer):
                 self._save_place(scratch)
                 self.state.save_to_json(str(scratch / TRAINER_STATE_NAME))
             if not self.args.save_only_model:
-                self._save_state(scratch)
+                self.save_training_state(scratch)
             self.accelerator.wait_for_everyone()
         self._written = target
         if self.args.should_save:
@@ -277,14 +265,6 @@ class SwiftTrainer(Trainer):
             checkpoints.rotate(run, self._keep, {Path(best)} if best else set())
 
     _written: Path | None = None
-
-    def _save_state(self, scratch: Path) -> None:
-        """Optimizer, schedule, scaler and the random state of each process, into a folder this node writes."""
-        self._save_optimizer_and_scheduler(str(scratch))
-        self._save_scaler(str(scratch))
-        first_node = self.args.process_index == self.args.local_process_index
-        if first_node or self.args.save_on_each_node:
-            self._save_rng_state(str(scratch))
 
     def _save_place(self, scratch: Path) -> None:
         """Where a stream of rows stands. Rows by index need none: their order follows from seed and step."""
@@ -305,8 +285,8 @@ class SwiftTrainer(Trainer):
 
     def _metric_at(self, step: int) -> float | None:
         name = f"eval_{self.args.metric_for_best_model}"
-        found = [event[name] for event in self.state.log_history if event["step"] == step and name in event]
-        return found[-1] if found else None
+        values = [event[name] for event in self.state.log_history if event["step"] == step and name in event]
+        return values[-1] if values else None
 
 
 def means(sums: Mapping[str, Tensor], but: str = "") -> dict[str, float]:
