@@ -151,7 +151,7 @@ def stream_million(folder: str, rows: str) -> dict[str, float]:
     """Seconds to the first batch, and memory after all rows were read through the stream."""
     import resource
 
-    from swift.data import stream as streams
+    from swift.data import preprocess
     from swift.data.preprocess import Made
 
     build = builder(folder, "--dataset", rows, "--streaming", "true", "--max_steps", "1")
@@ -163,7 +163,7 @@ def stream_million(folder: str, rows: str) -> dict[str, float]:
         next(items)
     first = time.perf_counter() - start
     # Encoding a million rows takes minutes and holds nothing; what could grow is the reading and the buffer.
-    streams.encode_rows = lambda group, recipe: [Made([], 0, 1, False)] * len(group)
+    preprocess.encode_rows = lambda group, how: [Made([], 0, 1, False)] * len(group)
     for _ in items:
         pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -11,7 +11,8 @@ import pyarrow.parquet
 import pytest
 
 from swift.core.errors import SwiftError
-from swift.data.read import RawRow, data_files, read_at, read_rows, seekable
+from swift.data.dataset_files import data_files
+from swift.data.read import RawRow, read_at, read_rows, seekable
 
 
 def rows(path: Path) -> list[RawRow]:

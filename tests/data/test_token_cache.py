@@ -115,11 +115,11 @@ from swift.data import workers
 plan = PromptPlan(template_type="chatml", system=None, tools_format=None, max_length=2048,
                   truncation_strategy="delete", loss_scale=None)
 encoder = build_encoder(plan, AutoTokenizer.from_pretrained({tokenizer!r}), load_catalog())
-slow = workers.encode_chunk
-def slowly(chunk, recipe):
+slow = workers.shard_of
+def slowly(outcomes, keep):
     time.sleep(0.3)
-    return slow(chunk, recipe)
-workers.encode_chunk = slowly
+    return slow(outcomes, keep)
+workers.shard_of = slowly
 rows.run(encoder, Path({ledger!r}), *{argv!r})
 """
 

@@ -1,4 +1,7 @@
-"""From the user's files to examples: reading, converting, choosing, encoding, with an account of every row."""
+"""From files to examples: a source of rows -> a preprocessor -> a store, with an account of every row.
+
+The three ways to train (eager, lazy, streaming) differ in the store only.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
-from swift.data.dataset import EncodedDataset, MapDataset
-from swift.data.eager import encode_all
-from swift.data.lazy import LazyDataset, encode_later
+from swift.data.dataset import MapDataset, length_report
+from swift.data.eager import EncodedDataset
+from swift.data.example_index import ExampleIndex
+from swift.data.lazy import LazyDataset
 from swift.data.ledger import Ledger
 from swift.data.packing import PackedDataset
-from swift.data.preprocess import Recipe
+from swift.data.parts import account, open_parts
+from swift.data.preprocess import Preprocessor
 from swift.plan.data import DataPlan
 from swift.prompts.encode import Encoder
 from swift.prompts.parity import preflight
@@ -29,7 +34,7 @@ class Built:
     """The two sides of a run's data; `val` is None when nothing is held back.
 
     `train` is a map-style dataset, or a `StreamDataset` when the plan asks for a stream. Both have `origin(row)`, and
-    `lengths`, which is None where rows are encoded later.
+    `lengths`, which is None for a stream.
     """
 
     train: EncodedDataset | PackedDataset | LazyDataset | StreamDataset
@@ -39,7 +44,7 @@ class Built:
 
 
 def build(plan: DataPlan, encoder: Encoder, ledger: Ledger) -> Built:
-    """Read the data of a run, and encode it unless the plan wants that later.
+    """Read the rows of a run, preprocess them, and put them into the store that the plan asks for.
 
     Items are dicts of lists: `input_ids`, `labels`, perhaps `loss_scale`, and the number of the item as `row`; pairs
     have these with `chosen_` and `rejected_` before, KTO rows a `label`, packed items `lengths` and `rows`. Every row
@@ -49,17 +54,17 @@ def build(plan: DataPlan, encoder: Encoder, ledger: Ledger) -> Built:
     if not plan.train:
         raise SwiftError("no training data", next="--dataset FILE, a name or a hub id")
     _check_packing(plan)
-    recipe = Recipe(plan.kind, encoder, plan.rounds, plan.check == "discard")
+    preprocess = Preprocessor(plan.kind, encoder, plan.rounds, plan.check == "discard")
     train: EncodedDataset | PackedDataset | LazyDataset | StreamDataset
     val: MapDataset | None
     if plan.mode == "streaming":
         from swift.data.stream import open_stream  # brings torch, which nothing else here needs
 
-        train, val = open_stream(plan, recipe, ledger)
+        train, val = open_stream(plan, preprocess, ledger)
         first, where = train.first
     else:
         with ledger:
-            train, val = _map_style(plan, recipe, ledger)
+            train, val = _map_style(plan, preprocess, ledger)
         first, where = train[0], train.origin(0)
     if plan.kind == "chat":
         preflight(encoder, first, where)
@@ -67,16 +72,29 @@ def build(plan: DataPlan, encoder: Encoder, ledger: Ledger) -> Built:
 
 
 def _map_style(
-    plan: DataPlan, recipe: Recipe, ledger: Ledger
+    plan: DataPlan, preprocess: Preprocessor, ledger: Ledger
 ) -> tuple[EncodedDataset | PackedDataset | LazyDataset, MapDataset | None]:
-    if plan.mode == "lazy" and not plan.packing:
-        return encode_later(plan, recipe, ledger)
-    if plan.mode == "lazy":
-        log.info("packing needs the length of every row: rows are encoded now")
-    train, val = encode_all(plan, recipe, ledger)
-    if not plan.packing:
-        return train, val
-    return _packed(train, plan, "train"), val and _packed(val, plan, "val")
+    parts = open_parts(plan, preprocess, "lengths" if plan.mode == "lazy" else "tokens")
+    for part in parts:
+        account(part, ledger)
+    ledger.judge()
+    tables = [part.table for part in parts]
+    sides = {"train": [part.train for part in parts], "val": [part.val for part in parts]}
+    stored: list[EncodedDataset | PackedDataset | LazyDataset] = []
+    for name, chosen in sides.items():
+        index = ExampleIndex(tables, chosen)
+        if name == "train" and not len(index):
+            raise SwiftError(
+                "no row is left to train on",
+                why=f"all that can be used are for validation ({ledger.summary()})",
+                next="lower --dataset_test_ratio, or mend the rows of --dataset",
+            )
+        if not len(index):
+            continue
+        log.info("%s %s", name, length_report(index.lengths))
+        examples = LazyDataset(index, preprocess) if plan.mode == "lazy" else EncodedDataset(index)
+        stored.append(_packed(examples, plan, name) if plan.packing else examples)
+    return stored[0], stored[1] if len(stored) > 1 else None
 
 
 def _check_packing(plan: DataPlan) -> None:
@@ -86,7 +104,7 @@ def _check_packing(plan: DataPlan) -> None:
         raise SwiftError("preference rows cannot be packed", next="leave out --packing")
 
 
-def _packed(examples: EncodedDataset, plan: DataPlan, name: str) -> PackedDataset:
+def _packed(examples: EncodedDataset | LazyDataset, plan: DataPlan, name: str) -> PackedDataset:
     assert plan.max_length is not None
     packed = PackedDataset(examples, plan.max_length)
     log.info("%s: packed %d rows into %d sequences, %.1f%% full", name, len(examples), len(packed), 100 * packed.fill)

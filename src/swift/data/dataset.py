@@ -1,15 +1,12 @@
-"""Examples by index, encoded already."""
+"""What a DataLoader takes: examples by index."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from swift.data.shard import Shard
 
 
 class MapDataset(Protocol):
@@ -18,45 +15,6 @@ class MapDataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> dict[str, Any]: ...
-
-
-class EncodedDataset:
-    """Examples that lie in shards, in the order of the run.
-
-    Items are dicts of lists (`input_ids`, `labels`, …) with their own index as `row`.
-    """
-
-    def __init__(
-        self, shards: Sequence[Shard], places: NDArray[np.int32], origins: NDArray[np.int64], names: list[str]
-    ):
-        """`places` (N, 2) is shard and example of each item; `origins` (N, 2) file and line, files being in `names`."""
-        self.shards = shards
-        self.places = places
-        self._origins = origins
-        self._names = names
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        shard, example = self.places[index]
-        return {**self.shards[shard].example(example), "row": index}
-
-    @cached_property
-    def lengths(self) -> NDArray[np.int64]:
-        """Tokens of every item (of its longest sequence, for a pair), without reading the tokens."""
-        lengths = np.zeros(len(self.places), dtype=np.int64)
-        for number, shard in enumerate(self.shards):
-            mine = self.places[:, 0] == number
-            if mine.any():
-                sizes = [column.lengths for name, column in shard.columns.items() if name.endswith("input_ids")]
-                lengths[mine] = np.maximum.reduce(sizes)[self.places[mine, 1]]
-        return lengths
-
-    def origin(self, index: int) -> str:
-        """`file:line` of an item's row."""
-        file, line = self._origins[index]
-        return f"{self._names[file]}:{line}"
 
 
 class ListDataset:

@@ -91,18 +91,8 @@ class Ledger:
         if rows:
             self.sampled_out[source] += rows
 
-    def late(self, entry: Entry) -> None:
-        """A row counted as kept turned out to be bad when it was encoded: one more line, which replaces the first."""
-        log.warning("dropped %s: %s: %s", entry.where, entry.reason, entry.detail)
-        if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(_line(entry, None))
-
-    def judge(self, *, encoded: bool = True) -> None:
-        """Stop a run that would train on nothing or on far less than was given. Raises SwiftError.
-
-        Rows that are not `encoded` yet have no trained tokens to judge by.
-        """
+    def judge(self) -> None:
+        """Stop a run that would train on nothing or on far less than was given. Raises SwiftError."""
         used = self.counts["kept"] + self.counts["truncated"]
         first = self.bad[0] if self.bad else None
         why = f"{first.where}: {first.reason}: {first.detail}" if first else None
@@ -116,7 +106,7 @@ class Ledger:
                 why=why,
                 next="mend the rows that are named, or choose other data",
             )
-        if encoded and self.trained == 0:
+        if self.trained == 0:
             raise SwiftError("no token of the data is trained", why="every label is masked", next="check the template")
         dropped = self.counts["dropped"]
         read = self.total + sum(self.sampled_out.values())

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swift.data.dataset import EncodedDataset
+from swift.data.eager import EncodedDataset
+from swift.data.lazy import LazyDataset
 
 
 def best_fit(lengths: Sequence[int] | NDArray[np.int64], capacity: int) -> list[list[int]]:
@@ -63,7 +64,7 @@ def join(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
 class PackedDataset:
     """The examples of a data set, packed. Bins stand in the order of their first row."""
 
-    def __init__(self, examples: EncodedDataset, capacity: int):
+    def __init__(self, examples: EncodedDataset | LazyDataset, capacity: int):
         self.examples = examples
         self.capacity = capacity
         self.bins = [sorted(bin_) for bin_ in best_fit(examples.lengths, capacity)]

@@ -1,37 +1,55 @@
-"""Rows become examples: read as JSON, converted to conversations, encoded; a chunk of rows becomes a shard."""
+"""The preprocessor: a row of any file becomes a conversation, then examples of token ids and labels."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from swift.core.errors import SwiftError
 from swift.data.adapters import converter
 from swift.data.bad_row import BadRow
 from swift.data.formats import Converted, convert
 from swift.data.media_archives import placed
-from swift.data.read import RawRow, read_rows
-from swift.data.shard import KEPT, TRUNCATED, UNENCODED, UNUSABLE, Shard, columns_of
-from swift.data.source import SourceFile
+from swift.data.source import SourceFile, SourceRow
 from swift.plan.data import Rounds
 from swift.plan.methods import Kind
 from swift.prompts.encode import Encoder, TooLong
 from swift.prompts.types import IGNORED, Conversation, Encoded, Media, Origin, Preference, Row
 
-CHUNK = 512
-"""Rows of a file that are encoded, stored and lost together."""
+
+@dataclass(frozen=True)
+class Made:
+    """Examples of one row, and its counts."""
+
+    examples: list[dict[str, Any]]
+    tokens: int
+    trained: int
+    truncated: bool
+
+
+UNENCODED = Made([], 0, 0, False)
+"""The result of a row that is only converted."""
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Outcome:
+    """What became of one row: `converted` is None when it cannot be read, `result` says why it gives no example."""
+
+    converted: Converted | None
+    result: Made | BadRow
+
+    @property
+    def note(self) -> str | None:
+        """What had to be mended."""
+        return "; ".join(self.converted.notes) if self.converted is not None and self.converted.notes else None
+
+
+@dataclass(frozen=True)
+class Preprocessor:
     """How rows become examples. Without an encoder they are only converted, to see which can be used."""
 
     kind: Kind
@@ -43,101 +61,52 @@ class Recipe:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with everything that would change a shard, except the rows."""
+        """Changes with everything that would change an outcome, except the rows."""
         of_encoder = self.encoder.fingerprint if self.encoder else "convert only"
         return hashlib.sha256(f"2|{self.kind}|{self.rounds}|{self.notes_are_faults}|{of_encoder}".encode()).hexdigest()[
             :16
         ]
 
+    def __call__(self, rows: Sequence[SourceRow]) -> list[Outcome]:
+        """Convert each row, and encode all that can be used with one call of the tokenizer."""
+        read: list[Converted | BadRow] = []
+        for row in rows:
+            try:
+                read.append(self.convert(row))
+            except BadRow as fault:
+                read.append(fault)
+        usable = [converted.row for converted in read if isinstance(converted, Converted)]
+        results = iter(encode_rows(usable, self) if self.encoder is not None else itertools.repeat(UNENCODED))
+        return [
+            Outcome(None, converted) if isinstance(converted, BadRow) else Outcome(converted, next(results))
+            for converted in read
+        ]
 
-@dataclass(frozen=True)
-class Chunk:
-    """Neighbouring rows of one file."""
-
-    file: SourceFile
-    rows: Sequence[RawRow]
-    indices: Sequence[int]
-    """Where in the file the rows are, counted from 0."""
-
-    def key(self) -> str:
-        """Names the content: the bytes of the rows and how their columns are read."""
-        digest = hashlib.sha256(self.file.reading.encode())
-        for row in self.rows:
-            digest.update(b"%d:" % len(row.payload))
-            digest.update(row.payload)
-        return digest.hexdigest()
-
-
-def chunks(file: SourceFile, wanted: NDArray[np.bool_] | None = None) -> Iterator[Chunk]:
-    """The file cut every `CHUNK` rows from its start, so that appended rows leave the earlier chunks as they are.
-
-    `wanted` marks the rows to take by their index in the file.
-    """
-    rows = enumerate(read_rows(file.path, media=file.media))
-    while block := list(itertools.islice(rows, CHUNK)):
-        chosen = block if wanted is None else [(index, row) for index, row in block if wanted[index]]
-        if chosen:
-            yield Chunk(file, [row for _, row in chosen], [index for index, _ in chosen])
-
-
-def encode_chunk(chunk: Chunk, recipe: Recipe) -> Shard:
-    """Convert and encode every row of a chunk; rows that cannot be used carry their fault."""
-    size = len(chunk.rows)
-    fate = np.full(size, KEPT, dtype=np.uint8)
-    faults: dict[int, tuple[str, str]] = {}
-    notes: dict[int, str] = {}
-    formats: Counter[str] = Counter()
-    unused: set[str] = set()
-    usable: list[tuple[int, Row]] = []
-    for index, raw in enumerate(chunk.rows):
-        try:
-            converted = read_row(raw, chunk.file, recipe)
-        except BadRow as fault:
-            fate[index], faults[index] = UNUSABLE, (fault.reason, fault.detail)
-            continue
-        formats[converted.format] += 1
-        unused |= converted.unused
-        if converted.notes:
-            notes[index] = "; ".join(converted.notes)
-        usable.append((index, converted.row))
-
-    examples: list[dict[str, Any]] = []
-    counts = np.zeros((3, size), dtype=np.int32)
-    if recipe.encoder is not None:
-        for (index, _), made in zip(usable, encode_rows([row for _, row in usable], recipe), strict=True):
-            if isinstance(made, BadRow):
-                fate[index], faults[index] = UNENCODED, (made.reason, made.detail)
-                continue
-            examples += made.examples
-            counts[:, index] = made.tokens, made.trained, len(made.examples)
-            fate[index] = TRUNCATED if made.truncated else KEPT
-    tokens, trained, several = counts
-    _complete(examples)
-    return Shard(fate, tokens, trained, several, columns_of(examples), faults, notes, dict(formats), sorted(unused))
-
-
-def read_row(raw: RawRow, file: SourceFile, recipe: Recipe) -> Converted:
-    """What a raw row means. Raises BadRow."""
-    if raw.fault is not None:
-        raise raw.fault
-    fields = placed(_converted(_fields(raw.payload), file), file)
-    converted = convert(
-        fields,
-        answered=recipe.kind != "prompt",
-        labelled=recipe.kind == "kto",
-        origin=Origin(file.label, raw.line),
-        folder=file.path.parent,
-        media_there=file.media is not None or file.home is None,
-    )
-    if recipe.kind == "kto" and isinstance(converted.row, Preference) and converted.row.rejected:
-        converted = replace(converted, row=replace(converted.row, rejected=None))
-    if recipe.kind == "pairs" and not (isinstance(converted.row, Preference) and converted.row.rejected):
-        raise BadRow("missing key", key="rejected_response", expected="a worse answer", value=sorted(map(str, fields)))
-    if file.media is None and _has_media(converted.row):
-        converted = replace(converted, notes=(*converted.notes, MEDIA_LEFT_OUT))
-    if converted.notes and recipe.notes_are_faults:
-        raise BadRow("needed mending", expected="a row without remarks", value="; ".join(converted.notes))
-    return converted
+    def convert(self, row: SourceRow) -> Converted:
+        """The conversation or preference that a row means. Raises BadRow."""
+        if row.fault is not None:
+            raise row.fault
+        file = row.source
+        fields = placed(_converted(_fields(row.payload), file), file)
+        converted = convert(
+            fields,
+            answered=self.kind != "prompt",
+            labelled=self.kind == "kto",
+            origin=Origin(file.label, row.place.line),
+            folder=file.path.parent,
+            media_there=file.media is not None or file.home is None,
+        )
+        if self.kind == "kto" and isinstance(converted.row, Preference) and converted.row.rejected:
+            converted = replace(converted, row=replace(converted.row, rejected=None))
+        if self.kind == "pairs" and not (isinstance(converted.row, Preference) and converted.row.rejected):
+            raise BadRow(
+                "missing key", key="rejected_response", expected="a worse answer", value=sorted(map(str, fields))
+            )
+        if file.media is None and _has_media(converted.row):
+            converted = replace(converted, notes=(*converted.notes, MEDIA_LEFT_OUT))
+        if converted.notes and self.notes_are_faults:
+            raise BadRow("needed mending", expected="a row without remarks", value="; ".join(converted.notes))
+        return converted
 
 
 MEDIA_LEFT_OUT = "its images, videos or audios are left out, the tags in the text stay"
@@ -181,31 +150,21 @@ def _fields(payload: bytes) -> Any:
     return value
 
 
-@dataclass(frozen=True)
-class Made:
-    """Examples of one row, and its counts."""
-
-    examples: list[dict[str, Any]]
-    tokens: int
-    trained: int
-    truncated: bool
-
-
-def encode_rows(rows: Sequence[Row], recipe: Recipe) -> list[Made | BadRow]:
+def encode_rows(rows: Sequence[Row], how: Preprocessor) -> list[Made | BadRow]:
     """The examples of each row, or why it gives none."""
-    encoder = recipe.encoder
+    encoder = how.encoder
     assert encoder is not None
-    if recipe.kind == "chat":
+    if how.kind == "chat":
         conversations = [row.chosen if isinstance(row, Preference) else row for row in rows]
         return [
             refusal(made) if isinstance(made, SwiftError) else _made(made, encoder)
             for made in encoder.encode_batch(conversations)
         ]
-    encode = _encode_prompt if recipe.kind == "prompt" else _encode_preference
+    encode = _encode_prompt if how.kind == "prompt" else _encode_preference
     made_rows: list[Made | BadRow] = []
     for row in rows:
         try:
-            made_rows.append(encode(encoder, row, recipe))
+            made_rows.append(encode(encoder, row, how))
         except SwiftError as error:
             made_rows.append(refusal(error))
     return made_rows
@@ -243,15 +202,15 @@ def _trained(encoded: Encoded) -> int:
     return len(encoded.labels) - encoded.labels.count(IGNORED)
 
 
-def _encode_preference(encoder: Encoder, row: Row, recipe: Recipe) -> Made | BadRow:
+def _encode_preference(encoder: Encoder, row: Row, how: Preprocessor) -> Made | BadRow:
     assert isinstance(row, Preference)
-    ends = encoder.encode_preference(row, recipe.rounds)
+    ends = encoder.encode_preference(row, how.rounds)
     made = [end for end in (ends.chosen, ends.rejected) if end is not None]
     if any(encoder.opens_twice(one.input_ids) for one in made):
         return _opened_twice(encoder)
     if not all(_trained(one) for one in made):
         return BadRow("nothing to train on", key="labels", expected="at least one trained token", value=0)
-    if recipe.kind == "kto":
+    if how.kind == "kto":
         example = {**_example(ends.chosen), "label": row.label}
     else:
         assert ends.rejected is not None
@@ -264,7 +223,7 @@ def _encode_preference(encoder: Encoder, row: Row, recipe: Recipe) -> Made | Bad
     )
 
 
-def _encode_prompt(encoder: Encoder, row: Row, recipe: Recipe) -> Made | BadRow:
+def _encode_prompt(encoder: Encoder, row: Row, how: Preprocessor) -> Made | BadRow:
     conversation = row.chosen if isinstance(row, Preference) else row
     encoded = encoder.encode(without_answer(conversation), inference=True)[-1]
     size = len(encoded.input_ids)
@@ -284,12 +243,3 @@ def refusal(error: SwiftError) -> BadRow:
     if isinstance(error, TooLong):
         return BadRow("too long", expected=f"at most {error.limit} tokens", value=error.length)
     return BadRow("not for this template", value=error.what)
-
-
-def _complete(examples: list[dict[str, Any]]) -> None:
-    """Where some examples of a chunk have weights, the others weigh 1 everywhere."""
-    for prefix in ("", "chosen_", "rejected_"):
-        name = f"{prefix}loss_scale"
-        if any(name in example for example in examples):
-            for example in examples:
-                example.setdefault(name, [1.0] * len(example[f"{prefix}input_ids"]))

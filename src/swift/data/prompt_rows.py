@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swift.data.bad_row import BadRow
-from swift.data.preprocess import Recipe, chunks, read_row, without_answer
-from swift.data.table import Part, open_part
+from swift.data.dataset_files import dataset_files
+from swift.data.parts import Part, open_part
+from swift.data.preprocess import Outcome, Preprocessor, without_answer
+from swift.data.source import RowSource, SourceRow
+from swift.data.table import Tabulator, say_formats
+from swift.data.workers import chunks, shard_of
 from swift.plan.data import DataPlan
 from swift.prompts.types import Conversation, Message, Origin, Preference
 
@@ -30,38 +33,44 @@ def questions(plan: DataPlan, *, as_trained: bool = False) -> list[Question]:
     A validation data set that is used whole gives every row, the unusable ones too. With `as_trained` only rows that
     training could use are chosen from, so that a split repeats. Raises SwiftError when a data set cannot be read.
     """
-    recipe = Recipe("chat" if as_trained else "prompt")
-    parts = [(spec.sample < 0, open_part(spec, plan, recipe, None, validation=True)) for spec in plan.val]
-    if not plan.val:
-        parts = [(False, open_part(spec, plan, recipe, None)) for spec in plan.train]
-    return [question for whole, part in parts for question in _of_part(part, whole)]
+    preprocess = Preprocessor("chat" if as_trained else "prompt")
+    tabulator = Tabulator(plan, preprocess, "lengths", None)
+    answers: list[Question] = []
+    for spec in plan.val:
+        if spec.sample < 0:
+            answers += _every_row(spec.text, RowSource(dataset_files(spec, plan)), tabulator)
+        else:
+            answers += _chosen(open_part(spec, tabulator, validation=True), preprocess)
+    for spec in () if plan.val else plan.train:
+        answers += _chosen(open_part(spec, tabulator), preprocess)
+    return answers
 
 
-def _of_part(part: Part, whole: bool) -> Iterator[Question]:
-    table = part.table
-    chosen = np.arange(len(table)) if whole else part.val
-    found: dict[tuple[int, int], Question] = {}
-    for number, file in enumerate(table.files):
-        rows = table.index[chosen[table.file[chosen] == number]]
-        if not len(rows):
-            continue
-        wanted = np.zeros(int(table.index[table.file == number].max()) + 1, dtype=bool)
-        wanted[rows] = True
-        for chunk in chunks(file, wanted):
-            for index, raw in zip(chunk.indices, chunk.rows, strict=True):
-                origin = Origin(file.label, raw.line)
-                try:
-                    found[number, index] = _question(read_row(raw, file, Recipe("prompt")).row, origin)
-                except BadRow as fault:
-                    found[number, index] = Question(origin, None, fault=f"{fault} ({origin})")
-    for at in chosen:
-        yield found[int(table.file[at]), int(table.index[at])]
+def _every_row(name: str, source: RowSource, tabulator: Tabulator) -> Iterator[Question]:
+    shards = []
+    for number in range(len(source.files)):
+        for chunk in chunks(source.rows_of(number)):
+            outcomes = tabulator.preprocess(chunk.rows)
+            shards.append(shard_of(outcomes, tabulator.keep))
+            tabulator.check(chunk, shards[-1])
+            yield from map(_question, chunk.rows, outcomes)
+    say_formats(name, shards)
 
 
-def _question(row: Conversation | Preference, origin: Origin) -> Question:
-    conversation = row.chosen if isinstance(row, Preference) else row
-    asked = without_answer(conversation)
-    if not asked.messages:
+def _chosen(part: Part, preprocess: Preprocessor) -> Iterator[Question]:
+    rows = list(part.table.fetch(np.unique(part.val)))
+    by_place = {row.place: _question(row, outcome) for row, outcome in zip(rows, preprocess(rows), strict=True)}
+    return (by_place[part.table.place(row)] for row in part.val)
+
+
+def _question(row: SourceRow, outcome: Outcome) -> Question:
+    origin = Origin(row.source.label, row.place.line)
+    if outcome.converted is None:
+        return Question(origin, None, fault=f"{outcome.result} ({origin})")
+    meant = outcome.converted.row
+    conversation = meant.chosen if isinstance(meant, Preference) else meant
+    prompt = without_answer(conversation)
+    if not prompt.messages:
         return Question(origin, None, fault=f"there is nothing to answer ({origin})")
-    answer: tuple[Message, ...] = conversation.messages[len(asked.messages) :]
-    return Question(origin, asked, "".join(message.content for message in answer) if answer else None)
+    answer: tuple[Message, ...] = conversation.messages[len(prompt.messages) :]
+    return Question(origin, prompt, "".join(message.content for message in answer) if answer else None)

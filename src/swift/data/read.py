@@ -35,23 +35,6 @@ class RawRow(NamedTuple):
     fault: BadRow | None = None
 
 
-def data_files(path: Path) -> list[Path]:
-    """The data files at `path`: itself, or everything readable below a folder, sorted by name.
-
-    Raises SwiftError for a folder without data files.
-    """
-    if not path.is_dir():
-        return [path]
-    found = sorted(file for file in path.rglob("*") if file.is_file() and suffix(file) and not _hidden(file, path))
-    if not found:
-        raise SwiftError(
-            f"no data files in the folder {path}",
-            why=f"looked for {', '.join(FILE_SUFFIXES)}, plain or .gz",
-            where=str(path),
-        )
-    return found
-
-
 def suffix(path: Path) -> str | None:
     """What kind of data file this is by its name, without `.gz`; None for anything else."""
     name = path.name.lower().removesuffix(".gz")
@@ -99,10 +82,6 @@ def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:
 
 def _gzipped(path: Path) -> bool:
     return path.name.lower().endswith(".gz")
-
-
-def _hidden(file: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(root).parts)
 
 
 def _layout(path: Path) -> str:

@@ -10,6 +10,7 @@ import json
 import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ MAGIC = b"swift-shard-1\n"
 KEPT, TRUNCATED, UNUSABLE, UNENCODED = range(4)
 """Fates of a row. `UNUSABLE` rows do not convert, `UNENCODED` ones convert but give no example (too long, say)."""
 ALIGNMENT = 8
+LENGTH = "length"
+"""The column of a shard whose tokens are not kept."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,18 @@ class Shard:
     unused: Sequence[str] = ()
     """Keys of the rows that nothing reads."""
 
-    @property
+    @cached_property
     def first_example(self) -> NDArray[np.int64]:
         """Index of each row's first example."""
         return np.concatenate([[0], np.cumsum(self.examples)[:-1]]).astype(np.int64)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each example (of its longest sequence, for a pair), without reading the tokens."""
+        if LENGTH in self.columns:
+            return self.columns[LENGTH].values.astype(np.int64)
+        sizes = [column.lengths for name, column in self.columns.items() if name.endswith("input_ids")]
+        return np.maximum.reduce(sizes) if sizes else np.zeros(0, dtype=np.int64)
 
     def example(self, index: int) -> dict[str, Any]:
         """One example as the trainer takes it."""

@@ -1,26 +1,23 @@
-"""From a data set's name to the files it stands for: a local path, a hub repository, or the rows we ship."""
+"""A source of rows: files one after another, each gone through once; a row seen before is had again by its place."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+import itertools
+import os
+import shutil
+import tempfile
+import weakref
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from swift.catalog import DatasetEntry
-from swift.core.errors import SwiftError
 from swift.core.hubs import HubName
-from swift.data.read import data_files, suffix
-from swift.plan.data import DataPlan, DatasetSpec, is_self_cognition
-
-SHIPPED = Path(__file__).parent / "self_cognition.jsonl"
-ARCHIVES = ("*.zip", "*.tar", "*.tar.*", "*.tgz", "*.7z", "*.rar")
-"""Never downloaded with the rows: a converter that needs one asks for it."""
-PICTURES = ("*.jpg", "*.jpeg", "*.png", "*.gif", "*.webp", "*.bmp")
-MEDIA = (*PICTURES, "*.mp4", "*.avi", "*.mkv", "*.webm", "*.wav", "*.mp3", "*.flac")
-"""Downloaded only where they are looked at."""
+from swift.data.bad_row import BadRow
+from swift.data.read import RawRow, read_at, read_rows, seekable
 
 
 @dataclass(frozen=True)
@@ -59,151 +56,124 @@ def hash_of(function: Callable[..., Any]) -> str:
         return "no source"
 
 
-def open_source(spec: DatasetSpec, plan: DataPlan) -> list[SourceFile]:
-    """The files of a data set, downloaded if need be. Raises SwiftError when there is nothing to read."""
-    if is_self_cognition(spec):
-        return [_self_cognition(plan)]
-    entry = spec.entry
-    if spec.hub == "local":
-        root = Path(spec.name)
-        return [SourceFile(path, _label(spec.name, root, path), media=plan.media) for path in data_files(root)]
-    if entry is not None and entry.path is not None:
-        root = Path(entry.path)
-        files = [SourceFile(path, _label(entry.path, root, path), media=plan.media) for path in data_files(root)]
-        return [_registered(file, entry) for file in files]
-    if entry is None:
-        return _from_hub(spec, spec.name, spec.subsets or (), ("train",), plan)
-    repository = entry.hf if spec.hub == "huggingface" else entry.ms
-    if repository is None:
-        other = "MS" if spec.hub == "huggingface" else "HF"
-        raise SwiftError(
-            f"{entry.name} is not on {_hub_name(spec.hub)}",
-            where=f"--dataset {spec.text}",
-            next=f"{other}::{entry.name}",
-        )
-    files = _from_hub(spec, repository, spec.subsets or tuple(entry.subsets), tuple(entry.split), plan, entry.revision)
-    return [_registered(file, entry) for file in files]
+class Place(NamedTuple):
+    """Where a row is: number of its file, its number in the file from 0, byte offset, line."""
+
+    file: int
+    row: int
+    offset: int
+    line: int
 
 
-def _registered(file: SourceFile, entry: DatasetEntry) -> SourceFile:
-    return replace(file, converter=entry.converter, columns=dict(entry.columns), options=dict(entry.options))
+START = Place(0, 0, 0, 1)
 
 
-def _label(name: str, root: Path, path: Path) -> str:
-    return name if path == root else f"{name.rstrip('/')}/{path.relative_to(root).as_posix()}"
+class SourceRow(NamedTuple):
+    """A row before anything is known of it: its bytes, or what was wrong with reading them, and its place."""
+
+    payload: bytes
+    fault: BadRow | None
+    source: SourceFile
+    place: Place
+
+    @property
+    def where(self) -> str:
+        """`file:line`."""
+        return f"{self.source.label}:{self.place.line}"
 
 
-def _hub_name(hub: str) -> str:
-    return {"huggingface": "Hugging Face", "modelscope": "ModelScope"}[hub]
+class RowSource:
+    """The rows of some files, one file after another.
+
+    With `again` rows can be fetched by their place at any time: rows of a file that cannot be entered in the middle
+    (compressed, CSV, Parquet, a JSON list) are copied as they are read, into a folder that goes when this object does.
+    """
+
+    def __init__(self, files: Sequence[SourceFile], *, again: bool = False):
+        self.files = list(files)
+        self._copies: list[_Copy | None] = [None] * len(self.files)
+        self._folder: Path | None = None
+        self._again = again
+        self._seekable: dict[int, bool] = {}
+
+    def rows(self, start: Place = START) -> Iterator[SourceRow]:
+        """Every row from a place on. Raises SwiftError for a file that cannot be read."""
+        for number in range(start.file, len(self.files)):
+            yield from self.rows_of(number, start if number == start.file else None)
+
+    def rows_of(self, number: int, start: Place | None = None) -> Iterator[SourceRow]:
+        """The rows of one file, from a place in it on."""
+        file, first = self.files[number], 0
+        rows: Iterator[RawRow]
+        if start is not None and self._can_seek(number):
+            rows, first = read_rows(file.path, offset=start.offset, line=start.line), start.row
+        else:
+            rows = read_rows(file.path, media=file.media)
+        copy = self._copy_of(number) if self._again and start is None else None
+        for index, row in enumerate(rows, first):
+            if copy is not None:
+                copy.add(row.payload)
+            if start is None or index >= start.row:
+                yield SourceRow(row.payload, row.fault, file, Place(number, index, row.offset, row.line))
+        if copy is not None:
+            copy.end()
+
+    def fetch(self, places: Iterable[Place]) -> Iterator[SourceRow]:
+        """The rows at these places again, which are in their order."""
+        for number, group in itertools.groupby(places, key=lambda place: place.file):
+            wanted, file, copy = list(group), self.files[number], self._copies[number]
+            faults: list[BadRow | None] = [None] * len(wanted)
+            if copy is not None:
+                payloads: Iterable[bytes] = copy.get(place.row for place in wanted)
+            elif self._can_seek(number):
+                payloads = read_at(file.path, [place.offset for place in wanted])
+            else:
+                numbers = {place.row for place in wanted}
+                rows = [row for index, row in enumerate(read_rows(file.path, media=file.media)) if index in numbers]
+                payloads, faults = [row.payload for row in rows], [row.fault for row in rows]
+            for place, payload, fault in zip(wanted, payloads, faults, strict=True):
+                yield SourceRow(payload, fault, file, place)
+
+    def _can_seek(self, number: int) -> bool:
+        if number not in self._seekable:
+            path = self.files[number].path
+            self._seekable[number] = path.is_file() and seekable(path)
+        return self._seekable[number]
+
+    def _copy_of(self, number: int) -> _Copy | None:
+        if self._can_seek(number) or self._copies[number] is not None:
+            return None
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="swift-rows-"))
+            weakref.finalize(self, _remove, self._folder, os.getpid())
+        self._copies[number] = _Copy(self._folder / str(number))
+        return self._copies[number]
 
 
-def _self_cognition(plan: DataPlan) -> SourceFile:
-    if plan.self_names is None or plan.self_authors is None:
-        raise SwiftError("self-cognition data needs --model_name and --model_author")
-    marks = {"{{NAME}}": plan.self_names, "{{AUTHOR}}": plan.self_authors}
-    return SourceFile(SHIPPED, "self-cognition", replace=marks)
+class _Copy:
+    """The payloads of a file end to end, and where each ends."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._ends = array("q", [0])
+        self._file: Any = path.open("wb")
+
+    def add(self, payload: bytes) -> None:
+        self._file.write(payload)
+        self._ends.append(self._ends[-1] + len(payload))
+
+    def end(self) -> None:
+        self._file.close()
+        self._file = None  # worker processes get this object without an open file
+
+    def get(self, rows: Iterable[int]) -> Iterator[bytes]:
+        with self._path.open("rb") as file:
+            for row in rows:
+                file.seek(self._ends[row])
+                yield file.read(self._ends[row + 1] - self._ends[row])
 
 
-def _from_hub(
-    spec: DatasetSpec,
-    repository: str,
-    subsets: tuple[str, ...],
-    splits: tuple[str, ...],
-    plan: DataPlan,
-    revision: str | None = None,
-) -> list[SourceFile]:
-    """Download a data repository and pick the files of the subsets and splits asked for."""
-    from swift.hub import download
-
-    assert spec.hub != "local"
-    apart = ARCHIVES if plan.media else (*ARCHIVES, *MEDIA)
-    root = download(repository, hub=spec.hub, kind="dataset", revision=revision, token=plan.token, ignore=apart)
-    _refuse_script(root, repository, spec)
-    found = [path for path in data_files(root) if path.name not in _NOT_DATA]
-    chosen = _by_card(root, subsets, splits) or _by_name(root, found, subsets, splits)
-    if not chosen:
-        asked = " ".join(filter(None, ("/".join(subsets), "/".join(splits))))
-        raise SwiftError(
-            f"{repository} has no data files for {asked}",
-            where=f"--dataset {spec.text}",
-            why=f"files there: {', '.join(path.relative_to(root).as_posix() for path in found[:6])}",
-            next="name a subset: --dataset id:subset",
-        )
-    about = {"home": (spec.hub, repository), "media": plan.media, "token": plan.token}
-    return [SourceFile(path, f"{repository}/{path.relative_to(root).as_posix()}", **about) for path in chosen]
-
-
-_NOT_DATA = ("dataset_infos.json", "dataset_info.json", "configuration.json", "config.json")
-
-
-def _refuse_script(root: Path, repository: str, spec: DatasetSpec) -> None:
-    scripts = sorted(path.name for path in root.glob("*.py"))
-    if scripts and not any(suffix(path) and path.name not in _NOT_DATA for path in root.rglob("*")):
-        raise SwiftError(
-            f"{repository} has no rows, only a script that makes them",
-            where=f"--dataset {spec.text}",
-            why=f"{scripts[0]} is not run: it could do anything",
-            next="write its rows to a JSONL file and give that",
-        )
-
-
-def _by_card(root: Path, subsets: tuple[str, ...], splits: tuple[str, ...]) -> list[Path]:
-    """The files that the `configs:` of the repository's README name for the subsets and splits."""
-    import yaml
-
-    card = root / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    if not text.startswith("---"):
-        return []
-    try:
-        configs = (yaml.safe_load(text.split("---", 2)[1]) or {}).get("configs") or []
-    except yaml.YAMLError:
-        return []
-    wanted = [name for name in subsets if name] or [None]
-    chosen: list[Path] = []
-    for subset in wanted:
-        for config in configs:
-            if subset in (config.get("config_name"), None) or (subset == "default" and config.get("default")):
-                chosen += _config_files(root, config.get("data_files"), splits)
-                break
-    return list(dict.fromkeys(chosen))
-
-
-def _config_files(root: Path, listed: Any, splits: tuple[str, ...]) -> list[Path]:
-    if isinstance(listed, str):
-        listed = [listed]
-    if isinstance(listed, Mapping):
-        listed = [{"split": split, "path": path} for split, path in listed.items()]
-    patterns: list[str] = []
-    for item in listed or []:
-        if isinstance(item, str):
-            patterns.append(item)
-        elif item.get("split") in splits:
-            paths = item.get("path")
-            patterns += paths if isinstance(paths, list) else [paths]
-    return [path for pattern in patterns for path in sorted(root.glob(pattern)) if suffix(path)]
-
-
-def _by_name(root: Path, found: list[Path], subsets: tuple[str, ...], splits: tuple[str, ...]) -> list[Path]:
-    """Files below a subset's folder (or named after it) whose name holds a split, by the customs of both hubs."""
-    chosen: list[Path] = []
-    for subset in [name for name in subsets if name and name != "default"] or [None]:
-        here = [path for path in found if subset is None or _named(path.relative_to(root), subset)]
-        marked = [path for path in here if any(_holds(path.relative_to(root), split) for split in splits)]
-        unmarked = [path for path in here if not any(_holds(path.relative_to(root), word) for word in _SPLITS)]
-        chosen += marked or (unmarked if "train" in splits or len(unmarked) == len(found) else [])
-    return list(dict.fromkeys(chosen))
-
-
-_SPLITS = ("train", "test", "valid", "validation", "val", "dev")
-
-
-def _named(path: Path, subset: str) -> bool:
-    return subset in path.parts[:-1] or path.name.split(".")[0] == subset or path.name.startswith(f"{subset}-")
-
-
-def _holds(path: Path, split: str) -> bool:
-    words = path.as_posix().lower()
-    for mark in (".", "-", "_"):
-        words = words.replace(mark, "/")
-    return split.lower() in words.split("/")
+def _remove(folder: Path, owner: int) -> None:
+    """Remove the copies with their source; a worker process that dies leaves them to the process that made them."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)

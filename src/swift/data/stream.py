@@ -1,4 +1,4 @@
-"""Rows as a stream: read, shuffled in a buffer, encoded and packed as they come, in bounded memory.
+"""The streaming store: rows read, shuffled in a buffer, encoded and packed as they come, in bounded memory.
 
 A stream can be left anywhere and entered again at the same place: its state holds where in the files it reads, which
 rows wait in the buffer, and the state of the random generator. Nothing is replayed.
@@ -11,24 +11,26 @@ import logging
 import random
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset
 
 from swift.core.errors import SwiftError
 from swift.core.log import log, once
 from swift.data.bad_row import BadRow
 from swift.data.dataset import ListDataset, MapDataset
-from swift.data.eager import examples_of
+from swift.data.dataset_files import dataset_files
+from swift.data.eager import EncodedDataset
+from swift.data.example_index import ExampleIndex
 from swift.data.formats import Converted
 from swift.data.ledger import Entry, Ledger, Status
 from swift.data.packing import join, pack_groups
-from swift.data.preprocess import Made, Recipe, encode_rows, read_row
-from swift.data.read import RawRow, read_at, read_rows, seekable
-from swift.data.source import SourceFile, open_source
-from swift.data.table import cache_for, open_part, speak_of
-from swift.plan.data import Check, DataPlan, DatasetSpec
+from swift.data.parts import open_parts
+from swift.data.preprocess import Made, Outcome, Preprocessor
+from swift.data.source import START, Place, RowSource, SourceFile, SourceRow
+from swift.data.table import speak_of
+from swift.plan.data import Check, DataPlan
 
 GROUP = 64
 """Rows that are encoded together."""
@@ -40,15 +42,6 @@ JUDGED_AFTER = 1000
 """Rows after which too many dropped ones stop the run."""
 
 
-class Ref(NamedTuple):
-    """Where a row is: number of the file, its number in the file from 0, byte offset, line."""
-
-    file: int
-    row: int
-    offset: int
-    line: int
-
-
 @dataclass(frozen=True)
 class Snapshot:
     """The stream before a group: the next row to read, the waiting rows, the generator."""
@@ -57,8 +50,8 @@ class Snapshot:
     """Items handed out before."""
     examples: int
     """Examples made before; with packing there are several in an item."""
-    cursor: Ref
-    buffer: list[tuple[Ref, RawRow]]
+    cursor: Place
+    buffer: list[SourceRow]
     generator: tuple[Any, ...]
     account: dict[str, Any]
     """What the ledger holds."""
@@ -72,32 +65,28 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
 
     def __init__(
         self,
-        files: Sequence[SourceFile],
-        limits: Sequence[int],
-        recipe: Recipe,
+        rows: SampledRows,
+        preprocess: Preprocessor,
         ledger: Ledger,
         *,
         seed: int,
         buffer_size: int,
         check: Check = "none",
         capacity: int | None = None,
-        start: Ref | None = None,
+        start: Place = START,
     ):
-        """`limits` is the number of rows to take from each file (-1: all); `capacity` packs; `start` skips rows.
-
-        `check` says how to speak of rows that needed mending.
-        """
-        self.files = list(files)
-        self.limits = list(limits)
-        self.recipe = recipe
+        """`capacity` packs, `start` skips rows, `check` says how to speak of rows that needed mending."""
+        self.rows = rows
+        self.preprocess = preprocess
         self.ledger = ledger
         self.seed = seed
         self.buffer_size = buffer_size
         self.check: Check = check
         self.capacity = capacity
-        self.start = start or Ref(0, 0, 0, 1)
+        self.start = start
         self.first: tuple[dict[str, Any], str]
-        """The first example of the files and its row, encoded ahead by `open_stream`."""
+        """The first example of the files and its row, known after `look_ahead`."""
+        self._ahead: dict[Place, Outcome] = {}
         self.epoch = 0
         self.handed_out = 0
         self._examples = 0
@@ -112,16 +101,11 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         waiting, cursor, generator, skip = self._begin()
-        worker = get_worker_info()
-        if worker is not None:
-            self.ledger = Ledger()
         for snapshot, rows in self._groups(cursor, waiting, generator):
             self._history.append(snapshot)
             for number, item in enumerate(self._items(rows)):
                 self.handed_out += 1
-                if number < skip:
-                    continue
-                if worker is None or self.handed_out % worker.num_workers == worker.id:
+                if number >= skip:
                     yield item
             skip = 0
         self.epoch += 1
@@ -147,7 +131,7 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
             "examples": snapshot.examples,
             "skip": used - snapshot.items,
             "cursor": list(snapshot.cursor),
-            "buffer": [list(ref) for ref, _ in snapshot.buffer],
+            "buffer": [list(row.place) for row in snapshot.buffer],
             "generator": [version, list(inner), gauss],
             "account": snapshot.account,
         }
@@ -160,7 +144,7 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
         if "account" in state:
             self.ledger.go_on(state["account"])
 
-    def _begin(self) -> tuple[list[tuple[Ref, RawRow]], Ref, random.Random, int]:
+    def _begin(self) -> tuple[list[SourceRow], Place, random.Random, int]:
         """Waiting rows, the next row to read, the generator, and the items of the first group to leave out."""
         state, self._resume = self._resume, None
         self._history.clear()
@@ -172,48 +156,19 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
             return [], self.start, generator, 0
         version, inner, gauss = state["generator"]
         generator.setstate((version, tuple(inner), gauss))
-        refs = [Ref(*ref) for ref in state["buffer"]]
-        found = dict(self._fetch(refs))
-        return [(ref, found[ref]) for ref in refs], Ref(*state["cursor"]), generator, state["skip"]
-
-    def _fetch(self, refs: Sequence[Ref]) -> Iterator[tuple[Ref, RawRow]]:
-        """The rows that waited in the buffer, read again."""
-        for number, file in enumerate(self.files):
-            mine = sorted(ref for ref in refs if ref.file == number)
-            if mine and seekable(file.path):
-                for ref, payload in zip(mine, read_at(file.path, [ref.offset for ref in mine]), strict=True):
-                    yield ref, RawRow(ref.line, payload, ref.offset)
-            elif mine:
-                wanted = {ref.row: ref for ref in mine}
-                for index, row in enumerate(read_rows(file.path, media=file.media)):
-                    if index in wanted:
-                        yield wanted[index], row
-
-    def _read(self, cursor: Ref) -> Iterator[tuple[Ref, RawRow]]:
-        """Rows of all files from `cursor` on."""
-        for number in range(cursor.file, len(self.files)):
-            file, limit = self.files[number], self.limits[number]
-            at = cursor if number == cursor.file else Ref(number, 0, 0, 1)
-            if seekable(file.path):
-                rows = enumerate(read_rows(file.path, offset=at.offset, line=at.line), at.row)
-            else:
-                every = enumerate(read_rows(file.path, media=file.media))
-                rows = ((index, row) for index, row in every if index >= at.row)
-            for index, row in rows:
-                if 0 <= limit <= index:
-                    break
-                yield Ref(number, index, row.offset, row.line), row
+        places = [Place(*place) for place in state["buffer"]]
+        waiting = {row.place: row for row in self.rows.source.fetch(sorted(places))}
+        return [waiting[place] for place in places], Place(*state["cursor"]), generator, state["skip"]
 
     def _groups(
-        self, cursor: Ref, waiting: list[tuple[Ref, RawRow]], generator: random.Random
-    ) -> Iterator[tuple[Snapshot, list[tuple[Ref, RawRow]]]]:
+        self, cursor: Place, waiting: list[SourceRow], generator: random.Random
+    ) -> Iterator[tuple[Snapshot, list[SourceRow]]]:
         """Rows in shuffled order, in groups, each with the state before it."""
-        rows = self._read(cursor)
+        rows = self.rows.read(cursor)
         size = POOL if self.capacity else GROUP
         upcoming = next(rows, None)
         while upcoming is not None or waiting:
-            end = Ref(len(self.files), 0, 0, 1)
-            following = upcoming[0] if upcoming else end
+            following = upcoming.place if upcoming is not None else self.rows.end
             snapshot = Snapshot(
                 self.handed_out,
                 self._examples,
@@ -222,7 +177,7 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
                 generator.getstate(),
                 self.ledger.account(),
             )
-            group: list[tuple[Ref, RawRow]] = []
+            group: list[SourceRow] = []
             while len(group) < size and (upcoming is not None or waiting):
                 if upcoming is not None and len(waiting) < max(self.buffer_size, 1):
                     waiting.append(upcoming)
@@ -238,7 +193,7 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
                     waiting.pop()
             yield snapshot, group
 
-    def _items(self, rows: Sequence[tuple[Ref, RawRow]]) -> list[dict[str, Any]]:
+    def _items(self, rows: Sequence[SourceRow]) -> list[dict[str, Any]]:
         """What a group of rows is handed out as."""
         examples = self._examples_of(rows, "train")
         self.ledger.say_dropped()
@@ -248,33 +203,51 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
             return examples
         return [join(group) for group in pack_groups(examples, self.capacity)]
 
-    def _examples_of(self, rows: Sequence[tuple[Ref, RawRow]], split: str) -> list[dict[str, Any]]:
+    def _examples_of(self, rows: Sequence[SourceRow], split: str) -> list[dict[str, Any]]:
         """The examples of some rows; every row of the first epoch is entered into the ledger."""
-        usable: list[tuple[Ref, Converted]] = []
-        for ref, raw in rows:
-            try:
-                usable.append((ref, read_row(raw, self.files[ref.file], self.recipe)))
-            except BadRow as fault:
-                self._enter(ref, fault, split)
         examples: list[dict[str, Any]] = []
-        made_rows = encode_rows([converted.row for _, converted in usable], self.recipe)
-        for (ref, converted), made in zip(usable, made_rows, strict=True):
-            self._enter(ref, made, split, self._remark(ref, converted))
-            for example in made.examples if isinstance(made, Made) else ():
+        for row, outcome in zip(rows, self._outcomes(rows), strict=True):
+            if outcome.converted is not None:
+                self._remark(row, outcome.converted)
+            if not self.epoch:
+                enter(row, outcome, self.ledger, self.check, split)
+            for example in outcome.result.examples if isinstance(outcome.result, Made) else ():
                 examples.append({**example, "row": self._examples})
-                self._origins.append((self._examples, f"{self.files[ref.file].label}:{ref.line}"))
+                self._origins.append((self._examples, row.where))
                 self._examples += 1
         return examples
 
-    def take_first(self, count: int, within: int | None = None) -> tuple[list[dict[str, Any]], Ref]:
-        """The first `count` examples in the order of the files (of the first `within` rows), and the row after them."""
+    def _outcomes(self, rows: Sequence[SourceRow]) -> list[Outcome]:
+        """What the preprocessor makes of the rows; those looked at ahead need it no more."""
+        ahead = self._ahead
+        fresh = iter(self.preprocess([row for row in rows if row.place not in ahead]))
+        return [ahead.pop(row.place) if row.place in ahead else next(fresh) for row in rows]
+
+    def take_first(self, count: int) -> tuple[list[dict[str, Any]], Place]:
+        """The first `count` examples in the order of the files, and the place of the row after them."""
         taken: list[dict[str, Any]] = []
-        rows = self._read(self.start)
-        for number, (ref, raw) in enumerate(rows):
-            if len(taken) >= count or number == within:
-                return taken, ref
-            taken += self._examples_of([(ref, raw)], "val")
-        return taken, Ref(len(self.files), 0, 0, 1)
+        for row in self.rows.read(self.start):
+            if len(taken) >= count:
+                return taken, row.place
+            taken += self._examples_of([row], "val")
+        return taken, self.rows.end
+
+    def look_ahead(self) -> None:
+        """Preprocess the first rows of the files, to have their `first` example before a model is loaded for them.
+
+        Raises SwiftError when too few of them can be used.
+        """
+        ledger = Ledger(max_drop_ratio=self.ledger.max_drop_ratio, strict=self.ledger.strict)
+        check: Check = "none" if self.check == "warning" else self.check  # the rows come again, and are spoken of then
+        rows = itertools.islice(self.rows.read(self.start), JUDGED_AFTER)
+        while group := list(itertools.islice(rows, GROUP)):
+            for row, outcome in zip(group, self.preprocess(group), strict=True):
+                enter(row, outcome, ledger, check, "train")
+                self._ahead[row.place] = outcome
+        ledger.judge()
+        usable = ((p, o.result.examples) for p, o in self._ahead.items() if isinstance(o.result, Made))
+        place, examples = next((place, examples) for place, examples in usable if examples)
+        self.first = {**examples[0], "row": 0}, f"{self.rows.source.files[place.file].label}:{place.line}"
 
     def origin(self, row: int) -> str:
         """`file:line` of an example that was handed out lately."""
@@ -282,90 +255,108 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
         known = 0 <= row - first < len(self._origins)
         return self._origins[row - first][1] if known else f"row {row} of the stream"
 
-    def _remark(self, ref: Ref, converted: Converted) -> str | None:
+    def _remark(self, row: SourceRow, converted: Converted) -> None:
         """Say, once a file, what format and which unused keys were found in it, and speak of what needed mending."""
-        label = self.files[ref.file].label
+        label = row.source.label
         once(f"{label}: format {converted.format}", level=logging.INFO)
         for key in sorted(converted.unused):
             once(f"{label}: key not used: {key}", level=logging.INFO)
         for note in converted.notes:
             once(f"{label}: {note}", level=logging.INFO)
-        if not converted.notes:
-            return None
-        note = "; ".join(converted.notes)
-        if not self.epoch:
-            speak_of(note, f"{label}:{ref.line}", self.check)
-        return note
-
-    def _enter(self, ref: Ref, made: Made | BadRow, split: str, note: str | None = None) -> None:
-        if self.epoch:
-            return
-        source = self.files[ref.file].label
-        if isinstance(made, BadRow):
-            self.ledger.add(Entry(source, ref.line, "dropped", made.reason, made.detail), split)
-            return
-        status: Status = "truncated" if made.truncated else "kept"
-        counts = (made.tokens, made.trained, len(made.examples))
-        self.ledger.add(Entry(source, ref.line, status, None, None, *counts, note), split)
 
 
-def open_stream(plan: DataPlan, recipe: Recipe, ledger: Ledger) -> tuple[StreamDataset, MapDataset | None]:
+def enter(row: SourceRow, outcome: Outcome, ledger: Ledger, check: Check, split: str) -> None:
+    """A line in the ledger for a row. Raises SwiftError where `check` or the ledger allows no such row."""
+    source, line, result = row.source.label, row.place.line, outcome.result
+    if outcome.note is not None:
+        speak_of(outcome.note, row.where, check)
+    if isinstance(result, BadRow):
+        ledger.add(Entry(source, line, "dropped", result.reason, result.detail), split)
+        return
+    status: Status = "truncated" if result.truncated else "kept"
+    counts = (result.tokens, result.trained, len(result.examples))
+    ledger.add(Entry(source, line, status, None, None, *counts, outcome.note), split)
+
+
+@dataclass(frozen=True)
+class Span:
+    """The files of one data set among all, and how many rows to take from its start (-1: all)."""
+
+    text: str
+    files: range
+    sample: int
+
+
+class SampledRows:
+    """The rows of all data sets, of each as many as were asked for: `#n` counts over all of its files."""
+
+    def __init__(self, source: RowSource, spans: Sequence[Span]):
+        self.source = source
+        self.end = Place(len(source.files), 0, 0, 1)
+        self._spans = spans
+        self._sizes: dict[int, int] = {}
+        """Rows of the files that were read to their end."""
+
+    def read(self, start: Place) -> Iterator[SourceRow]:
+        """The rows from a place on."""
+        for span in self._spans:
+            if span.files.stop > start.file:
+                yield from self._of_span(span, start)
+
+    def _of_span(self, span: Span, start: Place) -> Iterator[SourceRow]:
+        first = max(start.file, span.files.start)
+        taken = sum(map(self._size, range(span.files.start, first))) if span.sample >= 0 else 0
+        for number in range(first, span.files.stop):
+            entered = start if number == start.file and start.row else None
+            read = entered.row if entered else 0
+            for row in self.source.rows_of(number, entered):
+                if 0 <= span.sample <= taken + read:
+                    return
+                read += 1
+                yield row
+            self._sizes[number] = read
+            taken += read
+        if taken < span.sample:
+            once(f"{span.text}: a stream repeats no rows, there are {taken}")
+
+    def _size(self, number: int) -> int:
+        if number not in self._sizes:
+            self._sizes[number] = sum(1 for _ in self.source.rows_of(number))
+        return self._sizes[number]
+
+
+def open_stream(plan: DataPlan, preprocess: Preprocessor, ledger: Ledger) -> tuple[StreamDataset, MapDataset | None]:
     """The training stream, and the validation rows: those of `val_dataset`, or the first of the stream.
 
-    Raises SwiftError when none of the first rows can be used.
+    Raises SwiftError when too few of the first rows can be used.
     """
-    opened = [found for spec in plan.train for found in _limited(spec, open_source(spec, plan))]
-    files = [file for file, _ in opened]
-    capacity = plan.max_length if plan.packing else None
     if plan.mix or plan.train_sample >= 0:
         log.warning("a stream does not mix or sample by size: train_dataset_sample and _mix_ratio have no effect")
+    files: list[SourceFile] = []
+    spans = []
+    for spec in plan.train:
+        start = len(files)
+        files += dataset_files(spec, plan)
+        spans.append(Span(spec.text, range(start, len(files)), spec.sample))
+    rows = SampledRows(RowSource(files), spans)
 
-    def stream(
-        ledger: Ledger, buffer_size: int, start: Ref | None = None, capacity: int | None = None
-    ) -> StreamDataset:
+    def stream(place: Place, buffer_size: int) -> StreamDataset:
+        capacity = plan.max_length if plan.packing else None
         return StreamDataset(
-            files,
-            [limit for _, limit in opened],
-            recipe,
+            rows,
+            preprocess,
             ledger,
             seed=plan.seed,
             buffer_size=buffer_size,
             check=plan.check,
             capacity=capacity,
-            start=start,
+            start=place,
         )
 
-    rows_ahead = stream(ledger, 1)
-    held_back, start = rows_ahead.take_first(0 if plan.val else plan.stream_val_size)
-    ahead = stream(Ledger(), 1, start)
-    train = stream(ledger, plan.buffer_size, start, capacity)
-    train.first = _first(ahead)
+    held_back, place = stream(START, 1).take_first(0 if plan.val else plan.stream_val_size)
+    train = stream(place, plan.buffer_size)
+    train.look_ahead()
     if plan.val:
-        cache = cache_for(plan, recipe)
-        parts = [open_part(spec, plan, recipe, cache, validation=True) for spec in plan.val]
-        return train, examples_of(parts, [part.val for part in parts])
+        parts = open_parts(replace(plan, train=(), mix=(), train_sample=-1), preprocess, "tokens")
+        return train, EncodedDataset(ExampleIndex([part.table for part in parts], [part.val for part in parts]))
     return train, ListDataset(held_back) if held_back else None
-
-
-def _limited(spec: DatasetSpec, files: Sequence[SourceFile]) -> Iterator[tuple[SourceFile, int]]:
-    """The files with the rows to take from each: `#n` counts over all files of the data set, from its start."""
-    left = spec.sample
-    for file in files:
-        if spec.sample < 0:
-            yield file, -1
-        elif left:
-            rows = sum(1 for _ in itertools.islice(read_rows(file.path), left))
-            left -= rows
-            yield file, rows
-    if left > 0:
-        log.warning("%s: a stream repeats no rows, there are %d", spec.text, spec.sample - left)
-
-
-def _first(stream: StreamDataset) -> tuple[dict[str, Any], str]:
-    """An example of the first rows and its row, before a model is loaded for them. Raises SwiftError for none."""
-    if stream.check == "warning":
-        stream.check = "none"  # the rows come again
-    taken, _ = stream.take_first(1, within=JUDGED_AFTER)
-    if not taken:
-        stream.ledger.judge()
-    return taken[0], stream.origin(taken[0]["row"])
