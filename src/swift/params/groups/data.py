@@ -28,8 +28,8 @@ class Data(Frozen):
     model_author: Annotated[tuple[str | None, ...], Basic(), Text(), Saved("data")] = (None, None)
     """Its author's name in Chinese and English; self-cognition rows teach it."""
     lazy_tokenize: Annotated[bool | None, Basic()] = None
-    """Keep no tokens in memory or on disk: rows are measured before training and encoded again when they are needed (true),
-    or encoded once and kept (false). None means kept, except for multimodal models."""
+    """Keep no tokens in memory or on disk: rows are measured before training and encoded again when needed (true), or
+    encoded once and kept (false). None means kept, except for multimodal models."""
     preprocess_num_proc: Annotated[int, Basic(), Range(1)] = 1
     """Processes that read and encode rows."""
     packing: bool = False
