@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from language import follows
 from transformers import AutoTokenizer
 
 from swift.core.errors import SwiftError
 from swift.engines.base import Constraint, Request, SamplingParams
-from swift.engines.grammar import FORMATS, Grammar, Grammars
+from swift.engines.grammar import Grammar, Grammars
+from swift.engines.json_schema import FORMATS
 from swift.engines.sampler import Pick
 from swift.engines.sequence import Sequence
 
@@ -32,15 +34,6 @@ def grammars(tokenizer: Any) -> Grammars:
 
 def of_schema(grammars: Grammars, schema: Any) -> Grammar:
     return grammars.make(Constraint("json", json.dumps(schema)))
-
-
-def follows(grammar: Grammar, tokenizer: Any, text: str) -> bool:
-    """Whether the grammar allows each token of `text` and is complete, or may end, behind it."""
-    for token in tokenizer(text, add_special_tokens=False)["input_ids"]:
-        if grammar.masked(torch.zeros(len(tokenizer)))[token] != 0:
-            return False
-        grammar.took(token)
-    return grammar.complete or grammar.masked(torch.zeros(len(tokenizer)))[tokenizer.eos_token_id] == 0
 
 
 @pytest.mark.parametrize("form", ["path", "binary", "color-hex", "json-string", "password", "int32", "regex", "iri"])

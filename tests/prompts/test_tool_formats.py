@@ -9,6 +9,7 @@ from tests.prompts.conftest import FIXTURES
 
 from swift.core.errors import SwiftError
 from swift.prompts import tool_calls, tool_formats
+from swift.prompts.call_reader import read_calls
 from swift.prompts.types import Message, ToolCall
 
 RECORDED = json.loads((FIXTURES / "agent_functions.json").read_text(encoding="utf-8"))
@@ -54,7 +55,7 @@ def test_description_names_every_tool(name: str) -> None:
 @pytest.mark.parametrize("case", RECORDED["split_action_action_input"], ids=lambda case: case["args"][0][:25])
 def test_recorded_action_lines(case: dict) -> None:
     name, arguments = case["result"]
-    _, found = tool_formats.read_actions(case["args"][0])
+    _, found = read_calls(case["args"][0], tool_calls.ACTIONS)
     if name is None or arguments is None:
         assert found == ()
     else:
@@ -80,65 +81,67 @@ def test_thinking_is_kept_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("read", "text", "content", "expected"),
+    ("syntax", "text", "content", "expected"),
     [
         (
-            tool_calls.read_hermes,
+            tool_calls.HERMES,
             'Look.\n<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>\n'
             '<tool_call>\n{"name": "g", "arguments": {}}\n</tool_call>',
             "Look.",
             [("f", '{"a": 1}'), ("g", "{}")],
         ),
-        (tool_calls.read_hermes, '<tool_call>\n{"name": "f", "arguments": {}}', "", [("f", "{}")]),
+        (tool_calls.HERMES, '<tool_call>\n{"name": "f", "arguments": {}}', "", [("f", "{}")]),
         (
-            tool_calls.read_hermes,
+            tool_calls.HERMES,
             'Look.<tool_call>{"name": "f"}</tool_call> Then\n<tool_call>{"name": "g"}</tool_call>\nDone.',
             "Look.\nThen\nDone.",
             [("f", "{}"), ("g", "{}")],
         ),
-        (tool_calls.read_hermes, "<tool_call>\n{broken</tool_call>", "<tool_call>\n{broken</tool_call>", []),
-        (tool_calls.read_llama3, '{"name": "f", "parameters": {"a": "é"}}', "", [("f", '{"a": "é"}')]),
+        (tool_calls.HERMES, "<tool_call>\n{broken</tool_call>", "<tool_call>\n{broken</tool_call>", []),
+        (tool_calls.LLAMA3, '{"name": "f", "parameters": {"a": "é"}}', "", [("f", '{"a": "é"}')]),
         (
-            tool_calls.read_llama3,
+            tool_calls.LLAMA3,
             '<|python_tag|>{"name": "f", "parameters": {}}; {"name": "g", "parameters": {}}',
             "",
             [("f", "{}"), ("g", "{}")],
         ),
-        (tool_calls.read_llama3, '{"name": 3}', '{"name": 3}', []),
-        (tool_calls.read_llama3, "4", "4", []),
+        (tool_calls.LLAMA3, '{"name": 3}', '{"name": 3}', []),
+        (tool_calls.LLAMA3, "4", "4", []),
         (
-            tool_calls.read_deepseek,
+            tool_calls.DEEPSEEK,
             'Hm.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"a": 1}\n```'
             "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
             "Hm.",
             [("f", '{"a": 1}')],
         ),
         (
-            tool_calls.read_deepseek,
+            tool_calls.DEEPSEEK,
             "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
             "",
             [("f", "{}")],
         ),
         (
-            tool_calls.read_harmony,
+            tool_calls.HARMONY,
             "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>commentary to=functions.f "
             '<|constrain|>json<|message|>{"a": 1}<|call|>',
             "",
             [("f", '{"a": 1}')],
         ),
         (
-            tool_calls.read_harmony,
+            tool_calls.HARMONY,
             "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>4",
             "4",
             [],
         ),
-        (tool_calls.read_mistral, '[TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}]', "", [("f", '{"a": 1}')]),
+        (tool_calls.MISTRAL, '[TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}]', "", [("f", '{"a": 1}')]),
     ],
 )
-def test_native_replies(read: tool_calls.Read, text: str, content: str, expected: list[tuple[str, str]]) -> None:
-    value, found = read(text)
+def test_native_replies(
+    syntax: tool_calls.CallSyntax, text: str, content: str, expected: list[tuple[str, str]]
+) -> None:
+    value, calls = read_calls(text, syntax)
     assert value == content
-    assert [(call.name, call.arguments) for call in found] == expected
+    assert [(call.name, call.arguments) for call in calls] == expected
 
 
 @pytest.mark.parametrize(

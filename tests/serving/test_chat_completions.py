@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from swift.engines.base import JSON_OBJECT
+from swift.engines.base import JSON_OBJECT, Constraint
+from swift.serving.tools import joined
 
 from .scripted import ScriptedEngine
 
@@ -195,7 +196,8 @@ def test_free_tool_call(start, tokenizer) -> None:
     chunks = events(httpx.post(f"{running.url}/v1/chat/completions", json={**body, "stream": True}))
     assert given(chunks).strip() == "I look it up."
     calls = [call for c in chunks for call in c["choices"][0]["delta"].get("tool_calls", [])]
-    assert [call["function"]["name"] for call in calls] == ["get_weather"]
+    assert len(calls) > 3 and calls[0]["function"] == {"name": "get_weather", "arguments": ""}
+    assert "".join(call["function"]["arguments"] for call in calls) == '{"city": "Rome"}'
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
@@ -230,8 +232,9 @@ def test_required_tools_may_be_several(start, tokenizer, stream: bool) -> None:
     answer = httpx.post(f"{running.url}/v1/chat/completions", json=body)
     assert json.loads(running.engine.requests[-1].sampling.grammar.text)["minItems"] == 1
     if stream:
-        calls = [call for c in events(answer) for call in c["choices"][0]["delta"].get("tool_calls", [])]
-        assert [call["index"] for call in calls] == [0, 1]
+        deltas = [call for c in events(answer) for call in c["choices"][0]["delta"].get("tool_calls", [])]
+        calls = joined(deltas)
+        assert [call["index"] for call in deltas if "name" in call["function"]] == [0, 1]
     else:
         choice = answer.json()["choices"][0]
         assert choice["finish_reason"] == "tool_calls" and choice["message"]["content"] is None
@@ -239,12 +242,75 @@ def test_required_tools_may_be_several(start, tokenizer, stream: bool) -> None:
     assert [json.loads(call["function"]["arguments"])["city"] for call in calls] == ["Rome", "Bern"]
 
 
-def test_response_format_is_the_grammar(ask, running) -> None:
-    ask("hi", response_format={"type": "json_object"})
-    assert running.engine.requests[-1].sampling.grammar == JSON_OBJECT
-    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
-    ask("hi", response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
-    assert json.loads(running.engine.requests[-1].sampling.grammar.text) == schema
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": None}}},
+        {"response_format": {"type": "json_schema", "json_schema": {"description": "d", "schema": SCHEMA}}},
+        {"response_format": {"type": "json_object", "schema": SCHEMA}},
+        {"guided_json": SCHEMA},
+        {"guided_json": json.dumps(SCHEMA)},
+        {"structured_outputs": {"json": SCHEMA, "regex": None}},
+    ],
+)
+def test_a_schema_holds_the_answer_whoever_asks_for_it(ask, running, fields) -> None:
+    assert ask("hi", **fields).status_code == 200
+    assert json.loads(running.engine.requests[-1].sampling.grammar.text) == SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("fields", "constraint"),
+    [
+        ({"response_format": {"type": "json_object"}}, JSON_OBJECT),
+        ({"structured_outputs": {"json_object": True}}, JSON_OBJECT),
+        ({"guided_regex": "a+"}, Constraint("regex", "a+")),
+        ({"structured_outputs": {"regex": "a+"}}, Constraint("regex", "a+")),
+        ({"guided_choice": ["a", "b"]}, Constraint("choice", '["a", "b"]')),
+        ({"structured_outputs": {"choice": ["a", "b"]}}, Constraint("choice", '["a", "b"]')),
+        ({"guided_choice": [], "guided_json": None, "guided_regex": "", "structured_outputs": {}}, None),
+    ],
+)
+def test_other_ways_to_hold_an_answer(ask, running, fields, constraint) -> None:
+    assert ask("hi", **fields).status_code == 200
+    assert running.engine.requests[-1].sampling.grammar == constraint
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_functions_are_answered_in_their_older_form(start, tokenizer, stream: bool) -> None:
+    running = start(ScriptedEngine(tokenizer, lambda prompt: REACT))
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "Rome?"}], "functions": [WEATHER["function"]]}
+    answer = httpx.post(f"{running.url}/v1/chat/completions", json={**body, "stream": stream})
+    if stream:
+        choices = [chunk["choices"][0] for chunk in events(answer)]
+        pieces = [choice["delta"]["function_call"] for choice in choices if "function_call" in choice["delta"]]
+        call = {"name": pieces[0]["name"], "arguments": "".join(piece["arguments"] for piece in pieces)}
+        finish = choices[-1]["finish_reason"]
+    else:
+        choice = answer.json()["choices"][0]
+        call, finish = choice["message"]["function_call"], choice["finish_reason"]
+        assert not choice["message"]["tool_calls"]
+    assert call == {"name": "get_weather", "arguments": '{"city": "Rome"}'}
+    assert finish == "function_call"
+    assert "get_weather" in tokenizer.decode(running.engine.requests[-1].prompt_ids)
+
+
+def test_prose_beside_tools_streams_token_by_token(start, tokenizer) -> None:
+    prose = 'Code: if (a) { return {"name": 1}; }\n```\n[{"x": 1}]\n```\nAn Action movie.'
+    running = start(ScriptedEngine(tokenizer, lambda prompt: prose))
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "?"}], "tools": [WEATHER], "stream": True}
+    chunks = events(httpx.post(f"{running.url}/v1/chat/completions", json=body))
+    assert given(chunks) == prose
+    pieces = [chunk["choices"][0]["delta"].get("content") for chunk in chunks if chunk["choices"]]
+    assert len([piece for piece in pieces if piece]) > 0.8 * len(tokenizer(prose)["input_ids"])
+
+
+def test_min_p_and_passing_over_the_end_reach_the_engine(ask, running, encoder) -> None:
+    ask("hi", min_p=0.2, ignore_eos=True, stop="x", stop_token_ids=[5])
+    sampling = running.engine.requests[-1].sampling
+    assert (sampling.min_p, sampling.ignore_eos, sampling.stop, sampling.stop_token_ids) == (0.2, True, ("x",), (5,))
 
 
 def test_adapters_are_models(start, tokenizer) -> None:

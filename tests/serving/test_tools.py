@@ -35,7 +35,7 @@ def read(made: Reader, text: str, size: int) -> tuple[str, list]:
 @pytest.mark.parametrize(("name", "text"), [("hermes", HERMES), ("react_en", REACT), ("glm4", GLM4)])
 def test_calls_are_found_however_the_text_is_cut(name: str, text: str, size: int) -> None:
     use = tool_use(request(tools=[TOOL]))
-    content, (call,) = read(reader(use, FORMATS[name].parse), text, size)
+    content, (call,) = read(reader(use, FORMATS[name].calls), text, size)
     assert call["function"]["name"] == "get_weather"
     assert json.loads(call["function"]["arguments"]) == {"city": "Rome"}
     assert content.strip() == ("" if name == "glm4" else "I look.")
@@ -45,30 +45,41 @@ def test_calls_are_found_however_the_text_is_cut(name: str, text: str, size: int
 @pytest.mark.parametrize("text", ["No call here.", "An Action movie < 3 { and so on", "Act", "<tool", ""])
 def test_text_without_a_call_comes_through_whole(text: str, size: int) -> None:
     use = tool_use(request(tools=[TOOL]))
-    assert read(reader(use, FORMATS["hermes"].parse), text, size) == (text, [])
+    assert read(reader(use, FORMATS["hermes"].calls), text, size) == (text, [])
 
 
 def test_text_is_not_held_back_without_need() -> None:
-    made = reader(tool_use(request(tools=[TOOL])), FORMATS["react_en"].parse)
-    assert made.feed("Let me think about it. ", last=False) == ("Let me think about it. ", [])
-    assert made.feed("Act", last=False) == ("", [])
-    assert made.feed("ing is hard", last=False) == ("Acting is hard", [])
+    calls = reader(tool_use(request(tools=[TOOL])), FORMATS["react_en"].calls)
+    assert calls.feed("Let me think about it.\n", last=False) == ("Let me think about it.", [])
+    assert calls.feed("Act", last=False) == ("", [])
+    assert calls.feed("ing is hard", last=False) == ("\nActing is hard", [])
 
 
 def test_one_call_only_when_calls_may_not_be_parallel() -> None:
     use = tool_use(request(tools=[TOOL], parallel_tool_calls=False))
-    assert len(read(reader(use, FORMATS["hermes"].parse), HERMES + HERMES[8:], 1000)[1]) == 1
-
-
-def test_required_calls_keep_their_definitions() -> None:
-    grammar = json.loads(tool_use(request(tools=[TOOL], tool_choice="required")).grammar.text)
-    assert grammar["$defs"] == PARAMETERS["$defs"]
-    assert "$defs" not in grammar["items"]["anyOf"][0]["properties"]["arguments"]
+    assert len(read(reader(use, FORMATS["hermes"].calls), HERMES + HERMES[8:], 1000)[1]) == 1
 
 
 @pytest.mark.parametrize("size", [1, 5, 1000])
-def test_a_call_that_the_limit_cut_off_is_left_out(size: int) -> None:
+def test_a_call_that_the_limit_cut_off_gives_what_there_is(size: int) -> None:
     use = tool_use(request(tools=[TOOL], tool_choice="required"))
-    text = '[{"name": "get_weather", "arguments": {"city": "Rome"}}, {"name": "get_weather", "argu'
-    content, calls = read(reader(use, FORMATS["hermes"].parse), text, size)
-    assert content == "" and len(calls) == 1
+    text = '[{"name": "get_weather", "arguments": {"city": "Rome"}}, {"name": "get_weather", "arguments": {"ci'
+    content, calls = read(reader(use, FORMATS["hermes"].calls), text, size)
+    assert content == "" and [call["function"]["arguments"] for call in calls] == ['{"city": "Rome"}', '{"ci']
+
+
+def test_allowed_tools_are_the_only_ones() -> None:
+    other = {"type": "function", "function": {"name": "other"}}
+    allowed = {"mode": "required", "tools": [{"type": "function", "function": {"name": "other"}}]}
+    use = tool_use(request(tools=[TOOL, other], tool_choice={"type": "allowed_tools", "allowed_tools": allowed}))
+    assert (use.mode, use.names) == ("required", ("other",))
+
+
+@pytest.mark.parametrize(
+    ("choice", "mode"), [(None, "auto"), ("auto", "auto"), ("none", "none"), ({"name": "get_weather"}, "named")]
+)
+def test_functions_are_tools_in_an_older_form(choice, mode: str) -> None:
+    use = tool_use(request(functions=[TOOL["function"]], function_call=choice))
+    assert use.mode == mode
+    if mode != "none":
+        assert use.tools == (TOOL,) and use.older

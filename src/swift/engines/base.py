@@ -14,9 +14,10 @@ FinishReason = Literal["stop", "length", "abort", "error"]
 
 @dataclass(frozen=True)
 class Constraint:
-    """What an answer's text is held to: a JSON schema, a regular expression or a Lark grammar as llguidance has it."""
+    """What an answer's text is held to: a JSON schema, a regular expression, one of a JSON list of texts, or a Lark
+    grammar as llguidance has it."""
 
-    kind: Literal["json", "regex", "lark"]
+    kind: Literal["json", "regex", "choice", "lark"]
     text: str
 
 

@@ -13,13 +13,14 @@ from torch import Tensor
 from swift.core.errors import SwiftError
 from swift.core.optional_imports import need
 from swift.engines.base import Constraint
+from swift.engines.json_schema import guided_schema
 
-FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})
-"""The `format`s that llguidance holds strings to. It refuses others, which JSON Schema calls annotations."""
-NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
-"""Keywords that hold schemas under names of the user's own."""
-VALUES = frozenset({"const", "enum", "default", "examples", "example"})
-"""Keywords that hold JSON values and no schemas."""
+NAMES = {
+    "json": "the JSON schema",
+    "regex": "the regular expression",
+    "choice": "the choice",
+    "lark": "the grammar",
+}
 
 
 class Grammar:
@@ -67,11 +68,14 @@ class Grammars:
     def make(self, constraint: Constraint) -> Grammar:
         """A grammar for one answer. Raises SwiftError for a constraint that cannot be followed."""
         llguidance = need("llguidance", extra="serve", why="an answer held to a grammar")
-        name = {"json": "the JSON schema", "regex": "the regular expression", "lark": "the grammar"}[constraint.kind]
+        name = NAMES[constraint.kind]
         matchers = llguidance.LLMatcher
         try:
             if constraint.kind == "json":
                 text = matchers.grammar_from_json_schema(guided_schema(json.loads(constraint.text)))
+            elif constraint.kind == "choice":
+                choices = " | ".join(json.dumps(choice) for choice in json.loads(constraint.text))
+                text = matchers.grammar_from_lark(f"start: {choices}")
             elif constraint.kind == "regex":
                 text = matchers.grammar_from_regex(constraint.text)
             else:
@@ -96,33 +100,6 @@ class Grammars:
 
             self._vocabulary = llguidance.hf.from_tokenizer(self._tokenizer)
         return self._vocabulary
-
-
-def guided_schema(schema: Any) -> dict[str, Any]:
-    """`schema` as llguidance takes it: without annotations it refuses, compact, and `oneOf` only where it is exact."""
-    # Compact, or a small model may write white space until its tokens run out.
-    options = {"whitespace_flexible": False}
-    if isinstance(schema, bool):
-        schema = {} if schema else {"enum": []}
-    return {**_without_annotations(schema), "x-guidance": options}
-
-
-def _without_annotations(schema: Any) -> Any:
-    if isinstance(schema, list):
-        return [_without_annotations(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    kept = {}
-    for key, value in schema.items():
-        if key == "format" and isinstance(value, str) and value not in FORMATS:
-            continue
-        if key in VALUES:
-            kept[key] = value
-        elif key in NAMED and isinstance(value, dict):
-            kept[key] = {name: _without_annotations(inner) for name, inner in value.items()}
-        else:
-            kept[key] = _without_annotations(value)
-    return kept
 
 
 def _reason(matcher: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -309,6 +310,8 @@ def _response_format(grammar: Constraint | None) -> dict[str, Any] | None:
         return None
     if grammar == JSON_OBJECT:
         return {"type": "json_object"}
+    if grammar.kind == "choice":
+        return {"type": "regex_schema", "regex_schema": "|".join(map(re.escape, json.loads(grammar.text)))}
     if grammar.kind == "regex":
         return {"type": "regex_schema", "regex_schema": grammar.text}
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": json.loads(grammar.text)}}

@@ -281,6 +281,8 @@ def _structured_outputs(grammar: Constraint | None) -> dict[str, Any] | None:
         return None
     if grammar.kind == "regex":
         return {"regex": grammar.text}
+    if grammar.kind == "choice":
+        return {"choice": json.loads(grammar.text)}
     raise SwiftError("a remote server takes no grammar", where="response_format", next="leave out `tools`")
 
 

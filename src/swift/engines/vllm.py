@@ -300,8 +300,8 @@ def sampling_params(sampling: SamplingParams) -> Any:
             raise SwiftError(
                 "vLLM does not hold an answer to a schema beside tools", next="leave one out, or --infer_backend pt"
             )
-        is_json = sampling.grammar.kind == "json"
-        structured = StructuredOutputsParams(**{"json" if is_json else "regex": sampling.grammar.text})
+        kind, text = sampling.grammar.kind, sampling.grammar.text
+        structured = StructuredOutputsParams(**{kind: json.loads(text) if kind == "choice" else text})
     return VllmSamplingParams(
         n=sampling.n,
         max_tokens=sampling.max_tokens,

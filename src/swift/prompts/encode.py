@@ -16,6 +16,7 @@ from swift.prompts.jinja import JinjaTemplate
 from swift.prompts.loss_scale import load_loss_scale
 from swift.prompts.template import DataTemplate
 from swift.prompts.tokens import Tokens
+from swift.prompts.tool_calls import CallSyntax
 from swift.prompts.types import IGNORED, Conversation, Encoded, Message, Origin, Preference, Segment
 
 PLAIN = "default-generation"
@@ -147,6 +148,11 @@ class Encoder:
     def tool_stop_strings(self) -> tuple[str, ...]:
         """Texts that end an answer as well when the conversation has tools."""
         return self.template.tools.stop
+
+    @property
+    def call_syntax(self) -> CallSyntax | None:
+        """How the prompt has a model write tool calls; None where that is not known."""
+        return self.template.tools.calls
 
     @property
     def stop_token_ids(self) -> tuple[int, ...]:

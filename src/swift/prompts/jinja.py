@@ -133,8 +133,8 @@ class JinjaTemplate:
 
 def _tool_format(chat_template: ChatTemplate, native: bool, chosen: str | None) -> tool_formats.ToolFormat:
     if native:
-        read = tool_calls.reader_of(chat_template.source)
-        return tool_formats.ToolFormat("native", _by_itself, _by_itself, read, "turn")
+        syntax = tool_calls.syntax_of(chat_template.source)
+        return tool_formats.ToolFormat("native", _by_itself, _by_itself, syntax, "turn")
     # A result inside the answer would need to be found in the text again, so it becomes a turn.
     return replace(tool_formats.tool_format(chosen or "react_en"), results="turn", write=tool_formats.write_actions)
 

@@ -1,149 +1,116 @@
-"""Tool calls as models with a native format write them, read back from their replies."""
+"""How models write tool calls in their replies, one syntax a format. `call_reader` reads replies by them."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable
-from typing import Any
-
-from swift.prompts.types import ToolCall
-
-Read = Callable[[str], tuple[str, tuple[ToolCall, ...]]]
-
-_DECODER = json.JSONDecoder()
+from dataclasses import dataclass
 
 
-def end_of_json(text: str, start: int) -> int | None:
-    """Where the JSON object or list that begins at `start` ends, or None when there is none."""
-    if text[start : start + 1] not in ("{", "["):
-        return None
-    try:
-        return _DECODER.raw_decode(text, start)[1]
-    except ValueError:
-        return None
+@dataclass(frozen=True)
+class CallSyntax:
+    """The marks of one format, as regular expressions of the package `regex`, which tells what may become a match.
+
+    A call is its `begin`, the JSON of its arguments (or, where `begin` has no group `name`, a JSON object that holds
+    name and arguments), and its `ends`.
+    """
+
+    begin: str
+    """What stands in front of a call, the line break before it included. `{name}` stands for the tools' names."""
+    ends: tuple[str, ...]
+    """The marks behind a call that belong to it, in their order; each may be missing."""
+    more: str | None = None
+    """What may stand between two calls where no `begin` stands between them."""
+    fence: str | None = None
+    """What may stand between `begin` and the arguments, blanks aside."""
+    interrupt: str | None = None
+    """What ends arguments that are no whole JSON."""
+    left_out: str | None = None
+    """Marks of the format that are neither content nor calls."""
+    known_names: bool = False
+    """Whether only the names of the tools make a call, as the marks alone may stand in any text."""
+    example: str | None = None
+    """A call with NAME and ARGUMENTS in their places; None where an answer cannot be held to this format."""
+    lead: str | None = None
+    """What may stand before a call that an answer is held to, as a regular expression."""
+    joiner: str | None = None
+    """What stands between two calls written like `example`; None where an answer so written holds one call."""
 
 
-_HERMES = re.compile(r"<tool_call>\s*")
-_HERMES_END = re.compile(r"\s*</tool_call>")
+ACTIONS = CallSyntax(
+    begin=r"(?i:(?:\A|\n|(?<=\n))[ \t]*action:[ \t]*(?P<name>\S[^\n]*?)\s*\n[ \t]*action input:)",
+    fence=r"```(?:json)?\s*(?=[{\[])",
+    ends=(r"\s*```", r"(?i:\s*observation:)"),
+    interrupt=r"(?i:(?:\n|(?<=\n))[ \t]*(?:observation|thought|action|final answer):)",
+    example="Action: NAME\nAction Input: ARGUMENTS",
+    lead=r"Thought: [^\n]+\n",
+    joiner="\n",
+)
+"""`Action:` and `Action Input:` lines, in any case of letters."""
 
+GLM4 = CallSyntax(
+    begin=r"(?:\A|\n|(?<=\n)|(?<=<\|assistant\|>))[ \t]*(?P<name>{name})[ \t]*\n\s*(?=\{)",
+    ends=(r"\s*<\|assistant\|>",),
+    known_names=True,
+    example="NAME\nARGUMENTS",
+    joiner="<|assistant|>",
+)
+"""The name on one line and the arguments as a JSON object below it, as GLM-4 writes it."""
 
-def read_hermes(text: str) -> tuple[str, tuple[ToolCall, ...]]:
-    """`<tool_call>{"name": …, "arguments": …}</tool_call>`, as Qwen and Hermes write it; text may stand around them."""
-    blocks, given, place = [], [], 0
-    while opened := _HERMES.search(text, place):
-        given.append(text[place : opened.start()])
-        # The mark of the end may stand inside the arguments, so the JSON says where it ends.
-        start, end = opened.end(), end_of_json(text, opened.end())
-        if end is None:
-            end = start + len(text[start:].partition("</tool_call>")[0])
-        blocks.append(text[start:end].strip())
-        closed = _HERMES_END.match(text, end)
-        place = closed.end() if closed else end
-    found = [call for block in blocks if (call := _named(_json(block)))]
-    if not found or len(found) < len(blocks):
-        return text, ()
-    before, behind = given[0], "\n".join(filter(None, map(str.strip, [*given[1:], text[place:]])))
-    if not behind:
-        return before.removesuffix("\n"), tuple(found)
-    gap = "\n" if before and not before.endswith("\n") else ""
-    return f"{before}{gap}{behind}", tuple(found)
+HERMES = CallSyntax(
+    begin=r"\n?<tool_call>\s*(?=\{)",
+    ends=(r"\s*</tool_call>",),
+    example='<tool_call>\n{"name": "NAME", "arguments": ARGUMENTS}\n</tool_call>',
+    joiner="\n",
+)
+"""`<tool_call>{"name": …, "arguments": …}</tool_call>`, as Qwen and Hermes write it; text may stand around them."""
 
+LLAMA3 = CallSyntax(
+    begin=r"\A\s*(?:<\|python_tag\|>\s*)?\[?\s*(?=\{)",
+    more=r"\s*[;,]?\s*(?=\{)",
+    ends=(r"\s*\]",),
+    known_names=True,
+    example='{"name":"NAME","parameters":ARGUMENTS}',
+)
+"""One or more JSON objects with name and parameters and nothing before them, as Llama 3.1 writes them."""
 
-def read_llama3(text: str) -> tuple[str, tuple[ToolCall, ...]]:
-    """One or more JSON objects with name and parameters and nothing else, as Llama 3.1 writes them."""
-    rest = text.strip().removeprefix("<|python_tag|>").strip()
-    found = []
-    while rest:
-        end = end_of_json(rest, 0)
-        value = None if end is None else _json(rest[:end])
-        items = value if isinstance(value, list) else [value]
-        made = [call for item in items if (call := _named(item))]
-        if end is None or len(made) != len(items):
-            return text, ()
-        found += made
-        rest = rest[end:].lstrip().removeprefix(";").lstrip()
-    return ("", tuple(found)) if found else (text, ())
+DEEPSEEK = CallSyntax(
+    begin=r"\n?(?:<｜tool▁calls?▁begin｜>\s*)?<｜tool▁call▁begin｜>"
+    r"(?:function<｜tool▁sep｜>(?P<name>[^\n]+?)\s*\n```json\n|(?!function<)(?P<name>[^<\n]+?)<｜tool▁sep｜>)",
+    ends=(r"\s*```", r"\s*<｜tool▁call▁end｜>", r"\s*<｜tool▁calls▁end｜>"),
+    interrupt=r"\n```|<｜tool▁call▁end｜>",
+    example="<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>NAME<｜tool▁sep｜>ARGUMENTS<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+)
+"""The call blocks of DeepSeek V3 and R1 (arguments in a fenced block) and of V3.1 (arguments bare)."""
 
+HARMONY = CallSyntax(
+    begin=r"(?:<\|start\|>assistant)?(?:<\|channel\|>\w+ ?)?to=functions\.(?P<name>[\w.-]+)[^{\[]*?<\|message\|>",
+    ends=(r"\s*(?:<\|call\|>|<\|end\|>)",),
+    interrupt=r"<\|call\|>|<\|end\|>",
+    left_out=r"(?:<\|start\|>assistant)?<\|channel\|>(?:analysis<\|message\|>(?s:.*?)<\|end\|>|final[^<]*<\|message\|>)"
+    r"|<\|(?:return|end)\|>",
+)
+"""The messages to `functions.…` as gpt-oss writes them; what it says on the final channel is the content."""
 
-def read_glm4(text: str) -> tuple[str, tuple[ToolCall, ...]]:
-    """The name on one line and the arguments as a JSON object below it, as GLM-4 writes it."""
-    found = []
-    content = ""
-    for part in text.split("<|assistant|>"):
-        match = re.fullmatch(r"\s*(?:(.*?)\n)?([A-Za-z_][\w.-]*)[ \t]*\n\s*(\{.*\})\s*", part, re.DOTALL)
-        if match is None or not isinstance(_json(match.group(3)), dict):
-            return text, ()
-        content = content or match.group(1) or ""
-        found.append(ToolCall(match.group(2), match.group(3)))
-    return content, tuple(found)
+MISTRAL = CallSyntax(
+    begin=r"\s*\[TOOL_CALLS\]\s*(?:\[?\s*(?=\{)|(?P<name>[\w.-]+)(?:\[CALL_ID\]\w+)?(?:\[ARGS\])?\s*(?=\{))",
+    more=r"\s*,\s*(?=\{)",
+    ends=(r"\s*\]",),
+    example='[TOOL_CALLS][{"name": "NAME", "arguments": ARGUMENTS}]',
+)
+"""`[TOOL_CALLS]` and a JSON list, or (newer) the name and the arguments, as Mistral writes it."""
 
+LIST = CallSyntax(begin=r"\A\s*\[\s*(?=\{)", more=r"\s*,\s*(?=\{)", ends=(r"\s*\]",))
+"""A JSON list of calls: what an answer is that has to call."""
 
-def read_deepseek(text: str) -> tuple[str, tuple[ToolCall, ...]]:
-    """The call blocks of DeepSeek V3 and R1 (arguments in a fenced block) and of V3.1 (arguments bare)."""
-    pattern = (
-        r"<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>(?P<old>[^\n]+)\n```json\n(?P<fenced>.*?)\n```"
-        r"|(?P<new>.*?)<｜tool▁sep｜>(?P<bare>.*?))\s*(?:<｜tool▁call▁end｜>|\Z)"
-    )
-    found = [
-        ToolCall((match["old"] or match["new"]).strip(), (match["fenced"] or match["bare"]).strip())
-        for match in re.finditer(pattern, text, re.DOTALL)
-    ]
-    if not found:
-        return text, ()
-    return re.split(r"<｜tool▁calls?▁begin｜>", text, maxsplit=1)[0].removesuffix("\n"), tuple(found)
-
-
-def read_harmony(text: str) -> tuple[str, tuple[ToolCall, ...]]:
-    """The messages to `functions.…` as gpt-oss writes them; what it says on the final channel is the content."""
-    pattern = r"to=functions\.(?P<name>[\w.-]+)[^{\[]*?<\|message\|>(?P<arguments>.*?)(?:<\|call\|>|<\|end\|>|\Z)"
-    found = [ToolCall(match["name"], match["arguments"].strip()) for match in re.finditer(pattern, text, re.DOTALL)]
-    final = re.search(r"<\|channel\|>final[^<]*<\|message\|>(.*?)(?:<\|return\|>|<\|end\|>|\Z)", text, re.DOTALL)
-    if final:
-        return final.group(1), tuple(found)
-    return ("", tuple(found)) if found else (text, ())
-
-
-def read_mistral(text: str) -> tuple[str, tuple[ToolCall, ...]]:
-    """`[TOOL_CALLS]` and a JSON list, as Mistral writes it."""
-    content, marker, rest = text.partition("[TOOL_CALLS]")
-    value = _json(rest.strip()) if marker else None
-    items = value if isinstance(value, list) else [value]
-    found = [call for item in items if (call := _named(item))]
-    return (content.rstrip(), tuple(found)) if found and len(found) == len(items) else (text, ())
-
-
-def read_nothing(text: str) -> tuple[str, tuple[ToolCall, ...]]:
-    """For templates without a known format: all of the reply is text."""
-    return text, ()
-
-
-_MARKS: tuple[tuple[str, Read], ...] = (
-    ("<｜tool▁call▁begin｜>", read_deepseek),
-    ("<|channel|>", read_harmony),
-    ("<tool_call>", read_hermes),
-    ("[TOOL_CALLS]", read_mistral),
-    ("<|observation|>", read_glm4),
-    ('"parameters"', read_llama3),
+_MARKS: tuple[tuple[str, CallSyntax], ...] = (
+    ("<｜tool▁call▁begin｜>", DEEPSEEK),
+    ("<|channel|>", HARMONY),
+    ("<tool_call>", HERMES),
+    ("[TOOL_CALLS]", MISTRAL),
+    ("<|observation|>", GLM4),
+    ('"parameters"', LLAMA3),
 )
 
 
-def reader_of(chat_template: str) -> Read:
-    """The reader for the format that a Jinja chat template writes calls in, told by its markers."""
-    return next((read for mark, read in _MARKS if mark in chat_template), read_nothing)
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
-
-
-def _named(value: Any) -> ToolCall | None:
-    """A call from `{"name": …, "arguments" or "parameters": …}`, or None for anything else."""
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        return None
-    arguments = value.get("arguments", value.get("parameters", {}))
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return ToolCall(value["name"], text)
+def syntax_of(chat_template: str) -> CallSyntax | None:
+    """The syntax that a Jinja chat template writes calls in, told by its marks; None where none is known."""
+    return next((syntax for mark, syntax in _MARKS if mark in chat_template), None)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from swift.core.errors import SwiftError
 from swift.prompts import tool_calls
+from swift.prompts.call_reader import read_calls
+from swift.prompts.tool_calls import CallSyntax
 from swift.prompts.types import Message, ToolCall
 
 Tools = Sequence[Mapping[str, Any]]
@@ -22,8 +23,8 @@ class ToolFormat:
     name: str
     describe: Callable[[Tools], str]
     write: Callable[[Sequence[ToolCall]], str]
-    read: Callable[[str], tuple[str, tuple[ToolCall, ...]]]
-    """Splits a reply into its text and its calls."""
+    calls: CallSyntax | None
+    """The marks of calls in a reply; None where they are not known, so that all of a reply is text."""
     results: Literal["inside", "turn"]
     """Whether a tool's result continues the answer (after `Observation:`) or is a turn of its own."""
     stop: tuple[str, ...] = ()
@@ -31,8 +32,10 @@ class ToolFormat:
 
     def parse(self, text: str) -> Message:
         """The reply as a message. Text without a call stays as it is."""
-        content, found = self.read(text)
-        return Message("assistant", content, tool_calls=found)
+        if self.calls is None:
+            return Message("assistant", text)
+        content, calls = read_calls(text, self.calls)
+        return Message("assistant", content, tool_calls=calls)
 
     def end_of_answer(self, messages: Sequence[Message], place: int) -> int:
         """Where the answer at `place` ends: with its results and what follows them, if those stand inside."""
@@ -216,43 +219,14 @@ def _write_hermes(made: Sequence[ToolCall]) -> str:
     )
 
 
-_ACTION = re.compile(r"^[ \t]*action:[ \t]*(\S[^\n]*?)\s*\n[ \t]*action input:", re.IGNORECASE | re.MULTILINE)
-_FENCE = re.compile(r"\s*(?:```(?:json)?\s*(?=[{\[]))?")
-_NEXT = re.compile(r"^[ \t]*(?:observation|thought|action|final answer):", re.IGNORECASE | re.MULTILINE)
-
-
-def read_actions(text: str) -> tuple[str, tuple[ToolCall, ...]]:
-    """The text before the first `Action:` line, and every `Action` / `Action Input` pair, in any case of letters."""
-    first = _ACTION.search(text)
-    if first is None:
-        return text, ()
-    found = []
-    match: re.Match[str] | None = first
-    while match:
-        arguments, end = _arguments(text, match.end())
-        found.append(ToolCall(match.group(1), arguments))
-        match = _ACTION.search(text, end)
-    return text[: first.start()].removesuffix("\n"), tuple(found)
-
-
-def _arguments(text: str, start: int) -> tuple[str, int]:
-    """The JSON at `start`, perhaps fenced, else whatever stands before the next line that begins with a marker."""
-    start = _FENCE.match(text, start).end()  # type: ignore[union-attr]
-    end = tool_calls.end_of_json(text, start)
-    if end is None:
-        marker = _NEXT.search(text, start)
-        end = marker.start() if marker else len(text)
-    return text[start:end].strip() or "{}", end
-
-
 FORMATS: Mapping[str, ToolFormat] = {
     fmt.name: fmt
     for fmt in (
-        ToolFormat("react_en", _react_en, _write_react, read_actions, "inside", ("Observation:",)),
-        ToolFormat("react_zh", _react_zh, _write_react, read_actions, "inside", ("Observation:",)),
-        ToolFormat("toolbench", _toolbench, write_actions, read_actions, "turn"),
-        ToolFormat("glm4", _glm4, _write_glm4, tool_calls.read_glm4, "turn", ("<|observation|>",)),
-        ToolFormat("hermes", _hermes, _write_hermes, tool_calls.read_hermes, "turn"),
+        ToolFormat("react_en", _react_en, _write_react, tool_calls.ACTIONS, "inside", ("Observation:",)),
+        ToolFormat("react_zh", _react_zh, _write_react, tool_calls.ACTIONS, "inside", ("Observation:",)),
+        ToolFormat("toolbench", _toolbench, write_actions, tool_calls.ACTIONS, "turn"),
+        ToolFormat("glm4", _glm4, _write_glm4, tool_calls.GLM4, "turn", ("<|observation|>",)),
+        ToolFormat("hermes", _hermes, _write_hermes, tool_calls.HERMES, "turn"),
     )
 }
 

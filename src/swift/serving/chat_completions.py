@@ -12,76 +12,40 @@ from starlette.responses import JSONResponse, Response
 from swift.core.log import log
 from swift.engines.base import Delta
 from swift.serving.errors import ApiError
-from swift.serving.messages import conversation, shown
+from swift.serving.messages import shown
 from swift.serving.responses import Chunks, EventStream, Logprobs
 from swift.serving.running_request import Job, best, collect, until_gone
-from swift.serving.sampling_params import answer_grammar, sampling
-from swift.serving.schema import ChatChoice, ChatCompletion, ChatRequest
+from swift.serving.schema import AnswerMessage, CallDelta, ChatChoice, ChatCompletion, ChatRequest
 from swift.serving.service import Service
-from swift.serving.tools import Reader, ToolUse, joined, reader, tool_use
+from swift.serving.tools import Reader, joined, reader
 
 
 async def chat_completions(service: Service, http: HttpRequest, body: ChatRequest) -> Response:
     """Answer a conversation, whole or as a stream. Raises ApiError."""
-    use = tool_use(body)
-    job = await _job(service, body, use)
+    job = Job(
+        service=service, id=f"chatcmpl-{uuid.uuid4().hex}", model=body.model, prepared=await service.prepare(body)
+    )
     if service.plan.verbose:
         log.info("%s asked: %s", job.id, shown(body))
     if not body.stream:
-        answer = await until_gone(http, _whole(job, body, use))
+        answer = await until_gone(http, _whole(job, body))
         return JSONResponse(answer, headers={"X-Request-Id": job.id})
     deltas = job.deltas()
     # The first delta is awaited here, so that whatever the engine refuses still has a status of its own.
     first = await until_gone(http, anext(deltas))
-    return EventStream(_events(job, body, use, first, deltas), deltas, job.id)
+    return EventStream(_events(job, body, first, deltas), deltas, job.id)
 
 
-async def _job(service: Service, body: ChatRequest, use: ToolUse) -> Job:
-    adapter = service.adapter(body.model)
-    if not service.plan.is_chat and len(body.messages) > 1:
-        raise ApiError(
-            400, "This model continues text and knows no turns. Please use the `completions` API.", param="messages"
-        )
-    grammar = answer_grammar(body)
-    if grammar and use.mode != "none":
-        message = '`response_format` and `tools` cannot be used together; set `tool_choice` to "none".'
-        raise ApiError(400, message, param="response_format")
-    talk, begun = conversation(body, use, is_multimodal=service.plan.is_multimodal)
-    prompt = await service.chat_prompt(talk, begun)
-    return Job(
-        service=service,
-        id=f"chatcmpl-{uuid.uuid4().hex}",
-        model=body.model,
-        prompts=[prompt],
-        sampling=sampling(
-            body,
-            service.loaded.defaults,
-            room=service.room(prompt, "messages"),
-            vocabulary=len(service.loaded.engine.tokenizer),
-            max_logprobs=service.plan.max_logprobs,
-            grammar=use.grammar or grammar,
-            ends=service.ends(use.mode == "auto"),
-        ),
-        adapter=adapter,
-        media=talk.media,
-        blame="tools" if use.grammar else "response_format" if grammar else None,
-    )
-
-
-async def _whole(job: Job, body: ChatRequest, use: ToolUse) -> ChatCompletion:
+async def _whole(job: Job, body: ChatRequest) -> ChatCompletion:
     choices: list[ChatChoice] = []
     for at, answer in enumerate(best(await collect(job), body.n, job.sampling.n)):
-        content, deltas = _reader(job, use).feed(answer.text, last=True)
+        content, deltas = _reader(job).feed(answer.text, last=True)
         calls = joined(deltas)
         choices.append(
             {
                 "index": at,
-                "message": {
-                    "role": "assistant",
-                    "content": content if content or not calls else None,
-                    "tool_calls": calls or None,
-                },
-                "finish_reason": _finish(answer.finish_reason, bool(calls)),
+                "message": _message(content, calls, older=job.prepared.use.older),
+                "finish_reason": _finish(job, answer.finish_reason, bool(calls)),
                 "logprobs": Logprobs(job.service.loaded.token_bytes).chat(answer.logprobs) if body.logprobs else None,
             }
         )
@@ -96,10 +60,10 @@ async def _whole(job: Job, body: ChatRequest, use: ToolUse) -> ChatCompletion:
 
 
 async def _events(
-    job: Job, body: ChatRequest, use: ToolUse, first: tuple[int, Delta], rest: AsyncIterator[tuple[int, Delta]]
+    job: Job, body: ChatRequest, first: tuple[int, Delta], rest: AsyncIterator[tuple[int, Delta]]
 ) -> AsyncGenerator[str, None]:
     chunks = Chunks(job, body, "chat.completion.chunk")
-    readers = [_reader(job, use) for _ in range(job.sampling.n)]
+    readers = [_reader(job) for _ in range(job.sampling.n)]
     writers = [Logprobs(job.service.loaded.token_bytes) for _ in range(job.sampling.n)]
     called = [False] * job.sampling.n
     for at in range(job.sampling.n):
@@ -110,12 +74,11 @@ async def _events(
             called[at] = called[at] or bool(calls)
             logprobs = writers[at].chat(delta.logprobs) if body.logprobs and delta.logprobs else None
             piece: dict[str, Any] = {"content": content} if content or (logprobs and not calls) else {}
-            if calls:
-                piece["tool_calls"] = calls
-            if piece:
-                yield chunks.choice(_piece(at, piece, logprobs))
+            for more in ([piece] if piece else []) + _pieces(calls, older=job.prepared.use.older):
+                yield chunks.choice(_piece(at, more, logprobs))
+                logprobs = None
             if delta.finish_reason is not None:
-                yield chunks.choice(_piece(at, {}, finish=_finish(delta.finish_reason, called[at])))
+                yield chunks.choice(_piece(at, {}, finish=_finish(job, delta.finish_reason, called[at])))
     except ApiError as error:
         for event in chunks.failure(error):
             yield event
@@ -128,12 +91,32 @@ def _piece(at: int, delta: dict[str, Any], logprobs: object = None, finish: str 
     return {"index": at, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
 
 
-def _reader(job: Job, use: ToolUse) -> Reader:
-    return reader(use, job.service.loaded.encoder.parse_reply)
+def _message(content: str, calls: list[CallDelta], *, older: bool) -> AnswerMessage:
+    message: AnswerMessage = {
+        "role": "assistant",
+        "content": content if content or not calls else None,
+        "tool_calls": None if older else calls or None,
+    }
+    if older:
+        message["function_call"] = calls[0].get("function") if calls else None
+    return message
 
 
-def _finish(reason: str, called: bool) -> str:
-    return "tool_calls" if called and reason == "stop" else reason
+def _pieces(calls: list[CallDelta], *, older: bool) -> list[dict[str, Any]]:
+    """The deltas of calls: together, or in the older form one after the other."""
+    if older:
+        return [{"function_call": call.get("function")} for call in calls]
+    return [{"tool_calls": calls}] if calls else []
+
+
+def _reader(job: Job) -> Reader:
+    return reader(job.prepared.use, job.prepared.syntax, thinking=job.prepared.thinking)
+
+
+def _finish(job: Job, reason: str, called: bool) -> str:
+    if not called or reason != "stop":
+        return reason
+    return "function_call" if job.prepared.use.older else "tool_calls"
 
 
 async def _chained(

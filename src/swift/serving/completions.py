@@ -14,7 +14,7 @@ from swift.serving.errors import ApiError
 from swift.serving.messages import shown
 from swift.serving.responses import Chunks, EventStream, Logprobs
 from swift.serving.running_request import Job, best, collect, until_gone
-from swift.serving.sampling_params import answer_grammar, sampling, wants_top
+from swift.serving.sampling_params import wants_top
 from swift.serving.schema import ChatLogprobs, Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 from swift.serving.service import Service
 
@@ -24,8 +24,8 @@ CONTEXT = 8
 
 async def completions(service: Service, http: HttpRequest, body: CompletionRequest) -> Response:
     """Continue one or several prompts, whole or as a stream. Raises ApiError."""
-    job = await _job(service, body)
-    echoes = [service.loaded.engine.tokenizer.decode(ids) if body.echo else "" for ids in job.prompts]
+    job = Job(service=service, id=f"cmpl-{uuid.uuid4().hex}", model=body.model, prepared=await service.prepare(body))
+    echoes = [service.text(ids) if body.echo else "" for ids in job.prompts]
     if service.plan.verbose:
         log.info("%s asked: %s", job.id, shown(body))
     if not body.stream:
@@ -34,43 +34,6 @@ async def completions(service: Service, http: HttpRequest, body: CompletionReque
     deltas = job.deltas()
     first = await until_gone(http, anext(deltas))
     return EventStream(_events(job, body, echoes, first, deltas), deltas, job.id)
-
-
-async def _job(service: Service, body: CompletionRequest) -> Job:
-    adapter = service.adapter(body.model)
-    for kind, given in (("images", body.images), ("videos", body.videos), ("audios", body.audios)):
-        if given:
-            raise ApiError(400, f"`{kind}` needs /v1/chat/completions.", param=kind)
-    prompts = [
-        await service.text_prompt(prompt) if isinstance(prompt, str) else service.known_ids(prompt, "prompt")
-        for prompt in _prompts(body)
-    ]
-    grammar = answer_grammar(body)
-    return Job(
-        service=service,
-        id=f"cmpl-{uuid.uuid4().hex}",
-        model=body.model,
-        prompts=prompts,
-        sampling=sampling(
-            body,
-            service.loaded.defaults,
-            room=min(service.room(prompt, "prompt") for prompt in prompts),
-            vocabulary=len(service.loaded.engine.tokenizer),
-            max_logprobs=service.plan.max_logprobs,
-            grammar=grammar,
-            ends=((), service.loaded.encoder.stop_token_ids),
-        ),
-        adapter=adapter,
-        blame="response_format" if grammar else None,
-    )
-
-
-def _prompts(body: CompletionRequest) -> Sequence[str | Sequence[int]]:
-    """One entry a prompt, whichever of the four forms was sent."""
-    prompt = body.prompt
-    if isinstance(prompt, str):
-        return [prompt]
-    return [prompt] if isinstance(prompt[0], int) else prompt  # type: ignore[list-item,return-value]
 
 
 async def _whole(job: Job, body: CompletionRequest, echoes: list[str]) -> Completion:
@@ -132,10 +95,8 @@ def _space(job: Job, number: int, answer: Sequence[int]) -> str:
     """The space between prompt and answer that SentencePiece drops where a text begins, if there is one."""
     if not answer:
         return ""
-    tokenizer, context = job.service.loaded.engine.tokenizer, list(job.prompts[number][-CONTEXT:])
-    before, alone, both = (
-        tokenizer.decode(ids, skip_special_tokens=True) for ids in (context, answer[:1], [*context, answer[0]])
-    )
+    context = job.prompts[number][-CONTEXT:]
+    before, alone, both = (job.service.text(ids, special=False) for ids in (context, answer[:1], [*context, answer[0]]))
     return " " if both == f"{before} {alone}" else ""
 
 

@@ -60,7 +60,7 @@ def _texts(body: EmbeddingRequest) -> Sequence[str | Sequence[int]]:
 
 
 async def _token_ids(service: Service, text: str | Sequence[int], at: int) -> tuple[int, ...]:
-    ids = await service.text_prompt(text) if isinstance(text, str) else service.known_ids(text, "input")
+    ids = await service.text_ids(text, "input")
     longest = service.loaded.engine.max_model_len
     if not ids or not text:
         raise ApiError(400, f"Text {at} of the input is empty.", param="input")

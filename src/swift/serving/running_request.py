@@ -14,10 +14,9 @@ from starlette.requests import Request as HttpRequest
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.base import Delta, Engine, Request, SamplingParams, TokenLogprob
-from swift.prompts.types import Media
 from swift.serving.errors import ApiError
 from swift.serving.schema import Generation, Usage
-from swift.serving.service import Service
+from swift.serving.service import Prepared, Service
 
 T = TypeVar("T")
 
@@ -29,15 +28,20 @@ class Job:
     service: Service
     id: str
     model: str
-    prompts: Sequence[tuple[int, ...]]
-    sampling: SamplingParams
-    adapter: str | None = None
-    media: Media = field(default_factory=Media)
-    blame: str | None = None
-    """The field to name when the engine refuses the request."""
+    prepared: Prepared
     created: int = field(default_factory=lambda: int(time.time()))
     generated: int = 0
     cached: int = 0
+
+    @property
+    def prompts(self) -> Sequence[tuple[int, ...]]:
+        """The token ids of each prompt."""
+        return self.prepared.prompts
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """How all of them are answered."""
+        return self.prepared.sampling
 
     async def deltas(self) -> AsyncGenerator[tuple[int, Delta], None]:
         """(number of the choice, its next delta): answer i of prompt p is choice p * n + i. Raises ApiError."""
@@ -57,7 +61,7 @@ class Job:
             except SwiftError as error:
                 message = " ".join(filter(None, (error.what, error.why)))
                 given = error.where if error.where in Generation.model_fields else None
-                raise ApiError(400, message, param=self.blame or given) from error
+                raise ApiError(400, message, param=self.prepared.blame or given) from error
             finally:
                 metrics.duration.observe(time.monotonic() - started)
                 metrics.answered(sum(map(len, self.prompts)), self.generated, self.cached)
@@ -77,7 +81,11 @@ class Job:
     def _requests(self) -> list[Request]:
         return [
             Request(
-                id=f"{self.id}-{at}", prompt_ids=ids, sampling=self.sampling, adapter=self.adapter, media=self.media
+                id=f"{self.id}-{at}",
+                prompt_ids=ids,
+                sampling=self.sampling,
+                adapter=self.prepared.adapter,
+                media=self.prepared.media,
             )
             for at, ids in enumerate(self.prompts)
         ]

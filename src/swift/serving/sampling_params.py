@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
-from swift.engines.base import JSON_OBJECT, Constraint, SamplingParams
+from swift.engines.base import Constraint, SamplingParams
 from swift.plan.serve import Defaults
 from swift.serving.errors import ApiError
 from swift.serving.schema import ChatRequest, CompletionRequest, Generation
@@ -14,8 +12,7 @@ GREEDY_BELOW = 1e-5
 
 
 NOT_BUILT = (
-    "min_p", "typical_p", "bad_words", "allowed_token_ids", "ignore_eos", "use_beam_search",
-    "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs",
+    "typical_p", "bad_words", "allowed_token_ids", "use_beam_search", "guided_grammar", "guided_whitespace_pattern",
     "prompt_logprobs", "chat_template", "documents", "audio", "web_search_options",
 )  # fmt: skip
 """Fields of OpenAI and vLLM that would change the answer. Other fields that are not known here are ignored."""
@@ -33,7 +30,7 @@ def sampling(
 ) -> SamplingParams:
     """How to answer `body` when `room` tokens are left and the tokenizer has `vocabulary` tokens.
 
-    `ends` are texts and token ids that end any answer.
+    `ends` are texts and token ids that end any answer, unless it goes on past them (`ignore_eos`).
 
     Raises ApiError for values that do not fit.
     """
@@ -41,12 +38,15 @@ def sampling(
     temperature = defaults.temperature if body.temperature is None else body.temperature
     greedy = temperature < GREEDY_BELOW or body.top_p == 0
     top_k = defaults.top_k if body.top_k is None else max(body.top_k, 0)
-    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or defaults.stop)
+    given = (body.stop,) if isinstance(body.stop, str) else body.stop or ()
+    stop = tuple(filter(None, given)) or defaults.stop
+    end_texts, end_ids = ((), ()) if body.ignore_eos else ends
     return SamplingParams(
         max_tokens=_max_tokens(body, defaults, room),
         temperature=0.0 if greedy else temperature,
         top_k=top_k,
         top_p=(defaults.top_p if body.top_p is None else body.top_p) or 1.0,
+        min_p=body.min_p or 0.0,
         repetition_penalty=body.repetition_penalty or defaults.repetition_penalty,
         presence_penalty=body.presence_penalty or 0.0,
         frequency_penalty=body.frequency_penalty or 0.0,
@@ -56,8 +56,9 @@ def sampling(
         n=answers(body),
         seed=body.seed,
         min_tokens=min(body.min_tokens or 0, room),
-        stop=tuple(dict.fromkeys((*stop, *ends[0]))),
-        stop_token_ids=tuple(dict.fromkeys((*(body.stop_token_ids or ()), *ends[1]))),
+        stop=tuple(dict.fromkeys((*stop, *end_texts))),
+        stop_token_ids=tuple(dict.fromkeys((*(body.stop_token_ids or ()), *end_ids))),
+        ignore_eos=bool(body.ignore_eos),
         logprobs=_logprobs(body, max_logprobs),
         grammar=grammar,
     )
@@ -72,19 +73,6 @@ def answers(body: Generation) -> int:
     if body.stream and body.best_of > body.n:
         raise ApiError(400, "`best_of` above `n` cannot be streamed.", param="best_of")
     return body.best_of
-
-
-def answer_grammar(body: Generation) -> Constraint | None:
-    """What `response_format` holds the answer to."""
-    form = body.response_format
-    if form is None or form.type == "text":
-        return None
-    if form.type == "json_object":
-        return JSON_OBJECT
-    if form.json_schema is None or form.json_schema.json_schema is None:
-        where = "response_format.json_schema.schema"
-        raise ApiError(400, f"`{where}` is missing.", param=where)
-    return Constraint("json", json.dumps(form.json_schema.json_schema))
 
 
 def wants_top(body: Generation) -> bool:
@@ -138,9 +126,6 @@ def _refuse_unsupported(body: Generation) -> None:
     for name in ("echo", "suffix"):
         if isinstance(body, ChatRequest) and given.get(name):
             raise ApiError(400, f"`{name}` belongs to /v1/completions.", param=name)
-    if isinstance(body, ChatRequest) and (body.functions or body.function_call):
-        param = "functions" if body.functions else "function_call"
-        raise ApiError(400, f"`{param}` is not supported; use `tools` and `tool_choice`.", param=param)
     if isinstance(body, CompletionRequest):
         if body.suffix:
             raise ApiError(400, "`suffix` is not supported.", param="suffix")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
 INT64 = 2**63 - 1
@@ -16,6 +16,15 @@ JsonObject = dict[str, Any]
 
 class _Model(BaseModel):
     model_config = ConfigDict(allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_left_out(cls, value: Any) -> Any:
+        """A null is as good as nothing in a field that may be left out, as clients send all the fields they know."""
+        if not isinstance(value, dict):
+            return value
+        optional = {field.alias or name for name, field in cls.model_fields.items() if not field.is_required()}
+        return {key: inner for key, inner in value.items() if inner is not None or key not in optional}
 
 
 class ContentPart(_Model):
@@ -85,19 +94,37 @@ class NamedTool(_Model):
     function: NamedFunction
 
 
+class AllowedNames(_Model):
+    """The tools of a request that may be called, or (`required`) of which one must be."""
+
+    mode: Literal["auto", "required"]
+    tools: list[NamedTool] = Field(min_length=1)
+
+
+class AllowedTools(_Model):
+    """`tool_choice` as a choice among some of the tools."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedNames
+
+
 class SchemaFormat(_Model):
     """The schema an answer is held to."""
 
+    model_config = ConfigDict(extra="forbid")
     name: str = "answer"
+    description: str | None = None
     json_schema: JsonObject | None = Field(default=None, alias="schema")
     strict: bool | None = None
 
 
 class ResponseFormat(_Model):
-    """Free text, any JSON object, or JSON of one schema."""
+    """Free text, any JSON object (or, as some servers have it, one of `schema`), or JSON of one schema."""
 
+    model_config = ConfigDict(extra="forbid")
     type: Literal["text", "json_object", "json_schema"]
     json_schema: SchemaFormat | None = None
+    inline_schema: JsonObject | None = Field(default=None, alias="schema")
 
 
 class StreamOptions(_Model):
@@ -107,7 +134,7 @@ class StreamOptions(_Model):
     continuous_usage_stats: bool = False
 
 
-StopText = Annotated[str, Field(min_length=1, max_length=1000)]
+StopText = Annotated[str, Field(max_length=1000)]
 
 
 class _Body(_Model):
@@ -139,11 +166,13 @@ class Generation(_Body):
     temperature: float | None = Field(default=None, ge=0, le=100)
     top_p: float | None = Field(default=None, ge=0, le=1)
     top_k: int | None = Field(default=None, ge=-1, le=2**31 - 1)
-    n: Annotated[int, Field(ge=1, le=128), BeforeValidator(lambda given: 1 if given is None else given)] = 1
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    n: int = Field(default=1, ge=1, le=128)
     best_of: int | None = Field(default=None, ge=1, le=128)
     seed: int | None = Field(default=None, ge=-INT64, le=INT64)
     stop: StopText | list[StopText] | None = None
     stop_token_ids: list[TokenId] | None = None
+    ignore_eos: bool | None = False
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=INT64)
@@ -155,6 +184,10 @@ class Generation(_Body):
     min_tokens: int | None = Field(default=0, ge=0, le=INT64)
     logit_bias: LogitBias | None = Field(default=None, max_length=1024)
     response_format: ResponseFormat | None = None
+    guided_json: JsonObject | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    structured_outputs: JsonObject | None = None
     images: list[str] | None = None
     videos: list[str] | None = None
     audios: list[str] | None = None
@@ -167,10 +200,10 @@ class ChatRequest(Generation):
     max_completion_tokens: int | None = Field(default=None, ge=1, le=INT64)
     logprobs: bool | None = False
     tools: list[Tool] | None = None
-    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
+    tool_choice: Literal["auto", "none", "required"] | NamedTool | AllowedTools | None = None
     parallel_tool_calls: bool | None = True
-    functions: list[JsonObject] | None = None
-    function_call: str | JsonObject | None = None
+    functions: list[Function] | None = None
+    function_call: Literal["auto", "none"] | NamedFunction | None = None
 
 
 class CompletionRequest(Generation):
@@ -293,11 +326,12 @@ class CallDelta(TypedDict, total=False):
 
 
 class AnswerMessage(TypedDict):
-    """The model's turn."""
+    """The model's turn. `function_call` is there for requests with `functions`."""
 
     role: str
     content: str | None
     tool_calls: list[CallDelta] | None
+    function_call: NotRequired[CalledFunction | None]
 
 
 class ChatChoice(TypedDict):

@@ -6,23 +6,30 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
 from swift.core.errors import SwiftError
-from swift.engines.base import Engine
+from swift.engines.base import Engine, SamplingParams
 from swift.plan.serve import Defaults, ServePlan
 from swift.prompts.encode import Encoder, TooLong
-from swift.prompts.types import Conversation
+from swift.prompts.tool_calls import CallSyntax
+from swift.prompts.types import Conversation, Media
 from swift.serving.admission import Gate
+from swift.serving.constraints import constraint
 from swift.serving.errors import ApiError
+from swift.serving.messages import conversation
 from swift.serving.metrics import Metrics
-from swift.serving.schema import ModelCard
+from swift.serving.sampling_params import sampling
+from swift.serving.schema import ChatRequest, CompletionRequest, ModelCard
 from swift.serving.token_bytes import TokenBytes
+from swift.serving.tools import ToolUse, tool_use
 
 T = TypeVar("T")
 
+THINK_TOKENS = 8
+"""Tokens at the end of a prompt that show whether it opens the thinking of the answer."""
 BODY_BASE = 2**20
 BODY_PER_TOKEN = 64
 """Bytes of JSON a token may take: the limit of a request's size follows the context length of the model."""
@@ -40,6 +47,22 @@ class Loaded:
     def token_bytes(self) -> TokenBytes:
         """The bytes behind the engine's tokens."""
         return TokenBytes(self.engine.tokenizer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A request made ready: what the engine gets, and how its answer is read."""
+
+    prompts: Sequence[tuple[int, ...]]
+    sampling: SamplingParams
+    adapter: str | None = None
+    media: Media = field(default_factory=Media)
+    use: ToolUse = field(default_factory=ToolUse)
+    syntax: CallSyntax | None = None
+    thinking: bool = False
+    """The prompt ends where the thinking of the answer begins."""
+    blame: str | None = None
+    """The field to name when the engine refuses the request."""
 
 
 class Service:
@@ -109,28 +132,60 @@ class Service:
             for name in self.model_names
         ]
 
-    async def chat_prompt(self, talk: Conversation, begun: str) -> tuple[int, ...]:
-        """The prompt of a conversation, with the beginning of the answer when the client gave one."""
-        return await self._apart(self._encode_chat, talk, begun)
+    async def prepare(self, body: ChatRequest | CompletionRequest) -> Prepared:
+        """Make a request ready for the engine. Raises ApiError for what cannot be answered."""
+        adapter = self.adapter(body.model)
+        encoder, media, use, syntax, ends = self.loaded.encoder, Media(), ToolUse(), None, ()
+        if isinstance(body, ChatRequest):
+            self._check_turns(body)
+            use, syntax, ends = tool_use(body), encoder.call_syntax, encoder.stop_strings
+            talk, begun = conversation(body, use, is_multimodal=self.plan.is_multimodal)
+            prompts, field, media = [await self._apart(self._encode_chat, talk, begun)], "messages", talk.media
+            ends += encoder.tool_stop_strings if use.mode == "auto" else ()
+        else:
+            prompts, field = [await self.text_ids(prompt, "prompt") for prompt in _prompts(body)], "prompt"
+        held, blame = constraint(body, use, syntax)
+        return Prepared(
+            prompts=prompts,
+            adapter=adapter,
+            media=media,
+            sampling=sampling(
+                body,
+                self.loaded.defaults,
+                room=min(self._room(prompt, field) for prompt in prompts),
+                vocabulary=len(self.loaded.engine.tokenizer),
+                max_logprobs=self.plan.max_logprobs,
+                grammar=held,
+                ends=(ends, encoder.stop_token_ids),
+            ),
+            use=use,
+            syntax=syntax,
+            thinking=use.mode == "auto" and self.text(prompts[0][-THINK_TOKENS:]).rstrip().endswith("<think>"),
+            blame=blame,
+        )
 
-    def ends(self, tools: bool) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """Texts and token ids that end any answer; with `tools` those of the tool format too."""
-        encoder = self.loaded.encoder
-        return encoder.stop_strings + (encoder.tool_stop_strings if tools else ()), encoder.stop_token_ids
+    async def text_ids(self, text: str | Sequence[int], param: str) -> tuple[int, ...]:
+        """The token ids of plain text, with the special tokens the tokenizer puts around it, or ids as they were sent.
 
-    async def text_prompt(self, text: str) -> tuple[int, ...]:
-        """The token ids of plain text, with the special tokens the tokenizer puts around it."""
-        ids = await self._apart(lambda: self.loaded.engine.tokenizer(text)["input_ids"])
-        return tuple(ids)
-
-    def known_ids(self, ids: Sequence[int], param: str) -> tuple[int, ...]:
-        """Token ids as the client sent them. Raises ApiError for one that the vocabulary does not have."""
+        Raises ApiError for an id that the vocabulary does not have.
+        """
+        if isinstance(text, str):
+            return tuple(await self._apart(lambda: self.loaded.engine.tokenizer(text)["input_ids"]))
         size = len(self.loaded.engine.tokenizer)
-        if max(ids) >= size:
-            raise ApiError(400, f"Token {max(ids)} is not in the vocabulary of {size}.", param=param)
-        return tuple(ids)
+        if max(text) >= size:
+            raise ApiError(400, f"Token {max(text)} is not in the vocabulary of {size}.", param=param)
+        return tuple(text)
 
-    def room(self, prompt: tuple[int, ...], param: str) -> int:
+    def text(self, ids: Sequence[int], *, special: bool = True) -> str:
+        """The text of token ids, with the special ones or without."""
+        return self.loaded.engine.tokenizer.decode(list(ids), skip_special_tokens=not special)
+
+    def _check_turns(self, body: ChatRequest) -> None:
+        if not self.plan.is_chat and len(body.messages) > 1:
+            message = "This model continues text and knows no turns. Please use the `completions` API."
+            raise ApiError(400, message, param="messages")
+
+    def _room(self, prompt: tuple[int, ...], param: str) -> int:
         """Tokens left for the answer. Raises ApiError when the prompt is empty or leaves none."""
         length = self.loaded.engine.max_model_len
         if not prompt:
@@ -164,3 +219,14 @@ class Service:
         self._thread.shutdown(wait=False)
         if self._loaded:
             await self._loaded.engine.close()
+
+
+def _prompts(body: CompletionRequest) -> Sequence[str | Sequence[int]]:
+    """One entry a prompt, whichever of the four forms was sent. Raises ApiError for media, which are for chats."""
+    for kind, given in (("images", body.images), ("videos", body.videos), ("audios", body.audios)):
+        if given:
+            raise ApiError(400, f"`{kind}` needs /v1/chat/completions.", param=kind)
+    prompt = body.prompt
+    if isinstance(prompt, str):
+        return [prompt]
+    return [prompt] if isinstance(prompt[0], int) else prompt  # type: ignore[list-item,return-value]

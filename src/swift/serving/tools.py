@@ -1,78 +1,98 @@
-"""Tool calls: what `tool_choice` holds the answer to, and how its text becomes content and calls, piece by piece."""
+"""Tool calls: what a request says of tools, and how an answer's text becomes content and calls, piece by piece."""
 
 from __future__ import annotations
 
-import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from swift.engines.base import Constraint
-from swift.prompts.types import Message
+from swift.prompts.call_reader import CallPiece, CallReader
+from swift.prompts.tool_calls import LIST, CallSyntax
 from swift.serving.errors import ApiError
-from swift.serving.schema import CallDelta, ChatRequest, NamedTool
+from swift.serving.schema import AllowedTools, CallDelta, ChatRequest, Function, NamedFunction, NamedTool
+
+Mode = Literal["none", "auto", "required", "named"]
 
 
 @dataclass(frozen=True)
 class ToolUse:
     """How an answer may use tools."""
 
-    mode: Literal["none", "auto", "required", "named"] = "none"
+    mode: Mode = "none"
     tools: tuple[dict[str, Any], ...] = ()
     """What the prompt tells the model, in OpenAI's form."""
     name: str | None = None
     """The one function that must be called."""
-    grammar: Constraint | None = None
     parallel: bool = True
+    older: bool = False
+    """Asked for as `functions`: the answer has one `function_call`."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the functions."""
+        return tuple(tool["function"]["name"] for tool in self.tools)
+
+    @property
+    def arguments(self) -> Mapping[str, dict[str, Any]]:
+        """The schema of each function's arguments: an object, of no members where a function names no parameters."""
+        empty = {"type": "object", "properties": {}, "additionalProperties": False}
+        return {
+            tool["function"]["name"]: {**tool["function"].get("parameters", empty), "type": "object"}
+            for tool in self.tools
+        }
 
 
 def tool_use(body: ChatRequest) -> ToolUse:
     """What `tools`, `tool_choice` and `parallel_tool_calls` ask for. Raises ApiError where they contradict."""
-    choice = body.tool_choice
-    if not body.tools:
+    functions, choice, field = _functions(body)
+    if not functions:
         if choice in (None, "none", "auto"):
             return ToolUse()
-        raise ApiError(400, "`tool_choice` needs `tools`.", param="tool_choice")
+        raise ApiError(400, f"`{field[1]}` needs `{field[0]}`.", param=field[1])
     if choice == "none":
         return ToolUse()
-    tools = tuple(tool.model_dump(exclude_none=True) for tool in body.tools)
-    schemas = {tool.function.name: tool.function.parameters or {"type": "object"} for tool in body.tools}
-    if len(schemas) < len(tools):
-        raise ApiError(400, "Two tools have the same name.", param="tools")
-    parallel = body.parallel_tool_calls is not False
-    if choice in (None, "auto"):
-        return ToolUse("auto", tools, parallel=parallel)
-    if isinstance(choice, NamedTool):
-        name = choice.function.name
-        if name not in schemas:
-            given = ", ".join(schemas)
-            raise ApiError(400, f"`{name}` is not one of the tools ({given}).", param="tool_choice.function.name")
-        return ToolUse("named", tools, name, Constraint("json", json.dumps(schemas[name])), parallel)
-    return ToolUse("required", tools, None, Constraint("json", json.dumps(_any_calls(schemas, parallel))), parallel)
+    for at, each in enumerate(functions):
+        kind = (each.parameters or {}).get("type", "object")
+        if kind != "object" and "object" not in kind:
+            where = (
+                f"tools[{at}].function.parameters.type" if field[0] == "tools" else f"functions[{at}].parameters.type"
+            )
+            raise ApiError(400, "The arguments of a function are an object.", param=where)
+    tools = {each.name: {"type": "function", "function": each.model_dump(exclude_none=True)} for each in functions}
+    if len(tools) < len(functions):
+        raise ApiError(400, "Two tools have the same name.", param=field[0])
+    mode: Mode = "auto"
+    if isinstance(choice, AllowedTools):
+        mode = choice.allowed_tools.mode
+        names = [tool.function.name for tool in choice.allowed_tools.tools]
+        _check_names(names, tools, f"{field[1]}.allowed_tools.tools")
+        tools = {name: tools[name] for name in names}
+    elif isinstance(choice, NamedTool | NamedFunction):
+        name = choice.function.name if isinstance(choice, NamedTool) else choice.name
+        where = ".function.name" if isinstance(choice, NamedTool) else ".name"
+        _check_names([name], tools, f"{field[1]}{where}")
+        return ToolUse("named", tuple(tools.values()), name, older=field[0] == "functions")
+    elif choice == "required":
+        mode = "required"
+    parallel = body.parallel_tool_calls is not False and field[0] == "tools"
+    return ToolUse(mode, tuple(tools.values()), None, parallel, older=field[0] == "functions")
 
 
-def _any_calls(schemas: dict[str, Any], parallel: bool) -> dict[str, Any]:
-    """The schema of a list of at least one call. Definitions of each tool move to the root, where `$ref` finds them."""
-    calls, definitions = [], {}
-    for name, schema in schemas.items():
-        arguments = dict(schema)
-        for key in ("$defs", "definitions"):
-            definitions.update({(key, inner): text for inner, text in arguments.pop(key, {}).items()})
-        calls.append(
-            {
-                "type": "object",
-                "properties": {"name": {"const": name}, "arguments": arguments},
-                "required": ["name", "arguments"],
-                "additionalProperties": False,
-            }
-        )
-    whole: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"anyOf": calls}}
-    if not parallel:
-        whole["maxItems"] = 1
-    for (key, inner), schema in definitions.items():
-        whole.setdefault(key, {})[inner] = schema
-    return whole
+def _functions(body: ChatRequest) -> tuple[list[Function], Any, tuple[str, str]]:
+    """The functions, the choice among them, and the names of the two fields: the older ones where they were sent."""
+    if body.tools is None and body.tool_choice is None and (body.functions is not None or body.function_call):
+        return body.functions or [], body.function_call, ("functions", "function_call")
+    if body.functions or body.function_call:
+        older = "functions" if body.functions else "function_call"
+        raise ApiError(400, f"`{older}` is the older form of `tools`; send one of them.", param=older)
+    return [tool.function for tool in body.tools or ()], body.tool_choice, ("tools", "tool_choice")
+
+
+def _check_names(names: list[str], tools: Mapping[str, Any], param: str) -> None:
+    for name in names:
+        if name not in tools:
+            raise ApiError(400, f"`{name}` is not one of the tools ({', '.join(tools)}).", param=param)
 
 
 class Reader(Protocol):
@@ -100,101 +120,44 @@ class NamedReader:
 
     def feed(self, text: str, *, last: bool) -> tuple[str, list[CallDelta]]:
         """The next piece of the arguments."""
-        if self._begun:
-            return "", [{"index": 0, "function": {"arguments": text}}] if text else []
-        if not text:
-            return "", []
-        self._begun = True
-        return "", [_call(0, self._name, text)]
+        deltas = [] if self._begun or not text else [_delta(CallPiece(0, self._name))]
+        self._begun = self._begun or bool(text)
+        return "", [*deltas, _delta(CallPiece(0, arguments=text))] if text else []
 
 
-class ListReader:
-    """An answer held to a JSON list of calls: each is given out as soon as its object closes."""
+class CallsReader:
+    """An answer that may hold calls, written as `syntax` has them. Without `parallel` the first is the only one."""
 
-    def __init__(self) -> None:
-        self._rest = ""
-        self._given = 0
-        self._decoder = json.JSONDecoder()
+    def __init__(self, syntax: CallSyntax, use: ToolUse, *, thinking: bool = False):
+        self._reader = CallReader(syntax, use.names, thinking=thinking)
+        self._parallel = use.parallel
 
     def feed(self, text: str, *, last: bool) -> tuple[str, list[CallDelta]]:
-        """The calls that `text` completes. A call that the token limit cut off is left out."""
-        self._rest += text
-        calls: list[CallDelta] = []
-        while (start := self._rest.find("{")) >= 0:
-            try:
-                call, end = self._decoder.raw_decode(self._rest, start)
-            except json.JSONDecodeError:
-                break
-            calls.append(_call(self._given, call["name"], json.dumps(call["arguments"], ensure_ascii=False)))
-            self._given += 1
-            self._rest = self._rest[end:]
-        return "", calls
+        """The content and the pieces of calls that `text` makes sure."""
+        content, pieces = self._reader.feed(text, last=last)
+        return content, [_delta(piece) for piece in pieces if self._parallel or piece.index == 0]
 
 
-class FreeReader:
-    """An answer that may hold calls in the format of the prompt.
-
-    Text is given out until a mark that may open a call; from there on it is kept until the end, when the format's own
-    parser says what it was.
-    """
-
-    def __init__(self, marks: tuple[str, ...], parse: Callable[[str], Message], *, parallel: bool):
-        self._marks = marks
-        self._parse = parse
-        self._parallel = parallel
-        self._text = ""
-        self._given = 0
-
-    def feed(self, text: str, *, last: bool) -> tuple[str, list[CallDelta]]:
-        """Content that cannot be part of a call; at the end the calls, or the kept text when there are none."""
-        self._text += text
-        if not last:
-            end = max(self._safe_end(), self._given)
-            content, self._given = self._text[self._given : end], end
-            return content, []
-        message = self._parse(self._text)
-        found = message.tool_calls if self._parallel else message.tool_calls[:1]
-        calls = [_call(i, call.name, call.arguments) for i, call in enumerate(found)]
-        if not calls:
-            return self._text[self._given :], []
-        # What the parser leaves as content was given out already, save for what stood between a mark and the end.
-        return message.content[self._given :], calls
-
-    def _safe_end(self) -> int:
-        """Where the first mark, or a possible beginning of one at the very end, stands."""
-        begin = max(0, self._given - max(map(len, self._marks), default=0))
-        found = [at for at in (self._text.find(mark, begin) for mark in self._marks) if at >= 0]
-        if found:
-            return min(found)
-        longest = max(map(len, self._marks), default=0)
-        for size in range(min(longest - 1, len(self._text)), 0, -1):
-            if any(mark.startswith(self._text[-size:]) for mark in self._marks):
-                return len(self._text) - size
-        return len(self._text)
-
-
-CALL_MARKS = ("Action", "action", "ACTION", "<tool_call>", "<｜tool", "<|", "[TOOL_CALLS]", "{")
-"""What a call may begin with, in any of the formats that `swift.prompts` reads; a tool's own name is one more."""
-
-
-def reader(use: ToolUse, parse: Callable[[str], Message]) -> Reader:
-    """The reader for an answer under `use`; `parse` finds the calls in a whole answer."""
+def reader(use: ToolUse, syntax: CallSyntax | None, *, thinking: bool = False) -> Reader:
+    """The reader for an answer under `use`; `syntax` is how its prompt writes calls, `thinking` that it begins so."""
     if use.mode == "named" and use.name is not None:
         return NamedReader(use.name)
     if use.mode == "required":
-        return ListReader()
-    if use.mode == "auto":
-        names = tuple(tool["function"]["name"] for tool in use.tools)
-        return FreeReader(CALL_MARKS + names, parse, parallel=use.parallel)
+        return CallsReader(LIST, use)
+    if use.mode == "auto" and syntax is not None:
+        return CallsReader(syntax, use, thinking=thinking)
     return TextReader()
 
 
-def _call(index: int, name: str, arguments: str) -> CallDelta:
+def _delta(piece: CallPiece) -> CallDelta:
+    """A piece as streams have it: the name with the call's id first, then pieces of its arguments."""
+    if piece.name is None:
+        return {"index": piece.index, "function": {"arguments": piece.arguments}}
     return {
-        "index": index,
+        "index": piece.index,
         "id": f"call_{uuid.uuid4().hex[:24]}",
         "type": "function",
-        "function": {"name": name, "arguments": arguments},
+        "function": {"name": piece.name, "arguments": piece.arguments},
     }
 
 
