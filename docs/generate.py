@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from swift.catalog.render import write_models
 from swift.params.render import write_reference
 
-DOCS = Path(__file__).parent
+ROOT = Path(__file__).parent.parent
+FILES = ("<!-- files -->", "<!-- end of files -->")
+
+
+def write_contributing(path: Path) -> None:
+    """CONTRIBUTING.md with every source file and the first sentence of its docstring."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    before, after = text.partition(FILES[0])[0], text.partition(FILES[1])[2]
+    path.write_text("\n".join([before + FILES[0], *_file_list(), FILES[1] + after]), encoding="utf-8")
+
+
+def _file_list() -> Iterator[str]:
+    source = ROOT / "src" / "swift"
+    for folder in sorted({path.parent for path in source.rglob("*.py")}):
+        name = folder.relative_to(source.parent).as_posix()
+        yield f"\n**`{name}/`** {_first_sentence(folder / '__init__.py')}\n"
+        for path in sorted(folder.glob("*.py")):
+            if path.name not in ("__init__.py", "__main__.py"):
+                yield f"- `{path.name}` {_first_sentence(path)}"
+    yield ""
+
+
+def _first_sentence(path: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    paragraph = " ".join(docstring.partition("\n\n")[0].split())
+    return re.split(r"(?<=[.:]) (?=[A-Z])", paragraph)[0].rstrip(".:")
+
+
 GENERATED: dict[str, Callable[[Path], None]] = {
-    "reference": write_reference,
-    "supported-models.md": write_models,
+    "docs/reference": write_reference,
+    "docs/supported-models.md": write_models,
+    "CONTRIBUTING.md": write_contributing,
 }
 
 
@@ -28,14 +58,16 @@ def main() -> int:
     stale = []
     for name, write in GENERATED.items():
         if not check:
-            write(DOCS / name)
+            write(ROOT / name)
             continue
         with tempfile.TemporaryDirectory() as scratch:
-            write(Path(scratch) / name)
-            if _texts(Path(scratch) / name) != _texts(DOCS / name):
+            fresh = Path(scratch) / name
+            fresh.parent.mkdir(parents=True, exist_ok=True)
+            write(fresh)
+            if _texts(fresh) != _texts(ROOT / name):
                 stale.append(name)
     for name in stale:
-        print(f"docs/{name} is out of date: run `make docs`", file=sys.stderr)
+        print(f"{name} is out of date: run `make docs`", file=sys.stderr)
     return 1 if stale else 0
 
 
