@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from swift.engines.base import SamplingParams
-from swift.engines.sampler import Picker, pick_all
+from swift.engines.sampler import NoToken, Pick, Picker, pick_all
 
 SIZE = 700
 DRAWS = 4000
@@ -101,3 +101,16 @@ def test_penalties_and_the_least_length() -> None:
         pick = pick_all([present], logits)[0]
         assert pick.token_id == token
         present.took(pick.token_id)
+
+
+def test_rows_without_a_largest_number_give_no_token_and_leave_the_others_theirs() -> None:
+    logits = torch.zeros(5, SIZE)
+    logits[:, 3] = 1.0
+    logits[1, 9] = torch.nan
+    logits[2] = -torch.inf
+    logits[3, 9] = torch.inf
+    hot = {"temperature": 1.0, "top_k": 1}
+    for settings in ({}, hot, {**hot, "top_p": 0.5, "repetition_penalty": 1.1}):
+        picks = pick_all([picker(prompt=(0,), min_tokens=1, **settings) for _ in range(5)], logits)
+        assert [isinstance(pick, NoToken) for pick in picks] == [False, True, True, True, False]
+        assert picks[0] == picks[4] == Pick(3)

@@ -23,7 +23,7 @@ from swift.tuners.peft_tuners import known_warnings
 ADAPTER = "poet"
 
 
-def write_lora(model_dir: Path, folder: Path, *, seed: int, **settings: object) -> Path:
+def write_lora(model_dir: Path, folder: Path, *, seed: int, std: float = 0.3, **settings: object) -> Path:
     """A LoRA of random weights that changes what the model says."""
     model = AutoModelForCausalLM.from_pretrained(model_dir)
     torch.manual_seed(seed)
@@ -33,7 +33,7 @@ def write_lora(model_dir: Path, folder: Path, *, seed: int, **settings: object) 
     with torch.no_grad():
         for name, parameter in tuned.named_parameters():
             if "lora_" in name:
-                parameter.normal_(0, 0.3)
+                parameter.copy_(torch.randn_like(parameter) * std)
     tuned.save_pretrained(folder)
     return folder
 
@@ -187,6 +187,19 @@ def test_adapters_that_cannot_share_a_batch_answer_too(tiny_llama_dir: Path, lor
         replies = list(sync.replies((request(ids, adapter=a) for a in ("dora", None, "plain", "dora")), 4))
     assert replies[0].token_ids == replies[3].token_ids == generate(tuned, ids, 12)
     assert len({tuple(reply.token_ids) for reply in replies}) == 3
+
+
+def test_an_adapter_of_broken_weights_fails_its_own_requests_only(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    broken = write_lora(tiny_llama_dir, tmp_path / "broken", seed=9, std=torch.nan)
+    ids = list(range(50, 70))
+    with engine_of(tiny_llama_dir, {"broken": broken}) as sync:
+        replies = list(sync.replies((request(ids, adapter=a) for a in ("broken", None, "broken")), 3))
+        with pytest.raises(SwiftError, match="not numbers"):
+            embed(sync, [(5, 6)], "broken")
+    assert replies[1].token_ids == generate(AutoModelForCausalLM.from_pretrained(tiny_llama_dir), ids, 12)
+    for reply in (replies[0], replies[2]):
+        assert (reply.finish_reason, reply.text) == ("error", "")
+        assert "NaN" in (reply.error or "")
 
 
 def embed(sync: SyncEngine, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> torch.Tensor:

@@ -67,17 +67,18 @@ class AdaptedModel:
 
     def generate(self, adapter: str | None, **inputs: Any) -> Tensor:
         """transformers' `generate` with one adapter, and with the attention the model was loaded with."""
-        with self._as_loaded(adapter):
+        with self.as_loaded(adapter):
             return self._model.generate(**inputs)
 
     def read(self, adapter: str | None, **inputs: Any) -> Any:
         """The output of the layers below the head, with one adapter and the attention the model was loaded with."""
         # An adapter's layers stand inside the base model, so its own inner model is the tuned one.
-        with self._as_loaded(adapter):
+        with self.as_loaded(adapter):
             return self.base.base_model(**inputs)
 
     @contextmanager
-    def _as_loaded(self, adapter: str | None) -> Iterator[None]:
+    def as_loaded(self, adapter: str | None) -> Iterator[None]:
+        """The model with one adapter and with the attention it was loaded with."""
         engines = self.base.config._attn_implementation or self.own_attention
         self.base.set_attn_implementation(self.own_attention)
         try:

@@ -6,12 +6,16 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 
+from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.adapter_pool import AdaptedModel
+from swift.engines.moving_rope import MovingRope
+from swift.engines.runner_probe import reads_in_stretches
 
 Vector = list[float]
 
@@ -32,13 +36,15 @@ class Vectors:
     """The requests for vectors. Every method runs in the thread that owns the model.
 
     A text is read by itself, so that its vector does not depend on what came with it; requests take turns, so that a
-    list of a thousand texts does not hold up a single one. `chunk` is the most tokens read at once; None is any number,
-    for models whose layers take a text only as a whole.
+    list of a thousand texts does not hold up a single one. `chunk` is the most tokens read at once, where the model
+    takes a text in stretches; None is any number. `max_length` is the longest text.
     """
 
-    def __init__(self, model: AdaptedModel, chunk: int | None):
+    def __init__(self, model: AdaptedModel, chunk: int | None, max_length: int):
         self._model = model
         self._chunk = chunk
+        self._max_length = max_length
+        self._rope = MovingRope(model.base)
         self._waiting: deque[_Texts] = deque()
 
     def __len__(self) -> int:
@@ -70,17 +76,27 @@ class Vectors:
         while self._waiting:
             self._waiting.popleft().result.cancel()
 
+    @cached_property
+    def _stretch(self) -> int | None:
+        """Tried when the first long text comes: answers of a model on slots never use its own cache."""
+        return self._chunk if self._chunk and reads_in_stretches(self._model, self._max_length) else None
+
     def _read(self, texts: _Texts) -> None:
         tokens = texts.token_ids[len(texts.vectors)]
-        whole = self._chunk is None or len(tokens) <= self._chunk
-        end = len(tokens) if whole or self._chunk is None else min(len(tokens), texts.read + self._chunk)
+        stretch = None if self._chunk is None or len(tokens) <= self._chunk else self._stretch
+        end = len(tokens) if stretch is None else min(len(tokens), texts.read + stretch)
+        self._rope.settle(end)
         new = torch.tensor([tokens[texts.read : end]], device=self._model.base.device)
         position = torch.arange(texts.read, end, device=new.device)[None]
-        cached = {"use_cache": False} if whole else {"use_cache": True, "past_key_values": texts.cache}
+        cached = {"use_cache": False} if stretch is None else {"use_cache": True, "past_key_values": texts.cache}
         output = self._model.read(texts.adapter, input_ids=new, position_ids=position, **cached)
         if end < len(tokens):
             texts.read, texts.cache = end, output.past_key_values
             return
         state = output.last_hidden_state[0, -1].float()
+        if not state.isfinite().all():
+            raise SwiftError(
+                "the model's states are not numbers (NaN or infinite)", next="check the weights, or --dtype"
+            )
         texts.vectors.append(torch.nn.functional.normalize(state, dim=0).tolist())
         texts.read, texts.cache = 0, None

@@ -70,19 +70,42 @@ AttentionMaskInterface.register(NAME, lambda *_, **__: None)
 
 
 class Survey:
-    """A step that stores nothing and notes what each layer would store."""
+    """A step that stores nothing and notes what each layer would store, and the window it sees."""
 
     def __init__(self) -> None:
-        self.layers: dict[int, LayerShape] = {}
-        self.devices: dict[int, torch.device] = {}
-        self.dtype: torch.dtype | None = None
+        self._shapes: dict[int, LayerShape] = {}
+        self._devices: dict[int, torch.device] = {}
+        self._windows: dict[int, int | None] = {}
+        self.dtype = torch.float32
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
         """Attention within the stretch alone, for there is no past."""
-        self.layers[layer] = LayerShape(key.shape[1], key.shape[3], value.shape[3])
-        self.devices[layer] = key.device
+        self._shapes[layer] = LayerShape(key.shape[1], key.shape[3], value.shape[3])
+        self._devices[layer] = key.device
+        self._windows[layer] = how.window
         self.dtype = key.dtype
-        return _attend(query, key, value, None, how, causal=True).transpose(1, 2)
+        return _attend(query, key, value, None, how, causal=True).transpose(1, 2).contiguous()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the layers that attended are all that there are up to the last of them."""
+        return bool(self._shapes) and sorted(self._shapes) == list(range(len(self._shapes)))
+
+    @property
+    def shapes(self) -> list[LayerShape]:
+        """What every layer stores, in their order."""
+        return [self._shapes[layer] for layer in sorted(self._shapes)]
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """The device of every layer, in their order."""
+        return [self._devices[layer] for layer in sorted(self._devices)]
+
+    def windows_fit(self, layer_types: Sequence[str], window: int | None) -> bool:
+        """Whether layers handed on the windows of the configuration: a window that is part of the mask goes unseen."""
+        kinds = layer_types or ["sliding_attention" if window else "full_attention"] * len(self._windows)
+        sliding = [kind == "sliding_attention" for kind in kinds]
+        return sliding == [self._windows[layer] is not None for layer in sorted(self._windows)]
 
 
 @dataclass
@@ -189,7 +212,7 @@ class Prefill:
                 mine_k, mine_v = keys[None, :, :total], values[None, :, :total]
             answers.append(_attend(query[:, :, span], mine_k, mine_v, mask, how, causal=mask is None))
         joined = answers[0] if len(answers) == 1 else torch.cat(answers, dim=2)
-        return joined.transpose(1, 2)
+        return joined.transpose(1, 2).contiguous()  # some models take a view of it
 
     def _mask(self, number: int, past: int, total: int, window: int | None, device: torch.device) -> Tensor | None:
         """True where a query sees a key; None for plain causal attention from the start."""

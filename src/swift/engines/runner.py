@@ -1,7 +1,11 @@
-"""Forward passes for many sequences at once, over slots of a shared KV cache."""
+"""Forward passes for many sequences: in one batch over slots of a shared KV cache, or one after the other.
+
+runner_probe.py finds out at the start which of the three ways a model can go.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence as Many
 from typing import Any, Protocol
 
@@ -9,10 +13,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from swift.core.log import log
 from swift.engines.adapter_pool import AdaptedModel
-from swift.engines.kv_attention import NAME, Decode, NoStep, Prefill, Survey, decode_order
+from swift.engines.kv_attention import Decode, Prefill, decode_order
 from swift.engines.kv_cache import KVCache, Slot
+from swift.engines.moving_rope import MovingRope
 from swift.engines.sequence import Sequence
 
 
@@ -60,7 +64,7 @@ class SlotRunner:
     def __init__(self, model: AdaptedModel, cache: KVCache):
         self._model = model
         self._cache = cache
-        self._device = _device(model.base)
+        self._device = device_of(model.base)
         self._slots: dict[Sequence, Slot] = {}
 
     def admit(self, sequence: Sequence) -> int | None:
@@ -144,19 +148,24 @@ def _positions(slot: Slot, new: list[int]) -> range:
     return range(len(slot.tokens), len(slot.tokens) + len(new))
 
 
-CACHES = ("past_key_values", "cache_params")
+CACHES = ("past_key_values", "cache_params", "state")
 """What models call the cache that they return and take."""
 
 
-class SeparateRunner:
-    """The runner for every other model: each sequence has a cache object of the model's own kind and runs by itself."""
+class OwnCacheRunner:
+    """For models with another kind of cache: each sequence has a cache object of the model's own and runs by itself.
+
+    `first_position` is 0, but for the probe, which puts a short text where a long one would end.
+    """
 
     splits_prompts = False  # Recurrent layers take a stretch of tokens only at the start.
 
-    def __init__(self, model: AdaptedModel, places: int):
+    def __init__(self, model: AdaptedModel, places: int, *, first_position: int = 0):
         self._model = model
         self._places = places
-        self._device = _device(model.base)
+        self._first = first_position
+        self._rope = MovingRope(model.base)
+        self._device = device_of(model.base)
         self._caches: dict[Sequence, tuple[dict[str, Any], int]] = {}
 
     def admit(self, sequence: Sequence) -> int | None:
@@ -172,21 +181,7 @@ class SeparateRunner:
         return self._caches[sequence][1]
 
     def extend(self, sequences: Many[Sequence], counts: Many[int]) -> Tensor:
-        logits = []
-        for sequence, count in zip(sequences, counts, strict=True):
-            cache, done = self._caches[sequence]
-            output = self._model.forward(
-                [sequence.request.adapter],
-                input_ids=torch.tensor([sequence.tokens[done : done + count]], device=self._device),
-                position_ids=torch.arange(done, done + count, device=self._device)[None],
-                use_cache=True,
-                logits_to_keep=1,
-                **cache,
-            )
-            kept = {name: output[name] for name in CACHES if name in output}
-            self._caches[sequence] = (kept, done + count)
-            logits.append(output.logits[0, -1])
-        return torch.stack(logits)
+        return torch.stack([self._extend(s, count) for s, count in zip(sequences, counts, strict=True)])
 
     def release(self, sequence: Sequence) -> None:
         self._caches.pop(sequence, None)
@@ -199,108 +194,84 @@ class SeparateRunner:
         """Share of the places taken; the memory they take is the model's business."""
         return len(self._caches) / self._places
 
-
-PROBE = (11, 9, 4)
-"""Tokens of the short text on which the two ways to run a model are compared: two stretches, then single tokens."""
-MOVING_ROPE = ("dynamic", "longrope")
-"""Rotary embeddings that depend on the longest slot of a batch, so slots would change each other's answers."""
-PLAIN_LAYERS = {"full_attention", "sliding_attention"}
-TOLERANCE = {torch.float32: 1e-3}
-"""Largest difference of a logit, as a share of the largest logit; for half precision HALF_TOLERANCE."""
-HALF_TOLERANCE = 0.05
-
-
-@torch.inference_mode()
-def choose_runner(model: AdaptedModel, *, budget: int, max_length: int, places: int) -> Runner:
-    """A SlotRunner when running on slots gives what the model itself gives, else a SeparateRunner.
-
-    It is tried, not guessed: a short text goes through the model as it is and through slots, and the logits have to
-    agree. `budget` is in bytes; `places` is how many sequences a SeparateRunner takes at once.
-    """
-    base = model.base
-    config = base.config.get_text_config().to_dict()
-    moving = any(kind in MOVING_ROPE for kind in _rope_types(config.get("rope_parameters") or {}))
-    if not moving and set(config.get("layer_types") or ()) <= PLAIN_LAYERS:
-        tokens = torch.arange(sum(PROBE)) * 37 % config["vocab_size"]
-        expected = base(input_ids=tokens.to(_device(base))[None], use_cache=True).logits[0]
-        base.set_attn_implementation(NAME)
-        survey = _survey(base, tokens)
-        if survey is not None:
-            trial = _cache(survey, budget=2**62, max_length=max_length)
-            if _agree(base, trial, tokens.tolist(), expected):
-                return SlotRunner(model, _cache(survey, budget=budget, max_length=max_length))
-        base.set_attn_implementation(model.own_attention)
-    log.info("this model's layers need caches of their own kind: the requests of a step run one after the other")
-    return SeparateRunner(model, places)
+    def _extend(self, sequence: Sequence, count: int) -> Tensor:
+        cache, start = self._caches[sequence]
+        stop = start + count
+        if self._rope.switches(self._first + start, self._first + stop):
+            cache, start = {}, 0  # its keys were turned by the other set of factors
+        self._rope.settle(self._first + stop)
+        output = self._model.forward(
+            [sequence.request.adapter],
+            input_ids=torch.tensor([sequence.tokens[start:stop]], device=self._device),
+            position_ids=torch.arange(self._first + start, self._first + stop, device=self._device)[None],
+            use_cache=True,
+            logits_to_keep=1,
+            **cache,
+        )
+        self._caches[sequence] = ({name: output[name] for name in CACHES if name in output}, stop)
+        return output.logits[0, -1]
 
 
-def _survey(model: PreTrainedModel, tokens: Tensor) -> Survey | None:
-    """What every layer stores; None when some layer does not attend through a step."""
-    survey = Survey()
-    try:
-        model(input_ids=tokens.to(_device(model))[None], use_cache=False, slots_step=survey)
-    except (NoStep, TypeError):
-        return None  # A forward pass without **kwargs refuses the step by a TypeError.
-    return survey if survey.layers and sorted(survey.layers) == list(range(len(survey.layers))) else None
+class RecomputeRunner:
+    """For models whose caches are of no use: every token costs a forward pass over the whole text before it."""
+
+    splits_prompts = False
+
+    def __init__(self, model: AdaptedModel, places: int):
+        self._model = model
+        self._places = places
+        self._rope = MovingRope(model.base)
+        self._device = device_of(model.base)
+        self._computed: dict[Sequence, int] = {}
+        can_keep = "logits_to_keep" in inspect.signature(model.base.forward).parameters
+        self._last_only = {"logits_to_keep": 1} if can_keep else {}
+
+    def admit(self, sequence: Sequence) -> int | None:
+        if len(self._computed) >= self._places:
+            return None
+        self._computed[sequence] = 0
+        return 0
+
+    def reserve(self, sequence: Sequence) -> bool:
+        return True
+
+    def computed(self, sequence: Sequence) -> int:
+        return self._computed[sequence]
+
+    def extend(self, sequences: Many[Sequence], counts: Many[int]) -> Tensor:
+        logits = []
+        for sequence, count in zip(sequences, counts, strict=True):
+            stop = self._computed[sequence] + count
+            self._rope.settle(stop)
+            output = self._model.forward(
+                [sequence.request.adapter],
+                input_ids=torch.tensor([sequence.tokens[:stop]], device=self._device),
+                use_cache=False,
+                **self._last_only,
+            )
+            self._computed[sequence] = stop
+            logits.append(output.logits[0, -1])
+        return torch.stack(logits)
+
+    def release(self, sequence: Sequence) -> None:
+        self._computed.pop(sequence, None)
+
+    def forget(self, adapter: str) -> None:
+        """Nothing is kept."""
+
+    @property
+    def used(self) -> float:
+        """Share of the places taken."""
+        return len(self._computed) / self._places
 
 
-def _cache(survey: Survey, *, budget: int, max_length: int) -> KVCache:
-    layers = [survey.layers[number] for number in sorted(survey.layers)]
-    devices = [survey.devices[number] for number in sorted(survey.layers)]
-    assert survey.dtype is not None
-    return KVCache(layers, survey.dtype, devices, budget=budget, max_length=max_length)
-
-
-def _rope_types(rope: dict[str, Any]) -> list[str]:
-    """The kinds of rotary embedding in a config, which has one or one for each kind of layer."""
-    kinds = (
-        [rope.get("rope_type")]
-        if "rope_type" in rope
-        else [v.get("rope_type") for v in rope.values() if isinstance(v, dict)]
-    )
-    return [kind for kind in kinds if kind]
-
-
-def _agree(model: PreTrainedModel, cache: KVCache, tokens: list[int], expected: Tensor) -> bool:
-    """Whether two stretches and single tokens of `tokens`, beside another slot, give the `expected` logits."""
-    device = _device(model)
-    other = cache.acquire(tokens[::-1], None)
-    slot = cache.acquire(tokens, None)
-    assert slot is not None and other is not None
-    first, second, _ = PROBE
-    for start, stop in ((0, first), (first, first + second)):
-        stretch = [(slot, tokens[start:stop]), (other, tokens[::-1][start:stop])]
-        logits = model(
-            input_ids=torch.tensor([[token for _, part in stretch for token in part]], device=device),
-            position_ids=torch.tensor([[*range(start, stop)] * 2], device=device),
-            use_cache=False,
-            logits_to_keep=torch.tensor([stop - start - 1], device=device),
-            slots_step=Prefill([each for each, _ in stretch], [len(part) for _, part in stretch]),
-        ).logits[0]
-        if logits.shape[0] != 1 or not _near(logits[0], expected[stop - 1]):
-            return False
-        for each, part in stretch:
-            each.tokens.extend(part)
-    cache.release(other)
-    for at in range(first + second, len(tokens)):
-        logits = model(
-            input_ids=torch.tensor([[tokens[at]]], device=device),
-            position_ids=torch.tensor([[at]], device=device),
-            use_cache=False,
-            slots_step=Decode([slot], cache.dtype, device),
-        ).logits[0, -1]
-        if not _near(logits, expected[at]):
-            return False
-        slot.tokens.append(tokens[at])
-    return True
-
-
-def _near(one: Tensor, other: Tensor) -> bool:
-    tolerance = TOLERANCE.get(one.dtype, HALF_TOLERANCE)
-    return float((one - other).abs().max()) <= tolerance * float(other.abs().max())
-
-
-def _device(model: PreTrainedModel) -> torch.device:
+def embedding_of(model: PreTrainedModel) -> Tensor:
+    """The table of the tokens that the model reads, (vocabulary, hidden size)."""
     weight = model.get_input_embeddings().weight
     assert isinstance(weight, Tensor)
-    return weight.device
+    return weight
+
+
+def device_of(model: PreTrainedModel) -> torch.device:
+    """Where the tokens of a batch have to be."""
+    return embedding_of(model).device

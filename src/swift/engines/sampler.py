@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from swift.core.errors import SwiftError
 from swift.engines.base import SamplingParams
 from swift.engines.grammar import Grammar
 
@@ -25,6 +26,10 @@ class Pick:
     token_id: int
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
+
+
+class NoToken(SwiftError):
+    """There is nothing to pick."""
 
 
 class Picker:
@@ -72,8 +77,9 @@ class Picker:
         if s.logit_bias:
             ids, biases = zip(*s.logit_bias, strict=True)
             scores[list(ids)] += torch.tensor(biases, device=scores.device)
-        if self._made < s.min_tokens and self._end_ids:
-            scores[self._end_ids] = -math.inf
+        ends = [each for each in self._end_ids if each < len(scores)]
+        if self._made < s.min_tokens and ends:
+            scores[ends] = -math.inf
         if self.grammar is not None:
             scores.copy_(self.grammar.masked(scores))
 
@@ -92,10 +98,10 @@ class Picker:
             self._seen[token_id] = True
 
 
-def pick_all(pickers: Sequence[Picker], logits: Tensor) -> list[Pick]:
+def pick_all(pickers: Sequence[Picker], logits: Tensor) -> list[Pick | NoToken]:
     """One pick for each row of `logits`, (sequences, vocabulary), which stay as they are.
 
-    What a row gives does not depend on the rows beside it.
+    What a row gives does not depend on the rows beside it. A row without a largest number gives NoToken.
     """
     scores = logits.float()
     changed = [row for row, picker in enumerate(pickers) if picker.adjusts]
@@ -104,12 +110,26 @@ def pick_all(pickers: Sequence[Picker], logits: Tensor) -> list[Pick]:
         for row in changed:
             pickers[row].adjust(scores[row])
     chosen = scores.argmax(-1)
+    largest = scores.gather(-1, chosen[:, None])[:, 0]  # a NaN counts as the largest
     sampled = [row for row, picker in enumerate(pickers) if picker.sampling.temperature > 0]
     if sampled:
         chosen[sampled] = _sample([pickers[row] for row in sampled], scores[sampled])
+    # One transfer for both: on a GPU each of them would wait for the step.
+    rows = torch.stack((chosen, largest.isfinite().long()), dim=-1).tolist()
     return [
-        _reported(picker, token_id, row) for picker, token_id, row in zip(pickers, chosen.tolist(), logits, strict=True)
+        _reported(picker, token_id, logits[at]) if usable else _nothing(logits[at])
+        for at, (picker, (token_id, usable)) in enumerate(zip(pickers, rows, strict=True))
     ]
+
+
+def _nothing(logits: Tensor) -> NoToken:
+    """Why no token of the row can be picked."""
+    if bool(logits.max().isfinite()):
+        return NoToken("the request's grammar and biases leave no token that may come next")
+    return NoToken(
+        "the model's logits are not numbers (NaN or infinite): its weights or the adapter's are broken, "
+        "or --dtype is too narrow for them"
+    )
 
 
 def _sample(pickers: Sequence[Picker], scores: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ class Scheduler:
         self._runner = runner
         self._chunk = chunk if runner.splits_prompts else sys.maxsize
         self._places = places
+        self._suspects: set[Sequence] = set()
 
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence."""
@@ -35,17 +36,27 @@ class Scheduler:
 
     def drop(self, sequence: Sequence) -> None:
         """Forget a sequence, finished or not, and free its place."""
+        self._suspects.discard(sequence)
         if sequence in self.running:
             self.running.remove(sequence)
             self._runner.release(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
 
+    def isolate(self, sequences: list[Sequence]) -> None:
+        """A step over these failed: each starts again and runs by itself, until it has a token or failed alone."""
+        self._suspects.update(sequences)
+        for each in reversed(sequences):
+            self._back_to_queue(each)
+
     def next(self) -> Work:
         """Admit what there is room for and say what to compute."""
         self._admit()
         self._reserve()
         pending = {each: len(each.tokens) - self._runner.computed(each) for each in self.running}
+        suspect = next((each for each in self.running if each in self._suspects), None)
+        if suspect is not None:
+            return Work([suspect], [min(pending[suspect], self._chunk)])
         answers = [each for each, count in pending.items() if count == 1]
         # Prompts that fit into one step go before those that take several, which get a share of every step.
         prompts = sorted((s for s, n in pending.items() if n > 1), key=lambda each: pending[each] > self._chunk)
@@ -64,6 +75,10 @@ class Scheduler:
     def done(self, sequence: Sequence) -> bool:
         """Whether every token it has is computed, so that its logits give the next one."""
         return self._runner.computed(sequence) == len(sequence.tokens)
+
+    def came_through(self, work: Work) -> None:
+        """The step was computed: what has a next token now is not to blame for an earlier failure."""
+        self._suspects.difference_update(each for each in work.sequences if self.done(each))
 
     def _admit(self) -> None:
         while self.waiting and len(self.running) < self._places:
@@ -88,7 +103,9 @@ class Scheduler:
         """Make room for every running sequence; when there is none, the last that came goes back to the queue."""
         for sequence in list(self.running):
             while sequence in self.running and not self._runner.reserve(sequence):
-                last = self.running[-1]
-                self.running.remove(last)
-                self._runner.release(last)
-                self.waiting.appendleft(last)
+                self._back_to_queue(self.running[-1])
+
+    def _back_to_queue(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self._runner.release(sequence)
+        self.waiting.appendleft(sequence)

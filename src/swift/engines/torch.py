@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from swift.core.errors import NotBuilt, SwiftError
@@ -28,9 +29,10 @@ from swift.engines.beam_search import beam_search, check_beams
 from swift.engines.embeddings import Vectors
 from swift.engines.grammar import Grammars
 from swift.engines.packed_linear import quicken
-from swift.engines.runner import choose_runner
-from swift.engines.sampler import pick_all
-from swift.engines.scheduler import Scheduler
+from swift.engines.runner import embedding_of
+from swift.engines.runner_probe import choose_runner
+from swift.engines.sampler import Pick, pick_all
+from swift.engines.scheduler import Scheduler, Work
 from swift.engines.sequence import Sequence
 from swift.models.context import context_length
 from swift.prompts.types import Media
@@ -99,7 +101,8 @@ class TorchEngine:
         model = load()
         device = model.device
         self.max_model_len = max_model_len or context_length(model.config) or ENDLESS
-        self._end_ids = _end_ids(model, self.tokenizer)
+        self._vocabulary = len(embedding_of(model))
+        self._end_ids = frozenset(token for token in _end_ids(model, self.tokenizer) if token < self._vocabulary)
         quicken(model)
         self._model = AdaptedModel(model.eval())
         self._runner = choose_runner(
@@ -110,7 +113,7 @@ class TorchEngine:
         )
         chunk = chunk or (CPU_CHUNK if device.type == "cpu" else GPU_CHUNK)
         self._scheduler = Scheduler(self._runner, chunk=chunk, places=places)
-        self._vectors = Vectors(self._model, chunk if self._runner.splits_prompts else None)
+        self._vectors = Vectors(self._model, chunk if self._runner.splits_prompts else None, self.max_model_len)
         for name, folder in adapters.items():
             self._model.add(name, Path(folder))
 
@@ -197,6 +200,13 @@ class TorchEngine:
                 why=f"the model's context holds {self.max_model_len}, the answer included",
                 next="shorten the prompt",
             )
+        named = (*request.prompt_ids, *(token for token, _ in sampling.logit_bias))
+        if min(named) < 0 or max(named) >= self._vocabulary:
+            raise SwiftError(
+                f"the request names token {max(named) if min(named) >= 0 else min(named)}",
+                why=f"the model knows the tokens 0 to {self._vocabulary - 1}",
+                next="use the tokenizer that belongs to the model",
+            )
         if sampling.max_tokens < 1 or sampling.n < 1:
             raise SwiftError("max_tokens and n are at least 1")
         if sampling.num_beams > 1:
@@ -229,9 +239,9 @@ class TorchEngine:
             try:
                 with torch.inference_mode():
                     self._step()
-            except Exception as error:  # one bad step (memory, a driver) must not end the server: its requests fail
+            except Exception as error:  # a mistake of the engine's own must not end the server either
                 log.exception("a step of the engine failed")
-                self._fail(list(self._scheduler.running), f"{type(error).__name__}: {error}")
+                self._fail(list(self._scheduler.running), describe(error))
 
     def _read_inbox(self) -> None:
         """Do what was asked meanwhile; with nothing to compute, wait for it."""
@@ -274,18 +284,57 @@ class TorchEngine:
             stuck = [self._scheduler.waiting[0]] if self._scheduler.waiting else []
             self._fail(stuck, "the KV cache memory is too small for this request")
             return
-        logits = self._runner.extend(work.sequences, work.counts)
-        ready = [at for at, sequence in enumerate(work.sequences) if self._scheduler.done(sequence)]
-        if not ready:
+        logits = self._extend(work)
+        if logits is None:
             return
-        sequences = [work.sequences[at] for at in ready]
-        rows = logits if len(ready) == len(logits) else logits[ready]
-        for sequence, pick in zip(sequences, pick_all([s.picker for s in sequences], rows), strict=True):
-            self._send(sequence, sequence.take(pick))
+        ready = [at for at, sequence in enumerate(work.sequences) if self._scheduler.done(sequence)]
+        if ready:
+            sequences = [work.sequences[at] for at in ready]
+            self._take(sequences, logits if len(ready) == len(logits) else logits[ready])
+
+    def _extend(self, work: Work) -> Tensor | None:
+        """Logits of the step. Where that fails (memory, one bad request) the one request ends, not those beside it."""
+        try:
+            logits = self._runner.extend(work.sequences, work.counts)
+        except Exception as error:
+            if len(work.sequences) == 1:
+                log.exception("the next token of a request was not computed")
+                self._fail(work.sequences, describe(error))
+            else:
+                log.warning("a step of %d requests failed, each is tried alone: %s", len(work.sequences), error)
+                self._scheduler.isolate(work.sequences)
+            return None
+        self._scheduler.came_through(work)
+        return logits
+
+    def _take(self, sequences: list[Sequence], logits: Tensor) -> None:
+        """Pick a token for each of the sequences, and send what it makes; a request that cannot go on fails."""
+        try:
+            picks = pick_all([sequence.picker for sequence in sequences], logits)
+        except Exception as error:
+            if len(sequences) == 1:
+                log.exception("no token could be picked for a request")
+                self._fail(sequences, describe(error))
+            else:
+                for at, sequence in enumerate(sequences):
+                    self._take([sequence], logits[at : at + 1])
+            return
+        for sequence, pick in zip(sequences, picks, strict=True):
+            try:
+                delta = sequence.take(pick) if isinstance(pick, Pick) else sequence.end("error", pick.what)
+            except Exception as error:  # a grammar that does not know the token
+                log.exception("a token was picked that its request cannot take")
+                delta = sequence.end("error", describe(error))
+            self._send(sequence, delta)
 
     def _search(self, sequences: list[Sequence]) -> None:
         """A beam search, which transformers runs from beginning to end while the others wait."""
-        answers = beam_search(self._model, sequences, lambda: self._closing or sequences[0].abandoned)
+        try:
+            answers = beam_search(self._model, sequences, lambda: self._closing or sequences[0].abandoned)
+        except Exception as error:
+            log.exception("a beam search failed")
+            self._fail(sequences, describe(error))
+            return
         for sequence, tokens in zip(sequences, answers, strict=True):
             self._send(sequence, sequence.take_all(tokens))
 
@@ -303,6 +352,11 @@ class TorchEngine:
             self._scheduler.drop(sequence)
         if deliver is not None:
             deliver(delta)
+
+
+def describe(error: Exception) -> str:
+    """What went wrong inside of a model, in one line."""
+    return f"{type(error).__name__}: {error}"
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:

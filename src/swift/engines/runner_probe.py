@@ -1,0 +1,167 @@
+"""How a model can be stepped is tried, not guessed: a short text goes every way, and the logits have to agree.
+
+The runners that are tried are those that will be used. The first that agrees with a forward pass over the whole text is
+taken; such a pass for every token is the last resort, and right by definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from swift.core.errors import SwiftError
+from swift.core.log import log
+from swift.engines.adapter_pool import AdaptedModel
+from swift.engines.base import Request, SamplingParams
+from swift.engines.kv_attention import NAME, Survey
+from swift.engines.kv_cache import KVCache
+from swift.engines.moving_rope import MovingRope
+from swift.engines.runner import OwnCacheRunner, RecomputeRunner, Runner, SlotRunner, device_of, embedding_of
+from swift.engines.sequence import Sequence
+
+STRETCHES = (11, 9)
+"""Tokens of the text's first two stretches, as a long prompt is computed; SINGLES follow one by one, as answers are."""
+SINGLES = 4
+PLAIN_LAYERS = {"full_attention", "sliding_attention"}
+"""Kinds of layers that slots can serve; where another kind differs may lie far behind the end of a short text."""
+TOLERANCE = {torch.float32: 1e-3}
+"""Largest difference of a logit, as a share of the largest logit; for half precision HALF_TOLERANCE."""
+HALF_TOLERANCE = 0.05
+
+
+class Reference:
+    """The text of the trial, and the logits of passes over its beginnings without any cache."""
+
+    def __init__(self, model: PreTrainedModel, max_length: int):
+        self._model = model
+        self._device = device_of(model)
+        size = min(sum(STRETCHES) + SINGLES, max_length)
+        vocabulary = len(embedding_of(model))
+        self.tokens = [number * 37 % vocabulary for number in range(size)]
+        rope = MovingRope(model)
+        # Where a longer text takes other factors, the text lies across that border.
+        border = next(iter(rope.borders), None)
+        self.first_position = 0 if border is None else max(0, border + 2 - size)
+        self._whole = None if rope else self._logits(size)
+
+    def after(self, count: int) -> Tensor:
+        """Logits after the first `count` tokens, (vocabulary,)."""
+        logits = self._logits(count) if self._whole is None else self._whole
+        return logits[count - 1]
+
+    def _logits(self, count: int) -> Tensor:
+        positions = torch.arange(self.first_position, self.first_position + count, device=self._device)[None]
+        moved = {"position_ids": positions} if self.first_position else {}
+        tokens = torch.tensor([self.tokens[:count]], device=self._device)
+        return self._model(input_ids=tokens, use_cache=False, **moved).logits[0]
+
+
+@torch.inference_mode()
+def choose_runner(model: AdaptedModel, *, budget: int, max_length: int, places: int) -> Runner:
+    """The fastest runner whose answers are the model's own. Says which, and raises SwiftError for a broken model.
+
+    `budget` is the memory of a KV cache in bytes; `places` is how many sequences run at once without one.
+    """
+    reference = Reference(model.base, max_length)
+    if reference.after(len(reference.tokens)).isnan().any():
+        raise SwiftError(
+            "the model's logits are not numbers (NaN)",
+            why="a short text was tried: the weights hold NaN, or their type is too narrow for them",
+            next="check the weights; --dtype bf16 or fp32 if it was fp16",
+        )
+    cache = _slots(model, reference, budget=budget, max_length=max_length)
+    if cache is not None:
+        log.info("requests run in one batch, over slots of a shared KV cache")
+        return SlotRunner(model, cache)
+    if _agrees(lambda: OwnCacheRunner(model, 2, first_position=reference.first_position), reference, whole=True):
+        log.info("requests of a step run one after the other, each with a cache of the model's own kind")
+        return OwnCacheRunner(model, places)
+    log.warning("the model's cache does not give its own answers: every token computes the whole text again, slowly")
+    return RecomputeRunner(model, places)
+
+
+@torch.inference_mode()
+def reads_in_stretches(model: AdaptedModel, max_length: int) -> bool:
+    """Whether a cache of the model's own kind takes a text in several stretches."""
+    if MovingRope(model.base):
+        return False
+    with model.as_loaded(None):
+        return _agrees(lambda: OwnCacheRunner(model, 2), Reference(model.base, max_length), whole=False)
+
+
+def _slots(model: AdaptedModel, reference: Reference, *, budget: int, max_length: int) -> KVCache | None:
+    """The cache for a SlotRunner, and the model set to it; None when slots do not give the model's answers."""
+    config = model.base.config.get_text_config(decoder=True).to_dict()
+    layers = config.get("layer_types") or []
+    if MovingRope(model.base) or not set(layers) <= PLAIN_LAYERS:
+        return None
+    survey = _survey(model.base, reference.tokens)
+    if survey is not None and survey.is_whole and survey.windows_fit(layers, config.get("sliding_window")):
+        trial, cache = (
+            KVCache(survey.shapes, survey.dtype, survey.devices, budget=size, max_length=max_length)
+            for size in (2**62, budget)
+        )
+        if _agrees(lambda: SlotRunner(model, trial), reference, whole=False):
+            return cache
+    model.base.set_attn_implementation(model.own_attention)
+    return None
+
+
+def _survey(model: PreTrainedModel, tokens: list[int]) -> Survey | None:
+    """What every layer stores; None when the model does not pass a step on."""
+    survey = Survey()
+    try:
+        model.set_attn_implementation(NAME)
+        model(input_ids=torch.tensor([tokens], device=device_of(model)), use_cache=False, slots_step=survey)
+    except Exception as error:  # a class without **kwargs, or of fixed attention, refuses in ways of its own
+        log.debug("%s: %s", type(error).__name__, error)
+        return None
+    return survey
+
+
+def _agrees(start: Callable[[], Runner], reference: Reference, *, whole: bool) -> bool:
+    """Whether the runner gives the reference's logits, beside a second text; `whole`: the prompt in one stretch."""
+    try:
+        return all(
+            _near(logits, reference.after(count)) for count, logits in _steps(start(), reference.tokens, whole=whole)
+        )
+    except Exception as error:  # whatever goes wrong on a way that is only tried, the way is not taken
+        log.debug("%s: %s", type(error).__name__, error)
+        return False
+
+
+def _steps(runner: Runner, tokens: list[int], *, whole: bool) -> Iterator[tuple[int, Tensor]]:
+    """Step through the text as the engine would -> tokens so far, and the logits after them."""
+    text, other = _sequence(tokens), _sequence(tokens[::-1])
+    for sequence in (text, other):
+        if runner.admit(sequence) is None or not runner.reserve(sequence):
+            raise SwiftError("there is no memory for two short texts")
+    stretches = [sum(STRETCHES)] if whole else list(STRETCHES)
+    computed = 0
+    for count in [*stretches, *[1] * SINGLES]:
+        count = min(count, len(tokens) - computed)
+        if not count:
+            break
+        beside = [other] if computed < len(tokens) - 2 else []  # the last single runs alone
+        computed += count
+        yield computed, runner.extend([text, *beside], [count] * (1 + len(beside)))[0]
+    for sequence in (text, other):
+        runner.release(sequence)
+
+
+def _sequence(tokens: list[int]) -> Sequence:
+    request = Request(id="trial", prompt_ids=tuple(tokens), sampling=SamplingParams(max_tokens=1))
+    return Sequence(request, 0, None, frozenset(), len(tokens), None)
+
+
+def _near(one: Tensor, other: Tensor) -> bool:
+    """Whether logits, (vocabulary,), are equal but for rounding; a vocabulary may have -inf where it has no token."""
+    finite = other.isfinite()
+    if not bool((one.isfinite() == finite).all()):
+        return False
+    tolerance = TOLERANCE.get(one.dtype, HALF_TOLERANCE)
+    one, other = one[finite], other[finite]
+    return float((one - other).abs().max()) <= tolerance * float(other.abs().max())
