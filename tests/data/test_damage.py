@@ -131,6 +131,23 @@ def test_rows_that_needed_mending(encoder: Encoder, tmp_path: Path, capsys: pyte
         run(encoder, tmp_path / "ledger", *argv, "error")
 
 
+def test_a_key_that_stands_twice_is_said(encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_rows(tmp_path / "a.jsonl", chat_rows(3))
+    with file.open("a") as more:
+        more.write('{"query": "first", "query": "second", "response": "r"}\n')
+        more.write(
+            '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "content": "b"}]}'
+        )
+    argv = ["--dataset", str(file), "--dataset_test_ratio", "0", "--no_cache"]
+
+    assert len(run(encoder, tmp_path / "ledger", *argv).train) == 5
+    notes = [entry.get("note") for entry in entries(tmp_path / "ledger")]
+    assert notes[3:] == [f'the key "{key}" stands twice, the last one is used' for key in ("query", "content")]
+    assert 'the key "query" stands twice, the last one is used (1 rows)' in capsys.readouterr().err
+
+    assert len(run(encoder, tmp_path / "ledger", *argv, "--check_dataset_strategy", "discard").train) == 3
+
+
 def test_formats_and_unused_keys_are_said(encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [*chat_rows(3), {"instruction": "i", "output": "o", "source": "web"}]
     run(encoder, tmp_path / "ledger", "--dataset", str(write_rows(tmp_path / "a.jsonl", rows)))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
+import random
 from pathlib import Path
 
 import pyarrow
@@ -12,7 +15,8 @@ import pytest
 
 from swift.core.errors import SwiftError
 from swift.data.dataset_files import data_files
-from swift.data.read import RawRow, read_at, read_rows, seekable
+from swift.data.raw_row import RawRow
+from swift.data.read import read_at, read_rows, seekable
 
 
 def rows(path: Path) -> list[RawRow]:
@@ -63,6 +67,12 @@ def _starts(text: str) -> list[int]:
     return [place for place in range(len(text)) if text[place : place + 4] == "  {\n" and text[place - 1] == "\n"]
 
 
+def test_rows_of_a_list_on_one_line_have_their_numbers(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.json", '[{"a": 1}, {"a": 2},\n{"a": oops}, {"a": 4}]')
+
+    assert lines(file) == [1, 2, 3]
+
+
 def test_a_broken_element_costs_only_itself(tmp_path: Path) -> None:
     file = write(tmp_path / "a.json", '[\n  {"a": 1},\n  {"a": oops},\n  {"a": 3}\n]\n')
 
@@ -87,6 +97,24 @@ def test_csv_records_over_several_lines(tmp_path: Path) -> None:
     assert values(file)[0] == {"query": "two\nlines", "response": "r1"}
 
 
+def test_an_empty_cell_says_nothing(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.csv", 'query,response,system\na,b,\nc,"",d\n')
+
+    assert values(file) == [
+        {"query": "a", "response": "b", "system": None},
+        {"query": "c", "response": None, "system": "d"},
+    ]
+
+
+def test_the_nulls_that_arrow_makes_are_gone(tmp_path: Path) -> None:
+    first = {"name": "f", "parameters": {"properties": {"x": {"type": "string"}}}}
+    other = {"name": "g", "parameters": {"properties": {"x": {"type": "string"}, "y": {"enum": ["a", None]}}}}
+    table = pyarrow.table({"tools": [[first], [other]], "system": [None, "s"]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+
+    assert values(tmp_path / "a.parquet") == [{"tools": [first], "system": None}, {"tools": [other], "system": "s"}]
+
+
 def test_parquet_gives_row_numbers(tmp_path: Path) -> None:
     table = pyarrow.table({"query": ["a", "b"], "response": ["c", None]})
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
@@ -104,17 +132,55 @@ def test_text_is_one_row_a_line(tmp_path: Path) -> None:
     assert lines(file) == [1, 3]
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.txt"])
-def test_gzip(name: str, tmp_path: Path) -> None:
-    content = {"a.jsonl": '{"a": "1"}\n', "a.json": '[{"a": "1"}]', "a.csv": "a\n1\n", "a.txt": "1\n"}[name]
-    file = write(tmp_path / f"{name}.gz", gzip.compress(content.encode()))
+def test_text_keeps_its_indentation(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.txt", b"\xef\xbb\xbf def f(x):\n\treturn x  \r\n   \n\n  # end")
 
-    assert values(file) == [{"text" if name == "a.txt" else "a": "1"}]
+    assert values(file) == [{"text": " def f(x):"}, {"text": "\treturn x  "}, {"text": "  # end"}]
+    assert lines(file) == [1, 2, 5]
 
 
-def test_a_cut_gzip_gives_what_it_has_and_a_fault(tmp_path: Path) -> None:
-    whole = gzip.compress(b"".join(b'{"a": %d}\n' % n for n in range(5000)))
-    file = write(tmp_path / "a.jsonl.gz", whole[: len(whole) // 2])
+CONTENT = {
+    "a.jsonl": '{"a": "1"}\n',
+    "a.json": '[{"a": "1"}]',
+    "a.csv": "a\n1\n",
+    "a.txt": "1\n",
+}
+PACKERS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+
+
+@pytest.mark.parametrize("name", CONTENT)
+@pytest.mark.parametrize("ending", PACKERS)
+def test_compressed(name: str, ending: str, tmp_path: Path) -> None:
+    content = PACKERS[ending](CONTENT[name].encode())
+    expected = [{"text" if name == "a.txt" else "a": "1"}]
+
+    assert values(write(tmp_path / f"{name}{ending}", content)) == expected
+    assert values(write(tmp_path / name, content)) == expected  # the name does not say that it is
+    assert not seekable(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"\x28\xb5\x2f\xfd\x24", "compressed with zstd"),
+        (b"PK\x03\x04rows", "a zip archive or a spreadsheet"),
+        (b"ARROW1\0\0", "an Arrow file"),
+        ('{"a": 1}'.encode("utf-16"), "UTF-16 text"),
+        (gzip.compress(bytes(257) + b"ustar\0"), "a tar archive"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.jsonl.zst", "a.dat"])
+def test_what_holds_no_rows_is_named_for_what_it_is(content: bytes, what: str, name: str, tmp_path: Path) -> None:
+    with pytest.raises(SwiftError, match=f"is {what}, which is not read") as error:
+        rows(write(tmp_path / name, content))
+    assert error.value.next
+
+
+@pytest.mark.parametrize("ending", PACKERS)
+def test_a_cut_file_gives_what_it_has_and_a_fault(ending: str, tmp_path: Path) -> None:
+    noise = random.Random(0)
+    whole = PACKERS[ending](b"".join(b'{"a": %d}\n' % noise.randrange(10**12) for _ in range(200_000)))
+    file = write(tmp_path / f"a.jsonl{ending}", whole[: len(whole) // 2])
 
     found = rows(file)
 

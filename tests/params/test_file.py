@@ -71,6 +71,8 @@ def test_json_file(tmp_path: Path) -> None:
         ("- a\n", r"holds lines `flag: value`"),
         ("a: [\n", r"not valid YAML"),
         ("batch_size: 2\nper_device_train_batch_size: 4\n", r"the same flag with two values"),
+        ("seed: 1\nlora_rank: 8\nseed: 2\n", "run.yaml:3: seed stands twice, first in line 1"),
+        ("rope_scaling:\n  type: linear\n  type: yarn\n", "the key type stands twice"),
     ],
 )
 def test_mistakes_name_file_and_line(tmp_path: Path, text: str, message: str) -> None:
@@ -86,6 +88,13 @@ def test_json_mistakes_name_the_line(tmp_path: Path) -> None:
     path.write_text('{\n "seed": 1,\n "lora_rank": "x"\n}')
     with pytest.raises(SwiftError, match=r"run\.json:3: lora_rank takes a whole number"):
         parse(["sft", str(path)])
+    path.write_text('{\n "seed": 1,\n "lora_rank": 8,\n "seed": 2\n}')
+    with pytest.raises(SwiftError, match=r"run\.json:4: seed stands twice, first in line 2"):
+        parse(["sft", str(path)])
+    path.write_text('{\n "rope_scaling": {"type": "linear",\n "type": "yarn"}\n}')
+    with pytest.raises(SwiftError, match='the key "type" stands twice') as error:
+        parse(["sft", str(path)])
+    assert error.value.where == f"{path}:3"
     path.write_text('{\n "seed": 1,\n}')
     with pytest.raises(SwiftError, match="not valid JSON"):
         parse(["sft", str(path)])

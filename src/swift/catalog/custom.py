@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from swift.catalog.entries import DatasetEntry, ModelEntry, TemplateEntry
 from swift.catalog.read import shipped_datasets, shipped_models, shipped_templates
 from swift.core.errors import NotBuilt, SwiftError
+from swift.core.json_keys import unrepeated
 
 E = TypeVar("E", ModelEntry, TemplateEntry, DatasetEntry)
 
@@ -253,8 +254,9 @@ def _json(given: str | Path | Mapping[str, object]) -> tuple[object, Path]:
         return given, Path()
     try:
         if str(given).lstrip().startswith("{"):
-            return json.loads(str(given)), Path()
-        return json.loads(Path(given).read_text(encoding="utf-8")), Path(given).parent
+            return json.loads(str(given), object_pairs_hook=unrepeated), Path()
+        text = Path(given).read_text(encoding="utf-8")
+        return json.loads(text, object_pairs_hook=unrepeated), Path(given).parent
     except FileNotFoundError:
         raise SwiftError(
             f"there is no file {given}", where="--custom_dataset_info", next="give a JSON file or JSON text"

@@ -57,7 +57,7 @@ def data_files(path: Path) -> list[Path]:
     if not found:
         raise SwiftError(
             f"no data files in the folder {path}",
-            why=f"looked for {', '.join(FILE_SUFFIXES)}, plain or .gz",
+            why=f"looked for {', '.join(FILE_SUFFIXES)}, plain or compressed",
             where=str(path),
         )
     return found

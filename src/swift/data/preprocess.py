@@ -7,9 +7,13 @@ import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+from swift import data, prompts
 from swift.core.errors import SwiftError
+from swift.core.json_keys import RepeatedKey, unrepeated
 from swift.data.adapters import converter
 from swift.data.bad_row import BadRow
 from swift.data.formats import Converted, convert
@@ -48,6 +52,16 @@ class Outcome:
         return "; ".join(self.converted.notes) if self.converted is not None and self.converted.notes else None
 
 
+@cache
+def code_digest() -> str:
+    """Changes with the code that reads and encodes rows, so that nothing an older version made is taken for its own."""
+    digest = hashlib.sha256()
+    for package in (data, prompts):
+        for path in sorted(path for folder in package.__path__ for path in Path(folder).glob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True)
 class Preprocessor:
     """How rows become examples. Without an encoder they are only converted, to see which can be used."""
@@ -63,9 +77,8 @@ class Preprocessor:
     def fingerprint(self) -> str:
         """Changes with everything that would change an outcome, except the rows."""
         of_encoder = self.encoder.fingerprint if self.encoder else "convert only"
-        return hashlib.sha256(f"2|{self.kind}|{self.rounds}|{self.notes_are_faults}|{of_encoder}".encode()).hexdigest()[
-            :16
-        ]
+        facts = (code_digest(), self.kind, self.rounds, self.notes_are_faults, of_encoder)
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     def __call__(self, rows: Sequence[SourceRow]) -> list[Outcome]:
         """Convert each row, and encode all that can be used with one call of the tokenizer."""
@@ -87,7 +100,8 @@ class Preprocessor:
         if row.fault is not None:
             raise row.fault
         file = row.source
-        fields = placed(_converted(_fields(row.payload), file), file)
+        value, notes = _fields(row.payload)
+        fields = placed(_converted(value, file), file)
         converted = convert(
             fields,
             answered=self.kind != "prompt",
@@ -103,7 +117,9 @@ class Preprocessor:
                 "missing key", key="rejected_response", expected="a worse answer", value=sorted(map(str, fields))
             )
         if file.media is None and _has_media(converted.row):
-            converted = replace(converted, notes=(*converted.notes, MEDIA_LEFT_OUT))
+            notes += (MEDIA_LEFT_OUT,)
+        if notes:
+            converted = replace(converted, notes=(*converted.notes, *notes))
         if converted.notes and self.notes_are_faults:
             raise BadRow("needed mending", expected="a row without remarks", value="; ".join(converted.notes))
         return converted
@@ -129,15 +145,19 @@ def _converted(value: Any, file: SourceFile) -> Any:
         raise BadRow("does not fit its converter", expected="the columns it reads", value=problem) from error
 
 
-def _fields(payload: bytes) -> Any:
-    """The JSON value of a row."""
+def _fields(payload: bytes) -> tuple[Any, tuple[str, ...]]:
+    """The JSON value of a row, and remarks on it."""
     try:
         text = payload.decode("utf-8")
     except UnicodeDecodeError as broken:
         around = payload[max(0, broken.start - 20) : broken.start + 20]
         raise BadRow("not UTF-8", expected=f"UTF-8 (byte {broken.start + 1} of the row)", value=around) from None
+    notes: tuple[str, ...] = ()
     try:
-        value = json.loads(text)
+        try:
+            value = DECODER.decode(text)
+        except RepeatedKey as repeated:
+            value, notes = json.loads(text), (f"{repeated}, the last one is used",)
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as broken:
@@ -147,7 +167,10 @@ def _fields(payload: bytes) -> Any:
         raise BadRow("broken JSON", expected="JSON (nested too deep)", value=text) from None
     except UnicodeEncodeError:
         raise BadRow("not UTF-8", expected="whole characters (half a surrogate pair)", value=payload) from None
-    return value
+    return value, notes
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=unrepeated)
 
 
 def encode_rows(rows: Sequence[Row], how: Preprocessor) -> list[Made | BadRow]:

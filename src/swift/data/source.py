@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from swift.core.hubs import HubName
 from swift.data.bad_row import BadRow
-from swift.data.read import RawRow, read_at, read_rows, seekable
+from swift.data.raw_row import RawRow
+from swift.data.read import read_at, read_rows, seekable
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,14 @@ from swift.params.values import BadValue, Plain, from_file
 def read_file(command: Command, path: str) -> Reading:
     """Read a YAML or JSON file of flags. Raises SwiftError for a file that is not one."""
     reading = Reading()
+    lines: dict[str, int] = {}
     for key, line, raw in _entries(path):
         where = f"{path}:{line}"
+        if key in lines:
+            what = f"{where}: {key} stands twice, first in line {lines[key]}"
+            reading.errors.append(SwiftError(what, next="keep one of the two"))
+            continue
+        lines[key] = line
         flag = command.flags.get(key.replace("-", "_"))
         if flag is None:
             hint = unknown_flag(command, key.replace("-", "_"))
@@ -51,19 +57,31 @@ def _entries(path: str) -> list[tuple[str, int, Any]]:
 def _json_entries(path: str, text: str) -> list[tuple[str, int, Any]]:
     import json
 
-    pairs: list[tuple[str, Any]] = []
+    from swift.core.json_keys import RepeatedKey, unrepeated
 
-    def keep(found: list[tuple[str, Any]]) -> dict[str, Any]:
-        pairs[:] = found  # the outermost object comes last
-        return dict(found)
+    objects: list[list[tuple[str, Any]]] = []  # the outermost comes last
+
+    def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        objects.append(pairs)
+        return dict(pairs)
 
     try:
         whole = json.loads(text, object_pairs_hook=keep)
+        for inner in objects[:-1]:
+            unrepeated(inner)
+    except RepeatedKey as error:
+        where = f"{path}:{_line_of(text, error.key, 1)}"
+        raise SwiftError(str(error), where=where, next="keep one of the two") from error
     except json.JSONDecodeError as error:
         raise SwiftError(f"not valid JSON: {error.msg}", where=f"{path}:{error.lineno}") from error
     if not isinstance(whole, dict):
         raise SwiftError("a file of flags holds one object: {flag: value, …}", where=f"{path}:1")
-    return [(key, _line_of(text, key), _json_raw(value)) for key, value in (pairs if whole else [])]
+    pairs = objects[-1] if whole else []
+    keys = [key for key, _ in pairs]
+    return [
+        (key, _line_of(text, key, keys[:number].count(key)), _json_raw(value))
+        for number, (key, value) in enumerate(pairs)
+    ]
 
 
 def _json_raw(value: Any) -> Any:
@@ -74,6 +92,7 @@ def _json_raw(value: Any) -> Any:
     return Plain(repr(value)) if isinstance(value, int | float) else value
 
 
-def _line_of(text: str, key: str) -> int:
-    found = re.search(f'"{re.escape(key)}"\\s*:', text) or re.search(re.escape(key), text)
-    return text.count("\n", 0, found.start()) + 1 if found else 1
+def _line_of(text: str, key: str, nth: int) -> int:
+    """The line on which a key stands for the nth time, counted from 0."""
+    places = [match.start() for match in re.finditer(f'"{re.escape(key)}"\\s*:', text)]
+    return text.count("\n", 0, places[min(nth, len(places) - 1)]) + 1 if places else 1

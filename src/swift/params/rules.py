@@ -75,13 +75,15 @@ def _is_there(value: str, kind: str) -> bool:
 def _json_file(name: str, value: str, names: tuple[str, ...]) -> Mistakes:
     import json
 
+    from swift.core.json_keys import unrepeated
+
     if not os.path.isfile(value):
         known = f" or {', '.join(names)}" if names else ""
         yield SwiftError(f"--{name} {value} is not a file", next=f"give a JSON file, JSON text{known}")
         return
     try:
         with open(value, encoding="utf-8") as file:
-            json.load(file)
+            json.load(file, object_pairs_hook=unrepeated)
     except ValueError as error:
         yield SwiftError(f"--{name} {value} is not valid JSON: {error}")
 

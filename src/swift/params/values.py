@@ -190,8 +190,12 @@ def _check(flag: Flag, value: Any) -> Any:
     if flag.marker(Json) is not None and isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         import json
 
+        from swift.core.json_keys import RepeatedKey, unrepeated
+
         try:
-            json.loads(value)
+            json.loads(value, object_pairs_hook=unrepeated)
+        except RepeatedKey as error:
+            raise BadValue(f"is JSON in which {error}", next="keep one of the two") from error
         except json.JSONDecodeError as error:
             raise BadValue(
                 f"is not valid JSON: {error.msg} at character {error.pos + 1}",

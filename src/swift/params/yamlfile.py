@@ -22,6 +22,8 @@ def entries(path: str, text: str) -> list[tuple[str, int, Any]]:
             return []
         if not isinstance(root, yaml.MappingNode):
             raise SwiftError("a file of flags holds lines `flag: value`", where=f"{path}:1")
+        for _, value in root.value:
+            _refuse_repeated(path, value)
         return [(str(key.value), key.start_mark.line + 1, _raw(loader, value)) for key, value in root.value]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -31,6 +33,21 @@ def entries(path: str, text: str) -> list[tuple[str, int, Any]]:
         raise SwiftError(f"not valid YAML: {error}", where=path) from error
     finally:
         loader.dispose()
+
+
+def _refuse_repeated(path: str, node: yaml.Node) -> None:
+    """Raise SwiftError for a key that stands twice in one mapping: YAML keeps the last, and says nothing."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_repeated(path, item)
+    if isinstance(node, yaml.MappingNode):
+        keys: set[str] = set()
+        for key, value in node.value:
+            if str(key.value) in keys:
+                where = f"{path}:{key.start_mark.line + 1}"
+                raise SwiftError(f"the key {key.value} stands twice", where=where, next="keep one of the two")
+            keys.add(str(key.value))
+            _refuse_repeated(path, value)
 
 
 def _raw(loader: yaml.SafeLoader, node: yaml.Node) -> Any:

@@ -23,7 +23,8 @@ Check = Literal["none", "discard", "error", "warning"]
 HUB_PREFIX: dict[str, Source] = {"hf": "huggingface", "ms": "modelscope"}
 SELF_COGNITION = "self-cognition"
 FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
-"""Files of rows, by their name; each may be compressed, with `.gz` behind it."""
+"""Files of rows, by their name; each may be compressed, with one of `COMPRESSED` behind it."""
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
 
 @dataclass(frozen=True)
@@ -187,8 +188,14 @@ def is_self_cognition(spec: DatasetSpec) -> bool:
     return spec.entry is not None and spec.entry.name == SELF_COGNITION
 
 
+def without_compression(name: str) -> str:
+    """The name of a file without the ending that says how it is compressed."""
+    return next((name.removesuffix(ending) for ending in COMPRESSED if name.endswith(ending)), name)
+
+
 def _looks_like_path(name: str) -> bool:
-    return name.startswith(("/", "./", "../", "~")) or name.endswith((*FILE_SUFFIXES, ".gz")) or name.count("/") > 1
+    ends_as_file = name.endswith((*FILE_SUFFIXES, *COMPRESSED))
+    return name.startswith(("/", "./", "../", "~")) or ends_as_file or name.count("/") > 1
 
 
 def _datasets(

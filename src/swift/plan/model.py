@@ -13,6 +13,7 @@ from swift.catalog import Catalog, ModelEntry
 from swift.core.did_you_mean import nearby
 from swift.core.errors import SwiftError
 from swift.core.hubs import TITLES, Source, default_hub
+from swift.core.json_keys import unrepeated
 from swift.core.machine import Machine
 from swift.params.args import Args
 from swift.params.checkpoint_args import SFT_ARGS
@@ -354,7 +355,8 @@ def _json_mapping(given: Any, flag: str) -> dict[str, Any]:
         return dict(given)
     text = str(given)
     try:
-        value = json.loads(text if text.lstrip().startswith("{") else Path(text).expanduser().read_text("utf-8"))
+        text_of = text if text.lstrip().startswith("{") else Path(text).expanduser().read_text("utf-8")
+        value = json.loads(text_of, object_pairs_hook=unrepeated)
     except (OSError, ValueError) as error:
         raise SwiftError(f"{flag} {text} is neither JSON nor a JSON file", where=flag, why=str(error)) from error
     if not isinstance(value, dict):

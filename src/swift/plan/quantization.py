@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swift.core.errors import SwiftError
+from swift.core.json_keys import unrepeated
 from swift.core.machine import Machine
 from swift.params.args import Args
 from swift.params.groups import Quant
@@ -170,7 +171,7 @@ def _layers(path: str | None, axis: int) -> dict[str, dict[str, Any]]:
         return {}
     flag = "--hqq_dynamic_config_path"
     try:
-        found = json.loads(Path(path).expanduser().read_text("utf-8"))
+        found = json.loads(Path(path).expanduser().read_text("utf-8"), object_pairs_hook=unrepeated)
     except (OSError, ValueError) as error:
         raise SwiftError(f"{path} is not a JSON file", where=flag, why=str(error)) from error
     if not isinstance(found, dict) or not found or not all(isinstance(each, dict) for each in found.values()):

@@ -1,0 +1,23 @@
+"""Objects of JSON whose keys stand once each: `json` keeps the last of several, and says nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+class RepeatedKey(ValueError):
+    """A key that stands twice in one object."""
+
+    def __init__(self, key: str):
+        super().__init__(f"the key {json.dumps(key, ensure_ascii=False)} stands twice")
+        self.key = key
+
+
+def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs, as an `object_pairs_hook`. Raises RepeatedKey."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise RepeatedKey(next(key for number, key in enumerate(keys) if key in keys[:number]))
+    return made
