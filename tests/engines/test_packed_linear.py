@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from swift.engines.packed_linear import PackedLinear, quicken
+from swift.engines.packed_linear import PackedLinear, pack
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -28,7 +28,7 @@ def test_only_plain_fp32_layers_are_packed() -> None:
 
     model = nn.ModuleDict({"plain": nn.Linear(4, 4), "lower": nn.Linear(4, 4, dtype=torch.bfloat16), "own": Own(4, 4)})
     model["nested"] = nn.Sequential(nn.Linear(4, 4, bias=False))
-    quicken(model)
+    pack(model)
     found = [name for name, layer in model.named_modules() if isinstance(layer, PackedLinear)]
     assert found == ["plain", "nested.0"]
     assert [name for name, _ in model.named_parameters() if name.startswith(("plain", "nested"))] == ["plain.bias"]

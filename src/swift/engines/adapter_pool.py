@@ -1,19 +1,40 @@
-"""Several LoRAs on one model, by name, and the forward pass that gives each row of a batch its own."""
+"""Several adapters over one model's weights, by name, and the forward pass that gives each row of a batch its own.
+
+The base is never touched. LoRAs that can share a batch sit together on one second model over its weights; any other
+adapter has a model of its own over them, so that nothing it changes (biases, norms, embeddings) reaches anybody else.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-UNSURE = ""
-"""Not known which adapter PEFT has active; None is none."""
+from swift.core.errors import SwiftError
+from swift.tuners.adapter_files import read_adapter
+
 BASE = "__base__"
 """PEFT's name for the rows of a mixed batch that no adapter touches."""
+
+
+@dataclass(frozen=True)
+class _Adapted:
+    """Where an adapter is."""
+
+    tuned: Any
+    """The PeftModel that has it."""
+    slot: str | None
+    """Its name among the adapters that share that model; None when it is alone there."""
+    tokens: int
+    """Rows of its embeddings."""
 
 
 class AdaptedModel:
@@ -22,83 +43,140 @@ class AdaptedModel:
     def __init__(self, model: PreTrainedModel):
         self.base = model
         self.own_attention = model.config._attn_implementation or "sdpa"
-        self.names: tuple[str, ...] = ()
-        self._model: Any = model
-        self._active: str | None = UNSURE
-        self._mixes = True
+        self._adapted: dict[str, _Adapted] = {}
+        self._shared: Any = None
+        self._active: str | None = None
+        self._slots = count()
+        self._width = 0
+        self._answered = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The adapters, in the order they came."""
+        return tuple(self._adapted)
+
+    def tokens(self, adapter: str | None) -> int:
+        """Token ids below this one can be read."""
+        return _rows(self.base) if adapter is None else self._adapted[adapter].tokens
 
     def add(self, name: str, folder: Path) -> None:
-        """Put the adapter in `folder` on the model as `name`. Raises SwiftError when it does not fit the base."""
-        from swift.engines import lora_layers  # PEFT takes seconds to import, and most models have no adapter
+        """Take in the adapter in `folder` as `name`. Raises SwiftError when it does not fit the base."""
+        from swift.engines import adapter_layers  # PEFT takes seconds to import, and most models have no adapter
 
-        if name in self.names:
+        adapter = adapter_layers.without_unchanged_ends(self.base, read_adapter(folder))
+        adapter = adapter_layers.beside_untouched_base(self.base, adapter)
+        # A user's name may be a part of PEFT's own names of modules.
+        slot = f"adapter_{next(self._slots)}"
+        beside = adapter_layers.put_beside(self.base, adapter, slot, self._shared)
+        if beside is not None:
+            adapted = _Adapted(beside, slot, _rows(self.base))
+        else:
+            tuned = adapter_layers.put_alone(self.base, adapter)
+            own: Any = tuned.get_base_model()
+            self._widen(_head_rows(own), folder)
+            adapted = _Adapted(tuned, None, _rows(own))
+        if name in self._adapted:
             self.remove(name)
-        self._model = lora_layers.attach(self._model, name, folder)
-        self._mixes = lora_layers.share_a_batch(self._model)
-        self.names = (*self.names, name)
-        self._activate(name)
+        if beside is not None:
+            self._shared, self._active = beside, None
+        self._adapted[name] = adapted
 
     def remove(self, name: str) -> None:
         """Take the adapter `name` off."""
-        self._model.delete_adapter(name)
-        self.names = tuple(each for each in self.names if each != name)
-        self._active = UNSURE  # PEFT makes another one active
+        adapted = self._adapted.pop(name)
+        others = [other.slot for other in self._adapted.values() if other.slot is not None]
+        if adapted.slot is not None and others:
+            self._activate(others[0])  # PEFT would choose one itself, and warn
+            self._shared.delete_adapter(adapted.slot)
+        elif not others:
+            self._shared, self._active = None, None
 
     def groups(self, adapters: Sequence[str | None]) -> list[list[int]]:
-        """The numbers of the rows that may share a forward pass: all of them, or those of one adapter at a time."""
-        if self._mixes:
-            return [list(range(len(adapters)))]
+        """The numbers of the rows that may share a forward pass: those of LoRAs and none, and of each other adapter."""
         grouped: dict[str | None, list[int]] = {}
         for number, name in enumerate(adapters):
-            grouped.setdefault(name, []).append(number)
+            alone = name is not None and self._adapted[name].slot is None
+            grouped.setdefault(name if alone else None, []).append(number)
         return list(grouped.values())
 
     def forward(self, adapters: Sequence[str | None], **inputs: Any) -> Any:
-        """The model's output for a batch whose row i uses `adapters[i]`."""
-        if not self.names:
-            return self.base(**inputs)
+        """The model's output for a batch whose row i uses `adapters[i]`; `groups` says which may come together."""
+        self._answered = True
         wanted = set(adapters)
         if len(wanted) == 1:
-            self._activate(next(iter(wanted)))
-            return self._model(**inputs)
-        if self._active in (None, UNSURE):
-            self._activate(self.names[0])
-        return self._model(**inputs, adapter_names=[name or BASE for name in adapters])
+            output = self._with(next(iter(wanted)))(**inputs)
+        else:
+            slots = [BASE if name is None else self._adapted[name].slot for name in adapters]
+            if self._active is None:
+                self._activate(next(slot for slot in slots if slot not in (None, BASE)))
+            output = self._shared(**inputs, adapter_names=slots)
+        missing = self._width - output.logits.shape[-1]
+        if missing > 0:
+            output.logits = torch.nn.functional.pad(output.logits, (0, missing), value=-math.inf)
+        return output
 
     def generate(self, adapter: str | None, **inputs: Any) -> Tensor:
         """transformers' `generate` with one adapter, and with the attention the model was loaded with."""
-        with self.as_loaded(adapter):
-            return self._model.generate(**inputs)
+        with self.as_loaded():
+            return self._with(adapter).generate(**inputs)
 
     def read(self, adapter: str | None, **inputs: Any) -> Any:
         """The output of the layers below the head, with one adapter and the attention the model was loaded with."""
-        # An adapter's layers stand inside the base model, so its own inner model is the tuned one.
-        with self.as_loaded(adapter):
-            return self.base.base_model(**inputs)
-
-    @contextmanager
-    def as_loaded(self, adapter: str | None) -> Iterator[None]:
-        """The model with one adapter and with the attention it was loaded with."""
-        engines = self.base.config._attn_implementation or self.own_attention
-        self.base.set_attn_implementation(self.own_attention)
-        try:
-            if self.names:
-                self._activate(adapter)
-            yield
-        finally:
-            self.base.set_attn_implementation(engines)
+        with self.as_loaded():
+            model = self._with(adapter)
+            # An adapter's layers stand inside its model, so the inner model is the tuned one.
+            whole = model if adapter is None else model.get_base_model()
+            return whole.base_model(**inputs)
 
     def close(self) -> None:
         """Give the model back as it was loaded."""
         self.base.set_attn_implementation(self.own_attention)
 
-    def _activate(self, name: str | None) -> None:
-        if name == self._active and name is not None:
-            return
+    @contextmanager
+    def as_loaded(self) -> Iterator[None]:
+        """Every model here with the attention it was loaded with."""
+        # The adapters' models have the same configuration objects as the base.
+        engines = self.base.config._attn_implementation or self.own_attention
+        self.base.set_attn_implementation(self.own_attention)
+        try:
+            yield
+        finally:
+            self.base.set_attn_implementation(engines)
+
+    def _with(self, name: str | None) -> Any:
+        """The model that answers as the adapter `name`, or as the base."""
         if name is None:
-            if self._active is not None:
-                self._model.base_model.disable_adapter_layers()
-        else:
-            self._model.base_model.enable_adapter_layers()
-            self._model.set_adapter(name)
-        self._active = name
+            return self.base
+        adapted = self._adapted[name]
+        if adapted.slot is not None:
+            self._activate(adapted.slot)
+        return adapted.tuned
+
+    def _activate(self, slot: str) -> None:
+        if slot != self._active:
+            self._shared.set_adapter(slot)
+            self._active = slot
+
+    def _widen(self, rows: int, folder: Path) -> None:
+        """Logits of all rows of a batch are as many as the largest vocabulary has tokens."""
+        base = _head_rows(self.base)
+        if rows > max(base, self._width) and self._answered:
+            raise SwiftError(
+                f"the adapter in {folder} has more tokens ({rows}) than the model that answers already ({base})",
+                next="name it when the model is started: --lora_modules NAME=FOLDER",
+            )
+        if rows != base:
+            self._width = max(base, self._width, rows)
+
+
+def _rows(model: PreTrainedModel) -> int:
+    embeddings: Any = model.get_input_embeddings()
+    return embeddings.weight.shape[0]
+
+
+def _head_rows(model: PreTrainedModel) -> int:
+    """How many logits a token gets."""
+    head: Any = model.get_output_embeddings()
+    if isinstance(head, torch.nn.Linear):
+        return head.out_features  # the weight of a packed one would be copied
+    return _rows(model) if head is None else head.weight.shape[0]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +16,7 @@ class PackedLinear(nn.Linear):
     """A linear layer with the weights of another, without gradient. The sums are the same, taken in another order.
 
     A plain layer sorts its weights anew in each call, which for a handful of rows takes as long as the product.
+    Packed weights cannot be written: who wants to change a layer, or computes with its weights, takes it `unpacked`.
     """
 
     def __init__(self, layer: nn.Linear):
@@ -23,8 +27,26 @@ class PackedLinear(nn.Linear):
 
     @property
     def weight(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]  # a copy, made when asked for
-        """The weights in their plain order, (out features, in features), for adapters that compute with them."""
+        """The weights in their plain order, (out features, in features), to be read only."""
         return self._packed.to_dense()
+
+    def unpacked(self) -> nn.Linear:
+        """A plain layer with a copy of the weights and the bias."""
+        layer = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
+        layer.weight = nn.Parameter(self.weight, requires_grad=False)
+        if self.bias is not None:
+            layer.bias = nn.Parameter(self.bias.detach().clone(), requires_grad=False)
+        return layer.train(self.training)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Linear:
+        """A plain layer: a packed weight cannot be copied, and a copy is made to be changed."""
+        return self.unpacked()
+
+    def holds(self, layer: nn.Linear) -> bool:
+        """Whether weights and bias are those of `layer`, bit for bit."""
+        biases = (self.bias, layer.bias)
+        same = biases == (None, None) if None in biases else torch.equal(*biases)
+        return same and torch.equal(self.weight, layer.weight)
 
     def forward(self, input: Tensor) -> Tensor:
         """(…, in features) -> (…, out features)."""
@@ -32,7 +54,7 @@ class PackedLinear(nn.Linear):
 
 
 @torch.no_grad()
-def quicken(model: nn.Module) -> None:
+def pack(model: nn.Module) -> None:
     """Put `PackedLinear` in the place of the plain fp32 linear layers that lie on a CPU."""
     if not torch.backends.mkldnn.is_available():
         return
@@ -40,3 +62,29 @@ def quicken(model: nn.Module) -> None:
         for name, layer in list(parent.named_children()):
             if type(layer) is nn.Linear and layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32:
                 setattr(parent, name, PackedLinear(layer))
+
+
+@torch.no_grad()
+def unpack(model: nn.Module, wanted: Callable[[str], bool]) -> dict[nn.Linear, PackedLinear]:
+    """Put plain layers in the place of the packed ones whose path is `wanted`: each, and the one it stands for."""
+    plain: dict[nn.Linear, PackedLinear] = {}
+    for path, parent in list(model.named_modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, PackedLinear) and wanted(f"{path}.{name}" if path else name):
+                unpacked = layer.unpacked()
+                plain[unpacked] = layer
+                setattr(parent, name, unpacked)
+    return plain
+
+
+@torch.no_grad()
+def pack_again(model: nn.Module, plain: dict[nn.Linear, PackedLinear], may: Callable[[nn.Module, str], bool]) -> None:
+    """Undo `unpack` where nothing changed, so that no weight is held twice; what changed is packed for itself.
+
+    `may(parent, name)` says whether a layer is only ever called, and never computed with otherwise.
+    """
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if not isinstance(layer, nn.Linear) or layer not in plain or not may(parent, name):
+                continue
+            setattr(parent, name, plain[layer] if plain[layer].holds(layer) else PackedLinear(layer))

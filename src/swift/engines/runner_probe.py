@@ -88,7 +88,7 @@ def reads_in_stretches(model: AdaptedModel, max_length: int) -> bool:
     """Whether a cache of the model's own kind takes a text in several stretches."""
     if MovingRope(model.base):
         return False
-    with model.as_loaded(None):
+    with model.as_loaded():
         return _agrees(lambda: OwnCacheRunner(model, 2), Reference(model.base, max_length), whole=False)
 
 

@@ -28,8 +28,7 @@ from swift.engines.base import Delta, Request
 from swift.engines.beam_search import beam_search, check_beams
 from swift.engines.embeddings import Vectors
 from swift.engines.grammar import Grammars
-from swift.engines.packed_linear import quicken
-from swift.engines.runner import embedding_of
+from swift.engines.packed_linear import pack
 from swift.engines.runner_probe import choose_runner
 from swift.engines.sampler import Pick, pick_all
 from swift.engines.scheduler import Scheduler, Work
@@ -101,9 +100,7 @@ class TorchEngine:
         model = load()
         device = model.device
         self.max_model_len = max_model_len or context_length(model.config) or ENDLESS
-        self._vocabulary = len(embedding_of(model))
-        self._end_ids = frozenset(token for token in _end_ids(model, self.tokenizer) if token < self._vocabulary)
-        quicken(model)
+        pack(model)
         self._model = AdaptedModel(model.eval())
         self._runner = choose_runner(
             self._model,
@@ -116,6 +113,8 @@ class TorchEngine:
         self._vectors = Vectors(self._model, chunk if self._runner.splits_prompts else None, self.max_model_len)
         for name, folder in adapters.items():
             self._model.add(name, Path(folder))
+        vocabulary = max(map(self._model.tokens, (None, *self.adapters)))
+        self._end_ids = frozenset(token for token in _end_ids(model, self.tokenizer) if token < vocabulary)
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -152,6 +151,7 @@ class TorchEngine:
         for ids in texts:
             if not ids or len(ids) > self.max_model_len:
                 raise SwiftError(f"a text has {len(ids)} tokens", why=f"1 to {self.max_model_len} can be read")
+            self._check_tokens(ids, adapter)
         result: Future[list[list[float]]] = Future()
         self._inbox.put(lambda: self._vectors.add(texts, adapter, result))
         return await asyncio.wrap_future(result)
@@ -200,13 +200,7 @@ class TorchEngine:
                 why=f"the model's context holds {self.max_model_len}, the answer included",
                 next="shorten the prompt",
             )
-        named = (*request.prompt_ids, *(token for token, _ in sampling.logit_bias))
-        if min(named) < 0 or max(named) >= self._vocabulary:
-            raise SwiftError(
-                f"the request names token {max(named) if min(named) >= 0 else min(named)}",
-                why=f"the model knows the tokens 0 to {self._vocabulary - 1}",
-                next="use the tokenizer that belongs to the model",
-            )
+        self._check_tokens((*request.prompt_ids, *(token for token, _ in sampling.logit_bias)), request.adapter)
         if sampling.max_tokens < 1 or sampling.n < 1:
             raise SwiftError("max_tokens and n are at least 1")
         if sampling.num_beams > 1:
@@ -216,6 +210,16 @@ class TorchEngine:
         if name is not None and name not in self.adapters:
             served = ", ".join(self.adapters) or "none"
             raise SwiftError(f"there is no adapter `{name}`", next=f"it serves: {served}")
+
+    def _check_tokens(self, named: Many[int], adapter: str | None) -> None:
+        """Raise SwiftError for ids that are not in the embeddings; in a step they would fail whoever is beside them."""
+        vocabulary = self._model.tokens(adapter)
+        if min(named) < 0 or max(named) >= vocabulary:
+            raise SwiftError(
+                f"the request names token {max(named) if min(named) >= 0 else min(named)}",
+                why=f"{f'`{adapter}`' if adapter else 'the model'} knows the tokens 0 to {vocabulary - 1}",
+                next="use the tokenizer that belongs to the model",
+            )
 
     async def _sequences(self, request: Request) -> list[Sequence]:
         limit = min(len(request.prompt_ids) + request.sampling.max_tokens, self.max_model_len)

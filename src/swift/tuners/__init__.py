@@ -1,6 +1,8 @@
 """Makes a model trainable the planned way, and saves, loads and merges what was trained."""
 
-from swift.tuners.adapter_files import load, merge, save
+from swift.tuners.adapter_files import save
+from swift.tuners.adapter_loading import load
+from swift.tuners.adapter_merging import merge
 from swift.tuners.attach import attach, base_model, on_step, regularizer
 from swift.tuners.loraplus import loraplus_groups
 

@@ -7,6 +7,7 @@ beside the adapter and subtracted again, so a reloaded model is the trained one.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from swift.core.errors import SwiftError
@@ -35,14 +37,18 @@ def remember(model: peft.PeftModel) -> None:
         _keep(layer, layer.lora_A["default"].weight, layer.lora_B["default"].weight)
 
 
+def make(model: PreTrainedModel, config: peft.PeftConfig) -> dict[str, Tensor]:
+    """The factors that PEFT starts from on this base, which is changed by it."""
+    config = copy.deepcopy(config)
+    config.base_model_name_or_path = model.name_or_path or None
+    tuned = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+    remember(tuned)
+    return _remembered(tuned)
+
+
 def write(model: peft.PeftModel, folder: Path) -> None:
     """Save the remembered factors, if there are any."""
-    factors: dict[str, Tensor] = {}
-    for name, layer in _layers(model):
-        buffers = dict(layer.named_buffers(recurse=False))
-        if "initial_A" in buffers:
-            factors[f"{name}.A"] = buffers["initial_A"].contiguous()
-            factors[f"{name}.B"] = buffers["initial_B"].contiguous()
+    factors = _remembered(model)
     if factors:
         save_file(factors, folder / FILE, {"format": "pt"})
 
@@ -68,6 +74,16 @@ def take_out(model: peft.PeftModel, factors: Mapping[str, Tensor]) -> None:
             weight = base.weight.float() - (product.T if isinstance(base, Conv1D) else product)
             base.weight.copy_(weight.to(base.weight.dtype))
         _keep(layer, A, B)
+
+
+def _remembered(model: peft.PeftModel) -> dict[str, Tensor]:
+    factors: dict[str, Tensor] = {}
+    for name, layer in _layers(model):
+        buffers = dict(layer.named_buffers(recurse=False))
+        if "initial_A" in buffers:
+            factors[f"{name}.A"] = buffers["initial_A"].contiguous()
+            factors[f"{name}.B"] = buffers["initial_B"].contiguous()
+    return factors
 
 
 def _layers(model: peft.PeftModel) -> Iterator[tuple[str, Any]]:

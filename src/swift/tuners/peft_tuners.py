@@ -74,6 +74,14 @@ def known_warnings() -> Iterator[None]:
         # BOFT's kernel is optional, and its butterfly factor of 1 is what the flag says.
         warnings.filterwarnings("ignore", message=r"Setting boft_n_butterfly_factor to 1")
         warnings.filterwarnings("ignore", message=r"Failed to load the CUDA extension")
+        # What is taken is checked tensor by tensor, and merges are compared with the adapter they come from.
+        warnings.filterwarnings("ignore", message=r"(You have requested )?`?ensure_weight_tying")
+        warnings.filterwarnings("ignore", message=r"Unsupported layer type .* encountered")
+        warnings.filterwarnings("ignore", message=r"`lora_bias=True` was passed")
+        warnings.filterwarnings("ignore", message=r"Detected that the base layer has no bias term")
+        warnings.filterwarnings("ignore", message=r"Using Rank-Stabilized LoRA with rank_pattern")
+        warnings.filterwarnings("ignore", message=r"(lora with eva initialization|`init_lora_weights` is 'eva')")
+        warnings.filterwarnings("ignore", message=r"Sparse invariant checks are implicitly disabled")
         yield
 
 
