@@ -87,6 +87,17 @@ def test_deprecated_mixing_and_sampling(encoder: Encoder, tmp_path: Path) -> Non
     sampled = run(encoder, tmp_path / "ledger", *argv, "--train_dataset_sample", "8")
     assert len(sampled.train) == 8
     assert totals(tmp_path / "ledger")["rows"] == 8
+    assert len(run(encoder, tmp_path / "ledger", *argv, "--train_dataset_sample", "50").train) == 20  # none is repeated
+
+    argv = ["--dataset", str(file), "--no_cache"]
+    for more, train, val in (
+        (["--val_dataset", str(tmp_path / "g.jsonl"), "--val_dataset_sample", "6"], 20, 6),
+        (["--dataset_test_ratio", "0.5", "--val_dataset_sample", "4"], 10, 4),
+        (["--dataset_test_ratio", "0.5", "--train_dataset_sample", "6"], 6, 3),
+    ):
+        built = run(encoder, tmp_path / "ledger", *argv, *more)
+        assert built.val is not None
+        assert (len(built.train), len(built.val)) == (train, val)
 
 
 def test_over_length_rows_follow_the_strategy(encode_with: Callable[..., Encoder], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from hub.small_hub import Repo, SmallHub
 from swift.core.errors import SwiftError
-from swift.data.prompt_rows import Question, questions
+from swift.data.prompt_rows import Question, prompt_rows
 from swift.data.unpack_archive import unpack
 from swift.prompts.encode import Encoder
 
@@ -58,7 +58,7 @@ def asked(tmp_path: Path) -> Callable[..., list[Question]]:
 
     def ask(dataset: str, media: str = "media") -> list[Question]:
         planned = plan("--val_dataset", dataset, command="infer")
-        return questions(replace(planned, media=tmp_path / media))
+        return prompt_rows(replace(planned, media=tmp_path / media))
 
     return ask
 

@@ -25,7 +25,7 @@ def run(args: Args) -> int:
     from dataclasses import replace
     from pathlib import Path
 
-    from swift.data.prompt_rows import questions
+    from swift.data.prompt_rows import prompt_rows
     from swift.engines.factory import prepare, start, write_generation_config
     from swift.engines.sync_engine import SyncEngine
     from swift.inference.batch import answer_rows
@@ -33,7 +33,7 @@ def run(args: Args) -> int:
 
     rows = None
     if plan.rows:
-        rows = questions(plan.rows.data, as_trained=plan.rows.as_trained)
+        rows = prompt_rows(plan.rows.data, as_trained=plan.rows.as_trained)
         rows = rows if plan.rows.sample < 0 else rows[: plan.rows.sample]
         log.info("%d rows to answer", len(rows))
     prepared = prepare(plan, catalog)

@@ -36,10 +36,10 @@ def open_parts(plan: DataPlan, preprocess: Preprocessor, keep: Keep) -> list[Par
     cache = cache_for(plan, preprocess, keep)
     tabulator = Tabulator(plan, preprocess, keep, cache)
     parts = [open_part(spec, tabulator) for spec in plan.train]
-    parts = _resampled(parts, plan)
+    parts += [open_part(spec, tabulator, validation=True) for spec in plan.val]
+    parts = resampled(parts, plan)
     if plan.mix:
         parts += _mixed_in(parts, tabulator)
-    parts += [open_part(spec, tabulator, validation=True) for spec in plan.val]
     if cache:
         log.info(
             "token cache: %s, %.1f MiB; %d of %d rows were in it (--no_cache true does without it)",
@@ -93,9 +93,14 @@ def cache_for(plan: DataPlan, preprocess: Preprocessor, keep: Keep) -> TokenCach
     return cache
 
 
-def _resampled(parts: list[Part], plan: DataPlan) -> list[Part]:
-    """The parts after the deprecated `train_dataset_sample` and `val_dataset_sample`, which count over all of them."""
-    train, val = plan.train_sample, plan.val_sample if plan.val_sample is not None else -1
+def resampled(parts: list[Part], plan: DataPlan) -> list[Part]:
+    """The parts after the deprecated `train_dataset_sample` and `val_dataset_sample`, which count over all of them.
+
+    None is used twice for them. Where only the first is given, the second is its share by `dataset_test_ratio`.
+    """
+    train, val = plan.train_sample, plan.val_sample
+    if val is None:
+        val = max(int(train * plan.test_ratio), 1) if train >= 0 and not plan.val else -1
     if train < 0 and val < 0:
         return parts
     random = np.random.RandomState(plan.seed)
@@ -113,7 +118,7 @@ def _resampled(parts: list[Part], plan: DataPlan) -> list[Part]:
 def _share(chosen: Sequence[np.ndarray], count: int, random: np.random.RandomState) -> list[np.ndarray]:
     """`count` rows of all parts together (-1: all), each part keeping those of its own that were drawn."""
     sizes = [len(rows) for rows in chosen]
-    if count < 0:
+    if count < 0 or count >= sum(sizes):
         return list(chosen)
     drawn = take(np.arange(sum(sizes)), count, random)
     starts = np.cumsum([0, *sizes])

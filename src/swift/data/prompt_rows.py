@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from swift.core.log import log
 from swift.data.dataset_files import dataset_files
-from swift.data.parts import Part, open_part
+from swift.data.parts import Part, open_part, resampled
 from swift.data.preprocess import Outcome, Preprocessor, without_answer
+from swift.data.shard import UNUSABLE
 from swift.data.source import RowSource, SourceRow
 from swift.data.table import Tabulator, say_formats
 from swift.data.workers import chunks, shard_of
@@ -27,23 +29,26 @@ class Question:
     fault: str | None = None
 
 
-def questions(plan: DataPlan, *, as_trained: bool = False) -> list[Question]:
+def prompt_rows(plan: DataPlan, *, as_trained: bool = False) -> list[Question]:
     """The validation rows of the plan: those of its validation data sets, or those split off its training data sets.
 
-    A validation data set that is used whole gives every row, the unusable ones too. With `as_trained` only rows that
-    training could use are chosen from, so that a split repeats. Raises SwiftError when a data set cannot be read.
+    A validation data set that is used whole gives every row, the unusable ones too; samples are drawn from the usable
+    ones, and the others are said. With `as_trained` only rows that training could use are chosen from, so that a split
+    repeats. Raises SwiftError when a data set cannot be read.
     """
     preprocess = Preprocessor("chat" if as_trained else "prompt")
     tabulator = Tabulator(plan, preprocess, "lengths", None)
-    answers: list[Question] = []
+    if (plan.val_sample is not None and plan.val_sample >= 0) or not plan.val:
+        parts = [open_part(spec, tabulator, validation=True) for spec in plan.val]
+        parts += [open_part(spec, tabulator) for spec in plan.train if not plan.val]
+        return [question for part in resampled(parts, plan) for question in _chosen(part, preprocess)]
+    questions: list[Question] = []
     for spec in plan.val:
         if spec.sample < 0:
-            answers += _every_row(spec.text, RowSource(dataset_files(spec, plan)), tabulator)
+            questions += _every_row(spec.text, RowSource(dataset_files(spec, plan)), tabulator)
         else:
-            answers += _chosen(open_part(spec, tabulator, validation=True), preprocess)
-    for spec in () if plan.val else plan.train:
-        answers += _chosen(open_part(spec, tabulator), preprocess)
-    return answers
+            questions += _chosen(open_part(spec, tabulator, validation=True), preprocess)
+    return questions
 
 
 def _every_row(name: str, source: RowSource, tabulator: Tabulator) -> Iterator[Question]:
@@ -58,9 +63,14 @@ def _every_row(name: str, source: RowSource, tabulator: Tabulator) -> Iterator[Q
 
 
 def _chosen(part: Part, preprocess: Preprocessor) -> Iterator[Question]:
-    rows = list(part.table.fetch(np.unique(part.val)))
+    table = part.table
+    bad = np.flatnonzero(table.fate == UNUSABLE)
+    if len(bad):
+        fault = "%s: %d of %d rows cannot be used and none of them is chosen; the first is %s: %s: %s"
+        log.warning(fault, table.name, len(bad), len(table), table.origin(bad[0]), *table.fault(bad[0]))
+    rows = list(table.fetch(np.unique(part.val)))
     by_place = {row.place: _question(row, outcome) for row, outcome in zip(rows, preprocess(rows), strict=True)}
-    return (by_place[part.table.place(row)] for row in part.val)
+    return (by_place[table.place(row)] for row in part.val)
 
 
 def _question(row: SourceRow, outcome: Outcome) -> Question:

@@ -330,8 +330,11 @@ def open_stream(plan: DataPlan, preprocess: Preprocessor, ledger: Ledger) -> tup
 
     Raises SwiftError when too few of the first rows can be used.
     """
-    if plan.mix or plan.train_sample >= 0:
-        log.warning("a stream does not mix or sample by size: train_dataset_sample and _mix_ratio have no effect")
+    if plan.mix or plan.train_sample >= 0 or (plan.val_sample is not None and not plan.val):
+        log.warning(
+            "a stream does not mix or sample by size: train_dataset_sample, train_dataset_mix_ratio and, without "
+            "val_dataset, val_dataset_sample have no effect; --dataset NAME#N and --streaming_val_size do"
+        )
     files: list[SourceFile] = []
     spans = []
     for spec in plan.train:

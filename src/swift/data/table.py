@@ -55,6 +55,11 @@ class Table:
         place = self.place(row)
         return f"{self.source.files[place.file].label}:{place.line}"
 
+    def fault(self, row: int) -> tuple[str, str]:
+        """Reason and detail of a row that gives no example."""
+        shard, within = self.shard[row].tolist()
+        return self.shards[shard].faults[within]
+
     def fetch(self, rows: Indices) -> Iterator[SourceRow]:
         """These rows again, in rising order."""
         return self.source.fetch(Place(*place) for place in self.places[rows].tolist())

@@ -200,7 +200,8 @@ def _lora_modules(modules: tuple[str, ...]) -> list[tuple[str, Path]]:
 
 def _rows(args: Args, infer: Infer, catalog: Catalog) -> RowsPlan | None:
     data = args[Data]
-    has_rows = any((data.dataset, data.val_dataset, data.custom_train_dataset_path, data.custom_val_dataset_path))
+    named = (data.dataset, data.val_dataset, data.custom_train_dataset_path, data.custom_val_dataset_path)
+    has_rows = any(named) or data.self_cognition_sample > 0
     human = not has_rows if infer.eval_human is None else infer.eval_human
     if human:
         return None
