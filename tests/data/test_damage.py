@@ -31,7 +31,7 @@ DAMAGE: list[tuple[str | bytes, str]] = [
     (b'{"query": "\xff\xfe", "response": "r"}', "not UTF-8"),
     ('{"query": "\\ud800", "response": "r"}', "not UTF-8"),
     ('{"query": "q", "response": "r", "label": NaN}', "wrong type"),
-    ('{"question": "q", "answer": "a"}', "unknown format"),
+    ('{"front": "q", "back": "a"}', "unknown format"),
     ('["q", "r"]', "wrong type"),
     ("null", "wrong type"),
     (json.dumps({"query": "q", "response": "word " * 30_000}), "too long"),
@@ -149,12 +149,14 @@ def test_a_key_that_stands_twice_is_said(encoder: Encoder, tmp_path: Path, capsy
 
 
 def test_formats_and_unused_keys_are_said(encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [*chat_rows(3), {"instruction": "i", "output": "o", "source": "web"}]
+    turns = [{"role": "user", "content": "q", "id": 7, "none": None}, {"role": "assistant", "content": "a", "id": 8}]
+    rows = [*chat_rows(3), {"instruction": "i", "output": "o", "source": "web"}, {"messages": turns, "source": "web"}]
     run(encoder, tmp_path / "ledger", "--dataset", str(write_rows(tmp_path / "a.jsonl", rows)))
 
     given = capsys.readouterr().err
-    assert "format query/response (3 rows), alpaca (1 rows); keys not used: source" in given
-    assert "4 rows: 4 kept, 0 truncated, 0 dropped" in given
+    assert "format query/response (3 rows), alpaca (1 rows), messages (1 rows); keys not used: " in given
+    assert "keys not used: messages[].id (1 rows), source (2 rows)" in given
+    assert "5 rows: 5 kept, 0 truncated, 0 dropped" in given
 
 
 def test_the_format_of_a_sample_is_said_once(

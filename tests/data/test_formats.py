@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from swift.data.bad_row import BadRow
 from swift.data.formats import convert
+from swift.prompts.bad_row import BadRow
 from swift.prompts.types import Conversation, Preference, ToolCall
 
 CASES = json.loads((Path(__file__).parents[1] / "fixtures" / "dataset_cases.json").read_text("utf-8"))
@@ -315,7 +315,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
         "wrong type",
         "label: expected true or false, got NaN",
     ),
-    "unknown": ({"question": "q", "answer": "a"}, "unknown format", 'got ["answer", "question"]'),
+    "unknown": ({"front": "q", "back": "a"}, "unknown format", 'got ["back", "front"]'),
 }
 
 

@@ -9,11 +9,11 @@ import pytest
 
 from swift.catalog import load_catalog
 from swift.data.adapters import converter
-from swift.data.bad_row import BadRow
 from swift.data.formats import convert
 from swift.data.media_adapters import DESCRIBE, DESCRIBE_ZH, LOCATE, NAME_BOX
 from swift.data.media_archives import placed
 from swift.data.source import SourceFile
+from swift.prompts.bad_row import BadRow
 from swift.prompts.types import Conversation, Preference
 
 CATALOG = load_catalog()

@@ -10,9 +10,9 @@ import pytest
 
 from swift.catalog import load_catalog
 from swift.data.adapters import CONVERTERS, converter
-from swift.data.bad_row import BadRow
 from swift.data.formats import convert
 from swift.data.source import SourceFile
+from swift.prompts.bad_row import BadRow
 from swift.prompts.types import Conversation, Preference
 
 CATALOG = load_catalog()

@@ -22,6 +22,8 @@ CALLING = {
     "tool_calls": [{"id": i, "type": "function", "function": {"name": i, "arguments": "{}"}} for i in ("c1", "c2")],
 }
 
+NO_JSON = {"role": "assistant", "function_call": {"name": "f", "arguments": "x = 1"}}
+
 
 def chat(**fields: Any) -> bytes:
     return json.dumps({"model": "tiny", "messages": USER, **fields}).encode()
@@ -97,6 +99,12 @@ BAD = [
     (chat(echo=True), 400, "echo"),
     (chat(suffix="x"), 400, "suffix"),
     (chat(messages=[*USER, CALLING, {"role": "tool", "tool_call_id": "c9", "content": "x"}]), 400, "messages[2].tool"),
+    (chat(messages=[*USER, CALLING, {"role": "tool", "tool_call_id": "c1", "content": "x"}]), 400, "messages[1].tool"),
+    (
+        chat(messages=[*USER, NO_JSON, {"role": "function", "name": "f", "content": "x"}]),
+        400,
+        "messages[1].function_call",
+    ),
 ]
 
 

@@ -176,6 +176,21 @@ def test_results_stand_in_the_order_of_their_calls(running, tokenizer) -> None:
     assert 0 < prompt.index("result of a") < prompt.index("result of b")
 
 
+def test_calls_and_refusals_of_older_clients_are_read(running, tokenizer) -> None:
+    messages = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "I would rather not."}]},
+        {"role": "user", "content": "please"},
+        {"role": "assistant", "content": None, "function_call": {"name": "get_weather", "arguments": ""}},
+        {"role": "function", "name": "get_weather", "content": "sunny"},
+    ]
+    body = {"model": "tiny", "messages": messages, "tools": [WEATHER]}
+    assert httpx.post(f"{running.url}/v1/chat/completions", json=body).status_code == 200
+    prompt = tokenizer.decode(running.engine.requests[-1].prompt_ids)
+    assert prompt.index("I would rather not.") < prompt.index("please") < prompt.index("Action: get_weather")
+    assert prompt.index("Action Input: {}") < prompt.index("sunny")
+
+
 def test_fields_that_mean_nothing_here_do_no_harm(ask) -> None:
     fields = {"user": "me", "n": None, "logit_bias": {}, "modalities": ["text"], "min_p": 0, "metadata": {"a": "b"}}
     assert ask("hello there", **fields).json()["choices"][0]["message"]["content"] == "hello there"

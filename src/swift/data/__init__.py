@@ -54,7 +54,7 @@ def build(plan: DataPlan, encoder: Encoder, ledger: Ledger) -> Built:
     if not plan.train:
         raise SwiftError("no training data", next="--dataset FILE, a name or a hub id")
     _check_packing(plan)
-    preprocess = Preprocessor(plan.kind, encoder, plan.rounds, plan.check == "discard")
+    preprocess = Preprocessor(plan.kind, encoder, plan.rounds, plan.check == "discard", plan.plain_text)
     train: EncodedDataset | PackedDataset | LazyDataset | StreamDataset
     val: MapDataset | None
     if plan.mode == "streaming":

@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from swift.data import fields, media_adapters, text_adapters
-from swift.data.bad_row import BadRow
+from swift.data import media_adapters, text_adapters
 from swift.data.source import SourceFile
+from swift.prompts import values
+from swift.prompts.bad_row import BadRow
 
 Fields = Mapping[str, Any]
 
@@ -97,7 +98,7 @@ def conversations(
     `error_strategy` and `media_tag` of a dataset_info file are accepted: a bad row is always dropped and named, and
     the tag follows from the kind of media.
     """
-    items = fields.a_list(record.get(conversations_key), conversations_key)
+    items = values.a_list(record.get(conversations_key), conversations_key)
     if repair is not None:
         items = REPAIRS[repair](items)
     roles = {user_role: "user", assistant_role: "assistant", system_role: "system", tool_role: "tool"}
@@ -156,14 +157,14 @@ def classification(
         raise BadRow("wrong type", key="label", expected=f"a number below {len(labels)}", value=number)
     names = ("sentence1", "sentence2") if is_pair_seq else ("sentence",)
     return {
-        "query": prompt.format(**{name: fields.text(record.get(name), name) for name in names}),
+        "query": prompt.format(**{name: values.text(record.get(name), name) for name in names}),
         "response": labels[number],
     }
 
 
 def text_generation(record: Fields, *, prompt: str, query_key: str, response_key: str) -> dict[str, Any]:
     """One column, put into a prompt, and the text to write from it."""
-    query = fields.text(record.get(query_key), query_key)
+    query = values.text(record.get(query_key), query_key)
     return {"query": prompt.format(query=query), "response": record.get(response_key)}
 
 
@@ -175,10 +176,10 @@ def question_list(
     if inner_key is not None and isinstance(listed, Mapping):
         listed = listed.get(inner_key)
     messages = []
-    for number, pair in enumerate(fields.a_list(listed, conversations_key)):
+    for number, pair in enumerate(values.a_list(listed, conversations_key)):
         for role, key in (("user", query_key), ("assistant", response_key)):
             said = pair.get(key) if isinstance(pair, Mapping) else None
-            messages.append({"role": role, "content": fields.text(said, f"{conversations_key}[{number}].{key}")})
+            messages.append({"role": role, "content": values.text(said, f"{conversations_key}[{number}].{key}")})
     return {"messages": messages, "images": record.get("image")}
 
 

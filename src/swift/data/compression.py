@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from swift.core.errors import SwiftError
-from swift.data.bad_row import BadRow
+from swift.prompts.bad_row import BadRow
 
 Opened = gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile | io.BufferedReader
 OPENERS: dict[str, tuple[bytes, Callable[..., Any]]] = {

@@ -1,135 +1,23 @@
-"""Readers of single fields of a row: text, message content, tools, media. Each says what it expected."""
+"""Readers of single fields of a row: its media and its label. Each says what it expected."""
 
 from __future__ import annotations
 
-import ast
-import json
 import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from swift.data.bad_row import BadRow
 from swift.data.parquet_media import LEFT_OUT
-from swift.prompts.types import Media, ToolCall
+from swift.prompts.bad_row import BadRow
+from swift.prompts.messages import MEDIA_TAGS
+from swift.prompts.types import Media
+from swift.prompts.values import a_list, text
 
-MEDIA_TAGS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
 MEDIA_KEYS = {"images": ("images", "image"), "videos": ("videos", "video"), "audios": ("audios", "audio")}
 MEDIA_NAMES = frozenset(("objects",)).union(*MEDIA_KEYS.values())
 """Every key of a row that has to do with media."""
 REMOTE = ("http://", "https://", "data:", "s3://", "oss://", LEFT_OUT)
-
-
-def text(value: Any, key: str, *, empty: bool = False) -> str:
-    """Text that says something (or nothing, when `empty` is allowed). Raises BadRow for all else."""
-    if isinstance(value, str):
-        if empty or (value and not value.isspace()):
-            return value
-        raise BadRow("empty value", key=key, expected="some text", value=value)
-    if value is None:
-        raise BadRow("empty value", key=key, expected="some text", value=None)
-    raise BadRow("wrong type", key=key, expected="text", value=value)
-
-
-def optional_text(row: Mapping[str, Any], key: str) -> str | None:
-    """The text under `key`, None when it is absent or null."""
-    value = row.get(key)
-    return None if value is None else text(value, key, empty=True)
-
-
-def literal(value: Any, key: str, expected: str) -> Any:
-    """A list or dict that may have been written as JSON or Python text inside one cell."""
-    if not isinstance(value, str):
-        return value
-    if not value.strip():
-        return None
-    try:
-        return json.loads(value)
-    except ValueError:
-        pass
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        raise BadRow("wrong type", key=key, expected=expected, value=value) from None
-
-
-def a_list(value: Any, key: str) -> list[Any]:
-    """A list, perhaps written as text. Raises BadRow for anything else; null counts as empty."""
-    value = literal(value, key, "a list")
-    if value is None:
-        return []
-    if not isinstance(value, list | tuple):
-        raise BadRow("wrong type", key=key, expected="a list", value=value)
-    return list(value)
-
-
-def tools(row: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    """The row's tool declarations: a list of objects, or the same as JSON text."""
-    given = a_list(row.get("tools"), "tools")
-    for number, tool in enumerate(given):
-        if not isinstance(tool, dict):
-            raise BadRow("wrong type", key=f"tools[{number}]", expected="an object with a name", value=tool)
-    return tuple(given)
-
-
-def tool_calls(value: Any, key: str) -> tuple[ToolCall, ...]:
-    """Calls as OpenAI writes them (`function: {name, arguments}`), or flat (`{name, arguments}`), one or a list."""
-    given = literal(value, key, "JSON with name and arguments")
-    if given is None:
-        return ()
-    calls = given if isinstance(given, list) else [given]
-    return tuple(_tool_call(call, f"{key}[{number}]") for number, call in enumerate(calls))
-
-
-def _tool_call(call: Any, key: str) -> ToolCall:
-    if not isinstance(call, dict):
-        raise BadRow("wrong type", key=key, expected="an object with name and arguments", value=call)
-    inner = call.get("function")
-    function = inner if isinstance(inner, dict) else call
-    name = function.get("name")
-    if not isinstance(name, str) or not name:
-        raise BadRow("wrong type", key=f"{key}.name", expected="the name of a tool", value=name)
-    arguments = function.get("arguments", function.get("parameters"))
-    if arguments is None:
-        arguments = "{}"
-    elif not isinstance(arguments, str):
-        arguments = json.dumps(arguments, ensure_ascii=False)
-    identity = call.get("id")
-    return ToolCall(name, arguments, identity if isinstance(identity, str) else None)
-
-
-def content(value: Any, key: str, found: dict[str, list[str]], *, empty: bool) -> str:
-    """Message content: text, or OpenAI content parts, whose media go to `found` and leave their tag in the text."""
-    if not isinstance(value, list):
-        return text(value, key, empty=empty)
-    pieces = []
-    for number, part in enumerate(value):
-        where = f"{key}[{number}]"
-        kind = part.get("type") if isinstance(part, dict) else None
-        if isinstance(part, str):
-            pieces.append(part)
-        elif kind in ("text", "input_text"):
-            pieces.append(text(part.get("text"), f"{where}.text", empty=True))
-        elif kind in _PARTS:
-            medium, names = _PARTS[kind]
-            link = next((part[name] for name in names if part.get(name) is not None), None)
-            link = link.get("url") if isinstance(link, dict) else link
-            found.setdefault(medium, []).append(text(link, f"{where}.{names[0]}"))
-            pieces.append(MEDIA_TAGS[medium])
-        else:
-            raise BadRow("wrong type", key=where, expected="a text, image, video or audio part", value=part)
-    return text("".join(pieces), key, empty=empty)
-
-
-_PARTS = {
-    "image_url": ("images", ("image_url", "url")),
-    "image": ("images", ("image", "url", "path")),
-    "video_url": ("videos", ("video_url", "url")),
-    "video": ("videos", ("video", "url", "path")),
-    "audio_url": ("audios", ("audio_url", "url")),
-    "audio": ("audios", ("audio", "url", "path")),
-}
 
 
 def media(row: Mapping[str, Any], found: Mapping[str, list[str]], folder: Path | None, *, there: bool = True) -> Media:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from swift.data import fields
-from swift.data.bad_row import BadRow
-from swift.data.turn_order import CALLS, Turns, arrange, role
+from swift.data.turn_order import Turns, arrange
+from swift.prompts import values
+from swift.prompts.bad_row import BadRow
+from swift.prompts.messages import CALLS, role, tool_calls, tools
 from swift.prompts.types import Conversation, Message, Origin, Preference, Row
 
 Fields = Mapping[str, Any]
@@ -51,25 +53,29 @@ def convert(
     format_ = detect(row)
     paired = row.get("chosen") is not None and row.get("rejected") is not None
     turns = format_.read(row, answered and not paired)
-    system = fields.optional_text(row, "system")
-    declared, label = fields.tools(row), fields.label(row, needed=labelled)
-
-    def conversation(of: Turns, *, ends: bool = answered) -> Conversation:
-        shown = fields.media(row, of.found, folder, there=media_there)
-        return Conversation(arrange(of, system, answered=ends), declared, shown, origin)
-
+    system = next((given for key in SYSTEM if (given := values.optional_text(row, key)) is not None), None)
+    declared, label = tools(row), fields.label(row, needed=labelled)
+    worse: Turns | None = None
     if paired:
-        better, worse = (_continued(turns, row[key], key) for key in ("chosen", "rejected"))
-        made: Row = Preference(conversation(better), conversation(worse), label)
+        asked = turns if _opens(row["chosen"]) else _without_answer(turns)
+        if len(asked.messages) < len(turns.messages):
+            turns.notes.append("an answer beside `chosen` and `rejected` is not used")
+        turns, worse = (_continued(asked, row[key], key) for key in ("chosen", "rejected"))
     elif row.get("rejected_messages") is not None:
-        made = Preference(conversation(turns), conversation(_listed(row, "rejected_messages")), label)
+        worse = _listed(row, "rejected_messages")
     elif row.get("rejected_response") is not None:
         worse = _continued(_without_answer(turns), row["rejected_response"], "rejected_response")
-        made = Preference(conversation(turns), conversation(worse), label)
-    else:
-        made = conversation(turns)
-        made = Preference(made, label=label) if label is not None else made
-    return Converted(made, format_.name, frozenset(row) - format_.reads, tuple(dict.fromkeys(turns.notes)))
+
+    def conversation(of: Turns) -> Conversation:
+        shown = fields.media(row, of.aside.media, folder, there=media_there)
+        return Conversation(arrange(of, system, answered=answered), declared, shown, origin)
+
+    ends = [turns] if worse is None else [turns, worse]
+    read = list(map(conversation, ends))
+    paired_or_labelled = worse is not None or label is not None
+    meant: Row = Preference(read[0], *read[1:], label=label) if paired_or_labelled else read[0]
+    unused = (frozenset(row) - format_.reads).union(*(end.aside.unread for end in ends))
+    return Converted(meant, format_.name, unused, tuple(dict.fromkeys(note for end in ends for note in end.notes)))
 
 
 @dataclass(frozen=True)
@@ -99,19 +105,31 @@ def _format_of(keys: frozenset[str]) -> Format | None:
 def query_response(row: Fields, answered: bool) -> Turns:
     """`query`, `response`, `history` (pairs), with `query_role` and `history_roles`; a response alone is plain text."""
     if "query" not in row and not row.get("history"):
-        return _plain(row, "response")
+        turns = _plain(row, "response")
+        turns.notes.append(PLAIN_ANSWER)
+        return turns
     turns = _history(row)
     speaker = row.get("query_role") or "user"
     turns.add("query", _spoken(speaker, "query_role", _query(row.get("query"), "query", row), "query"))
     return _answer(turns, row, "response", answered)
 
 
-def alpaca(row: Fields, answered: bool) -> Turns:
-    """`instruction`, `input`, `output`, and `history` as in query/response."""
+def question_answer(row: Fields, answered: bool, *, question: str) -> Turns:
+    """A question, perhaps with a text it is about, and its answer, as one of the ANSWERS; `history` as above."""
     turns = _history(row)
-    given = [fields.optional_text(row, key) for key in ("instruction", "input")]
-    turns.add("instruction", Message("user", _query("\n".join(part for part in given if part), "instruction", row)))
-    return _answer(turns, row, "output", answered)
+    answer = next((key for key in ANSWERS if row.get(key) is not None), None)
+    answer = answer or next(
+        (key for key in ANSWERS if key in row), "output" if question == "instruction" else "response"
+    )
+    if isinstance(row.get(question), list | tuple | Mapping):
+        turns = _continued(turns, row[question], question, speaker="user")
+    else:
+        about = [key for key in CONTEXTS if key != question]
+        given = [values.optional_text(row, key) for key in (question, *about)]
+        turns.add(question, Message("user", _query("\n".join(filter(None, given)), question, row)))
+    if isinstance(row.get(answer), list | tuple | Mapping):
+        return _continued(turns, row[answer], answer)
+    return _answer(turns, row, answer, answered)
 
 
 def conversations(row: Fields, answered: bool) -> Turns:
@@ -126,15 +144,17 @@ def messages(row: Fields, answered: bool) -> Turns:
 
 def conversation(row: Fields, answered: bool) -> Turns:
     """A list of `human`/`assistant` pairs, or of turns."""
-    pairs = fields.a_list(row["conversation"], "conversation")
+    pairs = values.a_list(row["conversation"], "conversation")
     if not (pairs and isinstance(pairs[0], dict) and "human" in pairs[0]):
         return _listed(row, "conversation")
     turns = Turns()
     for number, pair in enumerate(pairs):
         for name in ("human", "assistant"):
             key = f"conversation[{number}].{name}"
-            said = pair.get(name) if isinstance(pair, dict) else None
-            turns.add(key, Message(role(name, key), fields.text(said, key)))
+            turns.add(
+                key, Message(role(name, key), values.text(pair.get(name) if isinstance(pair, dict) else None, key))
+            )
+        turns.aside.unread |= {f"conversation[].{key}" for key in pair if key not in ("human", "assistant")}
     return turns
 
 
@@ -143,7 +163,7 @@ def text(row: Fields, answered: bool) -> Turns:
     if row.get("prompt") is None:
         return _plain(row, "text")
     turns = Turns()
-    turns.add("prompt", Message("user", fields.text(row["prompt"], "prompt")))
+    turns.add("prompt", Message("user", values.text(row["prompt"], "prompt")))
     return _answer(turns, row, "text", answered=True)
 
 
@@ -160,9 +180,16 @@ def chosen_rejected(row: Fields, answered: bool) -> Turns:
     return Turns()
 
 
+SYSTEM = ("system", "system_prompt", "system_message")
+QUESTIONS = ("query", "instruction", "question", "prompt", "problem", "user", "human", "input")
+ANSWERS = ("response", "output", "completion", "solution", "answer", "assistant")
+"""Columns of public data sets, those that come first win: of a `solution` and an `answer` the first is the whole."""
+CONTEXTS = ("input", "context")
+"""Columns that follow the question in one turn with it."""
+PLAIN_ANSWER = "a response with nothing before it is trained as plain text"
 _COMMON = frozenset(
-    ["system", "tools", "objects", "label", "rejected_response", "rejected_messages", "chosen", "rejected"]
-).union(*fields.MEDIA_KEYS.values())
+    ["tools", "functions", "objects", "label", "rejected_response", "rejected_messages", "chosen", "rejected"]
+).union(SYSTEM, *fields.MEDIA_KEYS.values())
 _PAIRS = ("history", "history_roles")
 
 
@@ -170,29 +197,43 @@ def _format(name: str, keys: tuple[str, ...], read: Reader, *also: str) -> Forma
     return Format(name, keys, read, _COMMON.union(keys, also))
 
 
+def _asked(question: str, *answer: str, name: str | None = None) -> Format:
+    read = partial(question_answer, question=question)
+    return _format(name or "/".join((question, *answer)), (question, *answer), read, *CONTEXTS, *_PAIRS)
+
+
 FORMATS = (
-    _format("query/response", ("response",), query_response, "query", "query_role", *_PAIRS),
-    _format("alpaca", ("instruction", "output"), alpaca, "input", *_PAIRS),
+    _format("query/response", ("query", "response"), query_response, "query_role", *_PAIRS),
+    _format("query/response", ("history", "response"), query_response, "query", "query_role", *_PAIRS),
+    _asked("instruction", "output", name="alpaca"),
     _format("conversations", ("conversations",), conversations),
     _format("messages", ("messages",), messages),
     _format("conversation", ("conversation",), conversation),
+    _format("prompt/completion", ("prompt", "completion"), prompt_completion),
+    *(_asked(question, answer) for question in QUESTIONS for answer in ANSWERS),
     _format("text", ("text",), text, "prompt"),
+    _format("query", ("query",), query_response, "response", "query_role", *_PAIRS),
+    _format("response", ("response",), query_response, "query", "query_role", *_PAIRS),
+    _asked("instruction"),
     _format("prompt/completion", ("prompt",), prompt_completion, "completion"),
-    _format("query", ("query",), query_response, "query_role", *_PAIRS),
-    _format("instruction", ("instruction",), alpaca, "input", *_PAIRS),
+    _asked("question"),
+    _asked("problem"),
     _format("chosen/rejected", ("chosen", "rejected"), chosen_rejected),
 )
 """In order of precedence."""
-KNOWN = "query+response, instruction+output, conversations, messages, text, prompt+completion, chosen+rejected"
+KNOWN = (
+    "query+response, instruction+output, question+answer, conversations, messages, text, prompt+completion, "
+    "chosen+rejected"
+)
 
 
 def _query(value: Any, key: str, row: Fields) -> str:
-    return fields.text(value, key, empty=any(row.get(name) for name in fields.MEDIA_NAMES.intersection(row)))
+    return values.text(value, key, empty=any(row.get(name) for name in fields.MEDIA_NAMES.intersection(row)))
 
 
 def _plain(row: Fields, key: str) -> Turns:
     turns = Turns(plain=True)
-    turns.add(key, Message("assistant", fields.text(row.get(key), key)))
+    turns.add(key, Message("assistant", values.text(row.get(key), key)))
     return turns
 
 
@@ -200,14 +241,14 @@ def _answer(turns: Turns, row: Fields, key: str, answered: bool) -> Turns:
     if answered or row.get(key):
         if key not in row:
             raise BadRow("missing key", key=key, expected="the answer to train on", value=sorted(map(str, row)))
-        turns.add(key, Message("assistant", fields.text(row[key], key)))
+        turns.add(key, Message("assistant", values.text(row[key], key)))
     return turns
 
 
 def _history(row: Fields) -> Turns:
     turns = Turns()
-    pairs = fields.a_list(row.get("history"), "history")
-    roles = fields.a_list(row.get("history_roles"), "history_roles")
+    pairs = values.a_list(row.get("history"), "history")
+    roles = values.a_list(row.get("history_roles"), "history_roles")
     for number, pair in enumerate(pairs):
         key = f"history[{number}]"
         if not isinstance(pair, list | tuple) or len(pair) != 2:
@@ -217,74 +258,45 @@ def _history(row: Fields) -> Turns:
             raise BadRow("wrong type", key=f"history_roles[{number}]", expected="a pair of roles", value=speakers)
         for side, (speaker, said) in enumerate(zip(speakers, pair, strict=True)):
             where = f"{key}[{side}]"
-            turns.add(where, _spoken(speaker, where, fields.text(said, where), where))
+            turns.add(where, _spoken(speaker, where, values.text(said, where), where))
     return turns
 
 
 def _spoken(speaker: Any, speaker_key: str, said: str, key: str) -> Message:
     """A text and who says it; under a role such as `function_call` the text is a tool call."""
     who = role(speaker, speaker_key)
-    return Message(who, "", fields.tool_calls(said, key)) if speaker in CALLS else Message(who, said)
+    return Message(who, "", tool_calls(said, key)) if speaker in CALLS else Message(who, said)
 
 
 def _listed(row: Fields, key: str) -> Turns:
     turns = Turns()
-    for number, item in enumerate(fields.a_list(row.get(key), key)):
-        _add_turn(turns, item, f"{key}[{number}]")
+    for number, item in enumerate(values.a_list(row.get(key), key)):
+        turns.read(f"{key}[{number}]", item)
     if not turns.messages:
         raise BadRow("empty value", key=key, expected="a list of turns", value=row.get(key))
     return turns
 
 
-def _add_turn(turns: Turns, item: Any, key: str) -> None:
-    """One turn as `role`/`content` or `from`/`value`, with what OpenAI adds to it."""
-    if not isinstance(item, Mapping):
-        raise BadRow("wrong type", key=key, expected="an object with role and content", value=item)
-    role_key, content_key = ("role", "content") if "role" in item else ("from", "value")
-    if role_key not in item:
-        raise BadRow("missing key", key=f"{key}.role", expected="system, user, assistant or tool", value=sorted(item))
-    name = item[role_key]
-    speaker = role(name, f"{key}.{role_key}")
-    where = f"{key}.{content_key}"
-    said = item.get(content_key)
-    if name in CALLS:
-        calls = fields.tool_calls(fields.text(said, where) if not isinstance(said, list | dict) else said, where)
-        turns.add(key, Message("assistant", "", calls))
-        return
-    calls = fields.tool_calls(item.get("tool_calls"), f"{key}.tool_calls")
-    if said is None and calls:
-        said = ""
-    spoken = fields.content(said, where, turns.found, empty=bool(calls) or speaker in ("system", "tool"))
-    reasoning = fields.optional_text(item, "reasoning_content") or fields.optional_text(item, "reasoning")
-    turns.add(key, Message(speaker, spoken, calls, reasoning, _weight(item, key)))
-
-
-def _weight(item: Fields, key: str) -> float | None:
-    value = item.get("weight", item.get("loss"))
-    if value is None or isinstance(value, bool | int | float):
-        return None if value is None else float(value)
-    raise BadRow("wrong type", key=f"{key}.weight", expected="a number", value=value)
-
-
 def _continued(turns: Turns, end: Any, key: str, speaker: str = "assistant") -> Turns:
     """The turns followed by an end: a text, one turn, or a list of turns (a whole conversation stands for itself)."""
-    longer = replace(turns, messages=list(turns.messages), keys=list(turns.keys), found=dict(turns.found), plain=False)
+    longer = turns.going_on()
     if isinstance(end, Mapping):
-        _add_turn(longer, end, key)
+        longer.read(key, end)
     elif isinstance(end, list | tuple):
         if _opens(end):
             longer.messages.clear()
             longer.keys.clear()
+            longer.aside.media.clear()
         for number, item in enumerate(end):
-            _add_turn(longer, item, f"{key}[{number}]")
+            longer.read(f"{key}[{number}]", item)
     else:
-        longer.add(key, Message(role(speaker, key), fields.text(end, key)))
+        longer.add(key, Message(role(speaker, key), values.text(end, key)))
     return longer
 
 
-def _opens(end: list[Any] | tuple[Any, ...]) -> bool:
+def _opens(end: Any) -> bool:
     """Whether a list of turns starts a conversation, instead of going on with one."""
-    first = end[0] if end else None
+    first = end[0] if isinstance(end, list | tuple) and end else None
     name = first.get("role", first.get("from")) if isinstance(first, Mapping) else None
     return name in ("system", "developer", "user", "human")
 

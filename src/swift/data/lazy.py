@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swift.core.errors import SwiftError
-from swift.data.bad_row import BadRow
 from swift.data.example_index import ExampleIndex
 from swift.data.preprocess import Preprocessor
+from swift.prompts.bad_row import BadRow
 
 
 class LazyDataset:

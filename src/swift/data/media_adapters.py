@@ -7,9 +7,9 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from swift.data import fields
-from swift.data.bad_row import BadRow
 from swift.data.media_archives import Member
+from swift.prompts import values
+from swift.prompts.bad_row import BadRow
 
 Fields = Mapping[str, Any]
 T = TypeVar("T")
@@ -49,7 +49,7 @@ def one_of(choices: Sequence[T], record_text: object) -> T:
 
 def shared_picture(path: Any, key: str) -> Member:
     """A picture of the archives that several data sets have in common. Raises BadRow for a path of none of them."""
-    given = fields.text(path, key)
+    given = values.text(path, key)
     for start, (archive, inside) in PLACES.items():
         if given.startswith(start):
             return Member(inside + given.removeprefix(start), (archive,), SHARED)
@@ -66,7 +66,7 @@ def dialogue_with_picture(record: Fields) -> dict[str, Any]:
 
 def llava_data(record: Fields) -> dict[str, Any]:
     """The same with pictures as {path}, and roles; a record without a picture is not for training."""
-    pictures = fields.a_list(record.get("images"), "images")
+    pictures = values.a_list(record.get("images"), "images")
     if not pictures:
         raise BadRow("not for training", key="images", expected="a picture", value=record.get("images"))
     shown = [shared_picture(_path(picture), f"images[{number}]") for number, picture in enumerate(pictures)]
@@ -75,12 +75,12 @@ def llava_data(record: Fields) -> dict[str, Any]:
 
 def mantis(record: Fields) -> dict[str, Any]:
     """A dialogue about several pictures, which lie in the archive of the subset."""
-    pictures = fields.a_list(record.get("images"), "images")
+    pictures = values.a_list(record.get("images"), "images")
     if not pictures:
         raise BadRow("not for training", key="images", expected="pictures", value=record.get("images"))
     archive = ("{folder}/train_images.zip",)
     shown = [
-        Member(fields.text(_path(picture), f"images[{number}]"), archive) for number, picture in enumerate(pictures)
+        Member(values.text(_path(picture), f"images[{number}]"), archive) for number, picture in enumerate(pictures)
     ]
     return {"messages": record.get("conversation"), "images": shown}
 
@@ -93,7 +93,7 @@ def dialogue_with_own_picture(folder: str = "") -> Callable[[Fields], dict[str, 
     """LLaVA-Pretrain, ShareGPT-4o: a dialogue about a picture in the `images.zip` of the repository itself."""
 
     def convert(record: Fields) -> dict[str, Any]:
-        path = fields.text(record.get("image"), "image")
+        path = values.text(record.get("image"), "image")
         return {"conversations": record.get("conversations"), "images": [Member(folder + path, ("images.zip",))]}
 
     return convert
@@ -101,7 +101,7 @@ def dialogue_with_own_picture(folder: str = "") -> Callable[[Fields], dict[str, 
 
 def gqa(record: Fields) -> dict[str, Any]:
     """A question about a picture, answered in a whole sentence."""
-    picture = Member(f"images/{fields.text(record.get('imageId'), 'imageId')}.jpg", ("gqa.zip",), SHARED)
+    picture = Member(f"images/{values.text(record.get('imageId'), 'imageId')}.jpg", ("gqa.zip",), SHARED)
     return {"query": record.get("question"), "response": record.get("fullAnswer"), "images": [picture]}
 
 
@@ -109,11 +109,11 @@ def refcoco(choices: Sequence[str], answer: str) -> Callable[[Fields], dict[str,
     """A thing in a picture of COCO 2014 by its description and its box, in pixels; one is asked, the other answered."""
 
     def convert(record: Fields) -> dict[str, Any]:
-        captions, box = fields.a_list(record.get("captions"), "captions"), fields.a_list(record.get("bbox"), "bbox")
-        caption = fields.text(captions[0] if captions else None, "captions[0]")
+        captions, box = values.a_list(record.get("captions"), "captions"), values.a_list(record.get("bbox"), "bbox")
+        caption = values.text(captions[0] if captions else None, "captions[0]")
         if len(box) != 4:
             raise BadRow("wrong type", key="bbox", expected="four numbers", value=box)
-        path = fields.text(record.get("image_path"), "image_path").removeprefix("coco/")
+        path = values.text(record.get("image_path"), "image_path").removeprefix("coco/")
         box = [round(float(side)) for side in box]
         return {
             "query": one_of(choices, f"{path} {caption}"),
@@ -127,8 +127,8 @@ def refcoco(choices: Sequence[str], answer: str) -> Callable[[Fields], dict[str,
 
 def grit(record: Fields) -> dict[str, Any]:
     """A caption whose phrases have boxes, in parts of the picture's width and height."""
-    caption = fields.text(record.get("caption"), "caption")
-    phrases = sorted(fields.a_list(record.get("ref_exps"), "ref_exps"), key=lambda phrase: tuple(phrase[:2]))
+    caption = values.text(record.get("caption"), "caption")
+    phrases = sorted(values.a_list(record.get("ref_exps"), "ref_exps"), key=lambda phrase: tuple(phrase[:2]))
     pieces, objects, end = [], [], 0
     for start, stop, *box in phrases:
         if int(start) < end:
@@ -157,23 +157,23 @@ def caption_of_link(
 
 
 def _dense_caption(record: Fields) -> Any:
-    parts = fields.literal(record.get("cap_seg"), "cap_seg", "an object with global_caption")
+    parts = values.literal(record.get("cap_seg"), "cap_seg", "an object with global_caption")
     return parts.get("global_caption") if isinstance(parts, Mapping) else None
 
 
 def _prose(record: Fields) -> str:
-    return fields.text(record.get("vlm_caption"), "vlm_caption").removeprefix("This image displays:").strip()
+    return values.text(record.get("vlm_caption"), "vlm_caption").removeprefix("This image displays:").strip()
 
 
 def caption_in_row(record: Fields) -> dict[str, Any]:
     """COCO: a picture and its caption, the first of several parted by &&."""
-    caption = fields.text(record.get("caption"), "caption").partition("&&")[0]
+    caption = values.text(record.get("caption"), "caption").partition("&&")[0]
     return {"query": "please describe the image.", "response": caption, "images": record.get("image")}
 
 
 def text_caps(record: Fields) -> dict[str, Any]:
     """A picture with writing in it, and one of its captions."""
-    captions = fields.a_list(record.get("reference_strs"), "reference_strs")
+    captions = values.a_list(record.get("reference_strs"), "reference_strs")
     caption = one_of(captions, record.get("image_id") or captions[0]) if captions else None
     return {"query": one_of(DESCRIBE, caption), "response": caption, "images": record.get("image")}
 
@@ -182,7 +182,7 @@ def answered_by(key: str) -> Callable[[Fields], dict[str, Any]]:
     """OK-VQA, A-OKVQA: a question about a picture, and one of several answers or reasons."""
 
     def convert(record: Fields) -> dict[str, Any]:
-        question, answers = record.get("question"), fields.a_list(record.get(key), key)
+        question, answers = record.get("question"), values.a_list(record.get(key), key)
         answer = one_of(answers, question) if answers else None
         return {"query": question, "response": answer, "images": record.get("image")}
 
@@ -191,7 +191,7 @@ def answered_by(key: str) -> Callable[[Fields], dict[str, Any]]:
 
 def ocr_vqa(record: Fields) -> dict[str, Any]:
     """Several questions about the cover of a book, one of which is asked."""
-    questions, answers = (fields.a_list(record.get(key), key) for key in ("questions", "answers"))
+    questions, answers = (values.a_list(record.get(key), key) for key in ("questions", "answers"))
     if not questions or len(questions) != len(answers):
         raise BadRow("wrong type", key="answers", expected="an answer to each question", value=answers)
     number = one_of(range(len(questions)), record.get("image_id") or questions)
@@ -200,7 +200,7 @@ def ocr_vqa(record: Fields) -> dict[str, Any]:
 
 def science_qa(record: Fields) -> dict[str, Any]:
     """A question with choices about a picture; the solution, then the choice."""
-    choices, number = fields.a_list(record.get("choices"), "choices"), record.get("answer")
+    choices, number = values.a_list(record.get("choices"), "choices"), record.get("answer")
     if not record.get("image"):
         raise BadRow("not for training", key="image", expected="a picture", value=record.get("image"))
     if not isinstance(number, int) or not 0 <= number < len(choices):
@@ -230,7 +230,7 @@ def rlaif_v(record: Fields) -> dict[str, Any]:
 def m3it(record: Fields) -> dict[str, Any]:
     """An instruction, perhaps an input, and pictures as base64 text."""
     pictures = record.get("image_base64_str")
-    pictures = [pictures] if isinstance(pictures, str) else fields.a_list(pictures, "image_base64_str")
+    pictures = [pictures] if isinstance(pictures, str) else values.a_list(pictures, "image_base64_str")
     return {
         "system": record.get("instruction"),
         "query": record.get("inputs") or "",
@@ -247,10 +247,10 @@ def _data_url(picture: str) -> str:
 def llava_mix_sft(record: Fields) -> dict[str, Any]:
     """Turns with content parts; the pictures stand beside them."""
     turns = []
-    for item in fields.a_list(record.get("messages"), "messages"):
+    for item in values.a_list(record.get("messages"), "messages"):
         parts = [
             "<image>" if part.get("type") == "image" else str(part.get("text") or "")
-            for part in fields.a_list(item.get("content"), "content")
+            for part in values.a_list(item.get("content"), "content")
         ]
         turns.append({"role": item.get("role"), "content": "".join(parts)})
     return {"messages": turns, "images": record.get("images")}
@@ -277,13 +277,13 @@ TOOLS = [
 
 def mind2web(record: Fields) -> dict[str, Any]:
     """A task on a web page with its picture, what was done so far, and the next action as a call of a tool."""
-    done = fields.a_list(record.get("action_reprs"), "action_reprs")
+    done = values.a_list(record.get("action_reprs"), "action_reprs")
     here = int(record.get("target_action_index") or 0)
     query = (
         f"The page:<image>\nIts HTML:\n{record.get('cleaned_html')}\nTask: {record.get('confirmed_task')}\n"
         f"Done so far: {'; '.join(map(str, done[:here])) or 'nothing'}"
     )
-    target, arrow, action = fields.text(record.get("target_action_reprs"), "target_action_reprs").rpartition("->")
+    target, arrow, action = values.text(record.get("target_action_reprs"), "target_action_reprs").rpartition("->")
     name, _, content = action.partition(":")
     given = {"element": target.strip(), "content": content.strip()} if arrow else {}
     given = {key: value for key, value in given.items() if value}
@@ -293,37 +293,37 @@ def mind2web(record: Fields) -> dict[str, Any]:
 
 def aishell1(record: Fields) -> dict[str, Any]:
     """Mandarin speech and its text."""
-    spoken = fields.text(record.get("Text:LABEL"), "Text:LABEL").replace(" ", "")
+    spoken = values.text(record.get("Text:LABEL"), "Text:LABEL").replace(" ", "")
     return {"query": "语音转文本", "response": spoken, "audios": record.get("Audio:FILE")}
 
 
 def video_chatgpt(record: Fields) -> dict[str, Any]:
     """A question about a video; where the column is empty, the first of a pair of questions."""
     asked = [record.get(key) for key in ("question", "question_1", "question_2")]
-    video = Member(f"Test_Videos/{fields.text(record.get('video_name'), 'video_name')}.mp4", ("videos.zip",))
+    video = Member(f"Test_Videos/{values.text(record.get('video_name'), 'video_name')}.mp4", ("videos.zip",))
     query = next((question for question in asked if question and question != "None"), None)
-    return {"query": fields.text(query, "question"), "response": record.get("answer"), "videos": [video]}
+    return {"query": values.text(query, "question"), "response": record.get("answer"), "videos": [video]}
 
 
 def egoschema(record: Fields) -> dict[str, Any]:
     """A question with five options about a video; the letter of the right one."""
-    answer, options = str(record.get("answer")), fields.a_list(record.get("option"), "option")
+    answer, options = str(record.get("answer")), values.a_list(record.get("option"), "option")
     if answer not in ("0", "1", "2", "3", "4"):
         raise BadRow("wrong type", key="answer", expected="the number of an option", value=record.get("answer"))
     archives = tuple(f"videos_chunked_{number:02d}.zip" for number in range(1, 6))
     return {
-        "query": "\n".join([fields.text(record.get("question"), "question"), *map(str, options)]),
+        "query": "\n".join([values.text(record.get("question"), "question"), *map(str, options)]),
         "response": "ABCDE"[int(answer)],
-        "videos": [Member(f"videos/{fields.text(record.get('video_idx'), 'video_idx')}.mp4", archives)],
+        "videos": [Member(f"videos/{values.text(record.get('video_idx'), 'video_idx')}.mp4", archives)],
     }
 
 
 def moviechat(record: Fields) -> dict[str, Any]:
     """A film and the first question about the whole of it. The films lie beside the rows, unpacked."""
-    about = fields.a_list(record.get("global"), "global")
+    about = values.a_list(record.get("global"), "global")
     if not about:
         raise BadRow("empty value", key="global", expected="a question about the film", value=about)
-    path = fields.text(record["info"].get("video_path"), "info.video_path")
+    path = values.text(record["info"].get("video_path"), "info.video_path")
     first = about[0]
     return {"query": first.get("question"), "response": first.get("answer"), "videos": [Member(f"videos/{path}")]}
 
@@ -331,11 +331,11 @@ def moviechat(record: Fields) -> dict[str, Any]:
 def llava_video(record: Fields) -> dict[str, Any]:
     """A dialogue about a video, whose place in the text is written <image>."""
     turns = [
-        {**turn, "value": fields.text(turn.get("value"), "value").replace("<image>", "<video>")}
-        for turn in fields.a_list(record.get("conversations"), "conversations")
+        {**turn, "value": values.text(turn.get("value"), "value").replace("<image>", "<video>")}
+        for turn in values.a_list(record.get("conversations"), "conversations")
     ]
     archives = tuple(f"{{folder}}/{{folder}}_videos_{number}.tar.gz" for number in range(1, 100))
-    return {"conversations": turns, "videos": [Member(fields.text(record.get("video"), "video"), archives)]}
+    return {"conversations": turns, "videos": [Member(values.text(record.get("video"), "video"), archives)]}
 
 
 CONVERTERS: dict[str, Callable[..., Any]] = {

@@ -11,10 +11,10 @@ from typing import Any
 from swift.core.errors import SwiftError
 from swift.core.hubs import HubName
 from swift.core.log import log
-from swift.data.bad_row import BadRow
 from swift.data.fields import MEDIA_KEYS
 from swift.data.source import SourceFile
 from swift.data.unpack_archive import unpack
+from swift.prompts.bad_row import BadRow
 
 
 @dataclass(frozen=True)

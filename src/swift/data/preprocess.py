@@ -15,12 +15,12 @@ from swift import data, prompts
 from swift.core.errors import SwiftError
 from swift.core.json_keys import RepeatedKey, unrepeated
 from swift.data.adapters import converter
-from swift.data.bad_row import BadRow
-from swift.data.formats import Converted, convert
+from swift.data.formats import PLAIN_ANSWER, Converted, convert
 from swift.data.media_archives import placed
 from swift.data.source import SourceFile, SourceRow
 from swift.plan.data import Rounds
 from swift.plan.methods import Kind
+from swift.prompts.bad_row import BadRow
 from swift.prompts.encode import Encoder, TooLong
 from swift.prompts.types import IGNORED, Conversation, Encoded, Media, Origin, Preference, Row
 
@@ -72,12 +72,14 @@ class Preprocessor:
     """Which answers of a preference are trained."""
     notes_are_faults: bool = False
     """Drop rows that needed mending (`--check_dataset_strategy discard`)."""
+    plain_text: bool = False
+    """Rows are meant to be text without turns, as in pre-training."""
 
     @property
     def fingerprint(self) -> str:
         """Changes with everything that would change an outcome, except the rows."""
         of_encoder = self.encoder.fingerprint if self.encoder else "convert only"
-        facts = (code_digest(), self.kind, self.rounds, self.notes_are_faults, of_encoder)
+        facts = (code_digest(), self.kind, self.rounds, self.notes_are_faults, self.plain_text, of_encoder)
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     def __call__(self, rows: Sequence[SourceRow]) -> list[Outcome]:
@@ -120,6 +122,8 @@ class Preprocessor:
             notes += (MEDIA_LEFT_OUT,)
         if notes:
             converted = replace(converted, notes=(*converted.notes, *notes))
+        if (self.plain_text or self.kind == "prompt") and PLAIN_ANSWER in converted.notes:
+            converted = replace(converted, notes=tuple(note for note in converted.notes if note != PLAIN_ANSWER))
         if converted.notes and self.notes_are_faults:
             raise BadRow("needed mending", expected="a row without remarks", value="; ".join(converted.notes))
         return converted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from swift.data.bad_row import BadRow
+from swift.prompts.bad_row import BadRow
 
 
 class RawRow(NamedTuple):

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from swift.data.bad_row import BadRow
 from swift.data.compression import DAMAGE, damaged, open_file
 from swift.data.raw_row import RawRow, encoded
+from swift.prompts.bad_row import BadRow
 
 BOM = b"\xef\xbb\xbf"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from swift.core.errors import SwiftError
-from swift.data.bad_row import BadRow
 from swift.data.compression import DAMAGE, damaged, open_file
 from swift.data.parquet_media import taken_out
 from swift.data.raw_row import RawRow, dumped
+from swift.prompts.bad_row import BadRow
 
 
 def read_csv(path: Path, delimiter: str) -> Iterator[RawRow]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MAGIC = b"swift-shard-1\n"
+MAGIC = b"swift-shard-2\n"
 KEPT, TRUNCATED, UNUSABLE, UNENCODED = range(4)
 """Fates of a row. `UNUSABLE` rows do not convert, `UNENCODED` ones convert but give no example (too long, say)."""
 ALIGNMENT = 8
@@ -56,8 +56,8 @@ class Shard:
     """Row -> reason and detail, for rows without examples."""
     notes: Mapping[int, str] = field(default_factory=dict)
     formats: Mapping[str, int] = field(default_factory=dict)
-    unused: Sequence[str] = ()
-    """Keys of the rows that nothing reads."""
+    unused: Mapping[str, int] = field(default_factory=dict)
+    """Keys of rows and messages that nothing reads, each with the rows that have it."""
 
     @cached_property
     def first_example(self) -> NDArray[np.int64]:
@@ -92,7 +92,7 @@ class Shard:
             "faults": list(self.faults.items()),
             "notes": list(self.notes.items()),
             "formats": dict(self.formats),
-            "unused": list(self.unused),
+            "unused": dict(self.unused),
         }
         text = json.dumps(header, ensure_ascii=False).encode()
         start = len(MAGIC) + ALIGNMENT

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from swift.core.hubs import HubName
-from swift.data.bad_row import BadRow
 from swift.data.raw_row import RawRow
 from swift.data.read import read_at, read_rows, seekable
+from swift.prompts.bad_row import BadRow
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from torch.utils.data import IterableDataset
 
 from swift.core.errors import SwiftError
 from swift.core.log import log, once
-from swift.data.bad_row import BadRow
 from swift.data.dataset import ListDataset, MapDataset
 from swift.data.dataset_files import dataset_files
 from swift.data.eager import EncodedDataset
@@ -29,8 +28,9 @@ from swift.data.packing import join, pack_groups
 from swift.data.parts import open_parts
 from swift.data.preprocess import Made, Outcome, Preprocessor
 from swift.data.source import START, Place, RowSource, SourceFile, SourceRow
-from swift.data.table import speak_of
+from swift.data.table import GRAVE, speak_of
 from swift.plan.data import Check, DataPlan
+from swift.prompts.bad_row import BadRow
 
 GROUP = 64
 """Rows that are encoded together."""
@@ -262,7 +262,7 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
         for key in sorted(converted.unused):
             once(f"{label}: key not used: {key}", level=logging.INFO)
         for note in converted.notes:
-            once(f"{label}: {note}", level=logging.INFO)
+            once(f"{label}: {note}", level=logging.WARNING if note in GRAVE else logging.INFO)
 
 
 def enter(row: SourceRow, outcome: Outcome, ledger: Ledger, check: Check, split: str) -> None:

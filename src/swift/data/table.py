@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
+from swift.data.formats import PLAIN_ANSWER
 from swift.data.ledger import Entry, bad_row_error
 from swift.data.preprocess import Preprocessor
 from swift.data.sample_and_split import Indices
@@ -21,6 +23,8 @@ from swift.data.token_cache import TokenCache
 from swift.data.workers import Chunk, Keep, Progress, chunks, encode_chunks
 from swift.plan.data import Check, DataPlan
 
+GRAVE = frozenset((PLAIN_ANSWER,))
+"""Remarks that are warnings whatever `--check_dataset_strategy` says."""
 WARNINGS = 20
 """Rows that needed mending of which `--check_dataset_strategy warning` speaks one by one."""
 
@@ -147,15 +151,16 @@ def say_formats(name: str, shards: Sequence[Shard]) -> None:
     """Say how the rows of a data set are written, what of them is not used, and what had to be mended."""
     formats: Counter[str] = Counter()
     notes: Counter[str] = Counter()
-    unused: set[str] = set()
+    unused: Counter[str] = Counter()
     for shard in shards:
         formats.update(shard.formats)
-        notes.update(shard.notes.values())
+        notes.update(note for joined in shard.notes.values() for note in joined.split("; "))
         unused.update(shard.unused)
     if formats:
         found = ", ".join(f"{format_} ({rows} rows)" for format_, rows in formats.most_common())
-        log.info("%s: format %s%s", name, found, f"; keys not used: {', '.join(sorted(unused))}" if unused else "")
+        left = ", ".join(f"{key} ({rows} rows)" for key, rows in sorted(unused.items()))
+        log.info("%s: format %s%s", name, found, f"; keys not used: {left}" if left else "")
     elif not any(len(shard.fate) for shard in shards):
         log.warning("%s: there are no rows in it", name)
     for note, rows in notes.most_common():
-        log.info("%s: %s (%d rows)", name, note, rows)
+        log.log(logging.WARNING if note in GRAVE else logging.INFO, "%s: %s (%d rows)", name, note, rows)

@@ -6,15 +6,15 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from swift.data import fields
-from swift.data.bad_row import BadRow
+from swift.prompts import values
+from swift.prompts.bad_row import BadRow
 
 Fields = Mapping[str, Any]
 
 
 def dolly_15k(record: Fields) -> dict[str, Any]:
     """A question, perhaps with a text it is about."""
-    context, question = record.get("context"), fields.text(record.get("instruction"), "instruction")
+    context, question = record.get("context"), values.text(record.get("instruction"), "instruction")
     query = f"Here is some information that may help:\n{context}\n{question}" if context else question
     return {"query": query, "response": record.get("response")}
 
@@ -36,7 +36,7 @@ def blossom_math(record: Fields) -> dict[str, Any]:
 
 def long_alpaca(record: Fields) -> dict[str, Any]:
     """Long questions; answers that start with the word Answer lose it."""
-    output = fields.text(record.get("output"), "output").strip()
+    output = values.text(record.get("output"), "output").strip()
     return {"query": record.get("instruction"), "response": output.removeprefix("Answer:").strip()}
 
 
@@ -58,7 +58,7 @@ def guanaco(record: Fields) -> dict[str, Any]:
 def ruozhiba(record: Fields) -> dict[str, Any]:
     """Jokes of a Chinese forum as plain text, without their numbers."""
     title = record.get("title") or record.get("content")
-    text, more = fields.text(title, "title"), record.get("abs")
+    text, more = values.text(title, "title"), record.get("abs")
     if more and more != text:
         text = f"{text}，{more}"
     numbered = re.match(r"\d+[.,\s、]\s*(.+)", text, re.DOTALL)
@@ -68,13 +68,13 @@ def ruozhiba(record: Fields) -> dict[str, Any]:
 def tigerbot_law(record: Fields) -> dict[str, Any]:
     """Paragraphs of law as plain text below their headings."""
     headings = [record.get(name) for name in ("type", "title", "chapter1", "chapter2", "chapter3")]
-    paragraph = fields.text(record.get("content"), "content")
+    paragraph = values.text(record.get("content"), "content")
     return {"response": "\n".join(str(part) for part in (*headings, paragraph) if part)}
 
 
 def leetcode_python(record: Fields) -> dict[str, Any]:
     """A problem and its solution in one Markdown text; the explanation follows the code."""
-    whole = fields.text(record.get("code_with_problem"), "code_with_problem")
+    whole = values.text(record.get("code_with_problem"), "code_with_problem")
     problem, fence, code = whole.partition("```python")
     if not fence:
         raise BadRow("wrong type", key="code_with_problem", expected="a ```python block", value=whole)
@@ -94,7 +94,7 @@ def synthetic_text_to_sql(record: Fields) -> dict[str, Any]:
 
 def dureader_robust(record: Fields) -> dict[str, Any]:
     """Text and answer, parted by [SEP], from which the question is to be made."""
-    text, mark, answer = fields.text(record.get("text1"), "text1").partition("[SEP]")
+    text, mark, answer = values.text(record.get("text1"), "text1").partition("[SEP]")
     if not mark:
         raise BadRow("wrong type", key="text1", expected="a text and an answer parted by [SEP]", value=text)
     query = f"Task: Question Generation\nContext: {text}\nAnswer: {answer}\nQuestion:"
@@ -103,11 +103,11 @@ def dureader_robust(record: Fields) -> dict[str, Any]:
 
 def hc3(record: Fields) -> dict[str, Any]:
     """Human or machine? One answer of the record; the kind changes with the length of the question."""
-    question = fields.text(record.get("question"), "question")
+    question = values.text(record.get("question"), "question")
     order = ("human_answers", "chatgpt_answers") if len(question) % 2 else ("chatgpt_answers", "human_answers")
     key = next((name for name in order if record.get(name)), order[0])
-    answers = fields.a_list(record.get(key), key)
-    answer = fields.text(answers[0] if answers else None, key)
+    answers = values.a_list(record.get(key), key)
+    answer = values.text(answers[0] if answers else None, key)
     query = (
         "Task: Was this answer written by a human or by ChatGPT?\n"
         f"Question: {question}\nAnswer: {answer}\nCategory: Human, ChatGPT\nOutput:"
@@ -132,7 +132,7 @@ def toolbench(record: Fields) -> dict[str, Any]:
 
 def msagent_multirole_dataset(record: Fields) -> dict[str, Any]:
     """Several people talk; all but the last to speak are put before the answer, each with his name."""
-    turns = fields.a_list(record.get("conversations"), "conversations")
+    turns = values.a_list(record.get("conversations"), "conversations")
     if len(turns) < 2:
         raise BadRow("roles out of order", key="conversations", expected="at least two turns", value=turns)
     *before, last = turns
@@ -150,7 +150,7 @@ def hh_rlhf(record: Fields) -> dict[str, Any]:
 
 
 def _dialogue(value: Any, key: str) -> list[dict[str, Any]]:
-    parts = re.split(r"(?:^|\n\n)(Human|Assistant): ?", fields.text(value, key))
+    parts = re.split(r"(?:^|\n\n)(Human|Assistant): ?", values.text(value, key))
     names = {"Human": "user", "Assistant": "assistant"}
     return [
         {"role": names[name], "content": given.strip()} for name, given in zip(parts[1::2], parts[2::2], strict=True)
@@ -161,10 +161,10 @@ def hh_rlhf_cn(record: Fields) -> dict[str, Any]:
     """The same in Chinese, as lists of role and text."""
 
     def turn(item: Any) -> dict[str, Any]:
-        item = fields.literal(item, "chosen", "a turn") or {}
+        item = values.literal(item, "chosen", "a turn") or {}
         return {"role": item.get("role"), "content": item.get("text")}
 
-    context = [turn(item) for item in fields.a_list(record.get("context"), "context")]
+    context = [turn(item) for item in values.a_list(record.get("context"), "context")]
     return {"messages": context, "chosen": turn(record.get("chosen")), "rejected": turn(record.get("rejected"))}
 
 

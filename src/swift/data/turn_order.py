@@ -5,29 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from swift.data.bad_row import BadRow
+from swift.prompts.bad_row import BadRow
+from swift.prompts.messages import Aside, read_message
+from swift.prompts.tool_results import in_order_of_calls
 from swift.prompts.types import Message, Role
-
-ROLES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "chatgpt": "assistant",
-    "function_call": "assistant",
-    "tool_call": "assistant",
-    "tool": "tool",
-    "function": "tool",
-    "observation": "tool",
-    "function_response": "tool",
-    "tool_response": "tool",
-}
-CALLS = ("function_call", "tool_call")
-"""Roles whose text is a tool call written as JSON."""
 
 
 @dataclass
@@ -36,36 +17,39 @@ class Turns:
 
     messages: list[Message] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
-    found: dict[str, list[str]] = field(default_factory=dict)
-    """Media that stood inside content parts."""
+    aside: Aside = field(default_factory=Aside)
     notes: list[str] = field(default_factory=list)
     plain: bool = False
     """A text without turns, trained from its first token on; it is kept as one assistant message."""
+
+    def going_on(self) -> Turns:
+        """A copy that other turns may follow; keys that nobody reads and remarks are told of all copies together."""
+        media = {kind: list(links) for kind, links in self.aside.media.items()}
+        return replace(
+            self, messages=list(self.messages), keys=list(self.keys), aside=Aside(media, self.aside.unread), plain=False
+        )
 
     def add(self, key: str, message: Message) -> None:
         self.messages.append(message)
         self.keys.append(key)
 
-
-def role(value: Any, key: str) -> Role:
-    """The role behind any of its usual names. Raises BadRow for an unknown one."""
-    known = ROLES.get(value) if isinstance(value, str) else None
-    if known is None:
-        raise BadRow("unknown role", key=key, expected="system, user, assistant or tool", value=value)
-    return known
+    def read(self, key: str, item: Any) -> None:
+        """Add a turn as it stands at `key` of the row."""
+        self.add(key, read_message(item, key, self.aside))
 
 
 def arrange(turns: Turns, system: str | None, *, answered: bool) -> tuple[Message, ...]:
     """The messages in their right order: an optional system turn, then user, assistant, tools and assistant again …
 
-    Neighbouring user turns are joined with a line break and noted; text and calls of one assistant turn that were
-    written apart become one. `answered` asks for an assistant turn at the end. Raises BadRow for any other order.
+    Results of tools follow the order of their calls. Neighbouring user turns are joined with a line break and noted;
+    text and calls of one assistant turn that were written apart become one. `answered` asks for an assistant turn at
+    the end. Raises BadRow for any other order, and for calls and results that do not belong together.
     """
     if turns.plain:
         return tuple(turns.messages)
     arranged: list[Message] = []
     previous: Role | None = None
-    for key, message in zip(turns.keys, turns.messages, strict=True):
+    for key, message in zip(turns.keys, in_order_of_calls(turns.messages, turns.keys), strict=True):
         if message.role == "system":
             if previous is not None:
                 raise BadRow("roles out of order", key=key, expected="a system turn only at the start", value="system")
@@ -74,7 +58,7 @@ def arrange(turns: Turns, system: str | None, *, answered: bool) -> tuple[Messag
             system = message.content
             previous = "system"
             continue
-        joined = _joined(arranged[-1], message, turns.notes) if message.role == previous else None
+        joined = _joined(arranged[-1], message, key, turns.notes) if message.role == previous else None
         if joined is not None:
             arranged[-1] = joined
         elif message.role in _AFTER[previous]:
@@ -103,12 +87,22 @@ def _expected(previous: Role | None) -> str:
     return f"a {after} turn first" if previous in (None, "system") else f"a turn of {after} after {previous}"
 
 
-def _joined(before: Message, now: Message, notes: list[str]) -> Message | None:
+def _joined(before: Message, now: Message, key: str, notes: list[str]) -> Message | None:
     """Two neighbouring turns of one role as one, or None where that would invent something."""
     if now.role == "user":
         notes.append("user turns in a row joined")
         return replace(before, content=f"{before.content}\n{now.content}")
     if now.role == "assistant" and (before.tool_calls or now.tool_calls):
-        content = "\n".join(part for part in (before.content, now.content) if part)
-        return replace(before, content=content, tool_calls=before.tool_calls + now.tool_calls)
+        if before.weight != now.weight and None not in (before.weight, now.weight):
+            weights = [before.weight, now.weight]
+            raise BadRow(
+                "wrong weight", key=key, expected="one weight for the text and the call of an answer", value=weights
+            )
+        return replace(
+            before,
+            content="\n".join(filter(None, (before.content, now.content))),
+            tool_calls=before.tool_calls + now.tool_calls,
+            reasoning="\n".join(filter(None, (before.reasoning, now.reasoning))) or None,
+            weight=now.weight if before.weight is None else before.weight,
+        )
     return None

@@ -18,11 +18,11 @@ from typing import Any, Literal
 import numpy as np
 
 from swift.core.log import log
-from swift.data.bad_row import BadRow
 from swift.data.preprocess import Outcome, Preprocessor
 from swift.data.shard import KEPT, LENGTH, TRUNCATED, UNENCODED, UNUSABLE, Column, Shard, columns_of, unpack
 from swift.data.source import SourceRow
 from swift.data.token_cache import TokenCache
+from swift.prompts.bad_row import BadRow
 
 CHUNK = 512
 """Rows of a file that are encoded, stored and lost together."""
@@ -88,13 +88,13 @@ def shard_of(outcomes: Sequence[Outcome], keep: Keep) -> Shard:
     faults: dict[int, tuple[str, str]] = {}
     notes: dict[int, str] = {}
     formats: Counter[str] = Counter()
-    unused: set[str] = set()
+    unused: Counter[str] = Counter()
     examples: list[dict[str, Any]] = []
     for index, outcome in enumerate(outcomes):
         converted, result = outcome.converted, outcome.result
         if converted is not None:
             formats[converted.format] += 1
-            unused |= converted.unused
+            unused.update(converted.unused)
             if outcome.note is not None:
                 notes[index] = outcome.note
         if isinstance(result, BadRow):
@@ -105,7 +105,7 @@ def shard_of(outcomes: Sequence[Outcome], keep: Keep) -> Shard:
         counts[:, index] = result.tokens, result.trained, len(result.examples)
         fate[index] = TRUNCATED if result.truncated else KEPT
     tokens, trained, several = counts
-    return Shard(fate, tokens, trained, several, _columns(examples, keep), faults, notes, dict(formats), sorted(unused))
+    return Shard(fate, tokens, trained, several, _columns(examples, keep), faults, notes, dict(formats), unused)
 
 
 def _columns(examples: list[dict[str, Any]], keep: Keep) -> dict[str, Column]:

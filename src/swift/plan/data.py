@@ -73,6 +73,8 @@ class DataPlan:
     """Chinese and English name of the model, for self-cognition rows."""
     self_authors: tuple[str, str] | None = None
     token: str | None = None
+    plain_text: bool = False
+    """Rows are meant to be text without turns, as in pre-training."""
     media: Path | None = None
     """Folder for pictures, videos and sounds of the rows; None leaves them out, and nothing of them is fetched."""
 
@@ -113,6 +115,7 @@ def plan_data(args: Args, catalog: Catalog, *, multimodal: bool = False, media: 
         self_names=names,
         self_authors=authors,
         token=args[Hub].hub_token,
+        plain_text=args.command == "pt",
         media=default_media() if media else None,
     )
 

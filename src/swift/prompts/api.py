@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from swift.catalog import load_catalog
 from swift.core.errors import SwiftError
+from swift.core.log import once
 from swift.plan.prompt import JINJA, PromptPlan
-from swift.prompts import tool_formats
+from swift.prompts.bad_row import BadRow
 from swift.prompts.encode import Encoder, TooLong, build_encoder
-from swift.prompts.types import Conversation, Media, Message, Role, ToolCall
+from swift.prompts.messages import MEDIA_TAGS, Aside, read_message, tools
+from swift.prompts.tool_results import in_order_of_calls
+from swift.prompts.types import Conversation, Media, Message
 
 
 def get_template(
@@ -84,14 +86,22 @@ def conversation_of(row: Mapping[str, Any]) -> Conversation:
             why=repr(row)[:80],
             next="rows in other formats are read from files, with --dataset",
         )
-    messages = _messages(row["messages"]) if row.get("messages") else _rounds(row)
+    aside = Aside()
+    try:
+        messages = _messages(row["messages"], aside) if row.get("messages") else _rounds(row)
+        declared = tools(row)
+    except BadRow as fault:
+        raise SwiftError(str(fault)) from None
+    for key in sorted(aside.unread.union(map(str, row.keys() - _READ))):
+        once(f"get_template: nothing reads the key {key}")
     system = _text(row.get("system"), "system")
     if system is not None and (not messages or messages[0].role != "system"):
         messages = [Message("system", system), *messages]
-    return Conversation(tuple(messages), _tools(row.get("tools")), _media(row))
+    return Conversation(tuple(messages), declared, _media(row, aside))
 
 
 _KEYS = frozenset(("query", "response", "history", "messages"))
+_READ = _KEYS | {"system", "tools", "functions", "query_role", "history_roles", *MEDIA_TAGS}
 
 
 def _text(value: Any, field: str) -> str | None:
@@ -125,61 +135,17 @@ def _asked(text: str, role: str) -> list[Message]:
     return [Message("user", text)] if text else []
 
 
-_ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
-
-
-def _messages(given: Any) -> list[Message]:
+def _messages(given: Any, aside: Aside) -> list[Message]:
     if not isinstance(given, list | tuple):
         raise SwiftError("messages is not a list", why=repr(given)[:80])
-    messages = []
-    for place, item in enumerate(given):
-        if not isinstance(item, Mapping):
-            raise SwiftError(f"messages[{place}] is not an object with role and content", why=repr(item)[:80])
-        role = _ROLES.get(str(item.get("role", "")))
-        if role is None:
-            raise SwiftError(f"messages[{place}] has the unknown role {item.get('role')!r}")
-        calls = tuple(map(_call, item.get("tool_calls") or ()))
-        content = _content(item.get("content"), f"messages[{place}].content")
-        reasoning = _text(item.get("reasoning_content"), f"messages[{place}].reasoning_content")
-        messages.append(Message(role, content, tool_calls=calls, reasoning=reasoning, weight=item.get("weight")))
-    return messages
+    keys = [f"messages[{place}]" for place in range(len(given))]
+    messages = [read_message(item, key, aside, empty=True) for item, key in zip(given, keys, strict=True)]
+    return in_order_of_calls(messages, keys)
 
 
-def _content(value: Any, field: str) -> str:
-    """A text, or OpenAI's content parts as long as they are texts."""
-    if not isinstance(value, list):
-        return _text(value, field) or ""
-    texts: list[str] = []
-    for place, part in enumerate(value):
-        text = part.get("text") if isinstance(part, Mapping) else part
-        if not isinstance(text, str):
-            raise SwiftError(f"{field}[{place}] is not a text", why=repr(part)[:80])
-        texts.append(text)
-    return "".join(texts)
-
-
-def _call(item: Mapping[str, Any]) -> ToolCall:
-    inner = tool_formats.function(item)
-    arguments = inner.get("arguments", "{}")
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return ToolCall(inner["name"], text, item.get("id"))
-
-
-def _tools(given: Any) -> tuple[dict[str, Any], ...]:
-    listed = given
-    if isinstance(given, str):
-        try:
-            listed = json.loads(given) if given.strip() else []
-        except ValueError as error:
-            raise SwiftError("tools is not JSON", why=f"{error}: {given[:80]!r}") from None
-    if not isinstance(listed or [], list | tuple) or not all(isinstance(tool, dict) for tool in listed or ()):
-        raise SwiftError("tools is not a list of objects", why=repr(given)[:80])
-    return tuple(listed or ())
-
-
-def _media(row: Mapping[str, Any]) -> Media:
+def _media(row: Mapping[str, Any], aside: Aside) -> Media:
     def listed(kind: str) -> tuple[str, ...]:
         paths = row.get(kind) or ()
-        return (paths,) if isinstance(paths, str) else tuple(paths)
+        return (*aside.media.get(kind, ()), *((paths,) if isinstance(paths, str) else paths))
 
     return Media(listed("images"), listed("videos"), listed("audios"))

@@ -51,10 +51,13 @@ class ToolFormat:
         """The answer as messages whose content is the text to render, calls and results in their order."""
         parts: list[Message] = []
         pending: list[ToolCall] = []
-        for message in answer:
+        for place, message in enumerate(answer):
             if message.role == "tool":
-                parts += self._call(parts, pending[:1])
-                pending = pending[1:]
+                # The last result answers all calls that are left: one result may stand for all of them.
+                last = place + 1 == len(answer) or answer[place + 1].role != "tool"
+                answered = len(pending) if last else 1
+                parts += self._call(parts, pending[:answered])
+                pending = pending[answered:]
                 parts.append(replace(message, content=f" {message.content}\n"))
                 continue
             parts += self._call(parts, pending)

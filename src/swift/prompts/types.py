@@ -40,6 +40,9 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str | None = None
     weight: float | None = None
+    tool_call_id: str | None = None
+    """The call whose result this is, where the row says so, and (`name`) its function."""
+    name: str | None = None
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ class ContentPart(_Model):
     image: str | None = None
     video: str | None = None
     audio: str | None = None
+    refusal: str | None = None
+    input_audio: JsonObject | None = None
 
 
 class FunctionCall(_Model):
@@ -61,8 +63,13 @@ class ChatMessage(_Model):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = None
     tool_calls: list[ToolCall] | None = None
+    function_call: FunctionCall | None = None
     tool_call_id: str | None = None
+    name: str | None = None
+    refusal: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
+    thinking: str | None = None
 
 
 class Function(_Model):

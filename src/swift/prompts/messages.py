@@ -1,0 +1,255 @@
+"""One reader for the messages of rows and requests: roles, content, calls, thinking and weights under all their names.
+
+What a message says is read or its key is handed back: nothing vanishes on the way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from swift.prompts.bad_row import BadRow
+from swift.prompts.types import Message, Role, ToolCall
+from swift.prompts.values import a_list, literal, text
+
+ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "chatgpt": "assistant",
+    "function_call": "assistant",
+    "tool_call": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+    "function_response": "tool",
+    "tool_response": "tool",
+}
+CALLS = ("function_call", "tool_call")
+"""Roles whose text is a tool call written as JSON."""
+CALL_KEYS = ("tool_calls", "function_call", "tool_call")
+THINKING = ("reasoning_content", "reasoning", "thinking", "think", "thought", "thoughts")
+WEIGHTS = ("weight", "loss", "loss_weight", "loss_scale", "train", "training", "trainable")
+"""How much an answer counts; true is 1, false is 0."""
+MASKS = ("masked",)
+"""Flags that mean the opposite: true leaves the answer out of the loss."""
+MAX_WEIGHT = 1e6
+"""What a sum of losses in single precision bears."""
+RESULT_IDS = ("tool_call_id", "tool_use_id", "call_id")
+MEDIA_TAGS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
+
+
+@dataclass
+class Aside:
+    """What stands in messages besides their text: media of content parts by kind, and keys that nobody reads."""
+
+    media: dict[str, list[str]] = field(default_factory=dict)
+    unread: set[str] = field(default_factory=set)
+
+
+def role(value: Any, key: str) -> Role:
+    """The role behind any of its usual names. Raises BadRow for an unknown one."""
+    known = ROLES.get(value) if isinstance(value, str) else None
+    if known is None:
+        raise BadRow("unknown role", key=key, expected="system, user, assistant or tool", value=value)
+    return known
+
+
+def read_message(item: Any, key: str, aside: Aside, *, empty: bool = False) -> Message:
+    """A turn as `role`/`content` or `from`/`value`, with all that OpenAI and other tools add to it.
+
+    `key` is its place in the row; media and keys that nobody reads go to `aside`. Questions and answers that say
+    nothing are allowed only where `empty` is. Raises BadRow.
+    """
+    if not isinstance(item, Mapping):
+        raise BadRow("wrong type", key=key, expected="an object with role and content", value=item)
+    role_key, content_key = ("role", "content") if "role" in item else ("from", "value")
+    if role_key not in item:
+        raise BadRow("missing key", key=f"{key}.role", expected="system, user, assistant or tool", value=sorted(item))
+    speaker = role(item[role_key], f"{key}.{role_key}")
+    given, where, read = item.get(content_key), f"{key}.{content_key}", {role_key, content_key}
+    content = _Content()
+    if item[role_key] in CALLS:
+        content.calls += tool_calls(given if isinstance(given, list | dict) else text(given, where), where)
+    elif given is not None:
+        content.add(given, where, aside.media)
+    if speaker == "assistant":
+        read |= _read_answer(item, key, content)
+    elif content.calls or content.thinking:
+        raise BadRow("wrong type", key=where, expected=f"no calls and no thinking in a {speaker} turn", value=given)
+    identity = name = None
+    if speaker == "tool":
+        read |= {*RESULT_IDS, "name"}
+        identity = next((_identity(item[one]) for one in RESULT_IDS if item.get(one) is not None), None)
+        name = item["name"] if isinstance(item.get("name"), str) else None
+    weight = _weight(item, key)
+    if speaker == "assistant" or not weight:
+        read |= {*WEIGHTS, *MASKS}
+    written = "".join(content.texts)
+    if not content.calls and (given is None or speaker in ("user", "assistant")) and not (empty or written.strip()):
+        raise BadRow("empty value", key=where, expected="some text", value=written if content.texts else given)
+    list_key = key.rpartition("[")[0] or key
+    aside.unread |= {f"{list_key}[].{unread}" for unread, value in item.items() if unread not in read and _says(value)}
+    reasoning = "\n".join(content.thinking) or None
+    return Message(speaker, written, tuple(content.calls), reasoning, weight, identity, name)
+
+
+def _says(value: Any) -> bool:
+    """Whether a value that nobody reads would have said something: columns of Parquet are full of nulls."""
+    return value is not None and value not in ("", [], {})
+
+
+def _read_answer(item: Mapping[str, Any], key: str, content: _Content) -> set[str]:
+    """Calls, thinking and refusal that stand beside the text of an answer; the keys that were read."""
+    for name in CALL_KEYS:
+        calls = tool_calls(item.get(name), f"{key}.{name}")
+        known = {(call.name, call.arguments) for call in content.calls}
+        content.calls += [call for call in calls if (call.name, call.arguments) not in known]
+    for name in THINKING:
+        if item.get(name) is not None:
+            thought = _Content()
+            thought.add(item[name], f"{key}.{name}", {})
+            written = "".join((*thought.texts, *thought.thinking))
+            if written and written not in content.thinking:
+                content.thinking.append(written)
+    read = {*CALL_KEYS, *THINKING}
+    if isinstance(item.get("refusal"), str) and not "".join(content.texts).strip():
+        content.texts = [item["refusal"]]
+    return read | {"refusal"} if item.get("refusal") == "".join(content.texts) else read
+
+
+@dataclass
+class _Content:
+    """Text, thinking and calls of one message, as its parts are read."""
+
+    texts: list[str] = field(default_factory=list)
+    thinking: list[str] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+
+    def add(self, value: Any, key: str, media: dict[str, list[str]]) -> None:
+        """Text, or content parts of OpenAI and Anthropic; media go to `media` and leave their tag in the text."""
+        if not isinstance(value, list):
+            self.texts.append(text(value, key, empty=True))
+            return
+        for number, part in enumerate(value):
+            where = f"{key}[{number}]"
+            kind = part.get("type", "text" if "text" in part else None) if isinstance(part, Mapping) else None
+            if isinstance(part, str):
+                self.texts.append(part)
+            elif kind in _TEXTS:
+                self.texts.append(text(_first(part, _TEXTS[kind]), f"{where}.{_TEXTS[kind][0]}", empty=True))
+            elif kind in ("thinking", "reasoning"):
+                thought = _Content()
+                thought.add(_first(part, ("thinking", "reasoning", "text")), f"{where}.{kind}", {})
+                self.thinking += thought.texts
+            elif kind in ("tool_use", "tool_call"):
+                self.calls += tool_calls(part, where)
+            elif kind in _MEDIA:
+                medium, names = _MEDIA[kind]
+                media.setdefault(medium, []).append(text(_link(_first(part, names)), f"{where}.{names[0]}"))
+                self.texts.append(MEDIA_TAGS[medium])
+            else:
+                raise BadRow("wrong type", key=where, expected="a text, image, video or audio part", value=part)
+
+
+_TEXTS = {"text": ("text",), "input_text": ("text",), "output_text": ("text",), "refusal": ("refusal", "text")}
+_MEDIA = {
+    "image_url": ("images", ("image_url", "url")),
+    "image": ("images", ("image", "url", "path")),
+    "video_url": ("videos", ("video_url", "url")),
+    "video": ("videos", ("video", "url", "path")),
+    "audio_url": ("audios", ("audio_url", "url")),
+    "audio": ("audios", ("audio", "url", "path")),
+    "input_audio": ("audios", ("input_audio",)),
+}
+
+
+def _first(part: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    return next((part[name] for name in names if part.get(name) is not None), None)
+
+
+def _link(value: Any) -> Any:
+    """The address inside OpenAI's `{"url": …}`, or its `{"data": …, "format": …}` as one."""
+    if not isinstance(value, Mapping):
+        return value
+    if isinstance(value.get("data"), str) and isinstance(value.get("format"), str):
+        return f"data:audio/{value['format']};base64,{value['data']}"
+    return value.get("url")
+
+
+def tool_calls(value: Any, key: str) -> tuple[ToolCall, ...]:
+    """Calls as OpenAI writes them (`function: {name, arguments}`), or flat (`{name, arguments}`), one or a list."""
+    given = literal(value, key, "JSON with name and arguments")
+    if given is None:
+        return ()
+    calls = given if isinstance(given, list | tuple) else [given]
+    return tuple(_tool_call(call, f"{key}[{number}]") for number, call in enumerate(calls))
+
+
+def _tool_call(call: Any, key: str) -> ToolCall:
+    if not isinstance(call, Mapping):
+        raise BadRow("wrong type", key=key, expected="an object with name and arguments", value=call)
+    inner = call.get("function")
+    function = inner if isinstance(inner, Mapping) else call
+    name = inner if isinstance(inner, str) else function.get("name")
+    if not isinstance(name, str) or not name:
+        raise BadRow("wrong type", key=f"{key}.name", expected="the name of a tool", value=name)
+    given = _first(function, ("arguments", "parameters", "args", "input"))
+    return ToolCall(name, arguments(given, f"{key}.arguments"), _identity(_first(call, ("id", *RESULT_IDS))))
+
+
+def arguments(value: Any, key: str) -> str:
+    """The arguments of a call as the text of a JSON object. Nothing at all means `{}`. Raises BadRow for no JSON."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return "{}"
+    try:
+        written = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, allow_nan=False)
+        if isinstance(json.loads(written, parse_constant=_no_json), dict):
+            return written
+    except (ValueError, TypeError, RecursionError):
+        pass
+    raise BadRow("arguments are no JSON", key=key, expected="a JSON object, or its text", value=value)
+
+
+def _no_json(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _identity(value: Any) -> str | None:
+    return None if value is None or value == "" else str(value)
+
+
+def _weight(item: Mapping[str, Any], key: str) -> float | None:
+    """The product of all that is said about how much a message counts in the loss, None when nothing is."""
+    weight: float | None = None
+    for name in (*WEIGHTS, *MASKS):
+        value = item.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, bool | int | float) or not 0 <= value <= MAX_WEIGHT:
+            raise BadRow(
+                "wrong weight",
+                key=f"{key}.{name}",
+                expected=f"true, false or a number from 0 to {MAX_WEIGHT:.0e}",
+                value=value,
+            )
+        factor = float(not value) if name in MASKS else float(value)
+        weight = factor if weight is None else weight * factor
+    return weight
+
+
+def tools(row: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """The row's tool declarations: a list of objects, or the same as JSON text; older files call it `functions`."""
+    key = "functions" if row.get("tools") is None and row.get("functions") is not None else "tools"
+    given = a_list(row.get(key), key)
+    for number, tool in enumerate(given):
+        if not isinstance(tool, dict):
+            raise BadRow("wrong type", key=f"{key}[{number}]", expected="an object with a name", value=tool)
+    return tuple(given)

@@ -1,0 +1,142 @@
+"""What a message says is read, in all its forms and through every door: rows of files, and `swift.get_template`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from swift.core.errors import SwiftError
+from swift.data.formats import convert
+from swift.prompts.api import conversation_of
+from swift.prompts.bad_row import BadRow
+from swift.prompts.types import Conversation, Message, ToolCall
+
+ASK = {"role": "user", "content": "q"}
+SAY = {"role": "assistant", "content": "a"}
+CALL = {"name": "ship", "arguments": '{"to": "Oslo"}'}
+SHIP = ToolCall("ship", '{"to": "Oslo"}')
+
+
+def from_file(messages: list[dict[str, Any]]) -> tuple[Message, ...]:
+    row = convert({"messages": messages}).row
+    assert isinstance(row, Conversation)
+    return row.messages
+
+
+def from_template(messages: list[dict[str, Any]]) -> tuple[Message, ...]:
+    return conversation_of({"messages": messages}).messages
+
+
+DOORS = pytest.mark.parametrize("read", [from_file, from_template])
+
+
+@DOORS
+@pytest.mark.parametrize(
+    ("answer", "calls"),
+    [
+        ({"function_call": CALL}, (SHIP,)),
+        ({"tool_call": CALL}, (SHIP,)),
+        ({"tool_calls": [{"type": "function", "function": CALL}]}, (SHIP,)),
+        ({"tool_calls": [{"type": "function", "function": CALL}], "function_call": CALL}, (SHIP,)),
+        ({"tool_calls": [CALL, CALL]}, (SHIP, SHIP)),
+        ({"tool_calls": '[{"name": "ship", "arguments": {"to": "Oslo"}}]'}, (SHIP,)),
+        ({"tool_calls": [{"name": "ship", "args": {"to": "Oslo"}, "id": "c", "type": "tool_call"}]}, ("c",)),
+        ({"content": [{"type": "tool_use", "id": "c", "name": "ship", "input": {"to": "Oslo"}}]}, ("c",)),
+        ({"tool_calls": [{"name": "ship", "arguments": ""}]}, (ToolCall("ship", "{}"),)),
+        ({"tool_calls": [{"name": "ship", "arguments": None}]}, (ToolCall("ship", "{}"),)),
+        ({"tool_calls": [{"name": "ship"}]}, (ToolCall("ship", "{}"),)),
+    ],
+)
+def test_calls_in_all_their_forms(
+    read: Callable[..., tuple[Message, ...]], answer: dict[str, Any], calls: tuple[Any, ...]
+) -> None:
+    calls = tuple(ToolCall(SHIP.name, SHIP.arguments, call) if isinstance(call, str) else call for call in calls)
+    assert read([ASK, {"role": "assistant", **answer}])[1].tool_calls == calls
+
+
+@DOORS
+@pytest.mark.parametrize("given", ["{'to': 'Oslo'}", "to Oslo", "[1]", '"text"', '{"to": NaN}', ["a"], '{"to": 1'])
+def test_arguments_that_are_no_json_object_are_named(read: Callable[..., Any], given: Any) -> None:
+    with pytest.raises((BadRow, SwiftError), match=r"arguments are no JSON: messages\[1\].tool_calls\[0\].arguments"):
+        read([ASK, {"role": "assistant", "tool_calls": [{"name": "ship", "arguments": given}]}])
+
+
+@DOORS
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *({"content": "a", key: "t"} for key in ("reasoning_content", "reasoning", "thinking", "think", "thought")),
+        {"content": "a", "reasoning": "t", "reasoning_content": "t"},
+        {"content": [{"type": "thinking", "thinking": "t"}, {"type": "text", "text": "a"}]},
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "t"}]}, {"type": "text", "text": "a"}]},
+    ],
+)
+def test_thinking_under_all_its_names(read: Callable[..., tuple[Message, ...]], answer: dict[str, Any]) -> None:
+    message = read([ASK, {"role": "assistant", **answer}])[1]
+    assert (message.content, message.reasoning) == ("a", "t")
+
+
+@DOORS
+@pytest.mark.parametrize(
+    ("flags", "weight"),
+    [
+        ({"train": False}, 0.0),
+        ({"training": True}, 1.0),
+        ({"loss": 0.5}, 0.5),
+        ({"weight": 0}, 0.0),
+        ({"weight": 0.5, "train": True}, 0.5),
+        ({"weight": 1, "train": False}, 0.0),
+        ({"masked": True}, 0.0),
+        ({"weight": None}, None),
+    ],
+)
+def test_flags_of_training_under_all_their_names(
+    read: Callable[..., tuple[Message, ...]], flags: dict[str, Any], weight: float | None
+) -> None:
+    assert read([ASK, {**SAY, **flags}])[1].weight == weight
+
+
+@DOORS
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), -0.5, 10**400, "1", [1]])
+def test_weights_that_mean_nothing_are_named(read: Callable[..., Any], weight: Any) -> None:
+    with pytest.raises((BadRow, SwiftError), match=r"wrong weight: messages\[1\].weight: expected true, false or a nu"):
+        read([ASK, {**SAY, "weight": weight}])
+
+
+@DOORS
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"content": [{"type": "refusal", "refusal": "a"}]},
+        {"content": [{"type": "output_text", "text": "a"}]},
+        {"content": None, "refusal": "a"},
+    ],
+)
+def test_the_text_of_a_refusal_is_text(read: Callable[..., tuple[Message, ...]], answer: dict[str, Any]) -> None:
+    assert read([ASK, {"role": "assistant", **answer}])[1].content == "a"
+
+
+KEYED = [
+    {**ASK, "thinking": "t", "train": True, "name": "Ann", "source": None, "tags": []},
+    {**SAY, "score": 0, "refusal": "no"},
+]
+
+
+def test_other_keys_of_messages_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    named = {f"messages[].{key}" for key in ("thinking", "train", "name", "score", "refusal")}
+    assert convert({"messages": KEYED, "id": 1}).unused == named | {"id"}
+    pair = {"prompt": "q", "chosen": [{**SAY, "score": 1}], "rejected": [{**SAY, "score": 0, "judge": "me"}]}
+    assert convert(pair).unused == {"chosen[].score", "rejected[].score", "rejected[].judge"}
+    turns = [{"from": "human", "value": "q", "lang": "en"}, {"from": "gpt", "value": "a", "lang": "en"}]
+    assert convert({"conversations": turns}).unused == {"conversations[].lang"}
+
+
+def test_get_template_names_keys_that_nobody_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    conversation_of({"messages": [ASK, {**SAY, "a_key_of_my_own": 3}], "my_column": 1})
+    logged = capsys.readouterr().err
+    assert "nothing reads the key messages[].a_key_of_my_own" in logged
+    assert "nothing reads the key my_column" in logged
+    assert logging.getLogger("swift").handlers
