@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
 from swift.training import chunked_cross_entropy as loss_module
-from swift.training.chunked_cross_entropy import linear_cross_entropy
+from swift.training.chunked_cross_entropy import linear_cross_entropy, linear_log_probs
 
 N, H, V = 37, 16, 101
 
@@ -37,6 +37,24 @@ def test_equals_the_plain_loss_in_value_and_all_gradients(
     for mine, theirs in zip(got, wanted, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
     assert torch.equal(hits, linear(hidden, weight, bias).argmax(1) == labels)
+
+
+@pytest.mark.parametrize("rows", [1, 8, 1000])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_log_probs_carry_whatever_gradient_later_algebra_gives_each(
+    rows: int, frozen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_module, "CHUNK_BYTES", 4 * V * rows)
+    hidden, weight, bias, labels, weights = tensors(torch.float64)
+    inputs = (hidden,) if frozen else (hidden, weight, bias)
+    if frozen:
+        weight, bias = weight.detach(), bias.detach()
+    plain = -cross_entropy(linear(hidden, weight, bias), labels, reduction="none")
+    ours = linear_log_probs(hidden, weight, bias, labels)
+    torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
+    wanted = torch.autograd.grad(torch.sigmoid(plain * weights).sum(), inputs)
+    for mine, theirs in zip(torch.autograd.grad(torch.sigmoid(ours * weights).sum(), inputs), wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
 
 
 def test_a_frozen_head_gets_no_gradient() -> None:
