@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from swift.core.did_you_mean import nearby
 from swift.core.errors import SwiftError
+from swift.params.alignment import RULES as ALIGNMENT
 from swift.params.args import Args
 from swift.params.commands import COMMANDS
 from swift.params.flag import Exists, Json
@@ -243,4 +244,5 @@ _RULES: tuple[Callable[[Args], Mistakes], ...] = (
     tls_has_both_files,
     hub_pushes_have_a_name,
     dataset_config_comes_from_a_checkpoint,
+    *ALIGNMENT,
 )

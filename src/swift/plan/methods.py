@@ -22,23 +22,23 @@ class Method(Frozen):
     """One way to train."""
 
     kind: Kind
-    collator: str = "swift.training.batches:Collate"
-    """`module:class`, made as `(flat, pad_id)`; called with the items of a batch."""
+    collator: str = "swift.training.batches:build"
+    """`module:function` from a Setting (below) to what makes a batch of items."""
     objective: str | None = None
     """`module:function` from `swift.training.objectives.Setting` to an Objective; None is not built yet."""
 
 
-PAIRS = "swift.training.batches:CollatePairs"
+PAIRS = "swift.training.preference_batches:build_pairs"
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "sft": Method("chat", objective="swift.training.objectives.sft:build"),
         "pt": Method("chat", objective="swift.training.objectives.sft:build"),
-        "dpo": Method("pairs", PAIRS),
-        "orpo": Method("pairs", PAIRS),
-        "simpo": Method("pairs", PAIRS),
-        "cpo": Method("pairs", PAIRS),
-        "rm": Method("pairs", PAIRS),
-        "kto": Method("kto"),
+        "dpo": Method("pairs", PAIRS, "swift.training.objectives.dpo:build"),
+        "orpo": Method("pairs", PAIRS, "swift.training.objectives.orpo:build"),
+        "simpo": Method("pairs", PAIRS, "swift.training.objectives.cpo:build"),
+        "cpo": Method("pairs", PAIRS, "swift.training.objectives.cpo:build"),
+        "rm": Method("pairs", PAIRS, "swift.training.objectives.reward:build"),
+        "kto": Method("kto", "swift.training.preference_batches:build_unpaired", "swift.training.objectives.kto:build"),
         "ppo": Method("prompt"),
     }
 )

@@ -13,6 +13,7 @@ from swift.plan.methods import plan_method
 from swift.plan.model import ModelPlan, plan_model
 from swift.plan.prompt import PromptPlan, plan_prompt
 from swift.plan.quantization import check_stored
+from swift.plan.rlhf import AlignmentPlan, plan_alignment, with_rows_to_compare
 from swift.plan.train import TrainPlan, plan_train
 from swift.plan.tuner import TunerPlan, plan_tuner
 
@@ -29,6 +30,8 @@ class SftPlan:
     prompt: PromptPlan
     data: DataPlan
     train: TrainPlan
+    alignment: AlignmentPlan | None = None
+    """What `swift rlhf` compares."""
     dry_run: bool
 
     def summary(self) -> str:
@@ -50,6 +53,7 @@ class SftPlan:
                 f"  model     {self.model.summary()}",
                 f"  template  {self.prompt.template_type}, {length}, {self.prompt.truncation_strategy} what is longer",
                 f"  tuner     {self.tuner.summary()}",
+                *(self.alignment.summary() if self.alignment else ()),
                 f"  data      {rows}; validation: {held_back}",
                 f"  batch     {batch} = {train.effective_batch} rows a step, {length_of_run}",
                 f"  optimizer {train.optim.optim}, {train.scheduler} from {train.learning_rate:g}",
@@ -61,6 +65,7 @@ class SftPlan:
 def plan_sft(args: Args, catalog: Catalog, machine: Machine) -> SftPlan:
     """Decide a run from what was said. Raises SwiftError for anything that cannot work."""
     method = plan_method(args)
+    args = with_rows_to_compare(args)
     model = plan_model(args, catalog, machine)
     check_stored(model.stored_quant, model.source, machine)
     tuner = plan_tuner(args, model)
@@ -82,5 +87,6 @@ def plan_sft(args: Args, catalog: Catalog, machine: Machine) -> SftPlan:
         prompt=prompt,
         data=data,
         train=train,
+        alignment=plan_alignment(args, catalog, machine, tuner) if args.command == "rlhf" else None,
         dry_run=args[Train].dry_run,
     )

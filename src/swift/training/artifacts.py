@@ -45,6 +45,7 @@ def saved_args(
         "logging_dir": str(train.group.logging_dir or run / "runs"),
         "dataset_seed": seed,
         "learning_rate": train.learning_rate,
+        "batch_size": train.batch_size,
         "gradient_accumulation_steps": train.accumulation,
         "eval_batch_size": train.eval_batch_size,
         "eval_steps": train.eval_steps,
@@ -92,12 +93,24 @@ def length_info(lengths: Sequence[int] | None) -> str:
 
 
 def example(item: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
-    """A row as text, what is trained between ⟦ and ⟧."""
+    """A row as text, what is trained between ⟦ and ⟧; the two answers of a pair below each other."""
+    if "input_ids" not in item:
+        return "\n".join(f"{end}: {example(ends_of(item)[end], tokenizer)}" for end in ends_of(item))
     pieces: list[str] = []
     for trained, ids in runs(item):
         text = tokenizer.decode(ids)
         pieces.append(f"⟦{text}⟧" if trained else str(text))
     return "".join(pieces)
+
+
+def ends_of(item: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The answers in a row by name (`chosen`, `rejected`), each as a row of its own; a row of one is `row`."""
+    if "input_ids" in item:
+        return {"row": dict(item)}
+    return {
+        end: {name.removeprefix(f"{end}_"): value for name, value in item.items() if name.startswith(f"{end}_")}
+        for end in ("chosen", "rejected")
+    }
 
 
 def runs(item: Mapping[str, Any]) -> list[tuple[bool, list[int]]]:

@@ -9,7 +9,12 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from swift.data.collator import flatten, pad
-from swift.training.objectives import Batch
+from swift.training.objectives import Batch, Setting
+
+
+def build(setting: Setting) -> Collate:
+    """The collator of rows that are conversations."""
+    return Collate(setting.flat, setting.pad_id)
 
 
 @dataclass(frozen=True)
@@ -23,20 +28,6 @@ class Collate:
         """The batch, with the numbers of its rows under `rows` and the number of its items under `items`."""
         batch = flatten(items) if self.flat else pad(items, self.pad_id)
         return {**batch, "items": len(items)}
-
-
-class CollatePairs(Collate):
-    """As `Collate` for N pairs of answers: 2N sequences, the N chosen ones first, then the rejected in that order."""
-
-    def __call__(self, items: list[dict[str, Any]]) -> Batch:
-        """The batch; `rows` and `items` count pairs."""
-        ends = [end(item, prefix) for prefix in ("chosen_", "rejected_") for item in items]
-        return {**super().__call__(ends), "rows": [item["row"] for item in items], "items": len(items)}
-
-
-def end(pair: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """One side of a pair of answers (`chosen_` or `rejected_`) as an item of its own."""
-    return {name.removeprefix(prefix): value for name, value in pair.items() if name.startswith(prefix)}
 
 
 class Endless(IterableDataset[dict[str, Any]]):

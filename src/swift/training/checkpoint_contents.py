@@ -34,7 +34,12 @@ class Contents:
 
 def write_contents(contents: Contents, folder: Path) -> None:
     """Write everything into a checkpoint's folder, which is still under another name."""
-    tuners.save(contents.model, folder, contents.card)
+    added = contents.objective.added
+    state = None
+    if added is not None:  # the objective has a file of its own for it
+        weights = contents.model.state_dict()
+        state = {name: tensor for name, tensor in weights.items() if not name.startswith(f"{added}.")}
+    tuners.save(contents.model, folder, contents.card, state_dict=state)
     contents.tokenizer.save_pretrained(folder)
     write_certificate(contents.encoder, folder)
     write_json(folder / SFT_ARGS, contents.arguments)

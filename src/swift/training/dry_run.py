@@ -13,6 +13,7 @@ from swift.catalog import Catalog
 from swift.data.stream import StreamDataset
 from swift.plan.sft import SftPlan
 from swift.prompts.types import IGNORED
+from swift.training.artifacts import ends_of
 from swift.training.memory_estimate import Estimate, estimate
 from swift.training.train import prepare
 
@@ -33,13 +34,17 @@ def preview(plan: SftPlan, catalog: Catalog, folder: Path) -> str:
     else:
         first = [train[i] for i in range(min(ROWS if train.lengths is not None else SAMPLED, len(train)))]
     known = train.lengths
-    lengths = [len(item["input_ids"]) for item in first] if known is None else known.tolist()
+    lengths = [longest(item) for item in first] if known is None else known.tolist()
     sizes = estimate(plan, prepared.source, tokenizer, lengths, steps=steps, per_epoch=prepared.per_epoch)
     count = "a stream of" if isinstance(train, StreamDataset) else len(train)
     rows = first[:ROWS]
     return "\n".join(
         [
-            *(f"row {i + 1} ({train.origin(i)})\n{table(row, tokenizer)}\n" for i, row in enumerate(rows)),
+            *(
+                f"{end} {i + 1} ({train.origin(i)})\n{table(answer, tokenizer)}\n"
+                for i, row in enumerate(rows)
+                for end, answer in ends_of(row).items()
+            ),
             f"rows       {prepared.ledger.summary()}",
             f"template   {prepared.encoder.template_type}",
             f"train      {count} rows, validation {len(val) if val else 0} rows",
@@ -50,6 +55,11 @@ def preview(plan: SftPlan, catalog: Catalog, folder: Path) -> str:
             "dry run: no weights were loaded and no run folder was made",
         ]
     )
+
+
+def longest(row: Mapping[str, Any]) -> int:
+    """Tokens of a row, or of the longer answer of a pair."""
+    return max(len(end["input_ids"]) for end in ends_of(row).values())
 
 
 def table(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:

@@ -36,6 +36,7 @@ from swift.training.artifacts import example, model_info, saved_args, write_json
 from swift.training.checkpoint_contents import Contents, write_contents
 from swift.training.generation_eval import Answers
 from swift.training.objectives import Objective, Setting
+from swift.training.objectives.reference import reference_source
 from swift.training.run import Run, finish, train
 from swift.training.run_dir import make_run_dir
 from swift.training.training_arguments import check_names
@@ -111,6 +112,8 @@ def run_training(
         template_type=prepared.encoder.template_type,
         seed=plan.data.seed,
     )
+    if plan.alignment is not None:
+        arguments["ref_model_id_or_path"] = reference_source(plan, resume)
     if machine.first:
         write_json(run_dir / SFT_ARGS, arguments)
     set_seed(plan.train.group.seed)
@@ -139,10 +142,22 @@ def assemble(
     rows = prepared.built.train
     val: Any = prepared.built.val
     base = tuners.base_model(model)
+    if plan.alignment is not None and not plan.alignment.dropout:
+        switch_off_dropout(model)
     flat = keep_inside_sequences(base)
     if not flat:
         log.info("batches are padded: this model's attention cannot be kept inside sequences")
-    setting = Setting(plan=plan, model=model, base=base, source=prepared.source, resume=resume, flat=flat)
+    pad_id: Any = tokenizer.pad_token_id
+    setting = Setting(
+        plan=plan,
+        model=model,
+        base=base,
+        source=prepared.source,
+        resume=resume,
+        pad_id=pad_id,
+        rows=rows,
+        flat=flat,
+    )
     objective: Objective = _named(method.objective)(setting)
     card = Card(
         model=plan.model,
@@ -160,7 +175,7 @@ def assemble(
         folder=run_dir,
         model=model,
         objective=objective,
-        collate=_named(method.collator)(flat, tokenizer.pad_token_id),
+        collate=_named(method.collator)(setting),
         train=rows,
         val=val,
         save_into=partial(write_contents, contents),
@@ -170,6 +185,13 @@ def assemble(
         val_lengths=() if val is None else None if val.lengths is None else val.lengths.tolist(),
         where=rows.origin,
     )
+
+
+def switch_off_dropout(model: nn.Module) -> None:
+    """For good: two models, or two answers, are compared, and chance would count as a difference."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
 
 
 def _named(name: str | None) -> Any:

@@ -31,6 +31,7 @@ from swift.training.throughput import Meter, peak_memory
 from swift.training.trainer_private import CheckpointTrainer
 
 PLACE = "data_state.json"
+TERM = "term of the loss "
 Evaluator = Callable[[nn.Module], dict[str, float]]
 
 
@@ -102,12 +103,19 @@ class SwiftTrainer(CheckpointTrainer):
         if self._random_state_from is not None:  # opening a stream must not touch the restored random state
             self.restore_random_state(self._random_state_from)
             self._random_state_from = None
-        total = torch.zeros((), device=device)
-        for batch in batches:
-            total += self.objective.denominator(batch).to(device)
+        if not batches:
+            return [], torch.ones((), device=device)
+        assert self.model is not None
+        with self.compute_loss_context_manager():
+            self.objective.begin_step(self.model, map(self._on_device, batches))
+        total = torch.stack([self.objective.denominator(batch).to(device) for batch in batches]).sum(0)
         if self.args.world_size > 1:
             dist.all_reduce(total)
         return batches, total.clamp(min=torch.finfo(total.dtype).tiny)
+
+    def _on_device(self, batch: Batch) -> Batch:
+        moved: Any = send_to_device(batch, self.args.device)
+        return moved
 
     def compute_loss(
         self,
@@ -122,7 +130,7 @@ class SwiftTrainer(CheckpointTrainer):
             self._metrics[name] += torch.stack([total, count]).detach().double().cpu()
         self._tokens += _tokens(inputs)
         self._items += inputs["items"] * self.args.world_size
-        return sums.loss * (self.args.world_size / num_items_in_batch)
+        return (sums.loss * (self.args.world_size / num_items_in_batch)).sum()
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
         """A micro-batch forward and backward. Raises CheckFailed, naming the rows, when its loss is not a number."""
@@ -146,7 +154,7 @@ class SwiftTrainer(CheckpointTrainer):
         tokens = torch.tensor([float(self._tokens), 1.0], dtype=torch.float64)
         sums = self._over_processes({**self._metrics, "tokens": tokens})
         self._metrics.clear()
-        return means(sums, but="tokens"), int(sums["tokens"][0])
+        return self.objective.derived(means(sums, but="tokens")), int(sums["tokens"][0])
 
     def _over_processes(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """(sum, count) pairs added up over all processes; one that had no rows brings nothing."""
@@ -211,14 +219,17 @@ class SwiftTrainer(CheckpointTrainer):
             if number * self.args.per_device_eval_batch_size < fewest:
                 self._leave_when_stopped()
             denominator = self.objective.denominator(batch)
-            inputs: Any = send_to_device(batch, self.args.device)
-            result = self.objective.sums(model, inputs)
-            sums["loss"] += torch.stack([result.loss.detach().cpu(), denominator.cpu()]).double()
+            result = self.objective.sums(model, self._on_device(batch))
+            terms = zip(result.loss.detach().cpu().reshape(-1), denominator.cpu().reshape(-1), strict=True)
+            for number_of_term, term in enumerate(terms):
+                sums[f"{TERM}{number_of_term}"] += torch.stack(term).double()
             for name, (total, count) in result.metrics.items():
                 sums[name] += torch.stack([total, count]).double().cpu()
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         self._leave_when_stopped()
-        return means(self._over_processes(sums))
+        measured = means(self._over_processes(sums))
+        terms = [measured.pop(name) for name in list(measured) if name.startswith(TERM)]
+        return {"loss": sum(terms), **self.objective.derived(measured)}
 
     def _leave_when_stopped(self) -> None:
         self.stop.obey(self.args, self.control)

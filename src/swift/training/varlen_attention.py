@@ -30,10 +30,13 @@ def sequence_attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     sequence_lengths: Sequence[int] | None = None,
+    prefix_lengths: Sequence[int] | None = None,
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention inside each of `sequence_lengths` (they add up to T) of a flattened row.
+
+    A sequence with a number above 0 in `prefix_lengths` goes on after that many first tokens of the one before it.
 
     query (1, heads, T, dim), key and value (1, kv_heads, T, dim) -> (1, T, heads, dim). Without `sequence_lengths` it
     is transformers' own SDPA attention, so that the same model also evaluates padded batches and generates.
@@ -47,24 +50,31 @@ def sequence_attention(
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     lengths = list(sequence_lengths)
-    pieces = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
+    pieces = list(zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True))
     outputs = []
-    for q, k, v in pieces:
-        window = _band(q.shape[2], sliding_window, q.device)
+    for number, (q, k, v) in enumerate(pieces):
+        prefix = prefix_lengths[number] if prefix_lengths is not None else 0
+        if prefix:
+            _, before_k, before_v = pieces[number - 1]
+            k, v = torch.cat([before_k[:, :, :prefix], k], 2), torch.cat([before_v[:, :, :prefix], v], 2)
+        mask = _band(q.shape[2], sliding_window, q.device, prefix)
         out = scaled_dot_product_attention(
-            q, k, v, attn_mask=window, is_causal=window is None, dropout_p=dropout, scale=scaling
+            q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=dropout, scale=scaling
         )
         outputs.append(out)
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
 
 
-def _band(length: int, window: int | None, device: torch.device) -> Tensor | None:
-    """(length, length) mask of a causal sliding window, or None where plain causal attention is the same."""
-    if window is None or length <= window:
+def _band(length: int, window: int | None, device: torch.device, prefix: int = 0) -> Tensor | None:
+    """(length, prefix + length) mask of `length` tokens after a prefix, causal and inside a sliding window.
+
+    None where there is no prefix and plain causal attention is the same.
+    """
+    if not prefix and (window is None or length <= window):
         return None
-    row = torch.arange(length, device=device)
-    distance = row[:, None] - row[None, :]
-    return (distance >= 0) & (distance < window)
+    distance = torch.arange(prefix, prefix + length, device=device)[:, None]
+    distance = distance - torch.arange(prefix + length, device=device)[None, :]
+    return distance >= 0 if window is None else (distance >= 0) & (distance < window)
 
 
 def _mask(*, q_length: int, kv_length: int, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
@@ -98,6 +108,29 @@ def keep_inside_sequences(model: PreTrainedModel) -> bool:
         return True
     model.set_attn_implementation(before)
     return False
+
+
+def shares_prefixes(model: PreTrainedModel) -> bool:
+    """Whether two sequences may follow one prefix in a flattened row, measured on a model that takes such rows."""
+    if model.config._attn_implementation != NAME:
+        return False
+    prefix, _ = PROBE
+    ids = _probe_ids(model)
+    first, second = torch.cat([ids, ids[:, :3] + 1], 1), torch.cat([ids[:, :prefix], ids[:, 1:5]], 1)
+    own = second[:, prefix:]
+    flat = torch.cat([first, own], 1)
+    places = torch.arange(first.shape[1], device=ids.device), torch.arange(prefix, second.shape[1], device=ids.device)
+    with torch.no_grad(), _evaluating(model):
+        logits = model(
+            input_ids=flat,
+            position_ids=torch.cat(places)[None],
+            use_cache=False,
+            sequence_lengths=(first.shape[1], own.shape[1]),
+            prefix_lengths=(0, prefix),
+        ).logits.float()
+        alone = model(input_ids=second, use_cache=False).logits[:, prefix:].float()
+    tolerance = 1e-3 if model.dtype == torch.float32 else 0.05
+    return bool((logits[:, -own.shape[1] :] - alone).abs().max() <= tolerance * (1 + alone.abs().max()))
 
 
 PROBE = (5, 8)

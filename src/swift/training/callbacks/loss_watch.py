@@ -35,6 +35,13 @@ class Watch(TrainerCallback):
                 why="nothing on the way from the trained weights to the loss is differentiable",
                 next="check --target_modules; with --gradient_checkpointing true try false",
             )
+        if not any(p.grad is not None and p.grad.any() for _, p in trainable):
+            raise CheckFailed(
+                "the gradient of the first step is 0 for every trainable parameter",
+                where=trainable[0][0],
+                why="the loss of these rows does not depend on the weights: nothing would be learned",
+                next="look at the rows (are the two answers of a pair the same?), and at the numbers of the loss",
+            )
         if without:
             log.warning(
                 "%d of %d trainable tensors get no gradient, the first is %s", len(without), len(trainable), without[0]

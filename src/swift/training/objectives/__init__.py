@@ -5,10 +5,10 @@ Which command uses which is in `swift.plan.methods`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -21,7 +21,9 @@ Metrics = Mapping[str, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Sums:
-    """What one micro-batch adds: the weighted sum of its losses (fp32 scalar, differentiable) and its metrics.
+    """What one micro-batch adds: the weighted sum of its losses (fp32, differentiable) and its metrics.
+
+    A loss of several terms, each a mean over something else, is a vector of their sums.
 
     A metric is a pair (sum, count) of scalars, so that micro-batches and processes add up to a true mean. It is logged
     under its name while training and as `eval_NAME` over the validation rows.
@@ -35,8 +37,19 @@ class Objective(Protocol):
     """A loss over batches. It keeps no state that training depends on, beside modules it has added to the model."""
 
     def denominator(self, batch: Batch) -> Tensor:
-        """The share (scalar) of `batch`, still on the CPU, in the number the summed loss is divided by."""
+        """The share of `batch`, still on the CPU, in what the summed loss is divided by; shaped as `Sums.loss`."""
         ...
+
+    added: ClassVar[str | None] = None
+    """The name of a module that it has added to the model and that `save` writes into a file of its own."""
+
+    def derived(self, metrics: dict[str, float]) -> dict[str, float]:
+        """The metrics of a log line with those that follow from the others."""
+        return metrics
+
+    def begin_step(self, model: nn.Module, batches: Iterable[Batch]) -> None:
+        """Look at all micro-batches of an optimizer step before the first of them is trained on."""
+        return
 
     def sums(self, model: nn.Module, batch: Batch) -> Sums:
         """Run `model` (possibly wrapped for DDP) on `batch` and sum up. Also used, without gradient, to evaluate."""
@@ -61,5 +74,14 @@ class Setting:
     """Folder with the weights that `base` was loaded from, for whoever needs them a second time (a reference)."""
     resume: Path | None
     """The checkpoint that the run goes on from."""
+    pad_id: int
+    """What fills up a padded row."""
+    rows: Any
+    """The training examples."""
     flat: bool
     """Whether batches come without padding (see `swift.training.batches`)."""
+
+    @property
+    def continued(self) -> Path | None:
+        """`resume`, unless the run is a new one that only takes its weights."""
+        return None if self.plan.train.group.resume_only_model else self.resume

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from swift.prompts.types import IGNORED
 from swift.training.chunked_cross_entropy import linear_cross_entropy
 from swift.training.objectives import Batch, Objective, Setting, Sums
+from swift.training.output_head import OutputHead
 
 NOT_FOR_THE_MODEL = ("labels", "loss_scale", "rows", "items")
 
@@ -34,8 +35,7 @@ class SftObjective(Objective):
         self.accuracy = accuracy
         self.acc_steps = acc_steps
         self._calls = 0
-        head = model.get_output_embeddings()
-        self._head = head if isinstance(head, nn.Linear) and type(head) is nn.Linear and _plain(model, head) else None
+        self._head = OutputHead(model)
 
     def denominator(self, batch: Batch) -> Tensor:
         """Sum of the weights of all targets (their number where no weights are given)."""
@@ -49,9 +49,10 @@ class SftObjective(Objective):
         targets = _targets(batch)
         labels = batch["labels"][..., 1:][targets]
         weights = batch["loss_scale"][..., 1:][targets] if "loss_scale" in batch else None
-        if self._head is not None:
-            hidden = _hidden_before(self._head, model, batch)[..., :-1, :][targets]
-            loss, hits = linear_cross_entropy(hidden, self._head.weight, self._head.bias, labels, weights)
+        if self._head.linear is not None:
+            linear = self._head.linear
+            hidden = self._head.hidden(model, _inputs(batch))[..., :-1, :][targets]
+            loss, hits = linear_cross_entropy(hidden, linear.weight, linear.bias, labels, weights)
         else:
             logits = model(**_inputs(batch)).logits[..., :-1, :][targets].float()
             nll = cross_entropy(logits, labels, reduction="none")
@@ -84,39 +85,3 @@ def _targets(batch: Batch) -> Tensor:
 def _inputs(batch: Batch) -> dict[str, Any]:
     """The model's keywords. A flattened batch says where its sequences end; a padded one has its attention mask."""
     return {**{k: v for k, v in batch.items() if k not in NOT_FOR_THE_MODEL}, "use_cache": False}
-
-
-def _hidden_before(head: nn.Module, model: nn.Module, batch: Batch) -> Tensor:
-    """Final hidden states (B, T, H): the input of `head`, which itself only gets one position to work on."""
-    taken: list[Tensor] = []
-
-    def take(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        taken.append(inputs[0])
-        return (inputs[0][:, :1].detach(),)
-
-    handle = head.register_forward_pre_hook(take)
-    try:
-        model(**_inputs(batch))
-    finally:
-        handle.remove()
-    return taken[0]
-
-
-@torch.no_grad()
-def _plain(model: PreTrainedModel, head: nn.Linear) -> bool:
-    """Whether the model's logits are `head(hidden)` and nothing else, tried on a few tokens."""
-    was_training = model.training
-    model.eval()
-    seen: list[Tensor] = []
-
-    def note(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        seen.append(output)
-
-    handle = head.register_forward_hook(note)
-    try:
-        ids = torch.arange(1, 5, device=head.weight.device)[None]
-        logits = model(input_ids=ids, use_cache=False).logits
-    finally:
-        handle.remove()
-        model.train(was_training)
-    return len(seen) == 1 and torch.equal(seen[0].float(), logits.float())

@@ -1,0 +1,175 @@
+"""What `swift rlhf` minimises and what it compares with, decided. Pure: no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from swift.catalog import Catalog
+from swift.core.errors import SwiftError
+from swift.core.machine import Machine
+from swift.params.alignment import ALGORITHMS, loss_type
+from swift.params.args import Args
+from swift.params.groups import Rlhf, Train
+from swift.plan.model import ModelPlan, plan_model
+from swift.plan.tuner import TunerPlan
+
+ReferenceKind = Literal["adapter off", "start", "model"]
+"""The model without its adapter, the trained weights as they were at the start, or a model of its own."""
+ROWS_OF_KTO = 4
+"""Rows of a micro-batch when `--batch_size` is not given: with one there is no KL to estimate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossPlan:
+    """The loss of one algorithm with its numbers; those that it does not read have no effect."""
+
+    algorithm: str
+    loss_type: str
+    """One of the algorithm's losses; the algorithm's own name where it has one only."""
+    beta: float
+    label_smoothing: float = 0.0
+    simpo_gamma: float = 0.0
+    nll_weight: float = 0.0
+    """What the mean negative log-likelihood of the chosen answers' tokens counts beside the preference loss."""
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
+
+    def summary(self) -> str:
+        """The loss in words, as `sigmoid, beta 0.1, + 1.0 x nll of the chosen answer`."""
+        if self.algorithm == "rm":
+            return "Bradley-Terry: -log sigmoid(score of chosen - score of rejected), scored at the last token"
+        parts = [self.loss_type, f"beta {self.beta:g}"]
+        if self.label_smoothing:
+            parts.append(f"label smoothing {self.label_smoothing:g}")
+        if self.loss_type == "simpo":
+            parts.append(f"gamma {self.simpo_gamma:g}")
+        if self.algorithm == "kto":
+            parts.append(f"desirable x {self.desirable_weight:g}, undesirable x {self.undesirable_weight:g}")
+        if self.nll_weight:
+            answers = "answers" if self.algorithm == "orpo" else "answer"
+            parts.append(f"+ {float(self.nll_weight)} x nll of the chosen {answers}")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferencePlan:
+    """The model that the policy is compared with."""
+
+    kind: ReferenceKind
+    model: ModelPlan | None = None
+    """Set where it is a model of its own; None there stands for the weights that training starts from."""
+    precompute: bool | None
+    """Whether its log-probabilities are computed before training; None decides by what it saves."""
+
+    def summary(self) -> str:
+        """One line for the plan that a command prints."""
+        if self.kind == "adapter off":
+            return "the model with its adapter switched off"
+        if self.kind == "start":
+            return "the model with the adapter it starts from"
+        return f"a model of its own, {self.model.summary() if self.model else 'loaded from the start of the run'}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentPlan:
+    """What is special about an alignment run."""
+
+    loss: LossPlan
+    reference: ReferencePlan | None
+    share_prompts: bool | None
+    """Whether a pair's prompt is computed once; None decides by what it saves."""
+    dropout: bool
+    """Whether dropout stays on. Off where two models, or two answers, are compared."""
+
+    def summary(self) -> list[str]:
+        """Lines for the plan that a command prints."""
+        lines = [f"  loss      {self.loss.summary()}{'' if self.dropout else '; dropout off'}"]
+        if self.reference is not None:
+            lines.append(f"  reference {self.reference.summary()}")
+        return lines
+
+
+def with_rows_to_compare(args: Args) -> Args:
+    """The arguments with a micro-batch that KTO can estimate its KL from, where none is given."""
+    if args.command != "rlhf" or args.values["rlhf_type"] != "kto" or args.is_explicit("batch_size"):
+        return args
+    return args.with_values(batch_size=ROWS_OF_KTO)
+
+
+def plan_alignment(args: Args, catalog: Catalog, machine: Machine, tuner: TunerPlan) -> AlignmentPlan:
+    """Decide the loss and the reference. Flags that do not fit have been refused (see `swift.params.alignment`)."""
+    rlhf = args[Rlhf]
+    algorithm = ALGORITHMS[rlhf.rlhf_type]
+    return AlignmentPlan(
+        loss=_loss(args, rlhf),
+        reference=_reference(args, catalog, machine, tuner) if algorithm.has_reference else None,
+        share_prompts=_choice(rlhf.share_prompts),
+        dropout=rlhf.rlhf_type in ("rm", "ppo"),
+    )
+
+
+def _loss(args: Args, rlhf: Rlhf) -> LossPlan:
+    algorithm = ALGORITHMS[rlhf.rlhf_type]
+    loss = loss_type(args) or rlhf.rlhf_type
+    smoothing = rlhf.label_smoothing
+    if loss == "exo_pair" and not smoothing:
+        smoothing = 1e-3  # the reverse KL to certain labels is infinite
+    nll = {"rpo_alpha": rlhf.rpo_alpha, "cpo_alpha": rlhf.cpo_alpha, None: 0.0}[algorithm.nll]
+    return LossPlan(
+        algorithm=rlhf.rlhf_type,
+        loss_type=loss,
+        beta=rlhf.beta if rlhf.beta is not None else algorithm.beta,
+        label_smoothing=smoothing,
+        simpo_gamma=rlhf.simpo_gamma if loss == "simpo" else 0.0,
+        nll_weight=1.0 if rlhf.rlhf_type == "orpo" else nll,
+        desirable_weight=rlhf.desirable_weight,
+        undesirable_weight=rlhf.undesirable_weight,
+    )
+
+
+def _reference(args: Args, catalog: Catalog, machine: Machine, tuner: TunerPlan) -> ReferencePlan:
+    rlhf, precompute = args[Rlhf], _choice(args[Rlhf].precompute_ref_log_probs)
+    if rlhf.ref_model_id_or_path or rlhf.ref_model_type:
+        return ReferencePlan(kind="model", model=_named_model(args, catalog, machine), precompute=precompute)
+    if rlhf.ref_model_revision:
+        raise SwiftError(
+            "--ref_model_revision belongs to a model that is not named",
+            where="--ref_model_revision",
+            next="add --ref_model_id_or_path",
+        )
+    if tuner.sft_type == "full":
+        return ReferencePlan(kind="model", precompute=precompute)
+    fresh = not (args[Train].resume_from_checkpoint and args[Train].resume_only_model)
+    kind: ReferenceKind = "adapter off" if fresh and starts_as_the_base(tuner) else "start"
+    return ReferencePlan(kind=kind, precompute=precompute)
+
+
+def starts_as_the_base(tuner: TunerPlan) -> bool:
+    """Whether a new adapter changes nothing at first, and the base is what remains when it is switched off."""
+    start = tuner.settings.get("init_lora_weights", True)
+    if tuner.sft_type == "fourierft":  # its spectrum starts at random
+        return False
+    return start in (True, "gaussian") and tuner.settings.get("bias", "none") == "none"
+
+
+def _named_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
+    rlhf = args[Rlhf]
+    named = args.with_values(
+        model_type=rlhf.ref_model_type,
+        model_id_or_path=rlhf.ref_model_id_or_path,
+        model_revision=rlhf.ref_model_revision,
+    )
+    try:
+        return plan_model(named, catalog, machine)
+    except SwiftError as error:
+        raise SwiftError(
+            f"the reference model: {error.what}",
+            where="--ref_model_id_or_path" if rlhf.ref_model_id_or_path else "--ref_model_type",
+            why=error.why,
+            next="name a whole model (swift merge-lora makes one of an adapter)",
+        ) from error
+
+
+def _choice(given: str) -> bool | None:
+    return None if given == "AUTO" else given == "true"

@@ -1,0 +1,126 @@
+"""Kahneman-Tversky optimization (arXiv 2402.01306): single answers, each labelled as desirable or not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from swift.core.log import log, once
+from swift.data.eager import EncodedDataset
+from swift.plan.rlhf import LossPlan
+from swift.training.objectives import Batch, Objective, Setting, Sums
+from swift.training.objectives.answer_log_probs import AnswerLogProbs
+from swift.training.objectives.preference import check_start
+from swift.training.objectives.reference import Reference, build_reference, evaluating, starts_equal
+
+
+def kto(ratio: Tensor, desirable: Tensor, kl: Tensor, plan: LossPlan) -> Tensor:
+    """Losses (A) of answers with log(policy / reference) `ratio` (A); `desirable` (A) is bool, `kl` a scalar.
+
+    `kto`: equations 7 and 8 of the paper with weights lambda_D and lambda_U. `apo_zero_unpaired`: APO-zero (arXiv
+    2408.06266, equation 7) without pairs, which is KTO without a KL.
+    """
+    sign = torch.where(desirable, 1.0, -1.0)
+    weight = torch.where(desirable, plan.desirable_weight, plan.undesirable_weight)
+    shift = kl if plan.loss_type == "kto" else torch.zeros_like(kl)
+    return weight * torch.sigmoid(-plan.beta * sign * (ratio - shift))
+
+
+def build(setting: Setting) -> Objective:
+    """The objective of `--rlhf_type kto`."""
+    plan = setting.plan.alignment
+    assert plan is not None and plan.reference is not None
+    answers = AnswerLogProbs(setting.base)
+    say_balance(setting.rows, plan.loss)
+    if plan.loss.loss_type == "kto":
+        once(f"kto estimates its KL from the {setting.plan.train.batch_size} rows of a micro-batch")
+    return KtoObjective(
+        plan.loss,
+        answers,
+        build_reference(setting, plan.reference, answers),
+        starts_equal=starts_equal(setting, plan.reference),
+    )
+
+
+class KtoObjective(Objective):
+    """Mean of the losses over the rows of a step. The KL is that of the micro-batch, from 0 up, without gradient."""
+
+    def __init__(self, plan: LossPlan, answers: AnswerLogProbs, reference: Reference, *, starts_equal: bool = False):
+        self._plan, self._answers, self._reference = plan, answers, reference
+        self._unchecked = starts_equal
+
+    def denominator(self, batch: Batch) -> Tensor:
+        """The rows."""
+        return torch.tensor(float(batch["answers"]))
+
+    def sums(self, model: nn.Module, batch: Batch) -> Sums:
+        """The sum of the losses, and the metrics of 2.5 by their names."""
+        reference = batch.get("reference")
+        reference = self._reference.sums(batch) if reference is None else reference
+        kl = self._kl(model, batch)
+        scores = self._answers(model, batch)
+        log_probs, desirable = scores.sums(), batch["desirable"]
+        ratio = log_probs - reference
+        if self._unchecked and torch.is_grad_enabled():
+            self._unchecked = False
+            tokens = torch.bincount(batch["answer"], minlength=batch["answers"])
+            check_start(ratio.detach() / tokens)
+        metrics: dict[str, tuple[Tensor, Tensor]] = {}
+        with torch.no_grad():
+            for name, mine in (("chosen", desirable), ("rejected", ~desirable)):
+                metrics[f"rewards/{name}"] = (self._plan.beta * ratio[mine]).sum(), mine.sum()
+                metrics[f"logps/{name}"] = log_probs[mine].sum(), mine.sum()
+                metrics[f"logits/{name}"] = scores.mean_logits_of(mine)
+        if "kl" in batch:
+            rows = torch.tensor(float(batch["answers"]))
+            metrics["kl"] = kl * rows, rows
+            metrics["kl_rows"] = rows, torch.ones(())
+        return Sums(kto(ratio, desirable, kl, self._plan).sum(), metrics)
+
+    def derived(self, metrics: dict[str, float]) -> dict[str, float]:
+        """The margin between the mean rewards of both kinds, where both were seen."""
+        if not metrics.keys() >= {"rewards/chosen", "rewards/rejected"}:
+            return metrics
+        return {**metrics, "rewards/margins": metrics["rewards/chosen"] - metrics["rewards/rejected"]}
+
+    def save(self, folder: Any) -> None:
+        """The reference, where it lies in the checkpoint."""
+        self._reference.save(folder)
+
+    @torch.no_grad()
+    def _kl(self, model: nn.Module, batch: Batch) -> Tensor:
+        """How far the policy is from the reference, on answers that do not belong to their prompts."""
+        if "kl" not in batch:
+            if self._plan.loss_type == "kto":
+                once(
+                    "a micro-batch of one row has no KL: it is taken as 0 there (--dataloader_drop_last true skips it)"
+                )
+            return torch.zeros((), device=batch["input_ids"].device)
+        reference = self._reference.sums(batch["kl"])
+        with evaluating(model):
+            policy = self._answers(model, batch["kl"]).sums()
+        return (policy - reference).mean().clamp(min=0)
+
+
+def say_balance(rows: Any, plan: LossPlan) -> None:
+    """How many rows are desirable, and which weights the paper advises for that (section 4.2: a ratio of 1 to 4/3)."""
+    if not isinstance(rows, EncodedDataset):
+        return
+    labels = rows.scalars("label")
+    good, bad = int(np.count_nonzero(labels)), int(np.count_nonzero(~labels.astype(bool)))
+    log.info("kto: %d desirable and %d undesirable rows", good, bad)
+    if not good or not bad:
+        log.warning("kto: all rows have the same label; the loss has nothing to weigh them against")
+        return
+    ratio = plan.desirable_weight * good / (plan.undesirable_weight * bad)
+    if not 0.99 <= ratio <= 1.34:
+        low = plan.undesirable_weight * bad / good
+        other = plan.desirable_weight * good / bad
+        log.warning(
+            "kto: desirable_weight x desirable : undesirable_weight x undesirable is %.2f, 1 to 1.33 is advised: "
+            "--desirable_weight %.2f to %.2f, or --undesirable_weight %.2f to %.2f",
+            *(ratio, low, low * 4 / 3, other * 3 / 4, other),
+        )

@@ -1,0 +1,193 @@
+"""The model that the trained one is compared with: without its adapter, as it was at the start, or another one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from swift import models
+from swift.core.errors import SwiftError
+from swift.params.checkpoint_args import read_saved
+from swift.plan.model import ModelPlan
+from swift.plan.rlhf import ReferencePlan
+from swift.plan.sft import SftPlan
+from swift.training.objectives import Batch, Setting
+from swift.training.objectives.answer_log_probs import AnswerLogProbs
+from swift.training.varlen_attention import keep_inside_sequences
+
+FILE = "reference.safetensors"
+"""The trained weights as they were at the start of the run, in its checkpoints."""
+
+
+class Reference(Protocol):
+    """Something that scores answers like the reference. `identity` changes with whatever would change a score."""
+
+    def sums(self, batch: Batch) -> Tensor:
+        """(A) log-probabilities of the answers of a batch, fp32, without gradient."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write into a checkpoint what a resumed run needs to have the same reference."""
+        ...
+
+
+def build_reference(setting: Setting, plan: ReferencePlan, answers: AnswerLogProbs) -> Reference:
+    """The reference of a run; `answers` scores with the trained model. Loads a second model where the plan has one."""
+    if plan.kind == "model":
+        return OtherModel(setting, plan)
+    assert isinstance(setting.model, PeftModel)
+    resumed = setting.continued
+    stored = resumed / FILE if resumed is not None else None
+    if stored is not None and stored.is_file():
+        return StartingWeights(setting.model, answers, load_file(stored))
+    if plan.kind == "start" and resumed is not None:
+        raise SwiftError(
+            f"{resumed} does not hold the reference it was trained against ({FILE})",
+            where="--resume_from_checkpoint",
+            next="add --resume_only_model true to start a new run from its weights",
+        )
+    if plan.kind == "start":
+        return StartingWeights(setting.model, answers, None)
+    return WithoutAdapter(setting.model, answers)
+
+
+class WithoutAdapter:
+    """The base below the adapter."""
+
+    def __init__(self, model: PeftModel, answers: AnswerLogProbs):
+        self._model, self._answers = model, answers
+
+    @torch.no_grad()
+    def sums(self, batch: Batch) -> Tensor:
+        """See Reference."""
+        with evaluating(self._model), self._model.disable_adapter():
+            return self._answers(self._model, batch).sums()
+
+    def save(self, folder: Path) -> None:
+        """Nothing: the base is the base."""
+
+
+class StartingWeights:
+    """The trained model with its trained weights put back to what they were at the start (or to `stored`)."""
+
+    def __init__(self, model: nn.Module, answers: AnswerLogProbs, stored: Mapping[str, Tensor] | None):
+        self._model, self._answers = model, answers
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if stored is not None and trained.keys() != stored.keys():
+            raise SwiftError(f"{FILE} of the checkpoint does not fit the adapter", next="start a new run")
+        self._pairs = [
+            (p, p.detach().clone() if stored is None else stored[name].to(p.device, p.dtype))
+            for name, p in trained.items()
+        ]
+        self._names = list(trained)
+
+    @torch.no_grad()
+    def sums(self, batch: Batch) -> Tensor:
+        """See Reference."""
+        with evaluating(self._model), self._swapped():
+            return self._answers(self._model, batch).sums()
+
+    @contextmanager
+    def _swapped(self) -> Iterator[None]:
+        now = [p.data for p, _ in self._pairs]
+        for p, start in self._pairs:
+            p.data = start
+        try:
+            yield
+        finally:
+            for (p, _), data in zip(self._pairs, now, strict=True):
+                p.data = data
+
+    def save(self, folder: Path) -> None:
+        """The weights of the start."""
+        tensors = {name: start.contiguous() for name, (_, start) in zip(self._names, self._pairs, strict=True)}
+        save_file(tensors, folder / FILE, {"format": "pt"})
+
+
+class OtherModel:
+    """A frozen model of its own."""
+
+    def __init__(self, setting: Setting, plan: ReferencePlan):
+        model_plan, folder = _other(setting, plan)
+        self._model: PreTrainedModel = models.load_model(model_plan, folder)
+        self._model.requires_grad_(False)
+        self._model.eval()
+        if setting.flat and not keep_inside_sequences(self._model):
+            raise SwiftError(
+                f"the reference model {model_plan.source} cannot take the batches of the trained model",
+                where="--ref_model_id_or_path",
+                why="its attention cannot be kept inside sequences",
+                next="take a reference of the same architecture",
+            )
+        self._answers = AnswerLogProbs(self._model)
+
+    @torch.no_grad()
+    def sums(self, batch: Batch) -> Tensor:
+        """See Reference."""
+        return self._answers(self._model, batch).sums()
+
+    def save(self, folder: Path) -> None:
+        """Nothing: `sft_args.json` names it."""
+
+
+def _other(setting: Setting, plan: ReferencePlan) -> tuple[ModelPlan, Path]:
+    """Which model, and the folder of its files."""
+    if plan.model is not None:
+        folder = models.fetch(plan.model)
+        _same_vocabulary(setting, plan.model, folder)
+        return plan.model, folder
+    start, source = setting.plan.model, reference_source(setting.plan, setting.resume)
+    if source is None or source == start.source:
+        return start, setting.source
+    return replace(start, source=source, hub="local", entry=None), Path(source)
+
+
+def reference_source(plan: SftPlan, resume: Path | None) -> str | None:
+    """Folder or hub id of a reference that is a model of its own, as `sft_args.json` keeps it; None for any other.
+
+    A resumed run goes on with the reference of its first part, which may have started from another checkpoint.
+    """
+    reference = plan.alignment and plan.alignment.reference
+    if not reference or reference.kind != "model":
+        return None
+    if reference.model is not None:
+        return reference.model.source
+    if resume is None:
+        return plan.model.source
+    return str(resume) if plan.train.group.resume_only_model else read_saved(resume).get("ref_model_id_or_path")
+
+
+def _same_vocabulary(setting: Setting, other: ModelPlan, folder: Path) -> None:
+    """Raise SwiftError when token numbers mean other tokens to the reference."""
+    ours = models.load_tokenizer(setting.plan.model, setting.source).get_vocab()
+    if models.load_tokenizer(other, folder).get_vocab() != ours:
+        raise SwiftError(
+            f"the reference model {other.source} has another vocabulary than the trained one",
+            where="--ref_model_id_or_path",
+            next="take a reference of the same family",
+        )
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, and back."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def starts_equal(setting: Setting, plan: ReferencePlan) -> bool:
+    """Whether policy and reference must agree before the first step."""
+    return setting.continued is None and (plan.kind == "start" or plan.model is None)

@@ -1,0 +1,225 @@
+"""Batches of answers that are compared: which token is predicted from which place, and to which answer it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from swift.core.errors import SwiftError
+from swift.core.log import log
+from swift.data.collator import rows
+from swift.data.stream import StreamDataset
+from swift.prompts.types import IGNORED
+from swift.training.objectives import Batch, Setting
+from swift.training.varlen_attention import shares_prefixes
+
+SAMPLED = 1000
+"""Pairs from which the gain of sharing prompts is estimated, spread over all rows."""
+WORTH_IT = 1.08
+"""Token ratio from which prompts are shared unasked."""
+SHORTEST_PREFIX = 16
+"""Tokens that two answers must have in common before it pays to compute them once."""
+
+
+def build_pairs(setting: Setting) -> CollatePairs:
+    """The collator of pairs; it shares what they begin with where that is asked for, or pays."""
+    return CollatePairs(setting.flat, setting.pad_id, shares_prompts(setting))
+
+
+def build_unpaired(setting: Setting) -> CollateUnpaired:
+    """The collator of labelled answers."""
+    plan = setting.plan
+    assert plan.alignment is not None
+    with_kl = plan.alignment.loss.loss_type == "kto"
+    return CollateUnpaired(setting.flat, setting.pad_id, plan.data.max_length, with_kl)
+
+
+@dataclass(frozen=True)
+class CollatePairs:
+    """Pairs of answers: those of pair i are number 2i (chosen) and 2i + 1 (rejected).
+
+    With `share`, what the two begin with, the prompt as a rule, is computed once: the rejected answer is a sequence of
+    its own tokens that goes on after the first tokens of the sequence before it.
+    """
+
+    flat: bool
+    pad_id: int
+    share: bool = False
+
+    def __call__(self, items: list[dict[str, Any]]) -> Batch:
+        """The batch; `rows` and `items` count pairs. See `answers` for its tensors."""
+        ends = [end(item, prefix) for item in items for prefix in ("chosen_", "rejected_")]
+        common = [0] * len(ends)
+        if self.share and self.flat:
+            common[1::2] = [shared_length(item) for item in items]
+        return {**answers(ends, self.flat, self.pad_id, common), **account(items)}
+
+
+@dataclass(frozen=True)
+class CollateUnpaired:
+    """Single answers with labels, and under `kl` each prompt with the answer of the next row of the micro-batch.
+
+    A prompt whose foreign answer would not fit into `max_length` loses its beginning. One row has no neighbour: then
+    there is no `kl`.
+    """
+
+    flat: bool
+    pad_id: int
+    max_length: int | None = None
+    with_kl: bool = True
+
+    def __call__(self, items: list[dict[str, Any]]) -> Batch:
+        """The batch, with `desirable` (A, bool)."""
+        batch = {**answers(items, self.flat, self.pad_id), **account(items)}
+        batch["desirable"] = torch.tensor([bool(item["label"]) for item in items])
+        if self.with_kl and len(items) > 1:
+            following = [*items[1:], items[0]]
+            mixed = [self._with_answer_of(item, other) for item, other in zip(items, following, strict=True)]
+            batch["kl"] = answers(mixed, self.flat, self.pad_id)
+        return batch
+
+    def _with_answer_of(self, item: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+        prompt, start = item["input_ids"][: _answer_start(item)], _answer_start(other)
+        answer, labels = other["input_ids"][start:], other["labels"][start:]
+        if self.max_length is not None:
+            prompt = prompt[max(0, len(prompt) + len(answer) - self.max_length) :]
+        return {"input_ids": [*prompt, *answer], "labels": [IGNORED] * len(prompt) + list(labels)}
+
+
+def end(pair: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """One side of a pair of answers (`chosen_` or `rejected_`) as an item of its own."""
+    return {name.removeprefix(prefix): value for name, value in pair.items() if name.startswith(prefix)}
+
+
+def shared_length(pair: dict[str, Any]) -> int:
+    """Tokens at the start of a pair that need to be computed once only; 0 where it would not pay.
+
+    Equal tokens at equal places after equal ones have equal hidden states, so any common beginning may be shared. The
+    last token of either side is kept apart, so that each has one of its own.
+    """
+    chosen, rejected = pair["chosen_input_ids"], pair["rejected_input_ids"]
+    most = min(len(chosen), len(rejected)) - 1
+    length = next((i for i in range(most) if chosen[i] != rejected[i]), max(0, most))
+    return length if length >= SHORTEST_PREFIX else 0
+
+
+def shares_prompts(setting: Setting) -> bool:
+    """Whether common beginnings are computed once, as the plan says or by what it saves. Says what it found."""
+    assert setting.plan.alignment is not None
+    wanted = setting.plan.alignment.share_prompts
+    if wanted is False:
+        return False
+    able = setting.flat and shares_prefixes(setting.base)
+    if not able:
+        if wanted:
+            raise SwiftError(
+                "--share_prompts true does not work with this model",
+                where="--share_prompts",
+                why="its attention cannot see two answers after one prompt",
+                next="leave the flag out",
+            )
+        log.info("prompts are computed once for each answer: this model cannot share them")
+        return False
+    pairs = setting.rows
+    if isinstance(pairs, StreamDataset):
+        log.info("prompts are %s", "shared" if wanted else "computed once for each answer: a stream has no known ratio")
+        return bool(wanted)
+    picked = range(0, len(pairs), max(1, len(pairs) // SAMPLED))
+    ratio = token_ratio([pairs[i] for i in picked])
+    shares = wanted or ratio > WORTH_IT
+    how = "shared by both answers" if shares else "computed once for each answer"
+    log.info("prompts are %s: sharing them makes %.3f x fewer tokens", how, ratio)
+    return shares
+
+
+def token_ratio(pairs: Sequence[dict[str, Any]]) -> float:
+    """Tokens of the pairs side by side, divided by those left when common beginnings are computed once."""
+    apart = sum(len(pair["chosen_input_ids"]) + len(pair["rejected_input_ids"]) for pair in pairs)
+    together = apart - sum(shared_length(pair) for pair in pairs)
+    return apart / together if together else 1.0
+
+
+def answers(
+    items: Sequence[dict[str, Any]], flat: bool, pad_id: int, common: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """Answers of A sequences as the model takes them, and N trained tokens as the loss does.
+
+    `input_ids` with `position_ids`, `sequence_lengths` and `prefix_lengths` (1, T) when flat, else with
+    `attention_mask` (A, T). `targets` (N) are the tokens to predict, `predicted_at` (N) the places in the flattened
+    batch whose hidden states predict them, `answer` (N) whose they are, `weights` (N) what they count if not 1. `last`
+    (A) are the places of the last tokens, `answers` is A. `common` says of each sequence how many first tokens it has
+    in common with the one before it.
+    """
+    common = [0] * len(items) if common is None else common
+    width = max(len(item["input_ids"]) for item in items)
+    places = _places([len(item["input_ids"]) for item in items], common, None if flat else width)
+    batch: dict[str, Any] = _flat(items, common) if flat else _padded(items, pad_id, width)
+    at: list[Tensor] = []
+    targets: list[Tensor] = []
+    owner: list[Tensor] = []
+    weights: list[Tensor] = []
+    for number, item in enumerate(items):
+        labels = torch.tensor(item["labels"])
+        trained = labels != IGNORED
+        trained[0] = False
+        (where,) = trained.nonzero(as_tuple=True)
+        at.append(places[number][where - 1])
+        targets.append(labels[where])
+        owner.append(torch.full_like(where, number))
+        scale = item.get("loss_scale")
+        weights.append(torch.ones(len(where)) if scale is None else torch.tensor(scale, dtype=torch.float)[where])
+    batch["last"] = torch.stack([place[-1] for place in places])
+    batch["predicted_at"], batch["targets"], batch["answer"] = torch.cat(at), torch.cat(targets), torch.cat(owner)
+    if any("loss_scale" in item for item in items):
+        batch["weights"] = torch.cat(weights)
+    return {**batch, "answers": len(items)}
+
+
+def account(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Which rows a batch holds, how many, and the reference's log-probabilities (A) where they are known already."""
+    known: dict[str, Any] = {}
+    if "reference" in items[0]:
+        known["reference"] = torch.tensor([value for item in items for value in item["reference"]])
+    return {"rows": rows(items), "items": len(items), **known}
+
+
+def _places(lengths: Sequence[int], common: Sequence[int], width: int | None) -> list[Tensor]:
+    """Where each token of each sequence lies in the flattened batch; padded sequences are `width` apart."""
+    places: list[Tensor] = []
+    start = 0
+    for number, (length, shared) in enumerate(zip(lengths, common, strict=True)):
+        own = torch.arange(start, start + length - shared)
+        places.append(torch.cat([places[number - 1][:shared], own]) if shared else own)
+        start += len(own) if width is None else width
+    return places
+
+
+def _flat(items: Sequence[dict[str, Any]], common: Sequence[int]) -> dict[str, Any]:
+    pieces = [torch.tensor(item["input_ids"][shared:]) for item, shared in zip(items, common, strict=True)]
+    positions = [torch.arange(s, s + len(piece)) for piece, s in zip(pieces, common, strict=True)]
+    batch: dict[str, Any] = {
+        "input_ids": torch.cat(pieces)[None],
+        "position_ids": torch.cat(positions)[None],
+        "sequence_lengths": tuple(len(piece) for piece in pieces),
+    }
+    if any(common):
+        batch["prefix_lengths"] = tuple(common)
+    return batch
+
+
+def _padded(items: Sequence[dict[str, Any]], pad_id: int, width: int) -> dict[str, Any]:
+    ids = torch.full((len(items), width), pad_id)
+    mask = torch.zeros((len(items), width), dtype=torch.long)
+    for number, item in enumerate(items):
+        length = len(item["input_ids"])
+        ids[number, :length] = torch.tensor(item["input_ids"])
+        mask[number, :length] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def _answer_start(item: dict[str, Any]) -> int:
+    return next(i for i, label in enumerate(item["labels"]) if label != IGNORED)

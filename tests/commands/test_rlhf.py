@@ -1,0 +1,227 @@
+"""`swift rlhf` from the command line to its log and files."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from swift.cli import main
+
+WORDS = [f"word{number}" for number in range(18)]
+
+
+def text(rng: random.Random, low: int, high: int) -> str:
+    return " ".join(rng.choice(WORDS) for _ in range(rng.randint(low, high)))
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    rng, path = random.Random(0), tmp_path / "pairs.jsonl"
+    rows = [
+        {"query": text(rng, 8, 20), "response": text(rng, 2, 8), "rejected_response": text(rng, 2, 8)}
+        for _ in range(12)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    rng, path = random.Random(0), tmp_path / "labelled.jsonl"
+    labels = [True, False, 1, 0, "true", "false"] * 2
+    rows = [{"query": text(rng, 8, 20), "response": text(rng, 2, 8), "label": label} for label in labels]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def words(output: Path, **values: Any) -> list[str]:
+    given = {
+        "output_dir": output,
+        "add_output_dir_suffix": "false",
+        "dataset_test_ratio": 0,
+        "max_steps": 2,
+        "batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "learning_rate": 1e-2,
+        "warmup_ratio": 0,
+        "logging_steps": 1,
+        "report_to": "none",
+        "no_cache": "true",
+        **values,
+    }
+    return [word for name, value in given.items() for word in (f"--{name}", str(value))]
+
+
+def logged(output: Path) -> list[dict[str, Any]]:
+    events = [json.loads(line) for line in (output / "logging.jsonl").read_text().splitlines()]
+    return [event for event in events if "grad_norm" in event]
+
+
+def test_dpo_logs_what_2_5_logs_and_starts_at_its_closed_form(
+    tiny_llama_dir: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(["dpo", *words(run, model_id_or_path=tiny_llama_dir, dataset=pairs, dataset_test_ratio=0.2)]) == 0
+    first, second = logged(run)
+    names = {f"{kind}/{end}" for kind in ("rewards", "logps", "logits") for end in ("chosen", "rejected")}
+    assert names | {"rewards/accuracies", "rewards/margins", "nll_loss"} <= set(first)
+    assert first["rewards/chosen"] == first["rewards/margins"] == 0
+    assert first["loss"] == pytest.approx(0.693147 + first["nll_loss"], abs=1e-5)
+    assert second["rewards/chosen"] != 0
+    events = [json.loads(line) for line in (run / "logging.jsonl").read_text().splitlines()]
+    assert any({"eval_loss", "eval_rewards/accuracies", "eval_nll_loss"} <= set(event) for event in events)
+    err = capsys.readouterr().err
+    assert "loss      sigmoid, beta 0.1, + 1.0 x nll of the chosen answer; dropout off" in err
+    assert "reference the model with its adapter switched off" in err
+    assert "chosen: " in err and "rejected: " in err
+
+
+def test_accumulation_and_shared_prompts_change_nothing(tiny_llama_dir: Path, pairs: Path, tmp_path: Path) -> None:
+    runs = []
+    for number, (batch, accumulation, share) in enumerate(((4, 1, "true"), (1, 4, "true"), (2, 2, "false"))):
+        run = tmp_path / str(number)
+        options = {"batch_size": batch, "gradient_accumulation_steps": accumulation, "share_prompts": share}
+        given = words(run, model_id_or_path=tiny_llama_dir, dataset=pairs, loss_type="bco_pair", **options)
+        assert main(["rlhf", *given]) == 0
+        runs.append(torch.tensor([[event["loss"], event["grad_norm"]] for event in logged(run)]))
+    torch.testing.assert_close(runs[1], runs[0], rtol=2e-4, atol=1e-5)
+    torch.testing.assert_close(runs[2], runs[0], rtol=2e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["orpo", "simpo", "cpo", "rm"])
+def test_every_kind_of_pairs_trains(kind: str, tiny_llama_dir: Path, pairs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    given = words(run, rlhf_type=kind, model_id_or_path=tiny_llama_dir, dataset=pairs, max_steps=1)
+    assert main(["rlhf", *given]) == 0
+    (first,) = logged(run)
+    if kind == "rm":
+        head = load_file(run / "checkpoint-1" / "value_head.safetensors")
+        assert {name: tuple(tensor.shape) for name, tensor in head.items()} == {
+            "v_head.summary.weight": (1, 64),
+            "v_head.summary.bias": (1,),
+        }
+        assert 0 <= first["accuracy"] <= 1
+    else:
+        assert first["nll_loss"] > 0
+    if kind == "orpo":
+        assert first["log_odds_ratio"] < 0
+
+
+def test_a_reward_model_by_full_tuning_keeps_its_head_out_of_the_weights(
+    tiny_llama_dir: Path, pairs: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    given = words(run, model_id_or_path=tiny_llama_dir, dataset=pairs, max_steps=1, sft_type="full")
+    assert main(["rlhf", "--rlhf_type", "rm", *given]) == 0
+    checkpoint = run / "checkpoint-1"
+    assert not [name for name in load_file(checkpoint / "model.safetensors") if "v_head" in name]
+    again = tmp_path / "again"
+    given = words(again, model_id_or_path=checkpoint, dataset=pairs, max_steps=1, learning_rate=0)
+    assert main(["rlhf", "--rlhf_type", "rm", *given]) == 0
+    before = load_file(checkpoint / "value_head.safetensors")
+    after = load_file(again / "checkpoint-1" / "value_head.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_kto_takes_the_rows_own_labels_and_needs_no_validation(
+    tiny_llama_dir: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    given = words(run, model_id_or_path=tiny_llama_dir, dataset=labelled, batch_size=6, gradient_accumulation_steps=2)
+    assert main(["kto", *given]) == 0
+    first, second = logged(run)
+    assert (first["loss"], first["kl"], first["kl_rows"]) == (0.5, 0, 6)
+    assert {"rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logits/rejected"} <= set(second)
+    assert abs(second["logits/chosen"]) < 1
+    assert "6 desirable and 6 undesirable rows" in capsys.readouterr().err
+
+
+def test_a_named_reference_counts_without_its_type(tiny_llama_dir: Path, pairs: Path, tmp_path: Path) -> None:
+    base, run = tmp_path / "base", tmp_path / "run"
+    first = words(base, model_id_or_path=tiny_llama_dir, dataset=pairs, sft_type="full", learning_rate=1e-3)
+    assert main(["rlhf", *first]) == 0
+    other = base / "checkpoint-2"
+    given = words(run, model_id_or_path=tiny_llama_dir, dataset=pairs, ref_model_id_or_path=other)
+    assert main(["rlhf", *given]) == 0
+    assert abs(logged(run)[0]["rewards/chosen"]) > 1e-4
+    assert json.loads((run / "sft_args.json").read_text())["ref_model_id_or_path"] == str(other)
+
+
+def test_an_adapter_to_start_from_is_the_reference_also_after_an_interruption(
+    tiny_llama_dir: Path, pairs: Path, tmp_path: Path
+) -> None:
+    model = {"model_id_or_path": tiny_llama_dir, "dataset": pairs}
+    assert main(["sft", *words(tmp_path / "sft", **model)]) == 0
+    start = {"resume_from_checkpoint": tmp_path / "sft" / "checkpoint-2", "resume_only_model": "true", **model}
+    whole = tmp_path / "whole"
+    assert main(["rlhf", *words(whole, max_steps=4, save_steps=2, save_total_limit=-1, **start)]) == 0
+    assert logged(whole)[0]["rewards/chosen"] == 0
+    assert (whole / "checkpoint-2" / "reference.safetensors").is_file()
+    more = {"resume_from_checkpoint": whole / "checkpoint-2", **model}
+    again = tmp_path / "again"
+    assert main(["rlhf", *words(again, max_steps=4, save_steps=2, save_total_limit=-1, **more)]) == 0
+    for name in ("loss", "grad_norm", "rewards/chosen"):
+        assert [event[name] for event in logged(again)] == [event[name] for event in logged(whole)][2:]
+    weights = [load_file(run / "checkpoint-4" / "adapter_model.safetensors") for run in (whole, again)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_resumed_equals_uninterrupted(tiny_llama_dir: Path, pairs: Path, tmp_path: Path) -> None:
+    options = {"model_id_or_path": tiny_llama_dir, "dataset": pairs, "loss_type": "bco_pair", "max_steps": 4}
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    assert main(["dpo", *words(whole, save_steps=2, save_total_limit=-1, **options)]) == 0
+    assert main(["dpo", *words(again, resume_from_checkpoint=whole / "checkpoint-2", **options)]) == 0
+    assert [event["loss"] for event in logged(again)] == [event["loss"] for event in logged(whole)][2:]
+
+
+def test_a_dry_run_shows_both_answers(
+    tiny_llama_dir: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = words(tmp_path / "run", model_id_or_path=tiny_llama_dir, dataset=pairs)
+    assert main(["dpo", *given, "--dry_run"]) == 0
+    out = capsys.readouterr().out
+    assert "chosen 1 (" in out and "rejected 2 (" in out
+    assert not (tmp_path / "run").exists()
+
+
+REFUSED = [
+    ("dpo", ["--beta", "0"], "--beta 0"),
+    ("dpo", ["--loss_type", "sigmod"], "sigmoid"),
+    ("dpo", ["--loss_type", "simpo"], "--rlhf_type cpo"),
+    ("dpo", ["--loss_type", "hinge", "--label_smoothing", "0.1"], "does not enter the loss hinge"),
+    ("dpo", ["--loss_type", "robust", "--label_smoothing", "0.5"], "below 0.5"),
+    ("dpo", ["--simpo_gamma", "0.5"], "--simpo_gamma has no effect on dpo"),
+    ("dpo", ["--kl_coef", "0.5"], "--kl_coef has no effect on dpo"),
+    ("dpo", ["--packing", "true"], "--packing has no effect"),
+    ("dpo", ["--ref_model_id_or_path", "nowhere"], "--ref_model_id_or_path"),
+    ("cpo", ["--simpo_gamma", "0.5"], "--simpo_gamma has no effect on the loss sigmoid"),
+    ("simpo", ["--loss_type", "ipo"], "is not a loss of simpo"),
+    ("orpo", ["--ref_model_id_or_path", "x"], "--ref_model_id_or_path has no effect on orpo"),
+    ("kto", ["--batch_size", "1"], "--batch_size 1"),
+    ("kto", ["--desirable_weight", "0"], "--desirable_weight 0"),
+    ("kto", ["--rpo_alpha", "0.5"], "--rpo_alpha has no effect on kto"),
+    ("ppo", [], "not built yet"),
+]
+
+
+@pytest.mark.parametrize(("kind", "extra", "message"), REFUSED)
+def test_mistakes_end_before_the_weights_are_loaded(
+    kind: str,
+    extra: list[str],
+    message: str,
+    tiny_llama_dir: Path,
+    pairs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = ["--model_id_or_path", str(tiny_llama_dir), "--dataset", str(pairs), "--output_dir", str(tmp_path / "run")]
+    assert main([kind, *given, *extra]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert "Params" not in err
