@@ -64,7 +64,8 @@ def test_stream_gives_the_same_text_in_pieces(ask) -> None:
 @pytest.mark.parametrize(
     ("options", "in_each", "at_end"),
     [
-        (None, True, False),
+        (None, False, False),
+        ({"include_usage": None}, False, False),
         ({"include_usage": False}, False, False),
         ({"include_usage": True}, False, True),
         ({"include_usage": True, "continuous_usage_stats": True}, True, True),
@@ -77,6 +78,22 @@ def test_token_counts_of_a_stream(ask, options, in_each: bool, at_end: bool) -> 
     assert (chunks[-1]["choices"] == []) == at_end
     if at_end:
         assert chunks[-1]["usage"]["completion_tokens"] == 3
+
+
+def test_a_flag_brings_token_counts_back_into_every_chunk(start) -> None:
+    running = start(counts_every_chunk=True)
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "a b c"}], "stream": True}
+    url = f"{running.url}/v1/chat/completions"
+    assert [c["usage"]["completion_tokens"] for c in events(httpx.post(url, json=body))] == [1, 1, 2, 3, 3]
+    told = events(httpx.post(url, json={**body, "stream_options": {"include_usage": True}}))
+    assert [chunk["usage"] is None for chunk in told] == [True] * 5 + [False]
+
+
+@pytest.mark.parametrize("stop", ["", [], [""], ["", "two"], None])
+def test_an_empty_stop_is_none(ask, running, stop) -> None:
+    assert ask("one two three", stop=stop).status_code == 200
+    assert "" not in running.engine.requests[-1].sampling.stop
+    assert ("two" in running.engine.requests[-1].sampling.stop) == (stop == ["", "two"])
 
 
 def test_token_limit_is_said(ask) -> None:

@@ -46,6 +46,10 @@ class ServePlan:
     max_logprobs: int = 20
     max_in_flight: int = 512
     """Answers under way at once, queued ones included; past it a client gets 429."""
+    allowed_origins: tuple[str, ...] = ()
+    """Web origins whose scripts may read answers (CORS)."""
+    counts_every_chunk: bool = False
+    """Whether streams carry token counts in every chunk unless the request says otherwise."""
     limit_tokens: bool = False
     """Whether `--max_new_tokens` was said, and so limits answers that ask for no limit."""
 
@@ -87,5 +91,7 @@ def plan_serve(args: Args, infer: InferPlan, *, is_chat: bool) -> ServePlan:
         max_logprobs=args[Infer].max_logprobs,
         # As many again may wait as an engine runs at once.
         max_in_flight=2 * args[Vllm].max_num_seqs,
+        allowed_origins=serve.allowed_origins,
+        counts_every_chunk=serve.stream_usage == "every",
         limit_tokens=args.is_explicit("max_new_tokens"),
     )

@@ -38,13 +38,13 @@ class EventStream(StreamingResponse):
 
 
 class Chunks:
-    """Makes the events of one stream. Without `stream_options` each carries token counts, as in the 2.5 release."""
+    """Makes the events of one stream. Token counts come where `stream_options` or the server's own flag say."""
 
     def __init__(self, job: Job, body: Generation, object_name: str):
         self._job = job
         self._head = {"id": job.id, "object": object_name, "created": job.created, "model": job.model}
         options = body.stream_options
-        self._each = options is None or options.continuous_usage_stats
+        self._each = job.service.plan.counts_every_chunk if options is None else options.continuous_usage_stats
         self._end = options is not None and options.include_usage
 
     def choice(self, choice: Mapping[str, Any]) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from swift.params.flag import Exists, Range
+from swift.params.flag import Exists, Ours, Range, Text
 from swift.params.frozen import Frozen
 
 
@@ -27,3 +27,7 @@ class Serve(Frozen):
     """Owner named by /v1/models."""
     served_model_name: str | None = None
     """Name of the model for clients; None means its model_type."""
+    allowed_origins: Annotated[tuple[str, ...], Ours(), Text()] = ()
+    """Web pages whose scripts may ask (CORS), such as https://chat.example.org; * means any."""
+    stream_usage: Annotated[Literal["on_request", "every"], Ours()] = "on_request"
+    """Token counts of a stream: at its end where the request's stream_options ask for them, or in every chunk."""
