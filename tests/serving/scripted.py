@@ -40,8 +40,12 @@ class ScriptedEngine:
         try:
             for token in ids[:limit]:
                 await asyncio.sleep(self.pause)
-                while not self.go_on.is_set():
+                while not self.go_on.is_set() and not self.closed:
                     await asyncio.sleep(0.01)
+                if self.closed:
+                    for index in range(request.sampling.n):
+                        yield Delta(request_id=request.id, index=index, finish_reason="abort")
+                    return
                 for index in range(request.sampling.n):
                     yield self._delta(request, index, token)
             for index in range(request.sampling.n):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import threading
 import time
 
 import httpx
 import pytest
 
+from swift.core.errors import Interrupted
 from swift.plan.serve import Defaults, ServePlan
 from swift.serving.server import Server, bind
 from swift.serving.service import Loaded, Service
@@ -134,6 +136,43 @@ def test_stop_finishes_what_was_accepted_and_refuses_the_rest(start, tokenizer) 
             break
         time.sleep(0.02)
     assert running.engine.closed
+
+
+def test_a_second_signal_ends_every_answer_with_its_reason(tokenizer, encoder, capfd) -> None:
+    engine, ready, ended = ScriptedEngine(tokenizer), threading.Event(), []
+    engine.go_on.clear()
+    service = Service(ServePlan(model_name="tiny"))
+    listener = bind("127.0.0.1", 0)
+    server = Server(service, listener, lambda loop: Loaded(engine, encoder, Defaults()), ready.set)
+
+    def serve() -> None:
+        with pytest.raises(Interrupted) as cut_short:
+            server.answer()
+        ended.append(cut_short.value.exit_code)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    assert ready.wait(20)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1/chat/completions"
+    answers: list[httpx.Response] = []
+    clients = [
+        threading.Thread(target=lambda s=s: answers.append(httpx.post(url, json=body("a b", stream=s), timeout=20)))
+        for s in (False, True)
+    ]
+    for client in clients:
+        client.start()
+    while engine.running < 2:
+        time.sleep(0.01)
+    server.handle_exit(signal.SIGTERM, None)
+    while service.status != "draining":
+        time.sleep(0.01)
+    server.handle_exit(signal.SIGTERM, None)
+    for each in (*clients, thread):
+        each.join(20)
+    assert ended == [130]
+    assert [answer.status_code for answer in answers] == [503, 503]
+    assert {answer.json()["error"]["code"] for answer in answers} == {"aborted"}
+    assert engine.closed and "Traceback" not in capfd.readouterr().err
 
 
 def test_before_the_model_is_there(start, tokenizer, encoder) -> None:

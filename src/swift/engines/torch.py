@@ -270,6 +270,7 @@ class TorchEngine:
         if sequences in self._beams:
             self._beams.remove(sequences)
 
+    @torch.inference_mode()  # as above
     def _stop(self) -> None:
         self._closed = True
         for sequence in list(self._deliver):

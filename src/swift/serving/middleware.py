@@ -47,6 +47,10 @@ class Guards:
                 await self._app(scope, _replayed(body, receive), send)
         except ApiError as error:
             await response(error)(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self._service.closed:
+                raise
+            log.warning("a client that read nothing of its answer was left at the end")
         except _Stalled:
             log.warning("a client took nothing of its answer for %g seconds and was dropped", SEND_SECONDS)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import signal
 import socket
+import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +22,8 @@ from swift.serving.service import Loaded, Service
 
 HEADER_SECONDS = 15.0
 """The head of a request must have come in whole after this time."""
+STOP_SECONDS = 5
+"""After a second signal clients have this time to hear that their answers end."""
 IDLE_SECONDS = 75
 """A connection without a request is closed after this time; longer than the pools of clients keep theirs."""
 
@@ -37,6 +42,33 @@ def bind(host: str, port: int) -> socket.socket:
             f"cannot listen on {host}:{port}", where="--host, --port", why=str(error), next="choose another --port"
         ) from error
     return listener
+
+
+def _key_password(keyfile: str | None, certfile: str | None) -> str | None:
+    """The password of an encrypted TLS key, asked for on the terminal; None for a plain key, or no key at all.
+
+    Raises SwiftError for a key and certificate that cannot be used, and for an encrypted key without a terminal.
+    """
+    if keyfile is None or certfile is None:
+        return None
+    given: list[str] = []
+
+    def ask() -> str:
+        if sys.stdin is None or not sys.stdin.isatty():
+            raise SwiftError(
+                "the TLS key is encrypted and there is no terminal to ask for its password",
+                where="--ssl_keyfile",
+                next=f"decrypt it (openssl pkey -in {keyfile} -out plain.pem), or start the server in a terminal",
+            )
+        given.append(getpass.getpass(f"Password of {keyfile}: "))
+        return given[-1]
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile, ask)
+    except OSError as error:
+        where = "--ssl_keyfile, --ssl_certfile"
+        raise SwiftError("the TLS key and certificate cannot be used", where=where, why=str(error)) from error
+    return given[-1] if given else None
 
 
 class PatientProtocol(H11Protocol):
@@ -62,6 +94,9 @@ class PatientProtocol(H11Protocol):
         """Stop the clock with the connection."""
         self._stop_clock()
         super().connection_lost(exc)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """An offer to change the protocol may be passed over (RFC 9110, 7.8); nothing is missing here."""
 
     def _stop_clock(self) -> None:
         if self._limit is not None:
@@ -98,13 +133,11 @@ class Server(uvicorn.Server):
             timeout_keep_alive=IDLE_SECONDS,
             ssl_keyfile=service.plan.ssl_keyfile,
             ssl_certfile=service.plan.ssl_certfile,
+            ssl_keyfile_password=_key_password(service.plan.ssl_keyfile, service.plan.ssl_certfile),
         )
-        try:
-            config.load()
-        except OSError as error:
-            where = "--ssl_keyfile, --ssl_certfile"
-            raise SwiftError("the TLS key and certificate cannot be used", where=where, why=str(error)) from error
+        config.load()
         super().__init__(config)
+        self._cut_short = False
         self._failure: BaseException | None = None
         self._service = service
         self._listener = listener
@@ -116,7 +149,7 @@ class Server(uvicorn.Server):
         self.run(sockets=[self._listener])
         if self._failure is not None:
             raise self._failure
-        if self.force_exit:
+        if self._cut_short:
             raise Interrupted("stopped before every answer was finished", exit_code=130)
 
     def stop(self) -> None:
@@ -151,6 +184,11 @@ class Server(uvicorn.Server):
             log.info("finishing %d requests; a second signal stops at once", gate.requests)
         while gate.requests and not self.force_exit:
             await asyncio.sleep(0.05)
+        if self.force_exit:
+            # The engine ends what is under way, so that every client hears why, and the rest is an ordinary end.
+            self._cut_short, self.force_exit = True, False
+            self.config.timeout_graceful_shutdown = STOP_SECONDS
+            await self._service.close()
         await super().shutdown(sockets)
 
     @contextmanager

@@ -74,6 +74,7 @@ class Service:
         self.metrics = Metrics(self._gauges)
         self.created = int(time.time())
         self._loaded: Loaded | None = None
+        self.closed = False
         # One thread for all: tokenizers are not made for several at once, and the event loop must not wait for them.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encode")
 
@@ -215,9 +216,10 @@ class Service:
         return {"in_flight": self.gate.answers, **engine}
 
     async def close(self) -> None:
-        """Give the engine's memory back."""
+        """End the answers under way and give the engine's memory back."""
         self._thread.shutdown(wait=False)
-        if self._loaded:
+        if self._loaded and not self.closed:
+            self.closed = True
             await self._loaded.engine.close()
 
 
