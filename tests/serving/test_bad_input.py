@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import socket
@@ -12,10 +13,14 @@ from typing import Any
 import httpx
 import pytest
 
+from swift.core.errors import SwiftError
+from swift.plan.serve import ServePlan
 from swift.serving import middleware, server
+from swift.serving.service import Service
 
 USER = [{"role": "user", "content": "hi"}]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+NAMED = {"type": "function", "function": {"name": "f"}}
 
 CALLING = {
     "role": "assistant",
@@ -171,10 +176,6 @@ def test_wrong_path_method_and_type(module_server) -> None:
     assert httpx.get(f"{module_server.url}/nope").status_code == 404
     assert httpx.get(f"{module_server.url}/nope").json()["error"]["param"] == "path"
     assert httpx.get(f"{module_server.url}/v1/chat/completions").status_code == 405
-    form = httpx.post(
-        f"{module_server.url}/v1/chat/completions", content=chat(), headers={"Content-Type": "text/plain"}
-    )
-    assert form.status_code == 422
     assert httpx.get(f"{module_server.url}/v1/models/nope").status_code == 404
 
 
@@ -232,3 +233,79 @@ def test_tls(start, tmp_path) -> None:
 def test_a_wrong_key_is_named_plainly(module_server) -> None:
     answer = httpx.post(f"{module_server.url}/v1/chat/completions", json=json.loads(chat(logit_bias={"hello": 1})))
     assert answer.json()["error"]["param"] == "logit_bias.hello"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"stop": 3}, "stop"),
+        ({"stop": ["a", 3]}, "stop[1]"),
+        ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}, {"type": "x"}]}]}, "messages[0].content[1].type"),
+        ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages[0].content[0].type"),
+        ({"tool_choice": "maybe"}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice.function"),
+        (
+            {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "x", "tools": [NAMED]}}},
+            "tool_choice.allowed_tools.mode",
+        ),
+        ({"response_format": {"type": "json_object", "strict": 1}}, "response_format.strict"),
+        ({"guided_json": 3}, "guided_json"),
+        ({"max_tokens": None, "temperature": "hot"}, "temperature"),
+    ],
+)
+def test_an_error_names_the_fields_own_path(module_server, fields: dict[str, Any], param: str) -> None:
+    answer = httpx.post(f"{module_server.url}/v1/chat/completions", content=chat(**fields))
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, param), answer.json()
+    assert "constrained" not in answer.json()["message"].partition(": ")[0]
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/json; x=y"])
+def test_json_is_read_under_any_content_type(module_server, kind: str | None) -> None:
+    headers = {} if kind is None else {"Content-Type": kind}
+    url = f"{module_server.url}/v1/chat/completions"
+    assert httpx.post(url, content=chat(), headers=headers).status_code == 200
+    assert httpx.post(url, content=b"a=b", headers=headers).json()["error"]["code"] == "json_invalid"
+
+
+def test_head_and_a_closing_slash(module_server) -> None:
+    for path in ("/health", "/v1/models", "/v1/models/tiny", "/metrics", "/version", "/v1/models/", "/health/"):
+        head, get = httpx.head(module_server.url + path), httpx.get(module_server.url + path)
+        assert (head.status_code, head.content, get.status_code) == (200, b"", 200), path
+    assert httpx.head(f"{module_server.url}/v1/chat/completions").status_code == 405
+    assert httpx.post(f"{module_server.url}/v1/chat/completions/", content=chat()).status_code == 200
+
+
+def test_browsers_are_let_in_only_where_the_flag_says_so(start, module_server) -> None:
+    origin = {"Origin": "https://chat.example.org"}
+    asked = {**origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    url = f"{module_server.url}/v1/chat/completions"
+    assert "access-control-allow-origin" not in httpx.post(url, content=chat(), headers=origin).headers
+    running = start(allowed_origins=("https://chat.example.org",), api_key="k")
+    url = f"{running.url}/v1/chat/completions"
+    before = httpx.options(url, headers=asked)
+    assert (before.status_code, before.headers["access-control-allow-origin"]) == (200, origin["Origin"])
+    refused = httpx.post(url, content=chat(), headers=origin)
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, origin["Origin"])
+    other = httpx.post(url, content=chat(), headers={"Origin": "https://evil.example.org", "Authorization": "Bearer k"})
+    assert other.status_code == 200 and "access-control-allow-origin" not in other.headers
+
+
+def test_an_encrypted_tls_key_without_a_terminal_is_an_error(tmp_path, monkeypatch) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate of this test")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -passout pass:secret -days 2 -subj /CN=localhost"
+    subprocess.run([*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    plan = ServePlan(model_name="tiny", ssl_keyfile=str(key), ssl_certfile=str(certificate))
+    with server.bind("127.0.0.1", 0) as listener, pytest.raises(SwiftError, match="no terminal to ask") as refused:
+        server.Server(Service(plan), listener, lambda loop: None, lambda: None)
+    assert refused.value.where == "--ssl_keyfile"
+
+
+def test_an_offer_to_change_the_protocol_is_passed_over_in_silence(module_server, capfd) -> None:
+    for offer in ("websocket", "h2c"):
+        headers = {"Connection": "Upgrade", "Upgrade": offer}
+        assert httpx.get(f"{module_server.url}/health", headers=headers).status_code == 200
+    assert capfd.readouterr().err == ""

@@ -31,6 +31,7 @@ def test_every_form_of_input(running, tokenizer) -> None:
 
 
 def test_base64_is_32_bit_floats_and_dimensions_are_the_models_own(running) -> None:
+    assert post(running, "hello", encoding_format=None, dimensions=None).json()["data"][0]["embedding"] == [1.0, 0.5]
     data = post(running, "hello", encoding_format="base64", dimensions=2).json()["data"]
     assert struct.unpack("<2f", base64.b64decode(data[0]["embedding"])) == (1.0, 0.5)
 

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
 
 from swift.core.log import log
@@ -68,8 +69,18 @@ def create_app(service: Service) -> FastAPI:
         description="OpenAI-compatible answers from a plain or tuned model.",
         lifespan=lifespan,
         responses=_ERRORS,
+        redirect_slashes=False,
     )
     app.add_middleware(Guards, service=service)
+    if service.plan.allowed_origins:
+        # Outermost: browsers ask before they send the key, and read errors too.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=service.plan.allowed_origins,
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+        )
     _handle_errors(app, service)
     _add_answers(app, service)
     _add_state(app, service)
@@ -135,7 +146,7 @@ def _handle_errors(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
-        return errors.response(errors.from_validation(error.errors()))
+        return errors.response(errors.from_validation(error.errors(), error.body))
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:

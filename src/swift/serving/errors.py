@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -62,23 +64,61 @@ def response(error: ApiError) -> JSONResponse:
     return JSONResponse(envelope(error), status_code=error.status, headers=headers)
 
 
-def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
-    """What pydantic found: 400 for text that is no JSON, 422 for JSON of the wrong shape. Repeats no value of it."""
+def from_validation(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
+    """Pydantic's errors: 400 for text that is no JSON, 422 for JSON of the wrong shape. Repeats no value of `body`."""
     first = errors[0]
     if first["type"] == "json_invalid":
         return ApiError(400, f"The body is not valid JSON: {first['ctx']['error']}.", param="body", code="json_invalid")
     detail = [{"loc": [_clean(part) for part in e["loc"]], "msg": e["msg"], "type": e["type"]} for e in errors]
-    param = _path(first["loc"])
-    given = "; ".join(dict.fromkeys(f"{_path(e['loc'])}: {e['msg']}" for e in errors[:5]))
-    return ApiError(422, f"{given}.", param=param, code=first["type"], detail=detail)
+    places = _meant([_Place.of(error, body) for error in errors])
+    told = dict.fromkeys(f"{place.path}: {place.message}" for place in places[:5])
+    param = max((place for place in places if place.field == places[0].field), key=lambda place: place.depth).path
+    return ApiError(422, f"{'; '.join(told)}.", param=param, code=first["type"], detail=detail)
 
 
-def _path(loc: Sequence[Any]) -> str:
-    """`("body", "messages", 0, "role")` as `messages[0].role`."""
-    parts = loc[1:] if len(loc) > 1 and loc[0] == "body" else loc
-    parts = [part for part in parts if part != "[key]"]  # pydantic's mark for a wrong key, which stands before it
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
-    return path.removeprefix(".")
+@dataclass(frozen=True)
+class _Place:
+    """Where an error stands in the body."""
+
+    path: str
+    """As `messages[0].role`."""
+    field: str
+    depth: int
+    branch: tuple[Any, ...]
+    """The place up to the first union, and which of its types was tried."""
+    message: str
+
+    @classmethod
+    def of(cls, error: Mapping[str, Any], body: Any) -> _Place:
+        """Pydantic's place also names the type of a union that it tried (`stop.constrained-str`), and marks a wrong key
+        (`[key]`): what leads nowhere in the body and is no missing field is such a name."""
+        parts = error["loc"][1:] if error["loc"][:1] == ("body",) else error["loc"]
+        steps: list[str] = []
+        branch: tuple[Any, ...] = ()
+        value = body
+        for place, part in enumerate(parts):
+            if isinstance(part, int):
+                value = value[part] if isinstance(value, list) and part < len(value) else None
+                steps.append(f"[{part}]")
+            elif isinstance(value, Mapping) and part in value:
+                value = value[part]
+                steps.append(f".{part}")
+            elif place == len(parts) - 1 and error["type"] == "missing":
+                steps.append(f".{part}")
+            else:
+                branch = branch or tuple(parts[: place + 1])
+        path = "".join(steps).removeprefix(".") or "body"
+        return cls(path, steps[0] if steps else "", len(steps), branch, error["msg"])
+
+
+def _meant(places: Sequence[_Place]) -> Sequence[_Place]:
+    """Of a union every type complains: the errors of those with the fewest are kept."""
+    counts = Counter(place.branch for place in places)
+    fewest: dict[tuple[Any, ...], int] = {}
+    for branch, count in counts.items():
+        if branch:
+            fewest[branch[:-1]] = min(count, fewest.get(branch[:-1], count))
+    return [place for place in places if not place.branch or counts[place.branch] == fewest[place.branch[:-1]]]
 
 
 def _clean(part: Any) -> Any:

@@ -38,6 +38,7 @@ class Guards:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = _as_meant(scope)
         send = self._counted(scope, send)
         try:
             self._check_key(scope)
@@ -79,6 +80,17 @@ class Guards:
                 raise _Stalled from None
 
         return counted
+
+
+def _as_meant(scope: Scope) -> Scope:
+    """The request as our routes know it: HEAD is a GET whose body the server leaves out, a closing slash means nothing
+    (a redirect would lead from a proxy's https to our http), and a body is JSON whatever its Content-Type says (curl's
+    `-d` calls it a form)."""
+    path = scope["path"].rstrip("/") or "/"
+    method = {"HEAD": "GET"}.get(scope["method"], scope["method"])
+    headers = [each for each in scope["headers"] if each[0] != b"content-type"] if method == "POST" else None
+    json_headers = {} if headers is None else {"headers": [*headers, (b"content-type", b"application/json")]}
+    return {**scope, "path": path, "raw_path": path.encode(), "method": method, **json_headers}
 
 
 async def _whole_body(headers: Headers, receive: Receive, limit: int) -> bytes:
