@@ -135,6 +135,7 @@ def test_self_cognition_teaches_both_names(encoder: Encoder, tokenizer, tmp_path
 def test_pairs_and_kto_and_prompts(encoder: Encoder, tmp_path: Path) -> None:
     pairs = [{"query": f"q{n}", "response": "good", "rejected_response": "bad answer"} for n in range(4)]
     liked = [{"query": f"q{n}", "response": "r", "label": n % 2 == 0} for n in range(4)]
+    liked[0]["rejected_response"] = "worse"
     file = write_rows(tmp_path / "p.jsonl", [*pairs, {"query": "q", "response": "r"}])
     kto = write_rows(tmp_path / "k.jsonl", [*liked, {"query": "q", "response": "r"}])
     argv = ["--dataset_test_ratio", "0", "--no_cache"]
@@ -147,7 +148,39 @@ def test_pairs_and_kto_and_prompts(encoder: Encoder, tmp_path: Path) -> None:
 
     built = run(encoder, tmp_path / "l2", "--rlhf_type", "kto", "--dataset", str(kto), *argv, command="rlhf")
     assert [built.train[n]["label"] for n in range(4)] == [True, False, True, False]
+    assert "its rejected answer is left out" in entries(tmp_path / "l2")[0]["note"]
     assert "label: expected true or false" in entries(tmp_path / "l2")[-1]["detail"]
+
+
+def test_a_pair_loses_the_same_prompt_on_both_sides_and_no_answer(
+    encode_with: Callable[..., Encoder], tmp_path: Path
+) -> None:
+    long, short = "word " * 40, "no"
+    rows = [
+        {"query": long, "response": "yes it is", "rejected_response": short},
+        {"query": long, "response": short, "rejected_response": "yes it is"},
+        {"query": "q", "response": short, "rejected_response": long},
+        {"query": "q", "response": "same", "rejected_response": "same"},
+        {"query": long, "response": short, "rejected_response": "yes", "history": [["once", long]]},
+    ]
+    file = write_rows(tmp_path / "p.jsonl", rows)
+    encoder = encode_with(max_length=30, strategy="truncation_left")
+    for kind in ("dpo", "orpo"):
+        argv = ("--rlhf_type", kind, "--dataset", str(file), "--dataset_test_ratio", "0", "--no_cache")
+        built = run(encoder, tmp_path / kind, *argv, command="rlhf")
+        assert [entry["status"] for entry in entries(tmp_path / kind)] == [
+            "truncated", "truncated", "dropped", "dropped", "truncated"
+        ]  # fmt: skip
+        reasons = [entry["reason"] for entry in entries(tmp_path / kind) if entry["status"] == "dropped"]
+        assert reasons == ["answer too long", "identical answers"]
+        for item in (built.train[number] for number in range(3)):
+            sides = [(item[f"{end}_input_ids"], item[f"{end}_labels"]) for end in ("chosen", "rejected")]
+            prompts = [ids[: labels.index(next(y for y in labels if y != -100))] for ids, labels in sides]
+            assert prompts[0] == prompts[1] != []
+            assert max(len(ids) for ids, _ in sides) == 30
+            assert {encoder.tokens.tokenizer.decode([y for y in labels if y != -100]) for _, labels in sides} in (
+                {"yes it is<|im_end|>", "no<|im_end|>"}, {"yes<|im_end|>", "no<|im_end|>"}
+            )  # fmt: skip
 
 
 def test_nothing_to_train_is_an_error(encoder: Encoder, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from swift.data.source import SourceFile, SourceRow
 from swift.plan.data import Rounds
 from swift.plan.methods import Kind
 from swift.prompts.bad_row import BadRow
-from swift.prompts.encode import Encoder, TooLong
+from swift.prompts.encode import AnswerTooLong, Encoder, TooLong
 from swift.prompts.types import IGNORED, Conversation, Encoded, Media, Origin, Preference, Row
 
 
@@ -114,6 +114,7 @@ class Preprocessor:
         )
         if self.kind == "kto" and isinstance(converted.row, Preference) and converted.row.rejected:
             converted = replace(converted, row=replace(converted.row, rejected=None))
+            notes += (REJECTED_LEFT_OUT,)
         if self.kind == "pairs" and not (isinstance(converted.row, Preference) and converted.row.rejected):
             raise BadRow(
                 "missing key", key="rejected_response", expected="a worse answer", value=sorted(map(str, fields))
@@ -129,6 +130,7 @@ class Preprocessor:
         return converted
 
 
+REJECTED_LEFT_OUT = "its rejected answer is left out: the label belongs to the other one"
 MEDIA_LEFT_OUT = "its images, videos or audios are left out, the tags in the text stay"
 
 
@@ -241,6 +243,9 @@ def _encode_preference(encoder: Encoder, row: Row, how: Preprocessor) -> Made | 
         example = {**_example(ends.chosen), "label": row.label}
     else:
         assert ends.rejected is not None
+        if ends.chosen.input_ids == ends.rejected.input_ids:
+            answer = encoder.tokens.tokenizer.decode([label for label in ends.chosen.labels if label != IGNORED])
+            return BadRow("identical answers", key="rejected_response", expected="another answer", value=answer)
         example = {**_example(ends.chosen, "chosen_"), **_example(ends.rejected, "rejected_")}
     return Made(
         [example],
@@ -269,4 +274,7 @@ def refusal(error: SwiftError) -> BadRow:
     """What the encoder says of a row, as the row's fault."""
     if isinstance(error, TooLong):
         return BadRow("too long", expected=f"at most {error.limit} tokens", value=error.length)
+    if isinstance(error, AnswerTooLong):
+        expected = f"at most {error.limit} tokens after the prompt is cut off"
+        return BadRow("answer too long", expected=expected, value=error.length)
     return BadRow("not for this template", value=error.what)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +23,6 @@ from swift.prompts.types import IGNORED, Conversation, Encoded, Message, Origin,
 PLAIN = "default-generation"
 """The template of models that have none."""
 
-"""The label of a token that is not trained."""
-
 
 class TooLong(SwiftError):
     """The row has more tokens than `max_length` and truncation_strategy `delete` leaves it out."""
@@ -33,6 +32,19 @@ class TooLong(SwiftError):
             f"the row has {length} tokens, --max_length allows {limit}",
             where=None if origin is None else str(origin),
             next="raise --max_length, or --truncation_strategy truncation_left",
+        )
+        self.length = length
+        self.limit = limit
+
+
+class AnswerTooLong(SwiftError):
+    """No prompt would be left of the row if its beginning were cut off until it fits."""
+
+    def __init__(self, length: int, limit: int, origin: Origin | None):
+        super().__init__(
+            f"the answer and the shortest prompt have {length} tokens, --max_length allows {limit}",
+            where=None if origin is None else str(origin),
+            next="raise --max_length",
         )
         self.length = length
         self.limit = limit
@@ -107,18 +119,30 @@ class Encoder:
                 continue
             made = [(segments, next(ids)) for segments in examples]
             try:
-                encoded.append([self._assemble(segments, found, conversation) for segments, found in made])
+                whole = [self._assemble(segments, found, conversation) for segments, found in made]
+                encoded.append([self._cut(one, self._excess([one], conversation.origin)) for one in whole])
             except TooLong as error:
                 encoded.append(error)
         return encoded
 
     def encode_preference(self, preference: Preference, rounds: Literal["last", "all"] = "last") -> PreferenceEncoded:
-        """Both ends of a preference, trained on the last answer (`all` for ORPO). Raises as `encode` does."""
+        """Both ends of a preference, trained on the last answer (`all` for ORPO). Raises as `encode` does.
+
+        Truncation takes the same number of tokens from the start of both, so that their prompts stay the same, and
+        none of their last answers: AnswerTooLong when there is not so much prompt.
+        """
         ends = [end for end in (preference.chosen, preference.rejected) if end is not None]
         rendered = [self.template.render(end, last_only=rounds == "last")[-1] for end in ends]
         ids = self.tokens.of_segments(rendered)
-        made = [self._assemble(*three) for three in zip(rendered, ids, ends, strict=True)]
-        return PreferenceEncoded(made[0], made[1] if len(made) == 2 else None, preference.label)
+        whole = [self._assemble(*three) for three in zip(rendered, ids, ends, strict=True)]
+        origin = preference.chosen.origin
+        excess = self._excess(whole, origin)
+        spare = min(map(self._prompt_length, ends)) - 1 if excess else 0
+        if excess > spare:
+            assert self.plan.max_length is not None
+            raise AnswerTooLong(self.plan.max_length + excess - spare, self.plan.max_length, origin)
+        cut = [self._cut(one, excess) for one in whole]
+        return PreferenceEncoded(cut[0], cut[1] if len(cut) == 2 else None, preference.label)
 
     def prompt_ids(self, conversation: Conversation) -> list[int]:
         """The ids of the prompt to answer, at any length."""
@@ -192,7 +216,7 @@ class Encoder:
                 labels += [IGNORED] * len(tokens)
                 if gap is None and tokens and start and labels[start - 1] != IGNORED:
                     gap = -1 if segment.inside_turn else start
-        return self._cut(input_ids, labels, scales if weighted else None, row)
+        return Encoded(input_ids, labels, scales if weighted else None, row.media)
 
     def _end_turn(self, labels: list[int], gap: int, until: int) -> None:
         """Teach that an answer ends: the labels after it carry the template's end of turn, whatever stands there.
@@ -203,15 +227,35 @@ class Encoder:
         if gap > 0 and not self.tokens.whole and until - gap >= count:
             labels[gap : gap + count] = self._turn_end
 
-    def _cut(self, input_ids: list[int], labels: list[int], scales: list[float] | None, row: Conversation) -> Encoded:
+    def _excess(self, encoded: Sequence[Encoded], origin: Origin | None) -> int:
+        """Tokens of the longest that do not fit. Raises TooLong when they are not to be cut off."""
         limit = self.plan.max_length
-        truncated = 0 if limit is None else max(0, len(input_ids) - limit)
-        if truncated and limit is not None:
-            if self.plan.truncation_strategy == "delete":
-                raise TooLong(len(input_ids), limit, row.origin)
-            input_ids, labels = input_ids[truncated:], labels[truncated:]
-            scales = scales[truncated:] if scales is not None else None
-        return Encoded(input_ids, labels, scales, row.media, truncated)
+        longest = max(len(one.input_ids) for one in encoded)
+        if limit is None or longest <= limit:
+            return 0
+        if self.plan.truncation_strategy == "delete":
+            raise TooLong(longest, limit, origin)
+        return longest - limit
+
+    def _cut(self, encoded: Encoded, count: int) -> Encoded:
+        """Without its first `count` tokens."""
+        if not count:
+            return encoded
+        scales = encoded.loss_scale
+        return Encoded(
+            encoded.input_ids[count:],
+            encoded.labels[count:],
+            None if scales is None else scales[count:],
+            encoded.media,
+            count,
+        )
+
+    def _prompt_length(self, conversation: Conversation) -> int:
+        """Tokens before the last answer."""
+        segments = self.template.render(conversation, last_only=True)[-1]
+        (ids,) = self.tokens.of_segments([segments])
+        before = itertools.takewhile(lambda piece: not piece[0].weight, zip(segments, ids, strict=True))
+        return sum(len(tokens) for _, tokens in before)
 
     def _ids(self, pieces: Sequence[str | tuple[int, ...]]) -> list[int]:
         return [token for ids in self.tokens.of_segments([[Segment(piece) for piece in pieces]])[0] for token in ids]
