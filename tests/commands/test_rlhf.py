@@ -107,6 +107,9 @@ def test_every_kind_of_pairs_trains(kind: str, tiny_llama_dir: Path, pairs: Path
             "v_head.summary.bias": (1,),
         }
         assert 0 <= first["accuracy"] <= 1
+        assert main(["merge-lora", "--ckpt_dir", str(run / "checkpoint-1")]) == 0
+        merged = load_file(run / "checkpoint-1-merged" / "value_head.safetensors")
+        assert all(torch.equal(head[name], merged[name]) for name in head)
     else:
         assert first["nll_loss"] > 0
     if kind == "orpo":

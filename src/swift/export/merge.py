@@ -17,6 +17,7 @@ from swift.core.errors import CheckFailed, SwiftError
 from swift.core.log import log
 from swift.core.transaction import fault, sha256, write_file, write_folder
 from swift.export import model_comparison
+from swift.models import value_head
 from swift.models.load import TORCH_DTYPES
 from swift.params.checkpoint_args import SFT_ARGS, read_saved
 from swift.plan.merge import MergePlan, quantized_base
@@ -165,7 +166,8 @@ def _write(
         torch.save(merged.state_dict(), folder / "pytorch_model.bin")
     tokenizer.save_pretrained(folder)
     (folder / "configuration.json").write_text("{}\n", encoding="utf-8")
-    for origin, name in ((source, "configuration.json"), (plan.checkpoint, "template.json")):
+    beside = ((plan.checkpoint, name) for name in ("template.json", *value_head.FILES))
+    for origin, name in ((source, "configuration.json"), *beside):
         if (origin / name).is_file():
             shutil.copyfile(origin / name, folder / name)
     if (plan.checkpoint / SFT_ARGS).is_file():
