@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from tests.tuners.conftest import Plans
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from swift import models, tuners
 from swift.core.errors import SwiftError
@@ -83,3 +85,23 @@ def test_default_without_attention_lists_the_layers(tmp_path: Path, plans: Plans
     with pytest.raises(SwiftError, match="MambaForCausalLM") as error:
         tuners.attach(models.load_model(model_plan), plan)
     assert "in_proj" in str(error.value.why)
+
+
+@pytest.mark.parametrize("kind", ["mamba", "jamba", "mamba2"])
+def test_layers_whose_weight_the_model_takes_itself(kind: str, tmp_path: Path, plans: Plans) -> None:
+    """An adapter there would not be trained, and its merge would change the answers."""
+    settings = {
+        "mamba": {},
+        "jamba": {"num_experts": 2, "intermediate_size": 32, "attn_layer_period": 2, "attn_layer_offset": 1},
+        "mamba2": {"state_size": 4, "num_heads": 4, "head_dim": 16, "n_groups": 1},
+    }
+    config = AutoConfig.for_model(kind, vocab_size=50, hidden_size=32, num_hidden_layers=2, **settings[kind])
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    model_plan, plan = plans(tmp_path, "--target_modules", "ALL")
+    tuned = tuners.attach(models.load_model(model_plan), plan)
+    tuned(input_ids=torch.arange(20)[None]).logits.square().sum().backward()
+    untrained = [name for name, p in tuned.named_parameters() if "lora_B" in name and not p.grad.any()]
+    assert untrained == []
+    name = "out_proj" if kind == "mamba2" else "dt_proj"
+    with pytest.raises(SwiftError, match=f"{name} would do nothing"):
+        tuners.attach(models.load_model(model_plan), plans(tmp_path, "--target_modules", name)[1])

@@ -71,10 +71,10 @@ def observe(model: nn.Module, prompt_ids: list[list[int]]) -> Observation:
     """Let `model` continue each prompt greedily, and keep its logits over prompt and continuation."""
     sequences, all_logits, rounding = [], [], 0.0
     for prompt in prompt_ids:
-        made, step_by_step = _continue(model, prompt)
-        logits = _logits(model, (*prompt, *made))
+        continuation, step_by_step = _continue(model, prompt)
+        logits = _logits(model, (*prompt, *continuation))
         rounding = max(rounding, _difference(logits[len(prompt) - 1 : -1], step_by_step))
-        sequences.append((*prompt, *made))
+        sequences.append((*prompt, *continuation))
         all_logits.append(logits)
     return Observation(tuple(sequences), tuple(map(len, prompt_ids)), tuple(all_logits), rounding)
 
@@ -121,14 +121,16 @@ def _continue(model: nn.Module, prompt: list[int]) -> tuple[list[int], Tensor]:
 
     An end token does not stop it, so that each prompt gives the same number of comparisons.
     """
-    step, cache, made, taken_from = torch.tensor([prompt], device=_device(model)), None, [], []
+    text, step, cache = list(prompt), torch.tensor([prompt], device=_device(model)), None
+    taken_from = []
     for _ in range(NEW_TOKENS):
-        output = model(input_ids=step, past_key_values=cache, use_cache=True)
-        cache = output.past_key_values
+        output = model(input_ids=step, use_cache=True, **({} if cache is None else {"past_key_values": cache}))
+        cache = output.get("past_key_values")
         taken_from.append(output.logits[0, -1].float().cpu())
-        step = output.logits[:, -1:].argmax(-1)
-        made.append(int(step))
-    return made, torch.stack(taken_from)
+        text.append(int(taken_from[-1].argmax()))
+        # Recurrent models keep a state of their own, or nothing: the whole text once more is always right.
+        step = torch.tensor([text if cache is None else text[-1:]], device=_device(model))
+    return text[len(prompt) :], torch.stack(taken_from)
 
 
 def _device(model: nn.Module) -> torch.device:

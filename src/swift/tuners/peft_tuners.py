@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from swift.core.errors import SwiftError
 from swift.plan.tuner import TunerPlan
 from swift.tuners import initial_factors
-from swift.tuners.target_modules import matches, resolve_saved, resolve_targets
+from swift.tuners.target_modules import matches, read_past, resolve_saved, resolve_targets
 
 CONFIGS: dict[str, type[peft.PeftConfig]] = {
     "lora": peft.LoraConfig,
@@ -108,7 +108,7 @@ def orthogonality(tuner: AdaLoraModel) -> Tensor:
 def _config(model: PreTrainedModel, plan: TunerPlan, total_steps: int | None) -> peft.PeftConfig:
     targets = resolve_targets(model, plan)
     reached = _reached(model, targets)
-    _check_kinds(plan, reached)
+    _check_kinds(model, plan, reached)
     settings: dict[str, Any] = {**plan.settings, "target_modules": targets}
     saved = resolve_saved(model, plan.modules_to_save)
     if saved:
@@ -142,7 +142,15 @@ def _reached(model: PreTrainedModel, targets: list[str] | str) -> dict[str, nn.M
     return {path: module for path, module in model.named_modules() if path and hit(path)}
 
 
-def _check_kinds(plan: TunerPlan, reached: dict[str, nn.Module]) -> None:
+def _check_kinds(model: PreTrainedModel, plan: TunerPlan, reached: dict[str, nn.Module]) -> None:
+    idle = next((path for path in reached if read_past(model, path)), None)
+    if idle:
+        raise SwiftError(
+            f"an adapter on {idle} would do nothing",
+            where="--target_modules, --target_regex",
+            why=f"{type(model).__name__} takes the weight of this layer itself instead of calling it",
+            next="leave it out; --target_modules ALL names every other linear layer",
+        )
     embedding = [path for path, module in reached.items() if isinstance(module, nn.Embedding)]
     if embedding and plan.sft_type not in ON_EMBEDDINGS:
         raise SwiftError(

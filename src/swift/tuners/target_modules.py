@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -22,6 +22,12 @@ ATTENTION_INPUTS = frozenset(
     | {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"}
 )
 """Names that model families give the linear layers in front of attention."""
+READ_PAST: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("mamba", "falcon_mamba"), ("x_proj", "dt_proj", "out_proj")),
+    **dict.fromkeys(("bamba", "falcon_h1", "granitemoehybrid", "mamba2", "nemotron_h", "zamba2"), ("out_proj",)),
+    "jamba": ("dt_proj",),
+}
+"""Model type -> linear layers whose weight the model takes itself instead of calling them, past any adapter."""
 
 
 def resolve_targets(model: PreTrainedModel, plan: TunerPlan) -> list[str] | str:
@@ -40,7 +46,7 @@ def resolve_targets(model: PreTrainedModel, plan: TunerPlan) -> list[str] | str:
                 return default
             names.update(default)
         elif group == "ALL":
-            names.update(_endings(model, linear_layers(model)))
+            names.update(_endings(model, _adaptable(model)))
         elif group == "EMBEDDING":
             names.update(_endings(model, embeddings(model)))
         else:
@@ -115,6 +121,20 @@ def _default(model: PreTrainedModel, plan: TunerPlan) -> list[str] | str:
     if registered:
         log.info("target_modules: %s instead of the registered %s", ", ".join(derived), ", ".join(registered))
     return derived
+
+
+def read_past(model: PreTrainedModel, path: str) -> bool:
+    """Whether the model takes this layer's weight itself, so that an adapter on the layer would do nothing."""
+    return any(matches(path, name) for name in READ_PAST.get(model.config.model_type, ()))
+
+
+def _adaptable(model: PreTrainedModel) -> list[str]:
+    paths = linear_layers(model)
+    left = [path for path in paths if not read_past(model, path)]
+    if len(left) < len(paths):
+        names = ", ".join(READ_PAST[model.config.model_type])
+        log.info("target_modules: ALL without %s, whose weights %s takes itself", names, type(model).__name__)
+    return left
 
 
 def _endings(model: PreTrainedModel, wanted: list[str]) -> list[str]:
