@@ -42,7 +42,7 @@ def test_merge(words: list[str], tiny_llama_dir: Path, tmp_path: Path, capsys: p
 def test_a_plain_peft_adapter(tiny_llama_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = adapter(tiny_llama_dir, tmp_path / "lora", saved_args=False)
     assert main(["merge-lora", "--ckpt_dir", str(checkpoint)]) == 0
-    assert "does not record its base model" in capsys.readouterr().err
+    assert "does not record the weights of its base" in capsys.readouterr().err
     assert main(["merge-lora", "--ckpt_dir", str(tmp_path / "lora-merged")]) == 2
     assert "has no adapter to merge" in capsys.readouterr().err
 

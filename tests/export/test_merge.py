@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from swift import models, tuners
 from swift.core.errors import CheckFailed, SwiftError
@@ -94,6 +95,24 @@ def test_bf16_is_the_rounded_fp32_merge(checkpoint: Path, tiny_llama_dir: Path) 
     assert all(torch.equal(left[name], right[name].bfloat16()) for name in left)
     report = json.loads((rounded / REPORT).read_text())
     assert report["merged"]["max_difference"] <= report["tolerance"] < report["cast_tolerance"]
+
+
+RECURRENT = {
+    "mamba": {"hidden_size": 32, "state_size": 4, "num_hidden_layers": 2},
+    "mamba2": {"hidden_size": 32, "state_size": 4, "num_heads": 4, "head_dim": 16, "n_groups": 1},
+    "rwkv": {"hidden_size": 32, "attention_hidden_size": 32, "num_hidden_layers": 2},
+}
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_models_without_keys_and_values(kind: str, smollm2_tokenizer_dir: Path, tmp_path: Path) -> None:
+    config = AutoConfig.for_model(kind, **{"vocab_size": 49152, "num_hidden_layers": 2, **RECURRENT[kind]})
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(smollm2_tokenizer_dir).save_pretrained(tmp_path / "base")
+    tuner = TunerPlan(sft_type="lora", target_modules=("ALL",), settings=LORA)
+    folder = merge(plan(make(tmp_path / "base", tmp_path / "checkpoint-1", tuner), tmp_path / "base"))
+    assert json.loads((folder / REPORT).read_text())["written"]["agreement"] == 1.0
 
 
 def test_bin_files(checkpoint: Path, tiny_llama_dir: Path) -> None:
@@ -199,6 +218,39 @@ def test_a_finished_merge_is_left_alone(checkpoint: Path, tiny_llama_dir: Path) 
     with pytest.raises(SwiftError, match="is not this merge") as error:
         merge(made)
     assert "config.json" in str(error.value.why)
+
+
+def test_a_finished_merge_is_reused_for_the_same_question_only(
+    checkpoint: Path, tiny_llama_dir: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(tiny_llama_dir, tmp_path / "other"))
+    tensors = load_file(other / "model.safetensors")
+    tensors["model.norm.weight"] += 0.01
+    save_file(tensors, other / "model.safetensors", {"format": "pt"})
+    question = plan(checkpoint, tiny_llama_dir)
+    folder = merge(question)
+
+    def why(changed: MergePlan) -> str:
+        with pytest.raises(SwiftError, match="is not this merge") as error:
+            merge(changed)
+        return str(error.value.why)
+
+    unlike = replace(question.model, source=str(other), ignore_base_mismatch=True)
+    assert f"into other weights, those of {tiny_llama_dir}" in why(replace(question, model=unlike))
+    assert "its weights are safetensors and --save_safetensors asks for bin files" in why(
+        replace(question, safetensors=False)
+    )
+    config = checkpoint / "adapter_config.json"
+    text = config.read_text()
+    config.write_text(text.replace('"lora_alpha": 32', '"lora_alpha": 16'))
+    assert "another adapter" in why(question)
+    config.write_text(text)
+    assert merge(question) == folder
+    report = json.loads((folder / REPORT).read_text())
+    del report["base_identity"]
+    (folder / REPORT).write_text(json.dumps(report))
+    seal(folder)
+    assert "does not record which weights" in why(question)
 
 
 def test_prompts_reach_over_the_vocabulary(tiny_llama_dir: Path) -> None:

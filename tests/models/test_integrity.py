@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from swift import models
 from swift.core.errors import SwiftError
@@ -57,4 +58,22 @@ def test_identity_tells_bases_apart(folder: Path, tiny_llama_dir: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
+    assert not models.same_base(recorded, folder)
+
+
+def test_a_copy_in_other_pieces_is_the_same_base(folder: Path, tiny_llama_dir: Path) -> None:
+    recorded = json.loads(json.dumps(models.identity(tiny_llama_dir)))
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    places = {name: f"model-0000{1 + number % 2}-of-00002.safetensors" for number, name in enumerate(tensors)}
+
+    def write() -> None:
+        for place in set(places.values()):
+            save_file({name: tensors[name] for name in tensors if places[name] == place}, folder / place)
+
+    write()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    assert models.same_base(recorded, folder)
+    tensors["model.norm.weight"] += 1e-3
+    write()
     assert not models.same_base(recorded, folder)

@@ -25,7 +25,8 @@ def run(args: Args) -> int:
     if plan.dry_run:
         from swift.training.dry_run import preview
 
-        print(preview(plan, catalog, run_folder(plan.train, None, datetime.now())))
+        resume = resume_point(plan.train)
+        print(preview(plan, catalog, run_folder(plan.train, resume, datetime.now()), resume))
         return 0
 
     from swift.training import process_group

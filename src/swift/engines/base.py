@@ -121,7 +121,7 @@ class Engine(Protocol):
         ...
 
     async def add_adapter(self, name: str, folder: str) -> None:
-        """Serve the LoRA at `folder` under `name` from now on. Raises SwiftError when it does not fit the base."""
+        """Serve the LoRA at `folder` under `name` from now on. Raises SwiftError when it is another model's."""
         ...
 
     def statistics(self) -> dict[str, float]:

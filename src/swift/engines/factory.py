@@ -56,6 +56,8 @@ class Prepared:
 def prepare(plan: InferPlan, catalog: Catalog) -> Prepared:
     """Fetch the model's files, build tokenizer and encoder, settle the sampling. Raises SwiftError."""
     source = models.fetch(plan.model)
+    for _, adapter in plan.engine.adapters:
+        models.check_base(adapter, plan.model, source)
     tokenizer = models.load_tokenizer(plan.model, source)
     own = _generation_config(Path(plan.model.adapter) if plan.model.adapter else source) or _generation_config(source)
     encoder = build_encoder(plan.prompt, tokenizer, catalog)
@@ -71,6 +73,10 @@ async def start(plan: InferPlan, prepared: Prepared) -> Engine:
     """Load the weights and start the engine the plan names. Raises SwiftError when it cannot serve the model."""
     engine, source, tokenizer = plan.engine, prepared.source, prepared.tokenizer
     adapters = dict(engine.adapters)
+
+    def admit(adapter: Path) -> None:
+        models.check_base(adapter, plan.model, source)
+
     if engine.backend == "vllm":
         from swift.engines.vllm import VllmEngine, vllm_settings
 
@@ -82,7 +88,7 @@ async def start(plan: InferPlan, prepared: Prepared) -> Engine:
             max_logprobs=engine.max_logprobs,
             hf_overrides=plan.model.model_kwargs,
         )
-        return await VllmEngine.start(source, tokenizer, settings, adapters)
+        return await VllmEngine.start(source, tokenizer, settings, adapters, admit)
     if engine.backend == "lmdeploy":
         from swift.engines.lmdeploy import LmdeployEngine, lmdeploy_settings
 
@@ -93,7 +99,7 @@ async def start(plan: InferPlan, prepared: Prepared) -> Engine:
 
     _check_length(engine.vllm.max_model_len, models.load_config(plan.model, source))
     load = partial(models.load_model, plan.model, source)
-    return TorchEngine(load, tokenizer, adapters=adapters, max_model_len=engine.vllm.max_model_len)
+    return TorchEngine(load, tokenizer, adapters=adapters, admit=admit, max_model_len=engine.vllm.max_model_len)
 
 
 def _check_length(given: int | None, config: PretrainedConfig) -> None:

@@ -49,7 +49,9 @@ Deliver = Callable[[Delta], None]
 
 
 class TorchEngine:
-    """A model in this process as an Engine. `adapters` maps names to LoRA folders; more may be added later.
+    """A model in this process as an Engine. `adapters` maps names to LoRA folders.
+
+    More may be added later, for whose folders `admit` does not raise.
 
     `load` makes the model in the worker thread. OpenMP keeps a team of threads for each thread that ever computed with
     PyTorch, and once the teams together outnumber the cores every parallel region waits for the operating system.
@@ -61,6 +63,7 @@ class TorchEngine:
         tokenizer: Any,
         *,
         adapters: Mapping[str, Path] | None = None,
+        admit: Callable[[Path], None] = lambda adapter: None,
         max_model_len: int | None = None,
         places: int = PLACES,
         chunk: int | None = None,
@@ -68,6 +71,7 @@ class TorchEngine:
     ):
         self.tokenizer = tokenizer
         self._grammars = Grammars(tokenizer)
+        self._admit = admit
         self._deliver: dict[Sequence, Deliver] = {}
         self._beams: list[list[Sequence]] = []
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -157,7 +161,8 @@ class TorchEngine:
         return await asyncio.wrap_future(result)
 
     async def add_adapter(self, name: str, folder: str) -> None:
-        """Serve the LoRA at `folder` under `name`. Raises SwiftError when it does not fit."""
+        """Serve the LoRA at `folder` under `name`. Raises SwiftError when it does not fit, or `admit` refuses it."""
+        await asyncio.to_thread(self._admit, Path(folder))
         added: Future[None] = Future()
 
         def add() -> None:

@@ -6,11 +6,12 @@ imported when an engine starts, never before. It runs the model in a process of 
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import multiprocessing
 import subprocess
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,13 +93,21 @@ def _limits(given: str | Mapping[str, Any] | None) -> dict[str, int]:
 class VllmEngine:
     """vLLM as an Engine. Make one with `start`."""
 
-    def __init__(self, llm: Any, leash: subprocess.Popen[bytes], tokenizer: Any, gauges: Mapping[str, float]):
+    def __init__(
+        self,
+        llm: Any,
+        leash: subprocess.Popen[bytes],
+        tokenizer: Any,
+        gauges: Mapping[str, float],
+        admit: Callable[[Path], None],
+    ):
         self.tokenizer = tokenizer
         self.max_model_len: int = llm.vllm_config.model_config.max_model_len
         self._llm = llm
         self._leash = leash
         self._loras: dict[str, Any] = {}
         self._gauges = gauges
+        self._admit = admit
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -107,7 +116,12 @@ class VllmEngine:
 
     @classmethod
     async def start(
-        cls, model_dir: Path, tokenizer: Any, settings: VllmSettings, adapters: Mapping[str, Path] | None = None
+        cls,
+        model_dir: Path,
+        tokenizer: Any,
+        settings: VllmSettings,
+        adapters: Mapping[str, Path] | None = None,
+        admit: Callable[[Path], None] = lambda adapter: None,
     ) -> VllmEngine:
         """Load the model and the LoRAs given by name. Raises SwiftError when vLLM is missing or refuses them."""
         adapters = adapters or {}
@@ -120,7 +134,7 @@ class VllmEngine:
         prepare_environment(memory_given=settings.gpu_memory_utilization is not None)
         gauges = {"running": 0.0, "waiting": 0.0, "kv_used": 0.0}
         try:
-            engine = cls(*_launch(engine_args(model_dir, settings, adapters), gauges), tokenizer, gauges)
+            engine = cls(*_launch(engine_args(model_dir, settings, adapters), gauges), tokenizer, gauges, admit)
         except (ValueError, RuntimeError, OSError) as problem:
             raise SwiftError(
                 "vLLM did not start",
@@ -130,7 +144,7 @@ class VllmEngine:
             ) from problem
         try:
             for name, folder in adapters.items():
-                await engine.add_adapter(name, str(folder))
+                await engine._take(name, str(folder))
         except SwiftError:
             await engine.close()
             raise
@@ -178,7 +192,11 @@ class VllmEngine:
         raise NoVectors("vLLM")
 
     async def add_adapter(self, name: str, folder: str) -> None:
-        """Serve the LoRA at `folder` under `name`. Raises SwiftError when vLLM does not take it."""
+        """Serve the LoRA at `folder` under `name`. Raises SwiftError when `admit` or vLLM does not take it."""
+        await asyncio.to_thread(self._admit, Path(folder))
+        await self._take(name, folder)
+
+    async def _take(self, name: str, folder: str) -> None:
         from vllm.lora.request import LoRARequest  # pyright: ignore[reportMissingImports]  # as above
 
         if self._llm.vllm_config.lora_config is None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,6 +41,8 @@ class Report:
 
     checkpoint: str
     base: str
+    base_identity: Mapping[str, Any]
+    """`models.identity` of the base."""
     base_checked: bool
     """Whether the checkpoint records its base and this is it."""
     adapter_sha256: str
@@ -55,14 +60,14 @@ class Report:
         """Why the merge must not be used; empty when it may."""
         if not math.isfinite(self.tolerance):
             return ["base + adapter itself gives logits that are not finite"]
-        found = []
+        faults = []
         if not self.merged.max_difference <= self.tolerance:
-            found.append(f"merged logits differ by {self.merged.max_difference:.2g}, allowed are {self.tolerance:.2g}")
+            faults.append(f"merged logits differ by {self.merged.max_difference:.2g}, allowed are {self.tolerance:.2g}")
         if self.different_tensors:
-            found.append(f"{self.different_tensors[0]} came back from disk changed")
+            faults.append(f"{self.different_tensors[0]} came back from disk changed")
         if not self.written.max_difference <= self.cast_tolerance:
-            found.append(f"written logits differ by {self.written.max_difference:.2g} > {self.cast_tolerance:.2g}")
-        return found
+            faults.append(f"written logits differ by {self.written.max_difference:.2g} > {self.cast_tolerance:.2g}")
+        return faults
 
 
 def merge(plan: MergePlan) -> Path:
@@ -71,15 +76,15 @@ def merge(plan: MergePlan) -> Path:
     Raises SwiftError for a wrong base, a damaged file or a full disk, and CheckFailed when the merged model does not
     answer as base + adapter; nothing is left under the target's name then.
     """
-    adapter = sha256(_weights(plan.checkpoint))
-    if plan.target.exists():
-        _check_existing(plan, adapter)
-        return plan.target
     source = models.fetch(plan.model)
     stored = stored_quant(read_config(source))
     if stored is not None:
         raise quantized_base(plan.model.source, stored, plan.checkpoint)
-    checked = models.check_base(plan.checkpoint, source)
+    checked = models.check_base(plan.checkpoint, plan.model, source)
+    adapter = _adapter_digest(plan.checkpoint)
+    if plan.target.exists():
+        _check_existing(plan, adapter, source)
+        return plan.target
     exact = replace(plan.model, dtype="fp32", attn="sdpa")
     tokenizer = models.load_tokenizer(plan.model, _tokenizer_folder(plan.checkpoint, source))
     base = models.load_model(exact, source)
@@ -98,6 +103,7 @@ def merge(plan: MergePlan) -> Path:
             report = Report(
                 checkpoint=str(plan.checkpoint),
                 base=plan.model.source,
+                base_identity=models.identity(source),
                 base_checked=checked,
                 adapter_sha256=adapter,
                 dtype=plan.model.dtype,
@@ -136,15 +142,9 @@ def _judge(report: Report, plan: MergePlan, scratch: Path) -> None:
     (scratch / REPORT).write_text(text, encoding="utf-8")
 
 
-def _check_existing(plan: MergePlan, adapter: str) -> None:
-    """A finished merge of this very adapter is left alone; anything else under the name is said, never used."""
-    wrong = fault(plan.target)
-    if wrong is None:
-        report = json.loads((plan.target / REPORT).read_text("utf-8"))
-        if report["adapter_sha256"] != adapter:
-            wrong = "it was merged from another adapter"
-        elif report["dtype"] != plan.model.dtype:
-            wrong = f"it was merged in {report['dtype']} and {plan.model.dtype} is asked for"
+def _check_existing(plan: MergePlan, adapter: str, source: Path) -> None:
+    """A finished merge of this very adapter into this very base is left alone; anything else under the name is said."""
+    wrong = fault(plan.target) or _other_merge(plan, adapter, source)
     if wrong:
         raise SwiftError(
             f"{plan.target} is there already and is not this merge",
@@ -152,6 +152,28 @@ def _check_existing(plan: MergePlan, adapter: str) -> None:
             next=f"remove or rename it: rm -r {plan.target}",
         )
     log.info("%s is there already and complete: left as it is", plan.target)
+
+
+def _other_merge(plan: MergePlan, adapter: str, source: Path) -> str | None:
+    """In what the finished merge under the plan's name differs from the plan; `source` is the base's folder."""
+    path = plan.target / REPORT
+    if not path.is_file():
+        return f"it has no {REPORT}"
+    report = json.loads(path.read_text("utf-8"))
+    in_safetensors = any(plan.target.glob("*.safetensors"))
+    if report["adapter_sha256"] != adapter:
+        return "it was merged from another adapter"
+    if report["dtype"] != plan.model.dtype:
+        return f"it was merged in {report['dtype']} and {plan.model.dtype} is asked for"
+    if "base_identity" not in report:
+        return f"its {REPORT} does not record which weights it was merged into"
+    if not models.same_base(report["base_identity"], source):
+        return f"it was merged into other weights, those of {report['base']}"
+    if in_safetensors != plan.safetensors:
+        kinds = ("safetensors", "bin files")
+        have, wanted = kinds if in_safetensors else kinds[::-1]
+        return f"its weights are {have} and --save_safetensors asks for {wanted}"
+    return None
 
 
 def _write(
@@ -186,9 +208,10 @@ def _reload(plan: ModelPlan, folder: Path) -> PreTrainedModel:
         raise CheckFailed("the merged model that was written cannot be read back", why=error.what) from error
 
 
-def _weights(checkpoint: Path) -> Path:
-    safe = checkpoint / "adapter_model.safetensors"
-    return safe if safe.is_file() else checkpoint / "adapter_model.bin"
+def _adapter_digest(checkpoint: Path) -> str:
+    """What tells the adapter from others: its weights alone do not, with another scaling they mean another merge."""
+    parts = [checkpoint / "adapter_config.json", checkpoint / "adapter_model.bin", *checkpoint.glob("*.safetensors")]
+    return hashlib.sha256("".join(sha256(part) for part in sorted(parts) if part.is_file()).encode()).hexdigest()
 
 
 def _tokenizer_folder(checkpoint: Path, source: Path) -> Path:

@@ -68,6 +68,8 @@ class ModelPlan:
     entry: ModelEntry | None = None
     adapter: str | None = None
     """The adapter checkpoint that goes on top, when `--ckpt_dir` names one."""
+    ignore_base_mismatch: bool = False
+    """Put adapters on this model that were trained on another."""
 
     @property
     def lora_targets(self) -> tuple[str, ...] | str | None:
@@ -95,7 +97,7 @@ def plan_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
     dtype = plan_dtype(model.dtype, machine, _stored_dtype(entry, local_config))
     stored = stored_quant(local_config) if hub == "local" else _published(entry)
     return ModelPlan(
-        model_type=entry.name if entry else _name(given.model_type, source),
+        model_type=entry.name if entry else given.model_type or name_of(source),
         source=source,
         hub=hub,
         revision=model.model_revision or (entry.revision if entry and hub == "modelscope" else None),
@@ -111,6 +113,7 @@ def plan_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
         check_latest=model.check_model_is_latest,
         entry=entry,
         adapter=str(checkpoint) if checkpoint and is_adapter(checkpoint) else None,
+        ignore_base_mismatch=model.ignore_base_mismatch,
     )
 
 
@@ -236,10 +239,8 @@ def _age(checkpoint: Path) -> tuple[int, int]:
     return int(version[1]) if version else -1, int(step[1]) if step else -1
 
 
-def _name(model_type: str | None, source: str) -> str:
+def name_of(source: str) -> str:
     """A name for folders and logs: that of the folder or of the hub repository; a cache snapshot's repository."""
-    if model_type:
-        return model_type
     path = Path(source).expanduser()
     path = path.resolve() if path.is_dir() else path
     if re.fullmatch(r"[0-9a-f]{40}", path.name):

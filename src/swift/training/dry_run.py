@@ -25,9 +25,9 @@ TOKENS = 60
 """Tokens of a row that are shown; of a longer one, as many of its start and its end."""
 
 
-def preview(plan: SftPlan, catalog: Catalog, folder: Path) -> str:
+def preview(plan: SftPlan, catalog: Catalog, folder: Path, resume: Path | None = None) -> str:
     """The text that a dry run prints. `folder` is where the run would write; nothing is written."""
-    prepared = prepare(plan, catalog, None)
+    prepared = prepare(plan, catalog, None, resume)
     train, val, tokenizer, steps = prepared.built.train, prepared.built.val, prepared.tokenizer, prepared.steps
     if isinstance(train, StreamDataset):
         first = list(islice(train, SAMPLED))

@@ -27,6 +27,7 @@ from swift.hub.checkpoint_uploader import Pusher
 from swift.params.args import Args
 from swift.params.checkpoint_args import SFT_ARGS, read_saved
 from swift.plan.methods import METHODS
+from swift.plan.model import is_adapter
 from swift.plan.sft import SftPlan
 from swift.plan.train import PushPlan
 from swift.prompts.encode import Encoder, build_encoder
@@ -59,13 +60,15 @@ class Prepared:
     """Optimizer steps of an epoch and of the run."""
 
 
-def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None) -> Prepared:
+def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path | None = None) -> Prepared:
     """Fetch the model's files and make examples of the rows, in `run_dir` their ledger. With None nothing is written.
 
-    Everything that can be wrong with names, rows or the folder shows here.
+    Everything that can be wrong with names, rows, the folder or the base of `resume` shows here.
     """
     check_names(plan.train)
     source = models.fetch(plan.model)
+    if resume is not None and is_adapter(resume):
+        models.check_base(resume, plan.model, source)
     tokenizer = models.load_tokenizer(plan.model, source)
     encoder = build_encoder(plan.prompt, tokenizer, catalog)
     say_differences_from_own(encoder)
@@ -94,7 +97,7 @@ def run_training(
 ) -> None:
     """Encode, load, train, save."""
     disable_progress_bar()
-    prepared = prepare(plan, catalog, run_dir if machine.first else None)
+    prepared = prepare(plan, catalog, run_dir if machine.first else None, resume)
     if resume is not None and not plan.train.group.resume_only_model:
         say_differences(resume, args)
         if nothing_left(resume, prepared.steps):

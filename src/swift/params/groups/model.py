@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from swift.params.flag import Alias, Basic, Exists, Json, OneOf, Range, Saved
+from swift.params.flag import Alias, Basic, Exists, Json, OneOf, Ours, Range, Saved
 from swift.params.frozen import Frozen
 
 Dtype = Literal["bf16", "fp16", "fp32", "AUTO"]
@@ -41,6 +41,8 @@ class Model(Frozen):
     """Local clone of the GitHub repository that a few models need, so that nothing is cloned."""
     custom_register_path: Annotated[str | None, Exists(), Saved("model")] = None
     """Python file that registers models, templates and datasets of your own."""
+    ignore_base_mismatch: Annotated[bool, Ours()] = False
+    """Go on when an adapter was trained on other weights than those of this model."""
     model_cache_dir: Annotated[str | None, Alias("model_id_or_path")] = None
     """Another spelling of model_id_or_path."""
     device_map_config_path: Annotated[str | dict[str, Any] | None, Alias("device_map_config"), Json()] = None
