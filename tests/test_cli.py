@@ -117,6 +117,9 @@ def test_only_the_first_process_of_a_machine_speaks(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
+    assert run(capsys, "stf")[2], "a variable left over from elsewhere silences nobody"
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
     assert run(capsys, "stf") == (2, "", "")
 
 

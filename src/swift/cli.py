@@ -5,13 +5,14 @@ Nothing is imported here before it is needed: help and mistakes answer in a tent
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-from swift.core.errors import NotBuilt, SwiftError, raise_together
+from swift.core.errors import EnvironmentFault, NotBuilt, SwiftError, raise_together
 
 if TYPE_CHECKING:
     from swift.params.args import Args
@@ -19,15 +20,25 @@ if TYPE_CHECKING:
 
 def script() -> None:
     """The console entry point."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows `?` instead of failing
+    sys.stdout, sys.stderr = _writable(sys.stdout), _writable(sys.stderr)
     code = main()
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # `swift … | head`
+    except OSError as error:  # `swift … | head`, or a full disk: what is left cannot be written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            _report([f"error: standard output: {error.strerror}"], sys.argv[1:])
+            code = code or 2
     sys.exit(code)
+
+
+def _writable(stream: TextIO | None) -> TextIO:
+    """The stream as one that never fails: closed (`>&-`) it goes nowhere, without UTF-8 it shows `?`."""
+    if stream is None:
+        return open(os.devnull, "w", encoding="utf-8")
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")
+    return stream
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except SwiftError as error:
-        _report(error.lines(), words)
+        _report(error.lines(), words, every=isinstance(error, EnvironmentFault))
         return error.exit_code
     except KeyboardInterrupt:
         _report(["interrupted"], words)
@@ -44,8 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except Exception as bug:  # the one place where a bug of ours becomes a line that people can report
-        rank = f"[rank {os.environ['RANK']}] " if os.environ.get("RANK") else ""
-        line = f"{rank}internal error: {type(bug).__name__}: {_first_line(bug)} ({_place(bug)})"
+        from swift.core.environment_faults import explain
+
+        if fault := explain(bug):
+            _report(fault.lines(), words, every=True)
+            return fault.exit_code
+        line = f"internal error: {type(bug).__name__}: {_first_line(bug)} ({_place(bug)})"
         _report([line, _BUG], words, every=True)
         return 1
 
@@ -91,11 +106,15 @@ def _dispatch(words: list[str]) -> int:
 
     raise_together([*parsed.errors, *_mistakes(parsed.args, unsure=bool(parsed.errors))])
     run = _work_of(command.name, command.run)
+    from swift.core.environment_faults import check_interpreter, check_ranks
+
+    check_interpreter()
     if command.name in ("sft", "pt", "rlhf"):
         from swift.core.launch import relaunch, wants_processes
 
         if wants_processes(os.environ):
             return relaunch(words, os.environ)
+        check_ranks(os.environ)
     for warning in parsed.warnings:
         from swift.core.log import log
 
@@ -126,13 +145,18 @@ def _work_of(name: str, where: str) -> Callable[..., int | None]:
 
 
 def _report(lines: list[str], words: list[str], *, every: bool = False) -> None:
-    """Print to standard error, from the first process of each machine or from `every` one."""
+    """Print to standard error, from the first process that torchrun started on each machine or from `every` one."""
     if "--debug" in words:
         import traceback
 
         traceback.print_exc()
-    if every or os.environ.get("LOCAL_RANK", "0") == "0":
-        print("\n".join(lines[:6]), file=sys.stderr)
+    env = os.environ
+    alone = not (env.get("RANK") and env.get("LOCAL_RANK", "0") != "0" and env.get("MASTER_ADDR"))
+    if every and env.get("RANK"):
+        lines = [f"[rank {env['RANK']}] {lines[0]}", *lines[1:]]
+    if every or alone:
+        with contextlib.suppress(OSError):  # nobody can be told
+            print("\n".join(lines[:6]), file=sys.stderr, flush=True)
 
 
 def _first_line(bug: BaseException) -> str:

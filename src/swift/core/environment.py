@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from swift.core.errors import SwiftError
+from swift.core.errors import EnvironmentFault
 
 TRUE = frozenset({"true", "1", "yes", "y", "t", "on"})
 FALSE = frozenset({"false", "0", "no", "n", "f", "off"})
@@ -14,18 +14,20 @@ FALSE = frozenset({"false", "0", "no", "n", "f", "off"})
 
 
 def read_bool(name: str, env: Mapping[str, str] = os.environ) -> bool:
-    """Whether the variable is on; unset or empty is off. Raises SwiftError for a word that is neither."""
+    """Whether the variable is on; unset or empty is off. Raises EnvironmentFault for a word that is neither."""
     word = env.get(name, "").strip().lower()
     if word and word not in TRUE | FALSE:
-        raise SwiftError(f"{name} is `{env[name]}`, not true or false", where="the environment", next=f"unset {name}")
+        raise EnvironmentFault(
+            f"{name} is `{env[name]}`, not true or false", where="the environment", next=f"unset {name}"
+        )
     return word in TRUE
 
 
 def read_int(name: str, default: int, env: Mapping[str, str] = os.environ, *, low: int = 0) -> int:
-    """The number in the variable, `default` where it is unset or empty. Raises SwiftError for anything below `low`."""
+    """The number in the variable, `default` where it is unset or empty. Raises EnvironmentFault below `low`."""
     text = env.get(name, "").strip() or str(default)
     if not text.isdecimal() or int(text) < low:
-        raise SwiftError(f"{name} is `{text}`, not a number from {low} up", where="the environment")
+        raise EnvironmentFault(f"{name} is `{text}`, not a number from {low} up", where="the environment")
     return int(text)
 
 

@@ -33,6 +33,10 @@ class NotBuilt(SwiftError):
     """A flag, value or command of the contract whose work does not exist yet. Refused, never ignored."""
 
 
+class EnvironmentFault(SwiftError):
+    """The machine or its settings do not do. Each process says it, since the next one may have another environment."""
+
+
 class CheckFailed(SwiftError):
     """The work was done and its own check rejects the result (a merge that differs, rows that went missing)."""
 

@@ -29,14 +29,14 @@ def helps(group: type) -> Mapping[str, str]:
 
 @functools.cache
 def _docstrings(path: str) -> Mapping[str, Mapping[str, str]]:
-    """Class, field, docstring of a file of groups."""
+    """Class, field, docstring of a file of groups; the class's own stands under "" (`-OO` leaves none in memory)."""
     with open(path, encoding="utf-8") as file:
         tree = ast.parse(file.read())
     found: dict[str, dict[str, str]] = {}
     for group in tree.body:
         if not isinstance(group, ast.ClassDef):
             continue
-        texts = found[group.name] = {}
+        texts = found[group.name] = {"": ast.get_docstring(group) or ""}
         for field, text in itertools.pairwise(group.body):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
                 texts[field.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
@@ -85,7 +85,7 @@ def command_help(command: Command, *, every: bool) -> str:
 def sections(command: Command) -> Iterator[tuple[str, list[Flag]]]:
     """The title of each group of a command and its flags, aliases and deprecated ones last."""
     for use in command.uses:
-        title = (use.group.__doc__ or "").rstrip(".")
+        title = helps(use.group)[""].rstrip(".")
         flags = [command.flags[flag.name] for flag in use.flags()]
         yield title, sorted(flags, key=lambda f: (f.marker(Alias) is not None, f.marker(Deprecated) is not None))
 
@@ -93,8 +93,9 @@ def sections(command: Command) -> Iterator[tuple[str, list[Flag]]]:
 def _columns() -> int:
     try:
         width = os.get_terminal_size(sys.stdout.fileno()).columns
-    except (OSError, ValueError):
-        width = int(os.environ.get("COLUMNS") or 100)
+    except (OSError, ValueError, AttributeError):
+        columns = os.environ.get("COLUMNS", "")
+        width = int(columns) if columns.isdecimal() else 100
     return max(80, min(width, 120))
 
 

@@ -1,0 +1,117 @@
+"""Faults that are nobody's bug: a full disk, a folder that is not ours, an interpreter or processes set up wrongly."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from swift.core.environment import cache_home, read_int
+from swift.core.errors import EnvironmentFault
+
+_FILES = "raise the limit of open files: ulimit -n 65536"
+_FOLDER = "change its permissions, or name another folder"
+_NEXT = {
+    errno.ENOSPC: "free some space, or write to another disk",
+    errno.EDQUOT: "free some of your quota, or write to another disk",
+    errno.EFBIG: "raise the limit of file sizes: ulimit -f unlimited",
+    errno.EROFS: "write to another folder",
+    errno.EACCES: _FOLDER,
+    errno.EPERM: _FOLDER,
+    errno.ENOTDIR: _FOLDER,
+    errno.ENAMETOOLONG: "take a shorter name",
+    errno.ELOOP: "mend the link",
+    errno.EMFILE: _FILES,
+    errno.ENFILE: _FILES,
+    errno.ENOMEM: "take a smaller model or batch, or end other programs",
+    errno.EAGAIN: "end other programs, or raise the limit of processes: ulimit -u unlimited",
+    errno.EIO: "check the disk",
+    errno.ESTALE: "mount the file system again",
+}
+_PLACES = "it is standard output, the cache (XDG_CACHE_HOME), temporary files (TMPDIR) or the run (--output_dir)"
+_LAUNCH = (
+    "start with NPROC_PER_NODE=N swift …, which sets them, or unset RANK, LOCAL_RANK and WORLD_SIZE for one process"
+)
+
+
+def explain(error: BaseException) -> EnvironmentFault | None:
+    """The message for an error that the machine made, or None for one that is ours."""
+    if isinstance(error, MemoryError):
+        return EnvironmentFault("the machine is out of memory", next=_NEXT[errno.ENOMEM])
+    if isinstance(error, ImportError) and error.name is not None and error.name.partition(".")[0] != "swift":
+        return EnvironmentFault(
+            f"the package `{error.name.partition('.')[0]}` cannot be imported: {error.msg}",
+            where=error.path,
+            next=f"install it again in this environment: {sys.executable} -m pip install --upgrade swift-llm",
+        )
+    if isinstance(error, OSError) and error.filename is not None:
+        return _explain_path(error, Path(os.fsdecode(error.filename)))
+    number = error.errno if isinstance(error, OSError) else _os_error_in(str(error))
+    if number in _NEXT:
+        why = _PLACES if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS) else None
+        return EnvironmentFault(os.strerror(number), why=why, next=_NEXT[number])
+    if "No usable temporary directory" in str(error):
+        return EnvironmentFault("there is no folder for temporary files", next="export TMPDIR=FOLDER")
+    return None
+
+
+def _explain_path(error: OSError, path: Path) -> EnvironmentFault | None:
+    cache = cache_home()
+    of_cache = cache in (path, *path.parents) or path in cache.parents
+    if error.errno not in _NEXT and not (of_cache and isinstance(error, FileNotFoundError)):
+        return None
+    return EnvironmentFault(
+        str(error.strerror),
+        where=str(path),
+        why=f"it belongs to the cache, {cache}" if of_cache else None,
+        next="export XDG_CACHE_HOME=FOLDER" if of_cache else _NEXT[error.errno or 0],
+    )
+
+
+def _os_error_in(message: str) -> int:
+    """The number of the system's error in what a library written in Rust or C++ raises, 0 where there is none."""
+    if match := re.search(r"\(os error (\d+)\)", message):
+        return int(match[1])
+    if "PytorchStreamWriter failed writing" in message or "iostream error" in message:
+        return errno.ENOSPC
+    return errno.EAGAIN if "can't start new thread" in message else 0
+
+
+def check_interpreter() -> None:
+    """Raise EnvironmentFault for a process that the libraries below us do not run in."""
+    if sys.flags.optimize >= 2:
+        raise EnvironmentFault(
+            "Python runs without docstrings, which transformers reads",
+            where="PYTHONOPTIMIZE=2, or python -OO",
+            next="unset PYTHONOPTIMIZE",
+        )
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise EnvironmentFault("the current folder does not exist any more", next="cd to another one") from None
+
+
+def check_ranks(env: Mapping[str, str]) -> None:
+    """Raise EnvironmentFault where the variables of torchrun are incomplete or contradict each other."""
+    world, local_world = read_int("WORLD_SIZE", 1, env, low=1), read_int("LOCAL_WORLD_SIZE", 1, env, low=1)
+    for name, total, size in (("RANK", "WORLD_SIZE", world), ("LOCAL_RANK", "LOCAL_WORLD_SIZE", local_world)):
+        known = total == "WORLD_SIZE" or env.get(total)
+        if read_int(name, 0, env) >= size and known:
+            raise EnvironmentFault(
+                f"{name} is {env[name]}, but {total} is {size}", where="the environment", next=_LAUNCH
+            )
+    if world == 1 and not env.get("LOCAL_RANK"):
+        return
+    missing = [name for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if not env.get(name)]
+    if missing:
+        given = "LOCAL_RANK" if env.get("LOCAL_RANK") else "WORLD_SIZE"
+        raise EnvironmentFault(
+            f"{given} is set, but {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not",
+            where="the environment",
+            why="each process of a run has to know them all",
+            next=_LAUNCH,
+        )
+    read_int("MASTER_PORT", 0, env, low=1)
