@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from swift.core.errors import SwiftError
 from swift.data.collator import flatten, pad
 from swift.plan.tuner import TunerPlan
 from swift.training.objectives.sft import SftObjective
@@ -116,6 +119,46 @@ def test_resumed_equals_uninterrupted(tuner: TunerPlan, saved_at: int, tmp_path:
     resumed = train(again)
     assert losses(resumed) == losses(trainer)
     assert torch.equal(weights(again.model), weights(whole.model))
+
+
+@pytest.mark.parametrize("optim", ["sgd", "adamw_torch"])
+def test_a_resumed_run_goes_by_its_own_settings(optim: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"tuner": DROPOUT, "save_strategy": "steps", "scheduler": "cosine", "optim": optim}
+    done = tiny_run(tmp_path / "run", **options, learning_rate=0.1, max_steps=4, save_steps=4)
+    train(done)
+    resume = done.folder / "checkpoint-4"
+    more = {"learning_rate": 0.2, "weight_decay": 0.05, "max_steps": 8, "save_steps": 8}
+    trainer = train(tiny_run(tmp_path / "more", resume=resume, **options, **more))
+    rates = [event["learning_rate"] for event in trainer.state.log_history if "loss" in event and event["step"] > 4]
+    assert rates == pytest.approx([0.1 * (1 + math.cos(math.pi * step / 8)) for step in range(4, 8)])
+    assert {group["weight_decay"] for group in trainer.optimizer.param_groups} == {0.05, 0.0}
+    first = json.loads((tmp_path / "more" / "logging.jsonl").read_text().splitlines()[0])
+    assert first["learning_rate"] == pytest.approx(0.1)
+
+
+def test_a_plateau_keeps_the_rate_it_had_reached(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "save_strategy": "steps",
+        "evaluation_strategy": "steps",
+        "val": Rows(2),
+        "scheduler": "reduce_lr_on_plateau",
+        "scheduler_kwargs": {"patience": 0, "threshold": 0.9, "factor": 0.5},
+        "eval_steps": 1,
+        "save_steps": 4,
+    }
+    done = train(tiny_run(tmp_path / "run", **options, max_steps=4))
+    reached = done.optimizer.param_groups[0]["lr"]
+    assert reached < 0.5
+    resumed = train(tiny_run(tmp_path / "more", **options, resume=tmp_path / "run" / "checkpoint-4", max_steps=5))
+    first = json.loads((tmp_path / "more" / "logging.jsonl").read_text().splitlines()[0])
+    assert first["learning_rate"] == pytest.approx(reached)
+    assert resumed.state.global_step == 5
+
+
+def test_a_run_that_ends_early_is_an_error(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "run", train=Rows(3), dataloader_drop_last=True, batch_size=4, max_steps=2)
+    with pytest.raises(SwiftError):
+        train(run)
 
 
 @pytest.fixture(autouse=True)

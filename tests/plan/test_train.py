@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from swift.catalog import load_catalog
+from swift.core.errors import SwiftError
 from swift.core.machine import Machine
 from swift.params.parse import parse
 from swift.plan.sft import SftPlan, plan_sft
@@ -48,9 +49,34 @@ def test_the_learning_rate_follows_the_tuner(plan: Any) -> None:
     assert plan("--sft_type", "full", "--learning_rate", "3e-5").train.learning_rate == 3e-5
 
 
+def test_rows_that_make_no_full_batch_are_no_run(plan: Any) -> None:
+    train = plan("--batch_size", "4", "--dataloader_drop_last", "true", "--max_steps", "2").train
+    with pytest.raises(SwiftError, match="2 rows make no full batch of 4"):
+        train.steps(2)
+
+
+@pytest.mark.parametrize(
+    ("words", "steps", "parts"),
+    [
+        ((), 1, ["only 1 optimizer step", "nothing will be learned", "--gradient_accumulation_steps below 16"]),
+        (("--max_steps", "4"), 4, ["only 4 optimizer steps", "--warmup_ratio 0"]),
+        (("--warmup_steps", "90"), 40, ["40 of them warm-up"]),
+        (("--lr_scheduler_type", "constant"), 3, ["only 3 optimizer steps; --num_train_epochs"]),
+    ],
+)
+def test_a_run_that_will_hardly_learn_says_so(plan: Any, words: tuple[str, ...], steps: int, parts: list[str]) -> None:
+    text = plan(*words).train.few_steps(steps)
+    assert text is not None and all(part in text for part in parts)
+
+
+def test_a_run_of_enough_steps_says_nothing(plan: Any) -> None:
+    assert plan().train.few_steps(13) is None
+
+
 def test_warmup_steps_beat_the_ratio(plan: Any) -> None:
     assert plan().train.warmup(13) == 1
     assert plan("--warmup_steps", "4").train.warmup(13) == 4
+    assert plan("--lr_scheduler_type", "constant").train.warmup(13) == 0
 
 
 def test_saving_follows_evaluation(plan: Any) -> None:

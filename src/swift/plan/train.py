@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from swift.core.errors import SwiftError
 from swift.core.hubs import HubName, default_hub
 from swift.core.machine import Machine
 from swift.params.args import Args
@@ -19,6 +20,10 @@ from swift.params.groups import Data, Distributed, Generate, Hub, Optim, Train
 from swift.plan.data import Mode
 from swift.plan.model import Dtype
 
+FEW_STEPS = 10
+"""Fewer optimizer steps than this are told about."""
+WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
+"""Schedules that take no warm-up."""
 ROWS_PER_STEP = 16
 """Rows of an optimizer step when `--gradient_accumulation_steps` is not given."""
 
@@ -75,17 +80,41 @@ class TrainPlan:
     def steps(self, rows: int) -> tuple[int, int]:
         """Optimizer steps of an epoch and of the run for `rows` training rows.
 
-        The last step of an epoch takes what is left, so no row is lost: ceil(micro-batches / accumulation).
+        The last step of an epoch takes what is left, so no row is lost: ceil(micro-batches / accumulation). Raises
+        SwiftError when there is no batch at all.
         """
         drop_last, max_steps = self.group.dataloader_drop_last, self.group.max_steps
         batches = rows // self.batch_size if drop_last else math.ceil(rows / self.batch_size)
         batches = batches // self.world_size if drop_last else math.ceil(batches / self.world_size)
-        per_epoch = max(1, math.ceil(batches / self.accumulation))
+        if batches == 0:
+            raise SwiftError(
+                f"{rows} rows make no full batch of {self.batch_size * self.world_size}: there is nothing to train",
+                where="--dataloader_drop_last",
+                next="leave it out, or use a smaller --batch_size",
+            )
+        per_epoch = math.ceil(batches / self.accumulation)
         return per_epoch, max_steps if max_steps > 0 else math.ceil(self.group.num_train_epochs * per_epoch)
 
     def warmup(self, steps: int) -> int:
-        """Warm-up steps of a run of `steps`."""
+        """Warm-up steps of a run of `steps`, the first of which has a learning rate of 0."""
+        if self.scheduler in WITHOUT_WARMUP:
+            return 0
         return self.optim.warmup_steps or math.ceil(self.optim.warmup_ratio * steps)
+
+    def few_steps(self, steps: int) -> str | None:
+        """What to tell about a run of so few steps, or so much warm-up, that it will hardly learn."""
+        warmup = min(self.warmup(steps), steps)
+        if steps >= FEW_STEPS and warmup < steps:
+            return None
+        count = "only 1 optimizer step" if steps == 1 else f"only {steps} optimizer steps"
+        lost = f", {warmup} of them warm-up, which begins at a learning rate of 0" if warmup else ""
+        nothing = ": nothing will be learned" if warmup and steps == 1 else ""
+        flags = ["--num_train_epochs or --max_steps for more"]
+        if self.accumulation > 1 and self.group.max_steps < 1:
+            flags.append(f"--gradient_accumulation_steps below {self.accumulation} for smaller ones")
+        if warmup:
+            flags.append("--warmup_steps 0 --warmup_ratio 0 for no warm-up")
+        return f"{count}{lost}{nothing}; {', '.join(flags)}"
 
 
 def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, dtype: Dtype, rows: Mode) -> TrainPlan:

@@ -17,7 +17,7 @@ from torch.utils.data import Subset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from swift import tuners
-from swift.core.errors import Interrupted
+from swift.core.errors import CheckFailed, Interrupted
 from swift.core.log import log
 from swift.data.stream import StreamDataset
 from swift.hub.checkpoint_uploader import Pusher
@@ -172,6 +172,11 @@ def _loop(trainer: SwiftTrainer, run: Run) -> None:
             f"stopped by a signal after step {trainer.state.global_step} of {trainer.state.max_steps}",
             exit_code=on_signal_exit_code(received),
             next=resume_command(run.folder, trainer.state.global_step),
+        )
+    if trainer.state.global_step < trainer.state.max_steps:
+        raise CheckFailed(
+            f"the run ended after step {trainer.state.global_step} of {trainer.state.max_steps}",
+            why="there were no more rows",
         )
 
 

@@ -25,6 +25,7 @@ from swift.core.log import log
 from swift.data.stream import StreamDataset
 from swift.training import checkpoints
 from swift.training.callbacks.loss_watch import not_a_number
+from swift.training.callbacks.resumed_schedule import ResumedSchedule
 from swift.training.callbacks.stop import EvaluationStopped, StopOnSignal
 from swift.training.objectives import Batch, Objective
 from swift.training.throughput import Meter, peak_memory
@@ -87,6 +88,8 @@ class SwiftTrainer(CheckpointTrainer):
             callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)
+        self._schedule = ResumedSchedule()
+        self.add_callback(self._schedule)
 
     @property
     def trained_items(self) -> int:
@@ -244,7 +247,9 @@ class SwiftTrainer(CheckpointTrainer):
             target: Any = self.model if model is None else model
             kind, kwargs = self.get_optimizer_cls_and_kwargs(self.args, target)
             self.optimizer = kind(self._optimizer_groups(target), **kwargs)
-        return super().create_optimizer(model)
+        optimizer = super().create_optimizer(model)
+        self._schedule.planned(optimizer)
+        return optimizer
 
     # Checkpoints.
 
