@@ -81,16 +81,31 @@ def test_a_run_leaves_everything_in_its_place(
 
 
 def test_a_second_run_gets_the_next_version_and_auto_goes_on_in_the_first(
-    tiny_llama_dir: Path, rows: Path, tmp_path: Path
+    tiny_llama_dir: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = flags(
         model_id_or_path=tiny_llama_dir, dataset=rows, output_dir=tmp_path / "output", report_to="none", save_steps=1
     )
-    assert main(["sft", *words, "--max_steps", "1"]) == 0
+    assert main(["sft", *words, "--max_steps", "1", "--lora_rank", "4", "--learning_rate", "1e-3"]) == 0
     first = run_of(tmp_path / "output", tiny_llama_dir)
     assert main(["sft", *words, "--max_steps", "2", "--resume_from_checkpoint", "auto"]) == 0
     assert (first / "checkpoint-2").is_dir()
-    options = ["--resume_from_checkpoint", str(first / "checkpoint-2"), "--resume_only_model", "true"]
+    capsys.readouterr()
+    going_on = [*words, "--max_steps", "3", "--resume_from_checkpoint", str(first / "checkpoint-2")]
+    for more in (["--lora_rank", "16"], ["--sft_type", "full"], ["--optim", "adafactor"]):
+        assert main(["sft", *going_on, *more]) == 2
+        assert f"the checkpoint cannot go on with {' '.join(more)}" in capsys.readouterr().err
+    assert main(["sft", *going_on, "--learning_rate", "3e-4"]) == 0
+    assert "from here on: --max_steps 3 (it was 2), --learning_rate 0.0003 (it was 0.001)" in capsys.readouterr().err
+    saved = json.loads((first / "sft_args.json").read_text())
+    assert (saved["lora_rank"], saved["learning_rate"], saved["max_steps"]) == (4, 3e-4, 3)
+    assert main(["sft", *words, "--max_steps", "4", "--resume_from_checkpoint", "auto"]) == 0
+    saved = json.loads((first / "sft_args.json").read_text())
+    assert (saved["lora_rank"], saved["learning_rate"], saved["max_steps"]) == (4, 3e-4, 4)
+    assert json.loads((first / "checkpoint-4" / "adapter_config.json").read_text())["r"] == 4
+    assert main(["sft", *words, "--output_dir", str(first), "--add_output_dir_suffix", "false"]) == 2
+    assert "holds another run, up to checkpoint-4" in capsys.readouterr().err
+    options = ["--resume_from_checkpoint", str(first / "checkpoint-4"), "--resume_only_model", "true"]
     assert main(["sft", *words, "--max_steps", "1", *options]) == 0
     second = next(path for path in first.parent.iterdir() if path != first)
     assert second.name.startswith("v1-")

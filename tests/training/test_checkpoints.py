@@ -59,6 +59,8 @@ def test_rotation_keeps_best_and_last(tmp_path: Path) -> None:
     assert checkpoints.rotate(tmp_path, 1, {best}) == []
     assert checkpoints.rotate(tmp_path, None, set()) == []
     assert [path.name for path in checkpoints.rotate(tmp_path, 1, set())] == ["checkpoint-2"]
+    written = make(tmp_path / "checkpoint-3")
+    assert checkpoints.rotate(tmp_path, 1, {written}) == [], "what was just written stays, whatever its number"
 
 
 def test_newest_is_of_the_run_written_last_and_whole(tmp_path: Path) -> None:
@@ -69,6 +71,8 @@ def test_newest_is_of_the_run_written_last_and_whole(tmp_path: Path) -> None:
     (newer / "optimizer.pt").write_text("cut")
     assert checkpoints.newest(tmp_path) == older
     assert checkpoints.newest(tmp_path / "v2") is None
+    stranger = lambda path: "of another model" if path.parent == newer.parent else None  # noqa: E731
+    assert checkpoints.newest(tmp_path, stranger) == tmp_path / "v0-20260101-000000" / "checkpoint-30"
 
 
 def test_what_cannot_be_gone_on_from_is_refused_with_the_reason(tmp_path: Path) -> None:

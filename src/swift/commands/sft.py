@@ -18,14 +18,19 @@ def run(args: Args) -> int:
     catalog = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info)
     machine = probe()
     plan = plan_sft(args, catalog, machine)
+    resume = None
+    if plan.train.resume is not None:
+        from swift.training.resume import go_on
+
+        args, resume = go_on(args, plan)
+        plan = plan_sft(args, catalog, machine)
     log.info(plan.summary())
 
-    from swift.training.run_dir import resume_point, run_folder
+    from swift.training.run_dir import run_folder
 
     if plan.dry_run:
         from swift.training.dry_run import preview
 
-        resume = resume_point(plan.train)
         print(preview(plan, catalog, run_folder(plan.train, resume, datetime.now()), resume))
         return 0
 
@@ -33,7 +38,9 @@ def run(args: Args) -> int:
     from swift.training.train import run_training
 
     with process_group.joined(plan.train):
-        resume = process_group.told_by_first(resume_point(plan.train) if machine.first else None)
-        run_dir = process_group.told_by_first(run_folder(plan.train, resume, datetime.now()))
+        resume = process_group.told_by_first(resume)
+        run_dir = process_group.told_by_first(
+            run_folder(plan.train, resume, datetime.now()) if machine.first else plan.train.output_dir
+        )
         run_training(args, plan, catalog, machine, run_dir, resume)
     return 0

@@ -92,7 +92,8 @@ class AlignmentPlan:
 
 def with_rows_to_compare(args: Args) -> Args:
     """The arguments with a micro-batch that KTO can estimate its KL from, where none is given."""
-    if args.command != "rlhf" or args.values["rlhf_type"] != "kto" or args.is_explicit("batch_size"):
+    given = args.is_explicit("batch_size") or args.origins.get("batch_size") == "checkpoint"
+    if args.command != "rlhf" or args.values["rlhf_type"] != "kto" or given:
         return args
     return args.with_values(batch_size=ROWS_OF_KTO)
 

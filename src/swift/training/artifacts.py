@@ -16,34 +16,25 @@ from swift.core.machine import Machine
 from swift.core.transaction import write_file
 from swift.models import parameter_count
 from swift.params.args import Args
-from swift.plan.model import ModelPlan
-from swift.plan.train import TrainPlan
+from swift.plan.sft import SftPlan
 from swift.prompts.types import IGNORED
 
 TORCH_NAMES = {"fp32": "torch.float32", "fp16": "torch.float16", "bf16": "torch.bfloat16"}
 SECRETS = ("hub_token",)
 
 
-def saved_args(
-    args: Args, *, model: ModelPlan, train: TrainPlan, machine: Machine, run: Path, template_type: str, seed: int
-) -> dict[str, Any]:
-    """Every flag with what became of it, and the computed values that later commands and people look for."""
-    layers = args.values["hqq_dynamic_config_path"]
-    targets = {name: list(value) if isinstance(value, tuple) else value for name, value in args.values.items()}
+def decided(plan: SftPlan) -> dict[str, Any]:
+    """The flags that the plan decided where none was given, or said more exactly."""
+    model, train = plan.model, plan.train
     return {
-        **{name: value for name, value in targets.items() if name not in SECRETS},
-        "command": args.command,
         "model_type": model.model_type,
         "model_id_or_path": str(Path(model.source).resolve()) if model.hub == "local" else model.source,
         "model_revision": model.revision,
         "dtype": model.dtype,
+        "template_type": plan.prompt.template_type,
         "quantization_bit": model.quant.bits if model.quant else 0,
-        "quant_method": model.quant.method if model.quant else args.values["quant_method"],
-        "hqq_dynamic_config_path": None if layers is None else str(Path(layers).expanduser().resolve()),
-        "template_type": template_type,
-        "output_dir": str(run),
-        "logging_dir": str(train.group.logging_dir or run / "runs"),
-        "dataset_seed": seed,
+        **({"quant_method": model.quant.method} if model.quant else {}),
+        "dataset_seed": plan.data.seed,
         "learning_rate": train.learning_rate,
         "batch_size": train.batch_size,
         "gradient_accumulation_steps": train.accumulation,
@@ -52,9 +43,24 @@ def saved_args(
         "save_steps": train.save_steps,
         "dataloader_num_workers": train.workers,
         "evaluation_strategy": train.group.evaluation_strategy,
-        "torch_dtype": TORCH_NAMES[model.dtype],
-        "fp16": model.dtype == "fp16",
-        "bf16": model.dtype == "bf16",
+    }
+
+
+def saved_args(args: Args, plan: SftPlan, machine: Machine, run: Path, template_type: str) -> dict[str, Any]:
+    """Every flag with what became of it, and the computed values that later commands and people look for."""
+    layers = args.values["hqq_dynamic_config_path"]
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in args.values.items()}
+    return {
+        **{name: value for name, value in values.items() if name not in SECRETS},
+        **decided(plan),
+        "command": args.command,
+        "hqq_dynamic_config_path": None if layers is None else str(Path(layers).expanduser().resolve()),
+        "template_type": template_type,
+        "output_dir": str(run),
+        "logging_dir": str(plan.train.group.logging_dir or run / "runs"),
+        "torch_dtype": TORCH_NAMES[plan.model.dtype],
+        "fp16": plan.model.dtype == "fp16",
+        "bf16": plan.model.dtype == "bf16",
         "rank": machine.rank if machine.world_size > 1 else -1,
         "local_rank": machine.local_rank if machine.world_size > 1 else -1,
         "world_size": machine.world_size,
@@ -115,13 +121,13 @@ def ends_of(item: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def runs(item: Mapping[str, Any]) -> list[tuple[bool, list[int]]]:
     """The row cut where training starts and stops: (trained, ids)."""
-    found: list[tuple[bool, list[int]]] = []
+    spans: list[tuple[bool, list[int]]] = []
     for token, label in zip(item["input_ids"], item["labels"], strict=True):
         trained = label != IGNORED
-        if not found or found[-1][0] != trained:
-            found.append((trained, []))
-        found[-1][1].append(token)
-    return found
+        if not spans or spans[-1][0] != trained:
+            spans.append((trained, []))
+        spans[-1][1].append(token)
+    return spans
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,20 +30,27 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted((path for path in run.glob("checkpoint-*") if step_of(path) >= 0), key=step_of)
 
 
-def newest(root: Path) -> Path | None:
-    """The newest complete checkpoint in or below `root`, or None. Each one that is passed over is named with its fault.
+def newest(root: Path, misfit: Callable[[Path], str | None] = lambda _: None) -> Path | None:
+    """The newest complete checkpoint in or below `root` for which `misfit` gives no reason against it, or None.
 
-    Newest is the run that was written to last, then the highest step.
+    Newest is the run that was written to last, then the highest step. Each one that is passed over is named, of a run
+    that does not fit only the last.
     """
-    found = [path for path in root.rglob("checkpoint-*") if step_of(path) >= 0]
+    complete = [path for path in root.rglob("checkpoint-*") if step_of(path) >= 0]
+    strangers: set[Path] = set()
     halves = [path for path in root.rglob(f"{UNFINISHED}checkpoint-*") if path.is_dir()]
     for half in halves:
         log.warning("skipped %s: it was being written when the run stopped", half)
-    for path in sorted(found, key=_age, reverse=True):
-        wrong = fault(path)
-        if wrong is None:
+    for path in sorted(complete, key=_age, reverse=True):
+        if path.parent in strangers:
+            continue
+        if (reason := misfit(path)) is not None:
+            strangers.add(path.parent)
+            log.info("passed over %s: %s", path, reason)
+        elif (damage := fault(path)) is not None:
+            log.warning("skipped %s: %s", path, damage)
+        else:
             return path
-        log.warning("skipped %s: %s", path, wrong)
     return None
 
 
@@ -118,12 +125,12 @@ def _unwritable(target: Path, why: str) -> SwiftError:
 
 def rotate(run: Path, limit: int | None, keep: set[Path]) -> list[Path]:
     """Remove the oldest checkpoints of `run` until `limit` are left, never one of `keep` or the last. -> removed."""
-    found = checkpoints(run)
-    if limit is None or not found:
+    present = checkpoints(run)
+    if limit is None or not present:
         return []
-    safe = {path.resolve() for path in keep} | {found[-1].resolve()}
-    spare = [path for path in found if path.resolve() not in safe]
-    surplus = spare[: max(0, len(found) - limit)]
+    safe = {path.resolve() for path in keep} | {present[-1].resolve()}
+    spare = [path for path in present if path.resolve() not in safe]
+    surplus = spare[: max(0, len(present) - limit)]
     for path in surplus:
         remove(path)
     return surplus

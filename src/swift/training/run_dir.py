@@ -1,58 +1,128 @@
-"""The run's folder: OUTPUT_DIR/MODEL/vN-YYYYMMDD-HHMMSS, OUTPUT_DIR itself, or the one a resumed run goes on in."""
+"""The run's folder: OUTPUT_DIR/MODEL/vN-YYYYMMDD-HHMMSS, OUTPUT_DIR itself, or the one a resumed run goes on in.
+
+A folder holds one run. Another run's is refused or left alone, and a lock keeps two processes from writing into one.
+"""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import re
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import TextIO
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
+from swift.core.transaction import fault
 from swift.plan.train import TrainPlan
 from swift.training import checkpoints
+from swift.training.callbacks.progress import LOG
 
 VERSION = re.compile(r"v(\d+)-\d{8}-\d{6}")
+LOCK = ".lock"
 
 
 def run_folder(plan: TrainPlan, resume: Path | None, now: datetime) -> Path:
-    """Where the run writes. A run that is resumed inside `output_dir` goes on in its own folder."""
+    """Where the run writes. A run that is resumed inside `output_dir` goes on in its own folder.
+
+    Raises SwiftError when that folder holds another run, or later steps than the ones to go on from.
+    """
     if resume is not None and not plan.group.resume_only_model and _inside(resume, plan.output_dir):
-        return resume.parent
+        later = _complete(resume.parent, after=checkpoints.step_of(resume))
+        if not later:
+            return resume.parent
+        if not plan.group.add_output_dir_suffix:
+            raise SwiftError(
+                f"{resume.parent} holds later checkpoints than {resume.name}, up to {later[-1].name}",
+                where="--output_dir",
+                why="two runs in one folder would delete each other's checkpoints",
+                next=f"--resume_from_checkpoint {later[-1]}, or another --output_dir",
+            )
+        log.info("%s goes on up to %s: this run gets a folder of its own", resume.parent, later[-1].name)
     if not plan.group.add_output_dir_suffix:
+        _check_unused(plan.output_dir, again=plan.resume == "auto")
         return plan.output_dir
     models = plan.output_dir / plan.model_type
     taken = [int(match[1]) for path in models.glob("v*-*") if (match := VERSION.fullmatch(path.name))]
     return models / f"v{max(taken, default=-1) + 1}-{now:%Y%m%d-%H%M%S}"
 
 
-def resume_point(plan: TrainPlan) -> Path | None:
-    """The checkpoint to go on from, checked; None for a run that starts anew.
+def _complete(run: Path, after: int = -1) -> list[Path]:
+    return [path for path in checkpoints.checkpoints(run) if checkpoints.step_of(path) > after and fault(path) is None]
 
-    Raises SwiftError when the named checkpoint is damaged or cannot be gone on from.
+
+def _check_unused(folder: Path, *, again: bool) -> None:
+    """Raise SwiftError for a folder with a run. `again` lets a run begin anew that saved nothing before it stopped."""
+    before = _complete(folder) if again else checkpoints.checkpoints(folder)
+    if before:
+        raise SwiftError(
+            f"{folder} holds another run, up to {before[-1].name}",
+            where="--output_dir",
+            why="two runs in one folder would delete each other's checkpoints",
+            next=f"another --output_dir, or --resume_from_checkpoint {before[-1]} to go on with it",
+        )
+    if not again and (folder / LOG).is_file():
+        raise SwiftError(
+            f"{folder} holds the log of another run",
+            where="--output_dir",
+            next="another --output_dir, or --resume_from_checkpoint auto to begin it again",
+        )
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Make the run's folder and keep other runs out of it. What was made and stayed empty is removed at the end.
+
+    Raises SwiftError when it cannot be written to, or another run is in it.
     """
-    if plan.resume is None:
-        return None
-    if plan.resume == "auto":
-        found = checkpoints.newest(plan.output_dir)
-        if found is None:
-            log.info("no complete checkpoint in %s: the run starts at step 0", plan.output_dir)
-            return None
-        log.info("going on from %s", found)
-    else:
-        found = plan.resume
-    checkpoints.require(found, whole_state=not plan.group.resume_only_model)
-    return found
-
-
-def make_run_dir(folder: Path) -> None:
-    """Create the run's folder. Raises SwiftError when it cannot be written to."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".tmp-probe"
-        probe.touch()
-        probe.unlink()
+        lock = _locked(folder / LOCK)
     except OSError as error:
         raise SwiftError(f"{folder} cannot be written to", where="--output_dir", why=str(error)) from error
+    try:
+        yield
+    finally:
+        (folder / LOCK).unlink(missing_ok=True)
+        lock.close()
+        for path in made:
+            if any(path.iterdir()):
+                break
+            path.rmdir()
+
+
+def _locked(path: Path) -> TextIO:
+    """The open lock file at `path`, held until it is closed or the process ends, however it ends."""
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                log.info("%s cannot be locked (%s): nothing keeps two runs apart in it", path.parent, error.strerror)
+                return file
+            owner = path.read_text(encoding="utf-8").strip() or "another process"
+            file.close()
+            raise SwiftError(
+                f"another run is writing into {path.parent}",
+                where="--output_dir",
+                why=owner,
+                next="wait for it, stop it, or use another --output_dir",
+            ) from None
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            break
+        file.close()  # its owner has just removed it
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}: {' '.join(['swift', *sys.argv[1:]])}\n")
+    file.flush()
+    return file
 
 
 def _inside(path: Path, root: Path) -> bool:

@@ -6,7 +6,7 @@ Every training command goes this way; what they differ in stands in `swift.plan.
 from __future__ import annotations
 
 import importlib
-import json
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase, set_seed
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils.logging import disable_progress_bar
 
 from swift import data, models, tuners
@@ -25,9 +24,8 @@ from swift.data.ledger import FILE_NAME, Ledger
 from swift.data.stream import StreamDataset
 from swift.hub.checkpoint_uploader import Pusher
 from swift.params.args import Args
-from swift.params.checkpoint_args import SFT_ARGS, read_saved
+from swift.params.checkpoint_args import SFT_ARGS
 from swift.plan.methods import METHODS
-from swift.plan.model import is_adapter
 from swift.plan.sft import SftPlan
 from swift.plan.train import PushPlan
 from swift.prompts.encode import Encoder, build_encoder
@@ -38,8 +36,9 @@ from swift.training.checkpoint_contents import Contents, write_contents
 from swift.training.generation_eval import Answers
 from swift.training.objectives import Objective, Setting
 from swift.training.objectives.reference import reference_source
+from swift.training.resume import check_fits, nothing_left
 from swift.training.run import Run, finish, train
-from swift.training.run_dir import make_run_dir
+from swift.training.run_dir import claimed
 from swift.training.training_arguments import check_names
 from swift.training.varlen_attention import keep_inside_sequences
 from swift.tuners.adapter_files import Card
@@ -60,20 +59,18 @@ class Prepared:
     """Optimizer steps of an epoch and of the run."""
 
 
-def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path | None = None) -> Prepared:
+def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path | None) -> Prepared:
     """Fetch the model's files and make examples of the rows, in `run_dir` their ledger. With None nothing is written.
 
     Everything that can be wrong with names, rows, the folder or the base of `resume` shows here.
     """
     check_names(plan.train)
     source = models.fetch(plan.model)
-    if resume is not None and is_adapter(resume):
-        models.check_base(resume, plan.model, source)
+    if resume is not None:
+        check_fits(plan, source, resume)
     tokenizer = models.load_tokenizer(plan.model, source)
     encoder = build_encoder(plan.prompt, tokenizer, catalog)
     say_differences_from_own(encoder)
-    if run_dir is not None:
-        make_run_dir(run_dir)
     ledger = Ledger(run_dir and run_dir / FILE_NAME, max_drop_ratio=plan.data.max_drop_ratio, strict=plan.data.strict)
     with process_group.first_ahead():
         built = data.build(plan.data, encoder, ledger)
@@ -97,26 +94,21 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
 def run_training(
     args: Args, plan: SftPlan, catalog: Catalog, machine: Machine, run_dir: Path, resume: Path | None
 ) -> None:
-    """Encode, load, train, save."""
+    """Encode, load, train, save, in a folder that no other run is in."""
+    with claimed(run_dir) if machine.first else nullcontext():
+        _run(args, plan, catalog, machine, run_dir, resume)
+
+
+def _run(args: Args, plan: SftPlan, catalog: Catalog, machine: Machine, run_dir: Path, resume: Path | None) -> None:
     disable_progress_bar()
     prepared = prepare(plan, catalog, run_dir if machine.first else None, resume)
-    if resume is not None and not plan.train.group.resume_only_model:
-        say_differences(resume, args)
-        if nothing_left(resume, prepared.steps):
-            return
+    if resume is not None and not plan.train.group.resume_only_model and nothing_left(resume, prepared.steps):
+        return
     log.info(
         "first example, what is trained in ⟦⟧:\n%s",
         example(prepared.built.first, prepared.tokenizer),
     )
-    arguments = saved_args(
-        args,
-        model=plan.model,
-        train=plan.train,
-        machine=machine,
-        run=run_dir,
-        template_type=prepared.encoder.template_type,
-        seed=plan.data.seed,
-    )
+    arguments = saved_args(args, plan, machine, run_dir, prepared.encoder.template_type)
     if plan.alignment is not None:
         arguments["ref_model_id_or_path"] = reference_source(plan, resume)
     if machine.first:
@@ -204,33 +196,6 @@ def _named(name: str | None) -> Any:
     assert name is not None
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
-
-
-ORDER = ("dataset", "val_dataset", "dataset_test_ratio", "seed", "dataset_seed", "batch_size", "max_length", "packing")
-"""Flags that decide which rows come when."""
-
-
-def say_differences(resume: Path, args: Args) -> None:
-    """Warn where a resumed run is told something that makes its rows come in another order than the first part had."""
-    saved = read_saved(resume)
-    for name in ORDER:
-        now, before = args.values[name], saved.get(name)
-        now = list(now) if isinstance(now, tuple) else now
-        if name in saved and now is not None and now != before:
-            log.warning("the checkpoint was trained with --%s %s, now it is %s: rows may repeat", name, before, now)
-
-
-def nothing_left(resume: Path, steps: int) -> bool:
-    """Whether the checkpoint has done all steps of the run; says so, and how to go further."""
-    state = json.loads((resume / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-    done = state["global_step"]
-    if done < steps:
-        log.info("going on after step %d of %d", done, steps)
-        return False
-    log.info(
-        "nothing left to train: %d/%d steps are done; raise --num_train_epochs or --max_steps to go on", done, steps
-    )
-    return True
 
 
 def load(plan: SftPlan, source: Path, resume: Path | None, steps: int) -> nn.Module:

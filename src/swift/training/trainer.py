@@ -278,7 +278,7 @@ class SwiftTrainer(CheckpointTrainer):
         if self.args.should_save:
             self._checkpoint_bytes = checkpoints.size(target)
             best = self.state.best_model_checkpoint
-            checkpoints.rotate(run, self._keep, {Path(best)} if best else set())
+            checkpoints.rotate(run, self._keep, {target, *([Path(best)] if best else [])})
 
     _written: Path | None = None
 
