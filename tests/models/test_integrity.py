@@ -7,11 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from swift import models
 from swift.core.errors import SwiftError
 from swift.models.integrity import check_folder, weight_files
+from swift.plan.model import ModelPlan
 
 
 @pytest.fixture
@@ -77,3 +79,35 @@ def test_a_copy_in_other_pieces_is_the_same_base(folder: Path, tiny_llama_dir: P
     tensors["model.norm.weight"] += 1e-3
     write()
     assert not models.same_base(recorded, folder)
+
+
+def test_a_folder_whose_files_are_not_those_that_are_read(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    with pytest.raises(SwiftError, match="not under the names") as error:
+        check_folder(folder)
+    assert "model-00001-of-00001.safetensors" in str(error.value.why)
+    for text, wrong in (("{", "not JSON"), ("{}", "no index"), ('{"weight_map": []}', "no index"), ("[]", "no index")):
+        (folder / "model.safetensors.index.json").write_text(text)
+        with pytest.raises(SwiftError, match=wrong):
+            check_folder(folder)
+
+
+def test_damaged_files_of_pytorch(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    path = folder / "pytorch_model.bin"
+    torch.save({"weight": torch.zeros(1000)}, path)
+    check_folder(folder)
+    whole = path.read_bytes()
+    for data in (whole[: len(whole) // 2], whole[:-1], b"", b"<html>not found</html>"):
+        path.write_bytes(data)
+        with pytest.raises(SwiftError, match="cut short"):
+            check_folder(folder)
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(SwiftError, match="Git LFS"):
+        check_folder(folder)
+    torch.save({"weight": torch.zeros(1000)}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:-100])
+    check_folder(folder)  # the old format has no end that could be looked at
+    plan = ModelPlan(model_type="tiny", source=str(folder), hub="local", dtype="fp32")
+    with pytest.raises(SwiftError, match="cannot be loaded"):
+        models.load_model(plan)

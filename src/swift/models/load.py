@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -27,6 +29,8 @@ from swift.models.quantize import TORCH_DTYPES
 from swift.plan.model import ModelPlan, RopePlan
 from swift.plan.quantization import stored_quant
 
+UNREADABLE = (OSError, EOFError, UnpicklingError, SafetensorError)
+"""What readers of weight files raise for a damaged one, besides RuntimeError and ValueError."""
 SHORT_SIGHTED = ("sliding_attention", "chunked_attention")
 """Kinds of layers that see a window only, whose positions need no stretching."""
 
@@ -83,12 +87,9 @@ def _from_pretrained(plan: ModelPlan, folder: Path, config: PretrainedConfig) ->
             quantization_config=quantize.transformers_config(plan.quant),
             output_loading_info=True,
         )
-    except (ImportError, RuntimeError, ValueError) as error:
-        if stored is None:
-            raise
-        raise SwiftError(
-            f"the weights in {folder} are quantized ({stored}) and cannot be loaded here", why=_first_line(error)
-        ) from error
+    except (*UNREADABLE, ImportError, RuntimeError, ValueError) as error:
+        kind = f"are quantized ({stored}) and " if stored else ""
+        raise SwiftError(f"the weights in {folder} {kind}cannot be loaded here", why=_first_line(error)) from error
     return loaded
 
 
