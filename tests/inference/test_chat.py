@@ -104,6 +104,11 @@ def test_a_tool_call_asks_for_its_result_and_goes_on(talk: Talk) -> None:
     assert '{"celsius": -3}' in parrot.prompts[1]
 
 
+def test_the_end_of_the_input_ends_an_entry_of_several_lines(talk: Talk) -> None:
+    parrot = talk(["fine"], ["multi-line", "first", "second"])
+    assert "first\nsecond" in parrot.prompts[0]
+
+
 def test_an_empty_system_entry_takes_the_system_back(talk: Talk) -> None:
     parrot = talk(["a", "b"], ["reset-system", "Be a pirate.", "Hi", "reset-system", "", "Hi"])
     assert "pirate" in parrot.prompts[0]

@@ -88,3 +88,12 @@ def test_a_piped_chat_reads_like_a_chat(tiny_llama_dir: Path) -> None:
     second = lines.index("<<< and you?")
     assert first < second - 1 and "".join(lines[first + 1 : second]).strip()
     assert lines[-1] == "<<< "
+
+
+def test_a_line_that_is_not_utf8_is_left_out_by_name(tiny_llama_dir: Path) -> None:
+    given = b"\xef\xbb\xbfHi\nbad \xff line\nand you?\n"
+    done = subprocess.run(flags(tiny_llama_dir, 3), input=given, capture_output=True, timeout=120, check=True)
+    lines = done.stdout.decode().splitlines()
+    assert "<<< Hi" in lines
+    assert lines.index("<<< bad \ufffd line") + 1 == lines.index("<<< and you?")
+    assert "error: a line of the input is not UTF-8 and is left out: bad \ufffd line" in done.stderr.decode()

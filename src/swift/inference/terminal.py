@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -159,8 +160,11 @@ class Chat:
         if not self._several_lines:
             return line
         lines = [line]
-        while not lines[-1].rstrip().endswith(END):
-            lines.append(self._read_line(""))
+        try:
+            while not lines[-1].rstrip().endswith(END):
+                lines.append(self._read_line(""))
+        except EOFError:  # the end of the input ends the entry too
+            return "\n".join(lines)
         lines[-1] = lines[-1].rstrip()[: -len(END)]
         return "\n".join(lines)
 
@@ -203,7 +207,7 @@ def read_tools(text: str) -> tuple[dict[str, Any], ...]:
     if not text.startswith("["):
         try:
             source = Path(text).expanduser().read_text("utf-8")
-        except OSError as error:
+        except (OSError, RuntimeError, ValueError) as error:  # no file, no such user (~name), not UTF-8
             raise SwiftError(f"{text} is neither a JSON list nor a file", why=str(error)) from error
     try:
         tools = json.loads(source)
@@ -217,18 +221,25 @@ def read_tools(text: str) -> tuple[dict[str, Any], ...]:
 def chat(plan: InferPlan, prepared: Prepared, engine: SyncEngine, *, one_turn: bool) -> None:
     """Chat at this terminal, or through a pipe, and keep the answers in a result file."""
     _edit_lines()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text are looked at line by line
     with open_results(plan.results, None, datetime.now()) as results:
-        read = input if sys.stdin.isatty() else _read_aloud
-        Chat(plan, prepared, engine, results, one_turn=one_turn, read=read).run()
+        Chat(plan, prepared, engine, results, one_turn=one_turn, read=_read_text).run()
     if results.path is not None:
         log.info("answers: %s", results.path)
 
 
-def _read_aloud(prompt: str) -> str:
-    """The next line of a pipe or file, shown where a person would have typed it."""
-    line = input(prompt)
-    print(line)
-    return line
+def _read_text(prompt: str) -> str:
+    """The next line that is text; that of a pipe or file is shown where a person would have typed it."""
+    while True:
+        line = input(prompt).removeprefix("\ufeff")  # with which editors of Windows begin a file
+        shown = line.encode(errors="surrogateescape").decode(errors="replace")
+        if not sys.stdin.isatty():
+            print(shown)
+        if shown == line:
+            return line
+        what = f"a line of the input is not UTF-8 and is left out: {shown}"
+        print(SwiftError(what, next="convert it: iconv -f latin1 -t utf-8"), file=sys.stderr)
 
 
 def _edit_lines() -> None:
