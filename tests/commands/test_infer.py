@@ -167,6 +167,18 @@ def test_a_chat_through_a_pipe(
     assert "system: Be brief." in given
 
 
+def test_a_folder_that_cannot_be_written_shows_before_the_weights_are_loaded(
+    tiny_llama_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text(json.dumps(ROWS[0]))
+    for folder, why in ((data, "is a file"), (data / "sub", "Not a directory"), (Path("/proc/no"), "No such file")):
+        assert infer(tiny_llama_dir, folder, "--val_dataset", str(data)) == 2
+        error = capsys.readouterr().err
+        assert "--result_dir" in error and why in error
+        assert "requests run" not in error
+
+
 @pytest.mark.parametrize(
     ("words", "wrong"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -251,6 +252,19 @@ def test_a_finished_merge_is_reused_for_the_same_question_only(
     (folder / REPORT).write_text(json.dumps(report))
     seal(folder)
     assert "does not record which weights" in why(question)
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(checkpoint: Path, tiny_llama_dir: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for safetensors in (True, False):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+            with pytest.raises(SwiftError, match="could not be written") as error:
+                merge(plan(checkpoint, tiny_llama_dir, safetensors=safetensors))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert error.value.why and "room" in str(error.value.next)
+        assert [path.name for path in checkpoint.parent.iterdir()] == [checkpoint.name]
 
 
 def test_prompts_reach_over_the_vocabulary(tiny_llama_dir: Path) -> None:

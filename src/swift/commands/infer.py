@@ -7,23 +7,27 @@ from swift.params.args import Args
 
 def run(args: Args) -> int:
     """Plan, prepare, load the weights last, then answer. -> exit code."""
+    from pathlib import Path
+
     from swift.catalog import load_catalog
     from swift.core.log import log
     from swift.core.probe import probe
     from swift.export.merge_first import with_merged
-    from swift.params.groups import Data, Model
+    from swift.inference.result_file import require_room_for_results
+    from swift.params.groups import Data, Infer, Model
     from swift.plan.infer import plan_infer
 
     for name, (given, saved) in args.overridden.items():
         log.info("--%s: %s (the checkpoint was trained with %s)", name, given, saved)
     machine = probe()
     catalog = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info)
+    if (folder := args[Infer].result_dir) and args[Infer].save_result:
+        require_room_for_results(Path(folder).expanduser())
     args = with_merged(args, catalog, machine)
     plan = plan_infer(args, catalog, machine)
     log.info("plan\n%s", plan.summary())
 
     from dataclasses import replace
-    from pathlib import Path
 
     from swift.data.prompt_rows import prompt_rows
     from swift.engines.factory import prepare, start, write_generation_config
@@ -39,6 +43,8 @@ def run(args: Args) -> int:
     prepared = prepare(plan, catalog)
     if plan.save and plan.results is None:
         plan = replace(plan, results=prepared.source / "infer_result")
+    if plan.results is not None:
+        require_room_for_results(plan.results)
     if plan.overwrite_generation_config:
         write_generation_config(Path(plan.model.adapter or prepared.source), prepared.sampling)
     with SyncEngine(lambda: start(plan, prepared)) as engine:

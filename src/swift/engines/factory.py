@@ -15,6 +15,8 @@ from swift import models
 from swift.catalog import Catalog
 from swift.core.errors import SwiftError
 from swift.core.log import log
+from swift.core.transaction import write_file
+from swift.core.writable import writing
 from swift.engines.base import Engine, SamplingParams
 from swift.plan.infer import InferPlan, SamplingPlan, plan_sampling
 from swift.prompts.encode import Encoder, build_encoder
@@ -131,5 +133,7 @@ def write_generation_config(folder: Path, sampling: SamplingPlan) -> None:
         if name not in ("temperature", "top_k", "top_p")
     }
     text = json.dumps({**kept, **sampling.generation_config()}, indent=2) + "\n"
-    (folder / "generation_config.json").write_text(text, encoding="utf-8")
-    log.info("wrote %s", folder / "generation_config.json")
+    path = folder / "generation_config.json"
+    with writing(path, where="--overwrite_generation_config", next="make room, or leave the flag out"):
+        write_file(path, text)
+    log.info("wrote %s", path)

@@ -19,8 +19,9 @@ from swift import models, tuners
 from swift.core.errors import CheckFailed, SwiftError
 from swift.core.log import log
 from swift.core.transaction import fault, sha256, write_file, write_folder
+from swift.core.writable import require_writable
 from swift.export import model_comparison
-from swift.models import value_head
+from swift.models import saving, value_head
 from swift.models.load import TORCH_DTYPES
 from swift.params.checkpoint_args import SFT_ARGS, read_saved
 from swift.plan.merge import MergePlan, quantized_base
@@ -85,6 +86,7 @@ def merge(plan: MergePlan) -> Path:
     if plan.target.exists():
         _check_existing(plan, adapter, source)
         return plan.target
+    require_writable(plan.target.parent, "--ckpt_dir", "copy the checkpoint to where there is room, and merge it there")
     exact = replace(plan.model, dtype="fp32", attn="sdpa")
     tokenizer = models.load_tokenizer(plan.model, _tokenizer_folder(plan.checkpoint, source))
     base = models.load_model(exact, source)
@@ -114,10 +116,11 @@ def merge(plan: MergePlan) -> Path:
                 different_tensors=tuple(different[:10]),
             )
             _judge(report, plan, scratch)
-    except OSError as error:
-        raise SwiftError(
-            f"{plan.target} could not be written", why=str(error), next="make room and merge again"
-        ) from error
+    except saving.FAILURES as error:
+        why = saving.unwritten(error)
+        if why is None:
+            raise
+        raise SwiftError(f"{plan.target} could not be written", why=why, next="make room and merge again") from error
     written = report.written
     log.info(
         "merged and checked: logits within %.2g of base + adapter, %.0f%% of %d greedy tokens equal",

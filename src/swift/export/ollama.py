@@ -7,6 +7,7 @@ from pathlib import Path
 from swift import models
 from swift.catalog import Catalog
 from swift.core.transaction import write_folder
+from swift.core.writable import writing
 from swift.plan.ollama import OllamaPlan
 from swift.prompts.encode import build_encoder
 from swift.prompts.ollama import Modelfile, modelfile_template
@@ -30,6 +31,6 @@ def make_modelfile(plan: OllamaPlan, catalog: Catalog) -> Modelfile:
 def write_modelfile(modelfile: Modelfile, plan: OllamaPlan) -> Path:
     """Write `FILE`, which names the weights of the plan's model, into the plan's folder. -> its path."""
     text = modelfile.text(str(models.fetch(plan.model).resolve()))
-    with write_folder(plan.target) as scratch:
+    with writing(plan.target, where="--ollama_output_dir"), write_folder(plan.target) as scratch:
         (scratch / FILE).write_text(text, encoding="utf-8")
     return plan.target / FILE

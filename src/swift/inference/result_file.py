@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.core.transaction import write_file
+from swift.core.writable import require_writable, writing
 from swift.prompts.types import Conversation
 
 UNFINISHED = ".unfinished"
 """Beside a result file as long as rows are missing: names the run that may go on with it."""
+ELSEWHERE = "--result_dir FOLDER, or --save_result false"
 
 
 @dataclass
@@ -26,13 +29,25 @@ class Results:
 
     path: Path | None
     done: int
-    _file: IO[str] | None
+    _file: BinaryIO | None
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append a row; it is on disk, as far as a killed process is concerned, when this returns."""
-        if self._file is not None:
-            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            self._file.flush()
+        """Append a row; it is on disk, as far as a killed process is concerned, when this returns.
+
+        Raises SwiftError when the disk does not take it; the file then ends with the row before.
+        """
+        if self._file is None or self.path is None:
+            return
+        line = json.dumps(row, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
+        whole = os.fstat(self._file.fileno()).st_size
+        try:
+            with writing(self.path, where="--result_dir", next="make room, then run the same command again to go on"):
+                rest = memoryview(line)
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+        except SwiftError:
+            self._file.truncate(whole)
+            raise
 
     def rows(self) -> list[dict[str, Any]]:
         """Every row of the file, those of earlier starts too."""
@@ -49,17 +64,19 @@ def open_results(folder: Path | None, run: str | None, now: datetime) -> Iterato
     if folder is None:
         yield Results(None, 0, None)
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    require_room_for_results(folder)
+    with writing(folder, where="--result_dir", next=ELSEWHERE):
         path, done = (_unfinished(folder, run) if run else None) or (_new(folder, now), 0)
         if run:
             write_file(_mark(path), run)
-        with path.open("a", encoding="utf-8") as file:
-            yield Results(path, done, file)
-    except PermissionError as error:
-        raise SwiftError(
-            f"{folder} cannot be written to", why=str(error), next="--result_dir FOLDER, or --save_result false"
-        ) from error
+        file = path.open("ab", buffering=0)
+    with file:
+        yield Results(path, done, file)
+
+
+def require_room_for_results(folder: Path) -> None:
+    """Raises SwiftError when no result file can be written in `folder`."""
+    require_writable(folder, "--result_dir", ELSEWHERE)
 
 
 def finish(results: Results) -> None:

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.core.transaction import UNFINISHED, fault, write_folder
+from swift.models import saving
 from swift.params.checkpoint_args import SFT_ARGS
 
 NAME = re.compile(r"checkpoint-(\d+)")
@@ -97,12 +96,11 @@ def writing(target: Path) -> Iterator[Path]:
     try:
         with write_folder(target) as scratch:
             yield scratch
-    except (OSError, SafetensorError) as error:
-        raise _unwritable(target, str(error)) from error
-    except RuntimeError as error:
-        if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
+    except saving.FAILURES as error:
+        why = saving.unwritten(error)
+        if why is None:
             raise
-        raise _unwritable(target, "the file could not be written to its end") from error
+        raise _unwritable(target, why) from error
 
 
 def require_room(target: Path, needed: int) -> None:
