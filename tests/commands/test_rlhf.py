@@ -183,6 +183,29 @@ def test_resumed_equals_uninterrupted(tiny_llama_dir: Path, pairs: Path, tmp_pat
     assert [event["loss"] for event in logged(again)] == [event["loss"] for event in logged(whole)][2:]
 
 
+def test_a_reference_asked_before_training_changes_nothing(
+    tiny_llama_dir: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = {"dataset_test_ratio": 0.2, "sft_type": "full", "learning_rate": 1e-3, "no_cache": "false"}
+    options = {"model_id_or_path": tiny_llama_dir, "dataset": pairs, "cache_dir": tmp_path / "cache", **more}
+    runs = []
+    for name, precompute in (("live", "false"), ("first", "AUTO"), ("cached", "true")):
+        assert main(["dpo", *words(tmp_path / name, precompute_ref_log_probs=precompute, **options)]) == 0
+        events = [json.loads(line) for line in (tmp_path / name / "logging.jsonl").read_text().splitlines()]
+        numbers = [(key, event[key]) for event in events for key in sorted(event) if "reward" in key or "loss" in key]
+        runs.append((dict(numbers).keys(), torch.tensor([value for _, value in numbers])))
+    assert runs[0][0] == runs[1][0] and "eval_rewards/margins" in runs[0][0]
+    torch.testing.assert_close(runs[1][1], runs[0][1], rtol=1e-4, atol=1e-5)
+    assert torch.equal(runs[2][1], runs[1][1])
+    err = capsys.readouterr().err
+    assert "reference log-probabilities of 10 rows" in err
+    assert "0 of them from the token cache" in err and "10 of them from the token cache" in err
+    adapter = {**options, "sft_type": "lora", "max_steps": 6}  # the base without its adapter is the same reference
+    assert main(["dpo", *words(tmp_path / "lora", **adapter)]) == 0
+    assert "10 of them from the token cache" in capsys.readouterr().err
+    assert logged(tmp_path / "lora")[0]["rewards/chosen"] == pytest.approx(0, abs=1e-5)
+
+
 def test_a_dry_run_shows_both_answers(
     tiny_llama_dir: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,6 +232,8 @@ REFUSED = [
     ("kto", ["--batch_size", "1"], "--batch_size 1"),
     ("kto", ["--desirable_weight", "0"], "--desirable_weight 0"),
     ("kto", ["--rpo_alpha", "0.5"], "--rpo_alpha has no effect on kto"),
+    ("kto", ["--precompute_ref_log_probs", "true"], "--precompute_ref_log_probs true does not work with the loss kto"),
+    ("dpo", ["--precompute_ref_log_probs", "true", "--streaming", "true", "--max_steps", "2"], "--streaming true"),
     ("ppo", [], "not built yet"),
 ]
 

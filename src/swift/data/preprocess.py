@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from swift import data, prompts
@@ -53,10 +54,10 @@ class Outcome:
 
 
 @cache
-def code_digest() -> str:
-    """Changes with the code that reads and encodes rows, so that nothing an older version made is taken for its own."""
+def code_digest(*packages: ModuleType) -> str:
+    """Changes with the code of the packages, so that nothing an older version made is taken for its own."""
     digest = hashlib.sha256()
-    for package in (data, prompts):
+    for package in packages:
         for path in sorted(path for folder in package.__path__ for path in Path(folder).glob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -79,7 +80,7 @@ class Preprocessor:
     def fingerprint(self) -> str:
         """Changes with everything that would change an outcome, except the rows."""
         of_encoder = self.encoder.fingerprint if self.encoder else "convert only"
-        facts = (code_digest(), self.kind, self.rounds, self.notes_are_faults, self.plain_text, of_encoder)
+        facts = (code_digest(data, prompts), self.kind, self.rounds, self.notes_are_faults, self.plain_text, of_encoder)
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     def __call__(self, rows: Sequence[SourceRow]) -> list[Outcome]:

@@ -196,6 +196,21 @@ def unpaired_rows_have_neighbours(args: Args) -> Mistakes:
             )
 
 
+def the_reference_can_be_asked_first(args: Args, *, wanted: bool = False) -> Mistakes:
+    """Its log-probabilities are computed before training only where the rows are known, and nothing else is scored."""
+    if args.command != "rlhf" or not (wanted or args.values["precompute_ref_log_probs"] == "true"):
+        return
+    flag = "--precompute_ref_log_probs true"
+    if args.values["rlhf_type"] == "kto" and loss_type(args) == "kto":
+        yield SwiftError(
+            f"{flag} does not work with the loss kto",
+            why="its KL needs the reference on each prompt with the answer of another row of the micro-batch",
+            next="drop it, or --loss_type apo_zero_unpaired, which has no KL",
+        )
+    if args.values["streaming"]:
+        yield SwiftError(f"{flag} does not work with --streaming true", why="the rows of a stream are not known before")
+
+
 RULES = (
     flags_belong_to_the_algorithm,
     the_loss_is_known,
@@ -205,4 +220,5 @@ RULES = (
     weights_of_answers_are_positive,
     flags_of_fine_tuning_do_nothing,
     unpaired_rows_have_neighbours,
+    the_reference_can_be_asked_first,
 )

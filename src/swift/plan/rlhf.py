@@ -8,7 +8,7 @@ from typing import Literal
 from swift.catalog import Catalog
 from swift.core.errors import SwiftError
 from swift.core.machine import Machine
-from swift.params.alignment import ALGORITHMS, loss_type
+from swift.params.alignment import ALGORITHMS, loss_type, the_reference_can_be_asked_first
 from swift.params.args import Args
 from swift.params.groups import Rlhf, Train
 from swift.plan.model import ModelPlan, plan_model
@@ -130,7 +130,9 @@ def _loss(args: Args, rlhf: Rlhf) -> LossPlan:
 
 
 def _reference(args: Args, catalog: Catalog, machine: Machine, tuner: TunerPlan) -> ReferencePlan:
-    rlhf, precompute = args[Rlhf], _choice(args[Rlhf].precompute_ref_log_probs)
+    rlhf = args[Rlhf]
+    possible = not list(the_reference_can_be_asked_first(args, wanted=True))
+    precompute = _choice(rlhf.precompute_ref_log_probs) if possible else False
     if rlhf.ref_model_id_or_path or rlhf.ref_model_type:
         return ReferencePlan(kind="model", model=_named_model(args, catalog, machine), precompute=precompute)
     if rlhf.ref_model_revision:

@@ -39,6 +39,7 @@ from swift.training.objectives.reference import reference_source
 from swift.training.resume import check_fits, nothing_left
 from swift.training.run import Run, finish, train
 from swift.training.run_dir import claimed
+from swift.training.scored_rows import score, scores_first
 from swift.training.training_arguments import check_names
 from swift.training.varlen_attention import keep_inside_sequences
 from swift.tuners.adapter_files import Card
@@ -136,7 +137,7 @@ def assemble(
 ) -> Run:
     """The run of a method: its objective and collator around the model, and what its checkpoints hold."""
     method, tokenizer, encoder = METHODS[plan.method], prepared.tokenizer, prepared.encoder
-    rows = prepared.built.train
+    rows: Any = prepared.built.train
     val: Any = prepared.built.val
     base = tuners.base_model(model)
     if plan.alignment is not None and not plan.alignment.dropout:
@@ -155,6 +156,10 @@ def assemble(
         rows=rows,
         flat=flat,
     )
+    collate = _named(method.collator)(setting)
+    if scores_first(setting):
+        rows, val = score(setting, collate, rows, val)
+        setting = replace(setting, scored=True)
     objective: Objective = _named(method.objective)(setting)
     card = Card(
         model=plan.model,
@@ -172,7 +177,7 @@ def assemble(
         folder=run_dir,
         model=model,
         objective=objective,
-        collate=_named(method.collator)(setting),
+        collate=collate,
         train=rows,
         val=val,
         save_into=partial(write_contents, contents),

@@ -80,6 +80,8 @@ class Setting:
     """The training examples."""
     flat: bool
     """Whether batches come without padding (see `swift.training.batches`)."""
+    scored: bool = False
+    """Whether rows bring the reference's log-probabilities of their answers (see `swift.training.scored_rows`)."""
 
     @property
     def continued(self) -> Path | None:

@@ -58,8 +58,7 @@ class KtoObjective(Objective):
 
     def sums(self, model: nn.Module, batch: Batch) -> Sums:
         """The sum of the losses, and the metrics of 2.5 by their names."""
-        reference = batch.get("reference")
-        reference = self._reference.sums(batch) if reference is None else reference
+        reference = self._reference.sums(batch)
         kl = self._kl(model, batch)
         scores = self._answers(model, batch)
         log_probs, desirable = scores.sums(), batch["desirable"]

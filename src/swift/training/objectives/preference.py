@@ -98,9 +98,7 @@ class PairObjective(Objective):
 
     def _pairs(self, model: nn.Module, batch: Batch) -> tuple[Pairs, TokenScores]:
         # The reference goes first: switching an adapter off and on between forward and backward would be seen there.
-        reference = batch.get("reference")
-        if reference is None and self._reference is not None:
-            reference = self._reference.sums(batch)
+        reference = None if self._reference is None else self._reference.sums(batch)
         scores = self._answers(model, batch)
         sums, counts = scores.sums(), token_counts(batch)
         pairs = Pairs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,17 +10,20 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+import transformers
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from swift import models
+from swift import models, training
 from swift.core.errors import SwiftError
+from swift.data.preprocess import code_digest
 from swift.params.checkpoint_args import read_saved
 from swift.plan.model import ModelPlan
 from swift.plan.rlhf import ReferencePlan
 from swift.plan.sft import SftPlan
+from swift.training import objectives
 from swift.training.objectives import Batch, Setting
 from swift.training.objectives.answer_log_probs import AnswerLogProbs
 from swift.training.varlen_attention import keep_inside_sequences
@@ -29,7 +33,7 @@ FILE = "reference.safetensors"
 
 
 class Reference(Protocol):
-    """Something that scores answers like the reference. `identity` changes with whatever would change a score."""
+    """Something that scores answers like the reference."""
 
     def sums(self, batch: Batch) -> Tensor:
         """(A) log-probabilities of the answers of a batch, fp32, without gradient."""
@@ -43,7 +47,32 @@ class Reference(Protocol):
 def build_reference(setting: Setting, plan: ReferencePlan, answers: AnswerLogProbs) -> Reference:
     """The reference of a run; `answers` scores with the trained model. Loads a second model where the plan has one."""
     if plan.kind == "model":
-        return OtherModel(setting, plan)
+        return Scored() if setting.scored else OtherModel(setting, plan)
+    within = _within(setting, plan, answers)
+    return Scored(within) if setting.scored else within
+
+
+def identity(setting: Setting, plan: ReferencePlan) -> str:
+    """Hex digest of all that decides how the reference scores a row: weights, how they are loaded, and code."""
+    model, folder = _other(setting, plan) if plan.kind == "model" else (setting.plan.model, setting.source)
+    facts = [
+        code_digest(models, training, objectives),
+        (transformers.__version__, torch.__version__),
+        replace(model, entry=None, token=None, adapter=None),
+        setting.plan.train.dtype,
+        models.identity(folder),
+    ]
+    digest = hashlib.sha256(repr(facts).encode())
+    if plan.kind != "model":
+        within = _within(setting, plan, AnswerLogProbs(setting.base))
+        for name, tensor in within.weights():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _within(setting: Setting, plan: ReferencePlan, answers: AnswerLogProbs) -> WithoutAdapter | StartingWeights:
+    """A reference that is made of the trained model."""
     assert isinstance(setting.model, PeftModel)
     resumed = setting.continued
     stored = resumed / FILE if resumed is not None else None
@@ -71,6 +100,10 @@ class WithoutAdapter:
         """See Reference."""
         with evaluating(self._model), self._model.disable_adapter():
             return self._answers(self._model, batch).sums()
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Nothing besides the base."""
+        yield from ()
 
     def save(self, folder: Path) -> None:
         """Nothing: the base is the base."""
@@ -107,10 +140,29 @@ class StartingWeights:
             for (p, _), data in zip(self._pairs, now, strict=True):
                 p.data = data
 
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The trained weights as they were at the start, by name."""
+        yield from zip(self._names, (start for _, start in self._pairs), strict=True)
+
     def save(self, folder: Path) -> None:
         """The weights of the start."""
-        tensors = {name: start.contiguous() for name, (_, start) in zip(self._names, self._pairs, strict=True)}
-        save_file(tensors, folder / FILE, {"format": "pt"})
+        save_file({name: start.contiguous() for name, start in self.weights()}, folder / FILE, {"format": "pt"})
+
+
+class Scored:
+    """A reference that has been asked already: the rows bring its answers. `kept` is what checkpoints need of it."""
+
+    def __init__(self, kept: Reference | None = None):
+        self._kept = kept
+
+    def sums(self, batch: Batch) -> Tensor:
+        """See Reference."""
+        return batch["reference"]
+
+    def save(self, folder: Path) -> None:
+        """As the reference that was asked."""
+        if self._kept is not None:
+            self._kept.save(folder)
 
 
 class OtherModel:
