@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
+from swift.data.columns import refuse_absent
 from swift.data.dataset import MapDataset, length_report
 from swift.data.eager import EncodedDataset
 from swift.data.example_index import ExampleIndex
@@ -79,6 +80,7 @@ def _map_style(
         account(part, ledger)
     ledger.judge()
     tables = [part.table for part in parts]
+    refuse_absent(plan.columns, (shard for table in tables for shard in table.shards))
     sides = {"train": [part.train for part in parts], "val": [part.val for part in parts]}
     stored: list[EncodedDataset | PackedDataset | LazyDataset] = []
     for name, chosen in sides.items():

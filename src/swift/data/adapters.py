@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from swift.data import media_adapters, text_adapters
+from swift.data.columns import names, renamed
 from swift.data.source import SourceFile
 from swift.prompts import values
 from swift.prompts.bad_row import BadRow
@@ -22,24 +23,18 @@ Fields = Mapping[str, Any]
 def converter(file: SourceFile) -> Callable[[Any], Any]:
     """The function that turns a record of this file into a row."""
     change = _named(file.converter)
-    columns, options, marks = file.columns, file.options, file.replace
-    if change is None and not columns and not marks:
-        return _as_it_is
+    options, marks = file.options, file.replace
 
     def converted(record: Any) -> Any:
         if not isinstance(record, Mapping):
             return record
         if marks:
             record = _marked(record, marks)
-        if columns:
+        if columns := names(record, file):
             record = renamed(record, columns)
         return change(record, **options) if change is not None else record
 
     return converted
-
-
-def _as_it_is(record: Any) -> Any:
-    return record
 
 
 def _named(how: str | Callable[..., Any]) -> Callable[..., Any] | None:
@@ -48,12 +43,6 @@ def _named(how: str | Callable[..., Any]) -> Callable[..., Any] | None:
     if how in ("auto", "rename"):
         return None
     return CONVERTERS[how]
-
-
-def renamed(record: Fields, columns: Mapping[str, str]) -> dict[str, Any]:
-    """The record under the new names of its columns; `-` leaves a column out, and a new name wins over an old one."""
-    changed = {new: record[old] for old, new in columns.items() if old in record and new != "-"}
-    return {**{name: value for name, value in record.items() if name not in columns}, **changed}
 
 
 def _marked(record: Fields, marks: Mapping[str, tuple[str, str]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from swift.catalog import DatasetEntry
 from swift.core.errors import SwiftError
+from swift.data.columns import refuse_unknown
 from swift.data.read import suffix
 from swift.data.source import SourceFile
 from swift.data.splits import choose_files
@@ -21,9 +22,18 @@ MEDIA = (*PICTURES, "*.mp4", "*.avi", "*.mkv", "*.webm", "*.wav", "*.mp3", "*.fl
 
 
 def dataset_files(spec: DatasetSpec, plan: DataPlan) -> list[SourceFile]:
-    """The files of a data set, downloaded if need be. Raises SwiftError when there is nothing to read."""
+    """The files of a data set, downloaded if need be, and how their columns are to be read.
+
+    Raises SwiftError when there is nothing to read, and for columns that would become what no format knows.
+    """
     if is_self_cognition(spec):
         return [_self_cognition(plan)]
+    if spec.entry is None:  # a converter may read names of its own
+        refuse_unknown(plan.columns)
+    return [replace(file, columns={**file.columns, **plan.columns}) for file in _files(spec, plan)]
+
+
+def _files(spec: DatasetSpec, plan: DataPlan) -> list[SourceFile]:
     entry = spec.entry
     if spec.hub == "local":
         root = Path(spec.name)

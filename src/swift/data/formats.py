@@ -6,12 +6,13 @@ Formats are told apart by their keys, row by row. What a row says is used or nam
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from swift.data import fields
+from swift.data.column_proposal import proposal
 from swift.data.turn_order import Turns, arrange
 from swift.prompts import values
 from swift.prompts.bad_row import BadRow
@@ -31,6 +32,8 @@ class Converted:
     format: str
     unused: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Columns that stood under another name in the file, old to new."""
 
 
 def convert(
@@ -94,7 +97,7 @@ def detect(row: Fields) -> Format:
     found = _format_of(given) or _format_of(frozenset(row))
     if found is not None:
         return found
-    raise BadRow("unknown format", expected=f"keys of one of: {KNOWN}", value=sorted(map(str, row)))
+    raise BadRow("unknown format", expected=f"keys of one of: {KNOWN}{proposal(row)}", value=sorted(map(str, row)))
 
 
 @lru_cache(maxsize=1024)
@@ -172,6 +175,8 @@ def prompt_completion(row: Fields, answered: bool) -> Turns:
     turns = _continued(Turns(), row.get("prompt"), "prompt", speaker="user")
     if row.get("completion") is None and not answered:
         return turns
+    if "completion" not in row:
+        raise _missing(row, "completion")
     return _continued(turns, row.get("completion"), "completion")
 
 
@@ -221,6 +226,8 @@ FORMATS = (
     _format("chosen/rejected", ("chosen", "rejected"), chosen_rejected),
 )
 """In order of precedence."""
+NAMES = frozenset[str]().union(*(format_.reads for format_ in FORMATS))
+"""Every column that some format reads."""
 KNOWN = (
     "query+response, instruction+output, question+answer, conversations, messages, text, prompt+completion, "
     "chosen+rejected"
@@ -240,9 +247,14 @@ def _plain(row: Fields, key: str) -> Turns:
 def _answer(turns: Turns, row: Fields, key: str, answered: bool) -> Turns:
     if answered or row.get(key):
         if key not in row:
-            raise BadRow("missing key", key=key, expected="the answer to train on", value=sorted(map(str, row)))
+            raise _missing(row, key)
         turns.add(key, Message("assistant", values.text(row[key], key)))
     return turns
+
+
+def _missing(row: Fields, key: str) -> BadRow:
+    expected = f"the answer to train on{proposal(row, 'response')}"
+    return BadRow("missing key", key=key, expected=expected, value=sorted(map(str, row)))
 
 
 def _history(row: Fields) -> Turns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from swift import data, prompts
 from swift.core.errors import SwiftError
 from swift.core.json_keys import RepeatedKey, unrepeated
 from swift.data.adapters import converter
+from swift.data.columns import names, replaced
 from swift.data.formats import PLAIN_ANSWER, Converted, convert
 from swift.data.media_archives import placed
 from swift.data.source import SourceFile, SourceRow
@@ -104,6 +105,7 @@ class Preprocessor:
             raise row.fault
         file = row.source
         value, notes = _fields(row.payload)
+        columns = names(value, file) if isinstance(value, Mapping) else {}
         fields = placed(_converted(value, file), file)
         converted = convert(
             fields,
@@ -120,6 +122,9 @@ class Preprocessor:
             raise BadRow(
                 "missing key", key="rejected_response", expected="a worse answer", value=sorted(map(str, fields))
             )
+        if columns:
+            unused = converted.unused.union(replaced(value, columns))
+            converted = replace(converted, renamed=columns, unused=unused)
         if file.media is None and _has_media(converted.row):
             notes += (MEDIA_LEFT_OUT,)
         if notes:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from swift.core.log import log
+from swift.data.columns import refuse_absent
 from swift.data.dataset_files import dataset_files
 from swift.data.parts import Part, open_part, resampled
 from swift.data.preprocess import Outcome, Preprocessor, without_answer
-from swift.data.shard import UNUSABLE
+from swift.data.shard import UNUSABLE, Shard
 from swift.data.source import RowSource, SourceRow
 from swift.data.table import Tabulator, say_formats
 from swift.data.workers import chunks, shard_of
@@ -41,18 +42,24 @@ def prompt_rows(plan: DataPlan, *, as_trained: bool = False) -> list[Question]:
     if (plan.val_sample is not None and plan.val_sample >= 0) or not plan.val:
         parts = [open_part(spec, tabulator, validation=True) for spec in plan.val]
         parts += [open_part(spec, tabulator) for spec in plan.train if not plan.val]
+        refuse_absent(plan.columns, [shard for part in parts for shard in part.table.shards])
         return [question for part in resampled(parts, plan) for question in _chosen(part, preprocess)]
     questions: list[Question] = []
+    shards: list[Shard] = []
     for spec in plan.val:
         if spec.sample < 0:
-            questions += _every_row(spec.text, RowSource(dataset_files(spec, plan)), tabulator)
+            questions += _every_row(spec.text, RowSource(dataset_files(spec, plan)), tabulator, shards)
         else:
-            questions += _chosen(open_part(spec, tabulator, validation=True), preprocess)
+            part = open_part(spec, tabulator, validation=True)
+            shards += part.table.shards
+            questions += _chosen(part, preprocess)
+    refuse_absent(plan.columns, shards)
     return questions
 
 
-def _every_row(name: str, source: RowSource, tabulator: Tabulator) -> Iterator[Question]:
-    shards = []
+def _every_row(name: str, source: RowSource, tabulator: Tabulator, read: list[Shard]) -> Iterator[Question]:
+    """All rows of a data set; what they are made of is added to `read`."""
+    shards: list[Shard] = []
     for number in range(len(source.files)):
         for chunk in chunks(source.rows_of(number)):
             outcomes = tabulator.preprocess(chunk.rows)
@@ -60,6 +67,7 @@ def _every_row(name: str, source: RowSource, tabulator: Tabulator) -> Iterator[Q
             tabulator.check(chunk, shards[-1])
             yield from map(_question, chunk.rows, outcomes)
     say_formats(name, shards)
+    read += shards
 
 
 def _chosen(part: Part, preprocess: Preprocessor) -> Iterator[Question]:

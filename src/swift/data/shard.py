@@ -58,6 +58,8 @@ class Shard:
     formats: Mapping[str, int] = field(default_factory=dict)
     unused: Mapping[str, int] = field(default_factory=dict)
     """Keys of rows and messages that nothing reads, each with the rows that have it."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Columns of the rows that are read under another name, old to new."""
 
     @cached_property
     def first_example(self) -> NDArray[np.int64]:
@@ -93,6 +95,7 @@ class Shard:
             "notes": list(self.notes.items()),
             "formats": dict(self.formats),
             "unused": dict(self.unused),
+            "renamed": dict(self.renamed),
         }
         text = json.dumps(header, ensure_ascii=False).encode()
         start = len(MAGIC) + ALIGNMENT
@@ -131,6 +134,7 @@ def unpack(data: bytes | mmap.mmap) -> Shard:
         notes=dict(header["notes"]),
         formats=header["formats"],
         unused=header["unused"],
+        renamed=header["renamed"],
     )
 
 

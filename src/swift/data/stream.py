@@ -10,7 +10,7 @@ import itertools
 import logging
 import random
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.utils.data import IterableDataset
 
 from swift.core.errors import SwiftError
 from swift.core.log import log, once
+from swift.data.columns import in_words, refuse_absent
 from swift.data.dataset import ListDataset, MapDataset
 from swift.data.dataset_files import dataset_files
 from swift.data.eager import EncodedDataset
@@ -74,8 +75,12 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
         check: Check = "none",
         capacity: int | None = None,
         start: Place = START,
+        columns: Collection[str] = (),
     ):
-        """`capacity` packs, `start` skips rows, `check` says how to speak of rows that needed mending."""
+        """`capacity` packs, `start` skips rows, `check` says how to speak of rows that needed mending.
+
+        Some row should have each of the `columns`.
+        """
         self.rows = rows
         self.preprocess = preprocess
         self.ledger = ledger
@@ -84,6 +89,7 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
         self.check: Check = check
         self.capacity = capacity
         self.start = start
+        self.columns = columns
         self.first: tuple[dict[str, Any], str]
         """The first example of the files and its row, known after `look_ahead`."""
         self._ahead: dict[Place, Outcome] = {}
@@ -245,6 +251,8 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
                 enter(row, outcome, ledger, check, "train")
                 self._ahead[row.place] = outcome
         ledger.judge()
+        if ledger.total < JUDGED_AFTER:
+            refuse_absent(self.columns, (o.converted for o in self._ahead.values() if o.converted is not None))
         usable = ((p, o.result.examples) for p, o in self._ahead.items() if isinstance(o.result, Made))
         place, examples = next((place, examples) for place, examples in usable if examples)
         self.first = {**examples[0], "row": 0}, f"{self.rows.source.files[place.file].label}:{place.line}"
@@ -259,6 +267,8 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
         """Say, once a file, what format and which unused keys were found in it, and speak of what needed mending."""
         label = row.source.label
         once(f"{label}: format {converted.format}", level=logging.INFO)
+        if converted.renamed:
+            once(f"{label}: columns {in_words(converted.renamed)}", level=logging.INFO)
         for key in sorted(converted.unused):
             once(f"{label}: key not used: {key}", level=logging.INFO)
         for note in converted.notes:
@@ -354,6 +364,7 @@ def open_stream(plan: DataPlan, preprocess: Preprocessor, ledger: Ledger) -> tup
             check=plan.check,
             capacity=capacity,
             start=place,
+            columns=plan.columns,
         )
 
     held_back, place = stream(START, 1).take_first(0 if plan.val else plan.stream_val_size)

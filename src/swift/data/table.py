@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
+from swift.data.columns import in_words
 from swift.data.formats import PLAIN_ANSWER
 from swift.data.ledger import Entry, bad_row_error
 from swift.data.preprocess import Preprocessor
@@ -152,14 +153,18 @@ def say_formats(name: str, shards: Sequence[Shard]) -> None:
     formats: Counter[str] = Counter()
     notes: Counter[str] = Counter()
     unused: Counter[str] = Counter()
+    renamed: dict[str, str] = {}
     for shard in shards:
         formats.update(shard.formats)
         notes.update(note for joined in shard.notes.values() for note in joined.split("; "))
         unused.update(shard.unused)
+        renamed.update(shard.renamed)
     if formats:
         found = ", ".join(f"{format_} ({rows} rows)" for format_, rows in formats.most_common())
         left = ", ".join(f"{key} ({rows} rows)" for key, rows in sorted(unused.items()))
         log.info("%s: format %s%s", name, found, f"; keys not used: {left}" if left else "")
+        if renamed:
+            log.info("%s: columns %s", name, in_words(renamed))
     elif not any(len(shard.fate) for shard in shards):
         log.warning("%s: there are no rows in it", name)
     for note, rows in notes.most_common():

@@ -89,12 +89,14 @@ def shard_of(outcomes: Sequence[Outcome], keep: Keep) -> Shard:
     notes: dict[int, str] = {}
     formats: Counter[str] = Counter()
     unused: Counter[str] = Counter()
+    renamed: dict[str, str] = {}
     examples: list[dict[str, Any]] = []
     for index, outcome in enumerate(outcomes):
         converted, result = outcome.converted, outcome.result
         if converted is not None:
             formats[converted.format] += 1
             unused.update(converted.unused)
+            renamed.update(converted.renamed)
             if outcome.note is not None:
                 notes[index] = outcome.note
         if isinstance(result, BadRow):
@@ -105,7 +107,8 @@ def shard_of(outcomes: Sequence[Outcome], keep: Keep) -> Shard:
         counts[:, index] = result.tokens, result.trained, len(result.examples)
         fate[index] = TRUNCATED if result.truncated else KEPT
     tokens, trained, several = counts
-    return Shard(fate, tokens, trained, several, _columns(examples, keep), faults, notes, dict(formats), unused)
+    read = (faults, notes, dict(formats), unused, renamed)
+    return Shard(fate, tokens, trained, several, _columns(examples, keep), *read)
 
 
 def _columns(examples: list[dict[str, Any]], keep: Keep) -> dict[str, Column]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from swift.catalog import Catalog, DatasetEntry
 from swift.core.environment import cache_home
@@ -14,6 +14,7 @@ from swift.core.errors import SwiftError, raise_together
 from swift.core.hubs import Source, default_hub
 from swift.params.args import Args
 from swift.params.groups import Data, Hub, Prompt, Rlhf
+from swift.plan.json_flag import json_mapping
 from swift.plan.methods import METHODS, Kind, method_name
 
 Rounds = Literal["last", "all"]
@@ -72,6 +73,8 @@ class DataPlan:
     self_names: tuple[str, str] | None = None
     """Chinese and English name of the model, for self-cognition rows."""
     self_authors: tuple[str, str] | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """What the columns of all data sets are to be called, old to new; `-` leaves one out."""
     token: str | None = None
     plain_text: bool = False
     """Rows are meant to be text without turns, as in pre-training."""
@@ -114,6 +117,7 @@ def plan_data(args: Args, catalog: Catalog, *, multimodal: bool = False, media: 
         mix_ratio=data.train_dataset_mix_ratio or 0.0,
         self_names=names,
         self_authors=authors,
+        columns=_columns(data.columns),
         token=args[Hub].hub_token,
         plain_text=args.command == "pt",
         media=default_media() if media else None,
@@ -236,6 +240,23 @@ def _mode(data: Data, multimodal: bool) -> Mode:
         return "streaming"
     lazy = multimodal if data.lazy_tokenize is None else data.lazy_tokenize
     return "lazy" if lazy else "eager"
+
+
+def _columns(value: str | Mapping[str, Any] | None) -> Mapping[str, str]:
+    """The value of `--columns`. Raises SwiftError when it does not name columns, or loses one of them."""
+    given = json_mapping(value, "--columns")
+    if not all(isinstance(new, str) and new for new in given.values()):
+        raise SwiftError(
+            f"{given!r} does not say what columns are to be called",
+            where="--columns",
+            next="""write --columns '{"Question": "query", "Answer": "response"}'""",
+        )
+    names = [new for new in given.values() if new != "-"]
+    twice = next((new for new in names if names.count(new) > 1), None)
+    if twice is not None:
+        both = " and ".join(repr(old) for old, new in given.items() if new == twice)
+        raise SwiftError(f"{both} cannot both become {twice!r}", where="--columns", next="leave one out with '-'")
+    return given
 
 
 def _pair(values: list[str | None] | tuple[str | None, ...] | None) -> tuple[str, str] | None:

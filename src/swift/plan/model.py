@@ -13,11 +13,11 @@ from swift.catalog import Catalog, ModelEntry
 from swift.core.did_you_mean import nearby
 from swift.core.errors import SwiftError
 from swift.core.hubs import TITLES, Source, default_hub
-from swift.core.json_keys import unrepeated
 from swift.core.machine import Machine
 from swift.params.args import Args
 from swift.params.checkpoint_args import SFT_ARGS
 from swift.params.groups import Model
+from swift.plan.json_flag import json_mapping
 from swift.plan.quantization import Dtype, QuantPlan, StoredQuant, plan_quant, stored_quant
 
 TRAINING = ("sft", "pt", "rlhf")
@@ -108,7 +108,7 @@ def plan_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
         quant=plan_quant(args, machine, dtype, stored),
         stored_quant=stored,
         rope_scaling=_rope(args, model),
-        model_kwargs=_json_mapping(model.model_kwargs, "--model_kwargs"),
+        model_kwargs=json_mapping(model.model_kwargs, "--model_kwargs"),
         token=args.values.get("hub_token"),
         check_latest=model.check_model_is_latest,
         entry=entry,
@@ -300,7 +300,7 @@ def _published(entry: ModelEntry | None) -> StoredQuant | None:
 
 def _device_map(model: Model, machine: Machine) -> str | Mapping[str, Any] | None:
     if model.device_map_config:
-        return _json_mapping(model.device_map_config, "--device_map_config")
+        return json_mapping(model.device_map_config, "--device_map_config")
     if machine.device == "cpu":
         return None
     if machine.world_size > 1:
@@ -346,20 +346,3 @@ def _rope(args: Args, model: Model) -> RopePlan | None:
             next="give --max_length, the number of tokens that must fit",
         )
     return RopePlan(kind=model.rope_scaling, length=length)
-
-
-def _json_mapping(given: Any, flag: str) -> dict[str, Any]:
-    """A flag that takes a dict, JSON text or the path of a JSON file."""
-    if given is None or given == "":
-        return {}
-    if isinstance(given, Mapping):
-        return dict(given)
-    text = str(given)
-    try:
-        text_of = text if text.lstrip().startswith("{") else Path(text).expanduser().read_text("utf-8")
-        value = json.loads(text_of, object_pairs_hook=unrepeated)
-    except (OSError, ValueError) as error:
-        raise SwiftError(f"{flag} {text} is neither JSON nor a JSON file", where=flag, why=str(error)) from error
-    if not isinstance(value, dict):
-        raise SwiftError(f"{flag} takes a JSON object", where=flag)
-    return value

@@ -21,6 +21,9 @@ class Data(Frozen):
     """Seed of sampling, splitting and shuffling rows; None takes seed."""
     check_dataset_strategy: Annotated[Literal["none", "warning", "discard", "error"], Saved("data")] = "none"
     """What to do about rows with wrong types: nothing, warn, discard the row, or stop."""
+    columns: Annotated[str | dict[str, Any] | None, Ours(), Json(), Saved("data")] = None
+    """What columns are called in the formats that are known, for the rows of all data sets: {"Question": "query",
+    "Answer": "response"}; `-` leaves a column out."""
     custom_dataset_info: Annotated[str | dict[str, Any] | None, Json(), Saved("model")] = None
     """Further datasets: a dataset_info.json file or JSON text."""
     model_name: Annotated[tuple[str | None, ...], Basic(), Text(), Saved("data")] = (None, None)
