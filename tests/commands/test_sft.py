@@ -191,10 +191,13 @@ def test_answers_are_generated_and_scored(tiny_llama_dir: Path, rows: Path, tmp_
 def test_a_dry_run_shows_the_rows_and_writes_nothing(
     tiny_llama_dir: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    half = {"role": "assistant", "content": "And it is", "weight": 0.5}
+    turns = [[{"role": "user", "content": f"Say {i}"}, half] for i in range(20)]
+    rows.write_text("\n".join(json.dumps({"messages": messages}) for messages in turns))
     words = flags(model_id_or_path=tiny_llama_dir, dataset=rows, output_dir=tmp_path / "output", batch_size=2)
     assert main(["sft", *words, "--dry_run"]) == 0
     said = capsys.readouterr().out
-    for part in (" it ", "trained", "steps      2", "20 kept", "memory", "disk", "parameters 3,2"):
+    for part in (" it ", "trained", "· 0.5\n", "steps      2", "20 kept", "memory", "disk", "parameters 3,2"):
         assert part in said
     assert not (tmp_path / "output").exists()
 

@@ -193,6 +193,19 @@ def test_templates_without_tools_get_them_as_text(
         assert '⟦Action: weather\nAction Input: {"city": "Oslo"}<' in text
 
 
+@pytest.mark.parametrize("name", sorted({*NAMES} - {"llama3_1_tools"}))
+def test_results_of_parallel_calls_are_written(
+    name: str, chat_tokenizer: Callable[[str], Any], encoder_of: Callable[..., Encoder]
+) -> None:
+    encoder = encoder_of("jinja", chat_tokenizer(name))
+    calls = (ToolCall("weather", '{"city": "Oslo"}'), ToolCall("weather", '{"city": "Rome"}'))
+    turns = (ASK, Message("assistant", "", calls), Message("tool", "snow"), Message("tool", "sun"))
+    for last in (SAY, ASK2)[: 1 if name == "mistral_nemo" else 2]:  # Nemo answers a result before the next question.
+        encoded = encoder.encode(Conversation((*turns, last), (TOOL,)), inference=last is ASK2)[-1]
+        text = encoder.tokens.decode(encoded.input_ids)
+        assert 0 < text.rindex("Oslo") < text.index("snow") < text.index("sun") < text.rindex(last.content)
+
+
 def test_no_double_bos(chat_tokenizer: Callable[[str], Any], encoder_of: Callable[..., Encoder]) -> None:
     tokenizer = chat_tokenizer("llama3_1_tools")
     encoded = encoder_of("jinja", tokenizer).encode(Conversation((ASK, SAY)))[0]

@@ -46,6 +46,15 @@ def test_every_template_writes_a_question_and_an_answer(name: str, golden_tokeni
     assert trained != ["Hello"], "the end of the answer is trained as well"
 
 
+@pytest.mark.parametrize("name", list(CATALOG.templates))
+def test_an_empty_question_is_a_turn(name: str, text_of: Callable[..., str]) -> None:
+    empty, word = (Conversation((Message("user", query),)) for query in ("", "¤"))
+    assert text_of(name, empty, inference=True) == text_of(name, word, inference=True).replace("¤", "")
+    if CATALOG.templates.get(name).separator is not None:
+        empty, word = (Conversation((ASK, SAY, Message("user", query))) for query in ("", "¤"))
+        assert text_of(name, empty, inference=True) == text_of(name, word, inference=True).replace("¤", "")
+
+
 def test_a_value_is_never_read_as_a_slot(text_of: Callable[..., str]) -> None:
     row = Conversation((Message("system", "{{query}}"), Message("user", "{{system}} {{QUERY}}"), SAY))
     assert text_of("deepseek2", row) == "‹100000›{{query}}\n\nUser: {{system}} {{QUERY}}\n\nAssistant:⟦Hello⟧⟦‹100001›⟧"

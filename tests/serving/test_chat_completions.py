@@ -208,6 +208,15 @@ def test_calls_and_refusals_of_older_clients_are_read(running, tokenizer) -> Non
     assert prompt.index("Action Input: {}") < prompt.index("sunny")
 
 
+@pytest.mark.parametrize("empty", ["", [], [{"type": "text", "text": ""}]])
+def test_an_empty_question_is_answered_in_a_turn_of_its_own(empty, ask, running, tokenizer) -> None:
+    asked = {"role": "user", "content": empty}
+    for before in ([], [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]):
+        assert ask(messages=[*before, asked]).status_code == 200
+        prompt = tokenizer.decode(running.engine.requests[-1].prompt_ids)
+        assert prompt.endswith("<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n")
+
+
 def test_fields_that_mean_nothing_here_do_no_harm(ask) -> None:
     fields = {"user": "me", "n": None, "logit_bias": {}, "modalities": ["text"], "min_p": 0, "metadata": {"a": "b"}}
     assert ask("hello there", **fields).json()["choices"][0]["message"]["content"] == "hello there"

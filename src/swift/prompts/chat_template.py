@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from swift.core.errors import SwiftError
+from swift.prompts.tool_results import join_results
 from swift.prompts.types import Message, ToolCall
 
 
@@ -39,14 +40,17 @@ class ChatTemplate:
 
     def write(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), **options: Any) -> str:
         """The text of messages, in the first form of calls that the template takes. Raises Refusal if none is."""
-        # Most templates want arguments as an object, some (DeepSeek) as the JSON text they paste; a few want ids.
+        # Most templates want arguments as an object, some (DeepSeek) as the JSON text they paste; a few want ids, and
+        # those that insist on alternating roles want the results of parallel calls in one turn.
         forms = [(True, False), (False, False), (True, True), (False, True)]
+        joined = join_results(messages)
         refusals: list[Refusal] = []
-        for as_object, named in forms if any(message.tool_calls for message in messages) else forms[:1]:
-            try:
-                return self._apply(plain(messages, as_object=as_object, named=named), tools, options)
-            except Refusal as refusal:
-                refusals.append(refusal)
+        for given in [messages, joined] if len(joined) < len(messages) else [messages]:
+            for as_object, named in forms if any(message.tool_calls for message in messages) else forms[:1]:
+                try:
+                    return self._apply(plain(given, as_object=as_object, named=named), tools, options)
+                except Refusal as refusal:
+                    refusals.append(refusal)
         raise refusals[0]
 
     def _apply(self, messages: list[dict[str, Any]], tools: Sequence[Any], options: Mapping[str, Any]) -> str:

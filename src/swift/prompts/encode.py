@@ -202,6 +202,7 @@ class Encoder:
         labels: list[int] = []
         scales: list[float] = []
         gap: int | None = None
+        end_weight: float | None = None
         for segment, tokens in zip(segments, ids, strict=True):
             start = len(input_ids)
             input_ids += tokens
@@ -209,23 +210,28 @@ class Encoder:
                 scales += [segment.weight] * len(tokens)
             if segment.weight > 0:
                 if gap is not None and tokens:
-                    self._end_turn(labels, gap, start)
+                    count = self._end_turn(labels, gap, start)
+                    if weighted and count and end_weight is not None:
+                        scales[gap : gap + count] = [end_weight] * count
                     gap = None
                 labels += tokens
             else:
                 labels += [IGNORED] * len(tokens)
                 if gap is None and tokens and start and labels[start - 1] != IGNORED:
-                    gap = -1 if segment.inside_turn else start
+                    gap, end_weight = -1 if segment.inside_turn else start, segment.end_weight
         return Encoded(input_ids, labels, scales if weighted else None, row.media)
 
-    def _end_turn(self, labels: list[int], gap: int, until: int) -> None:
+    def _end_turn(self, labels: list[int], gap: int, until: int) -> int:
         """Teach that an answer ends: the labels after it carry the template's end of turn, whatever stands there.
 
-        Without it a template whose separator is not its suffix would never train the end of an earlier answer.
+        Without it a template whose separator is not its suffix would never train the end of an earlier answer. Gives
+        how many labels that are.
         """
         count = len(self._turn_end)
-        if gap > 0 and not self.tokens.whole and until - gap >= count:
-            labels[gap : gap + count] = self._turn_end
+        if gap <= 0 or self.tokens.whole or until - gap < count:
+            return 0
+        labels[gap : gap + count] = self._turn_end
+        return count
 
     def _excess(self, encoded: Sequence[Encoded], origin: Origin | None) -> int:
         """Tokens of the longest that do not fit. Raises TooLong when they are not to be cut off."""

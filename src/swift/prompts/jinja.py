@@ -12,6 +12,7 @@ from swift.prompts import tool_calls, tool_formats
 from swift.prompts.chat_template import ChatTemplate
 from swift.prompts.loss_scale import LossScale
 from swift.prompts.spans import Answer, Rendered, examples
+from swift.prompts.tool_results import join_results
 from swift.prompts.types import Conversation, Message, Segment
 
 
@@ -94,7 +95,7 @@ class JinjaTemplate:
         if not traits.reasoning:
             messages = [replace(m, content=tool_formats.with_reasoning(m), reasoning=None) for m in messages]
         if not self.native_tools:
-            messages = [self._as_text(message) for message in messages]
+            messages = self._as_text(join_results(messages))
             if conversation.tools:
                 described = self.tools.describe(conversation.tools)
                 if traits.system:
@@ -103,13 +104,22 @@ class JinjaTemplate:
                     messages = tool_formats.in_first_question(messages, described)
         return [Message("system", system), *messages] if system is not None else messages
 
-    def _as_text(self, message: Message) -> Message:
-        if message.role == "tool":
-            return Message("user", f"Observation: {message.content}")
-        if message.tool_calls:
-            (written,) = self.tools.interleave([replace(message, reasoning=None)])
-            return replace(written, reasoning=message.reasoning)
-        return message
+    def _as_text(self, messages: Sequence[Message]) -> list[Message]:
+        """Calls as text of the assistant, results as text of the user; a question that follows a result joins it."""
+        turns: list[Message] = []
+        after_result = False
+        for message in messages:
+            if message.role == "tool":
+                turns.append(Message("user", f"Observation: {message.content}"))
+            elif message.role == "user" and after_result:
+                turns[-1] = Message("user", f"{turns[-1].content}\n{message.content}")
+            elif message.tool_calls:
+                (written,) = self.tools.interleave([replace(message, reasoning=None)])
+                turns.append(replace(written, reasoning=message.reasoning))
+            else:
+                turns.append(message)
+            after_result = message.role == "tool"
+        return turns
 
     def _segments(self, text: str, answers: Sequence[Answer]) -> list[Segment]:
         segments, position = [], 0

@@ -24,9 +24,12 @@ _DATE = "%d %b %Y"
 
 @dataclass(frozen=True)
 class Turn:
-    """A question, who asks it (user or tool), and the messages of the answer; None where it is still to come."""
+    """A question, who asks it (user or tool), and the messages of the answer; None where it is still to come.
 
-    query: str
+    `query` is None for an answer without a question, which is plain text; an empty question is one.
+    """
+
+    query: str | None
     role: str
     answer: tuple[Message, ...] | None
 
@@ -93,10 +96,12 @@ class DataTemplate:
         pieces.extend(self.start)
         in_front = self.prefix if system is None or self.system is None else self.system
         pieces.extend(_fill(in_front, system=system, today=self.today))
+        # Under loss-scale rules alone the ends of earlier answers count nothing, as in 2.5.
+        ends_count = self.loss_scale is None or any(message.weight is not None for message in conversation.messages)
         for index, turn in enumerate(turns):
             last = index == len(turns) - 1
             parts = self._parts(turn, trained=last or not last_only)
-            if not turn.query and not any(text for text, _, _ in parts):
+            if turn.query is None and not any(text for text, _, _ in parts):
                 continue
             if last:
                 pieces.extend(self._before_last(turn, system))
@@ -108,20 +113,19 @@ class DataTemplate:
             pieces.extend(_fill(prompt, query=turn.query, round=str(index + 1), round0=str(index)), inside_turn=inside)
             for part in parts:
                 pieces.add(*part)
+            pieces.end_weight = _weight(turn) if ends_count else None
             if not last:
-                pieces.extend(self.separator if turns[index + 1].query and self.separator else [])
+                pieces.extend(self.separator if turns[index + 1].query is not None and self.separator else [])
             elif turn.answer and turn.answer[-1].role == "assistant" and not inference:
-                weight = turn.answer[-1].weight
                 end = self.call_end if self._call_weight(turn) else self.suffix
-                pieces.extend(end, 1.0 if weight is None else weight)
+                pieces.extend(end, _weight(turn))
         return [pieces.segments()]
 
     def _call_weight(self, turn: Turn) -> float:
         """The weight of the mark that ends the turn's answer as a call; 0 where the suffix ends it."""
         if not self.call_end or not turn.answer or not turn.answer[-1].tool_calls:
             return 0.0
-        weight = turn.answer[-1].weight
-        return 1.0 if weight is None else weight
+        return _weight(turn)
 
     def _before_last(self, turn: Turn, system: str | None) -> Sequence[Piece]:
         if system is None:
@@ -191,7 +195,7 @@ class DataTemplate:
             elif weight == 0.0 or self.loss_scale is None:
                 parts.append((message.content, weight, False))
             else:
-                scaled = self.loss_scale.split(turn.query, message.content)
+                scaled = self.loss_scale.split(turn.query or "", message.content)
                 parts += [(text, scale * weight, False) for text, scale in scaled]
         return parts
 
@@ -200,22 +204,25 @@ class _Pieces:
     """Collects pieces; neighbours of text with the same weight become one, as the tokenizer must see them whole."""
 
     def __init__(self) -> None:
+        self.end_weight: float | None = None
+        """The weight of the answer before the pieces to come."""
         self._segments: list[Segment] = []
         self._texts: list[str] = []
         self._weight = 0.0
         self._inside_turn = False
+        self._end_weight: float | None = None
 
     def add(self, content: Piece, weight: float = 0.0, inside_turn: bool = False) -> None:
         if not isinstance(content, str):
             self._flush()
-            self._segments.append(Segment(content, weight, inside_turn))
+            self._segments.append(Segment(content, weight, inside_turn, self.end_weight))
             return
         if weight != self._weight:
             # An empty answer, too, keeps the text before it and the text behind it apart.
             self._flush()
             self._weight = weight
         if not self._texts:
-            self._inside_turn = inside_turn
+            self._inside_turn, self._end_weight = inside_turn, self.end_weight
         if content:
             self._texts.append(content)
 
@@ -229,7 +236,7 @@ class _Pieces:
 
     def _flush(self) -> None:
         if self._texts:
-            self._segments.append(Segment("".join(self._texts), self._weight, self._inside_turn))
+            self._segments.append(Segment("".join(self._texts), self._weight, self._inside_turn, self._end_weight))
             self._texts = []
 
 
@@ -289,7 +296,8 @@ def _turns(conversation: Conversation, tools: tool_formats.ToolFormat) -> Iterat
     place = 1 if messages and messages[0].role == "system" else 0
     while place < len(messages):
         message = messages[place]
-        query, role = "", "user"
+        query: str | None = None
+        role = "user"
         if message.role == "tool":
             end = _end_of(messages, place, "tool")
             query, role = "\n".join(result.content for result in messages[place:end]), "tool"
@@ -322,6 +330,12 @@ def _out_of_order(conversation: Conversation, place: int, why: str) -> SwiftErro
         where=_where(conversation.origin),
         why=f"{why}; the roles are: {roles[:200]}",
     )
+
+
+def _weight(turn: Turn) -> float:
+    """The weight of the last message of the turn's answer."""
+    weight = turn.answer[-1].weight if turn.answer else None
+    return 1.0 if weight is None else weight
 
 
 def _where(origin: Origin | None) -> str | None:

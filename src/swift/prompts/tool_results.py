@@ -34,6 +34,17 @@ def in_order_of_calls(messages: Sequence[Message], keys: Sequence[str]) -> list[
     return ordered + (_paired(calls, results, place) if results else [])
 
 
+def join_results(messages: Sequence[Message]) -> list[Message]:
+    """The messages, results of tools that stand in a row as one, a line each."""
+    joined: list[Message] = []
+    for message in messages:
+        if message.role == "tool" and joined and joined[-1].role == "tool":
+            joined[-1] = replace(joined[-1], content=f"{joined[-1].content}\n{message.content}")
+        else:
+            joined.append(message)
+    return joined
+
+
 def _paired(calls: Sequence[ToolCall], results: Sequence[tuple[str, Message]], place: str) -> list[Message]:
     turns = [message for _, message in results]
     if any(turn.tool_call_id for turn in turns) and (not calls or any(call.id for call in calls)):

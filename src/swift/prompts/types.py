@@ -92,6 +92,8 @@ class Segment:
     weight: float = 0.0
     inside_turn: bool = False
     """Context in the middle of an answer, such as a tool's result: the answer does not end before it."""
+    end_weight: float | None = None
+    """Of the context behind an answer: the weight of the answer's end in a weighted row; None leaves it unweighted."""
 
 
 @dataclass(frozen=True)

@@ -63,10 +63,11 @@ def longest(row: Mapping[str, Any]) -> int:
 
 
 def table(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
-    """A row as lines `token · id · trained`, long rows without their middle."""
+    """A row as lines `token · id · trained`, or with the weight where it is not 1; long rows without their middle."""
+    weights = row.get("loss_scale") or [1] * len(row["labels"])
     shown = [
-        (repr(tokenizer.decode([token]))[1:-1], token, "trained" if label != IGNORED else "-")
-        for token, label in zip(row["input_ids"], row["labels"], strict=True)
+        (repr(tokenizer.decode([token]))[1:-1], token, _trained(label, weight))
+        for token, label, weight in zip(row["input_ids"], row["labels"], weights, strict=True)
     ]
     hidden = len(shown) - TOKENS
     if hidden > 0:
@@ -74,6 +75,12 @@ def table(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
         shown = [*shown[: TOKENS // 2], gap, *shown[-TOKENS // 2 :]]
     width = max(len(text) for text, _, _ in shown)
     return "\n".join(f"  {text:<{width}} · {token:>7} · {trained}" for text, token, trained in shown)
+
+
+def _trained(label: int, weight: float) -> str:
+    if label == IGNORED:
+        return "-"
+    return "trained" if weight == 1 else f"{weight:g}"
 
 
 def _sizes(sizes: Estimate) -> list[str]:
