@@ -119,6 +119,20 @@ def test_the_text_of_a_refusal_is_text(read: Callable[..., tuple[Message, ...]],
     assert read([ASK, {"role": "assistant", **answer}])[1].content == "a"
 
 
+@DOORS
+@pytest.mark.parametrize(
+    ("parts", "content"),
+    [
+        (["a", {"type": "text", "text": "b"}, {"type": "input_text", "text": "c"}], "a\nb\nc"),
+        (["a ", "b", "\nc", "", "d"], "a b\nc\nd"),
+        (["", "a"], "a"),
+    ],
+)
+def test_parts_of_text_do_not_run_together(read: Callable[..., Any], parts: list[Any], content: str) -> None:
+    turns = read([{"role": "user", "content": parts}, {"role": "assistant", "content": parts}])
+    assert [turn.content for turn in turns] == [content] * 2
+
+
 KEYED = [
     {**ASK, "thinking": "t", "train": True, "name": "Ann", "source": None, "tags": []},
     {**SAY, "score": 0, "refusal": "no"},

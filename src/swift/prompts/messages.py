@@ -134,27 +134,33 @@ class _Content:
     calls: list[ToolCall] = field(default_factory=list)
 
     def add(self, value: Any, key: str, media: dict[str, list[str]]) -> None:
-        """Text, or content parts of OpenAI and Anthropic; media go to `media` and leave their tag in the text."""
+        """Text, or content parts of OpenAI and Anthropic; media go to `media` and leave their tag in the text.
+
+        Two parts of text are joined by a line break, as vLLM joins them, where no white space parts them already.
+        """
         if not isinstance(value, list):
             self.texts.append(text(value, key, empty=True))
             return
+        after_text = ""
         for number, part in enumerate(value):
             where = f"{key}[{number}]"
             kind = part.get("type", "text" if "text" in part else None) if isinstance(part, Mapping) else None
-            if isinstance(part, str):
-                self.texts.append(part)
-            elif kind in _TEXTS:
-                self.texts.append(text(_first(part, _TEXTS[kind]), f"{where}.{_TEXTS[kind][0]}", empty=True))
+            if isinstance(part, str) or kind in _TEXTS:
+                written = _part_text(part, _TEXTS.get(kind or "", ()), where)
+                joined = written and after_text and not (after_text[-1].isspace() or written[0].isspace())
+                self.texts += ["\n", written] if joined else [written]
+                after_text = written or after_text
             elif kind in ("thinking", "reasoning"):
                 thought = _Content()
                 thought.add(_first(part, ("thinking", "reasoning", "text")), f"{where}.{kind}", {})
-                self.thinking += thought.texts
+                self.thinking.append("".join(thought.texts))
             elif kind in ("tool_use", "tool_call"):
                 self.calls += tool_calls(part, where)
             elif kind in _MEDIA:
                 medium, names = _MEDIA[kind]
                 media.setdefault(medium, []).append(text(_link(_first(part, names)), f"{where}.{names[0]}"))
                 self.texts.append(MEDIA_TAGS[medium])
+                after_text = ""
             else:
                 raise BadRow("wrong type", key=where, expected="a text, image, video or audio part", value=part)
 
@@ -169,6 +175,10 @@ _MEDIA = {
     "audio": ("audios", ("audio", "url", "path")),
     "input_audio": ("audios", ("input_audio",)),
 }
+
+
+def _part_text(part: Any, names: tuple[str, ...], where: str) -> str:
+    return part if isinstance(part, str) else text(_first(part, names), f"{where}.{names[0]}", empty=True)
 
 
 def _first(part: Mapping[str, Any], names: tuple[str, ...]) -> Any:
