@@ -54,6 +54,34 @@ def test_known_formats_are_held(grammars, tokenizer, form: str) -> None:
     assert not follows(of_schema(grammars, {"type": "string", "format": form}), tokenizer, '"no such thing!"')
 
 
+MEMBER = {"type": "object", "properties": {"a": {"const": 1}}, "additionalProperties": {"type": "boolean"}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "holds"),
+    [
+        ({"format": "date"}, '"2024-02-29"', True),
+        ({"format": "date"}, '"2000-02-29"', True),
+        ({"format": "date"}, '"2023-02-29"', False),
+        ({"format": "date"}, '"1900-02-29"', False),
+        ({"format": "date"}, '"0000-01-01"', False),
+        ({"format": "date", "allOf": [{"pattern": "^19"}]}, '"1999-02-28"', True),
+        ({"format": "date", "allOf": [{"pattern": "^19"}]}, '"2024-02-28"', False),
+        ({"format": "date-time"}, '"2024-12-31T23:59:59Z"', True),
+        ({"format": "date-time"}, '"2024-12-31T12:59:60Z"', False),
+        ({"format": "time"}, '"12:59:60Z"', False),
+        ({"format": "email"}, f'"{"a" * 64}@b.org"', True),
+        ({"format": "email"}, f'"{"a" * 65}@b.org"', False),
+        (MEMBER, '{"a":1,"b":true}', True),
+        (MEMBER, '{"a":1,"a":true}', False),
+        (MEMBER, r'{"\u0061":true}', False),
+        ({"type": "object", "minProperties": 1}, '{"a":1}', True),
+    ],
+)
+def test_what_validators_see_is_held(grammars, tokenizer, schema: dict[str, Any], text: str, holds: bool) -> None:
+    assert follows(of_schema(grammars, {"type": "string", **schema}), tokenizer, text) == holds
+
+
 @pytest.mark.parametrize(
     ("schema", "reason"),
     [
@@ -62,6 +90,7 @@ def test_known_formats_are_held(grammars, tokenizer, form: str) -> None:
         ({"type": "string", "pattern": "(?<!x)y: z"}, "look-around, including look-ahead and look-behind, is not supp"),
         ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "oneOf constraints are not supported"),
         ({"type": "array", "uniqueItems": True}, "uniqueItems"),
+        ({"type": "object", "required": ["a"], "minProperties": 3}, "nothing keeps a key from coming twice"),
         (LONG, "Too many items"),
         (False, "Unsatisfiable"),
     ],

@@ -8,6 +8,24 @@ from urllib.parse import quote
 
 FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})
 """The `format`s that llguidance holds strings to. It refuses others, which JSON Schema calls annotations."""
+_LEAP = "(0[48]|[2468][048]|[13579][26])"
+_DATE = (
+    r"^(([1-9]\d{3}|\d[1-9]\d\d|\d\d[1-9]\d|\d{3}[1-9])-((0[13-9]|1[0-2])-\d\d|02-([01]\d|2[0-8]))"
+    rf"|(\d\d{_LEAP}|{_LEAP}00)-02-29)"
+)
+_EXACT = {
+    "date": _DATE,
+    "date-time": rf"{_DATE}[Tt]\d\d:\d\d:[0-5]",
+    "time": r"^\d\d:\d\d:[0-5]",
+    "email": r"^[^@]{1,64}@",
+}
+"""Closes what llguidance's formats let through: 29 February of a common year, the year 0, second 60, long mailboxes."""
+OPTIONS = {
+    # Compact, or a small model may write white space until its tokens run out.
+    "whitespace_flexible": False,
+    # No \\u: a key so written is compared as it stands, and could be one that the schema has other plans for.
+    "json_allowed_escapes": 'nrbtf\\"',
+}
 NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 """Keywords that hold schemas under names of the user's own."""
 VALUES = frozenset({"const", "enum", "default", "examples", "example"})
@@ -17,19 +35,25 @@ Schema = Mapping[str, Any]
 
 
 def guided_schema(schema: Any) -> dict[str, Any]:
-    """`schema` with what llguidance should know: compact, annotations left out, `oneOf` only where it is exact.
+    """`schema` with what llguidance should know: annotations left out, and closed what it would let through.
 
-    Raises RecursionError for a schema that is nested too deeply.
+    Raises RecursionError for a schema that is nested too deeply and ValueError for one that cannot be held.
     """
     if isinstance(schema, bool):
         schema = {} if schema else {"enum": []}
+    return {**_mapped(schema, _guided), "x-guidance": OPTIONS}
 
-    def without_annotations(node: Schema, _: str) -> dict[str, Any]:
-        unknown = isinstance(node.get("format"), str) and node["format"] not in FORMATS
-        return {key: value for key, value in node.items() if not (unknown and key == "format")}
 
-    # Compact, or a small model may write white space until its tokens run out.
-    return {**_mapped(schema, without_annotations), "x-guidance": {"whitespace_flexible": False}}
+def _guided(node: Schema, _: str) -> dict[str, Any]:
+    form = node.get("format") if isinstance(node.get("format"), str) else None
+    guided = {key: value for key, value in node.items() if key != "format" or form is None or form in FORMATS}
+    if form in _EXACT:
+        given = node.get("allOf")
+        guided["allOf"] = [*(given if isinstance(given, list) else ()), {"pattern": _EXACT[form]}]
+    least, required = node.get("minProperties"), node.get("required")
+    if isinstance(least, int) and least > 1 + len(set(required) if isinstance(required, list) else ()):
+        raise ValueError("minProperties above the number of required keys: nothing keeps a key from coming twice")
+    return guided
 
 
 def embedded(schema: Schema, pointer: str) -> dict[str, Any]:
