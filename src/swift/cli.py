@@ -115,10 +115,13 @@ def _dispatch(words: list[str]) -> int:
         if wants_processes(os.environ):
             return relaunch(words, os.environ)
         check_ranks(os.environ)
-    for warning in parsed.warnings:
+    if parsed.warnings or parsed.args.overridden:
         from swift.core.log import log
 
-        log.warning(warning)
+        for warning in parsed.warnings:
+            log.warning(warning)
+        for name, (given, saved) in parsed.args.overridden.items():
+            log.info("--%s: %s (the checkpoint was trained with %s)", name, given, saved)
     return run(parsed.args) or 0
 
 

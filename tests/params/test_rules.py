@@ -50,7 +50,6 @@ BROKEN: list[tuple[Rule, str, str]] = [
     ),
     (rules.files_exist, TRAIN + "--deepspeed zero9.json", "give a JSON file, JSON text or default-zero2"),
     (rules.adapters_do_not_freeze, TRAIN + "--freeze_parameters_ratio 0.5", "full tuning only, not with lora"),
-    (rules.full_tuning_is_not_quantized, TRAIN + "--sft_type full --quantization_bit 4", "train weights of 4 bit"),
     (rules.lisa_needs_full_tuning, TRAIN + "--lisa_activated_layers 2", "LISA works with full tuning only"),
     (
         rules.lora_variants_need_lora,

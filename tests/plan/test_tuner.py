@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from swift.catalog import load_catalog
-from swift.core.errors import NotBuilt, SwiftError
 from swift.core.machine import Machine
 from swift.params.parse import parse
 from swift.plan.model import plan_model
@@ -74,27 +73,6 @@ def test_full() -> None:
     assert (tuner.freeze_parameters_ratio, tuner.freeze_parameters) == (0.5, ("a",))
     assert tuner.additional_trainable_parameters == ("b",)
     assert tuner.summary() == "full, freeze 50%, freeze a, train b"
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        "--freeze_parameters_ratio 0.5",
-        "--freeze_parameters model",
-        "--sft_type vera --lora_lr_ratio 16",
-        "--init_lora_weights pissa_niter_x",
-    ],
-)
-def test_combinations_that_cannot_work(words: str) -> None:
-    with pytest.raises(SwiftError) as error:
-        plan(words)
-    assert error.value.where and error.value.where.startswith("--")
-
-
-@pytest.mark.parametrize("words", ["--sft_type reft", "--tuner_backend unsloth", "--init_lora_weights loftq"])
-def test_what_is_not_built_is_refused(words: str) -> None:
-    with pytest.raises(NotBuilt):
-        plan(words)
 
 
 def test_a_folder_leaves_the_targets_to_the_architecture(tmp_path: Path) -> None:

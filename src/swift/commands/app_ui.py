@@ -18,8 +18,6 @@ def run(args: Args) -> int:
     need("gradio", extra="ui", why="swift app-ui")
     machine = probe()
     catalog = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info)
-    for name, (given, saved) in args.overridden.items():
-        log.info("--%s: %s (the checkpoint was trained with %s)", name, given, saved)
     args = with_merged(args, catalog, machine)
     plan = plan_infer(args, catalog, machine, answers_rows=False)
     log.info("plan\n%s", plan.summary())

@@ -20,8 +20,6 @@ def run(args: Args) -> int:
         need(module, extra="serve", why="swift deploy")
     machine = probe()
     catalog = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info)
-    for name, (given, saved) in args.overridden.items():
-        log.info("--%s: %s (the checkpoint was trained with %s)", name, given, saved)
     args = with_merged(args, catalog, machine)
     infer = plan_infer(args, catalog, machine, answers_rows=False)
     template = infer.prompt.template_type

@@ -17,8 +17,6 @@ def run(args: Args) -> int:
     from swift.params.groups import Data, Infer, Model
     from swift.plan.infer import plan_infer
 
-    for name, (given, saved) in args.overridden.items():
-        log.info("--%s: %s (the checkpoint was trained with %s)", name, given, saved)
     machine = probe()
     catalog = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info)
     if (folder := args[Infer].result_dir) and args[Infer].save_result:

@@ -98,14 +98,6 @@ def adapters_do_not_freeze(args: Args) -> Mistakes:
             yield SwiftError(f"--{name} works with full tuning only, not with {sft_type}", next="add --sft_type full")
 
 
-def full_tuning_is_not_quantized(args: Args) -> Mistakes:
-    if args.command in TRAINING and args.values["sft_type"] == "full" and args.values["quantization_bit"]:
-        yield SwiftError(
-            f"full tuning cannot train weights of {args.values['quantization_bit']} bit",
-            next="--sft_type lora, or drop --quantization_bit",
-        )
-
-
 def lisa_needs_full_tuning(args: Args) -> Mistakes:
     if args.command in TRAINING and args.values["lisa_activated_layers"] and args.values["sft_type"] != "full":
         yield SwiftError("LISA works with full tuning only", next="add --sft_type full")
@@ -228,7 +220,6 @@ _RULES: tuple[Callable[[Args], Mistakes], ...] = (
     checkpoints_exist,
     files_exist,
     adapters_do_not_freeze,
-    full_tuning_is_not_quantized,
     lisa_needs_full_tuning,
     lora_variants_need_lora,
     streaming_has_an_end,

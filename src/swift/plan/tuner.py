@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from swift.core.errors import NotBuilt, SwiftError
+from swift.core.errors import SwiftError
 from swift.params.args import Args
 from swift.params.groups import Adalora, Boft, Fourierft, Ia3, Lora, Tuner, Vera
 from swift.plan.model import ModelPlan
-
-ADAPTERS = ("lora", "adalora", "ia3", "vera", "boft", "fourierft")
-"""The sft types that PEFT carries out."""
 
 ON_QUANTIZED: Mapping[str, tuple[str, ...]] = {
     "bnb": ("lora", "adalora", "ia3", "vera"),
@@ -57,18 +53,13 @@ class TunerPlan:
 
 
 def plan_tuner(args: Args, model: ModelPlan) -> TunerPlan:
-    """The tuner that the flags ask for. Raises SwiftError for combinations that cannot work."""
+    """The tuner that the flags ask for. Raises SwiftError for what it cannot do with the weights of this model.
+
+    What flags say among themselves is refused before, in `swift.params.rules` and `swift.params.unbuilt`.
+    """
     tuner = args[Tuner]
-    _check_backend(tuner)
     if tuner.sft_type == "full":
         return _plan_full(tuner, model)
-    if tuner.sft_type not in ADAPTERS:
-        raise NotBuilt(
-            f"--sft_type {tuner.sft_type} is not built yet",
-            where="--sft_type",
-            next=f"use one of {', '.join((*ADAPTERS, 'full'))}",
-        )
-    _refuse_full_flags(tuner)
     lora = args[Lora]
     _check_quantized(tuner.sft_type, lora, model)
     return TunerPlan(
@@ -78,7 +69,7 @@ def plan_tuner(args: Args, model: ModelPlan) -> TunerPlan:
         default_targets=model.lora_targets,
         modules_to_save=tuple(tuner.modules_to_save),
         dtype=None if lora.lora_dtype == "AUTO" else lora.lora_dtype,
-        lora_lr_ratio=_lr_ratio(tuner, lora),
+        lora_lr_ratio=lora.lora_lr_ratio,
         tuner_backend=tuner.tuner_backend,
         settings=_settings(args, tuner.sft_type),
     )
@@ -119,37 +110,23 @@ def _settings(args: Args, sft_type: str) -> dict[str, Any]:
 
 
 def _lora(lora: Lora) -> dict[str, Any]:
-    if lora.lora_rank < 1:
-        raise SwiftError(f"--lora_rank {lora.lora_rank} leaves nothing to train", where="--lora_rank", next="use 8")
     return {
         "r": lora.lora_rank,
         "lora_alpha": lora.lora_alpha,
         "lora_dropout": lora.lora_dropout,
         "bias": lora.lora_bias_trainable,
-        "init_lora_weights": initial_weights(lora.init_lora_weights),
+        "init_lora_weights": _initial_weights(lora.init_lora_weights),
         "use_dora": lora.use_dora,
         "use_rslora": lora.use_rslora,
     }
 
 
-def initial_weights(given: bool | str) -> bool | str:
-    """`--init_lora_weights` as PEFT takes it. `guassian` is how the reference spells gaussian."""
+def _initial_weights(given: bool | str) -> bool | str:
+    """`--init_lora_weights` as PEFT takes it. `guassian` is how the 2.5 release spells gaussian."""
     text = str(given).lower()
     if text in ("true", "false"):
         return text == "true"
-    if text in ("gaussian", "guassian"):
-        return "gaussian"
-    if text in ("pissa", "olora") or re.fullmatch(r"pissa_niter_[1-9]\d*", text):
-        return text
-    if text == "loftq":
-        raise NotBuilt(
-            "--init_lora_weights loftq is not built yet", where="--init_lora_weights", next="use true or gaussian"
-        )
-    raise SwiftError(
-        f"--init_lora_weights does not know {given!r}",
-        where="--init_lora_weights",
-        next="use true, false, gaussian, pissa, pissa_niter_16 or olora",
-    )
+    return "gaussian" if text == "guassian" else text
 
 
 def _boft(boft: Boft) -> dict[str, Any]:
@@ -161,19 +138,6 @@ def _boft(boft: Boft) -> dict[str, Any]:
     }
 
 
-def _lr_ratio(tuner: Tuner, lora: Lora) -> float | None:
-    if lora.lora_lr_ratio is None:
-        return None
-    if tuner.sft_type != "lora" or lora.lora_lr_ratio <= 0:
-        raise SwiftError(
-            f"--lora_lr_ratio {lora.lora_lr_ratio} needs --sft_type lora and a number above 0",
-            where="--lora_lr_ratio",
-            why="it is the learning rate of B divided by that of A",
-            next="10 to 16 is advised",
-        )
-    return lora.lora_lr_ratio
-
-
 def _plan_full(tuner: Tuner, model: ModelPlan) -> TunerPlan:
     if model.quant is not None or model.stored_quant is not None:
         raise SwiftError(
@@ -181,11 +145,6 @@ def _plan_full(tuner: Tuner, model: ModelPlan) -> TunerPlan:
             where="--quantization_bit" if model.quant else "--sft_type",
             why="quantized weights have no gradient",
             next=f"use --sft_type lora, or {'leave --quantization_bit out' if model.quant else 'its full weights'}",
-        )
-    if not 0 <= tuner.freeze_parameters_ratio <= 1:
-        raise SwiftError(
-            f"--freeze_parameters_ratio {tuner.freeze_parameters_ratio} is not a share between 0 and 1",
-            where="--freeze_parameters_ratio",
         )
     return TunerPlan(
         sft_type="full",
@@ -221,27 +180,4 @@ def _check_quantized(sft_type: str, lora: Lora, model: ModelPlan) -> None:
     if method == "hqq" and lora.lora_bias_trainable != "none":
         raise SwiftError(
             "the biases of HQQ layers cannot be trained", where="--lora_bias_trainable", next="leave it out"
-        )
-
-
-def _refuse_full_flags(tuner: Tuner) -> None:
-    full_only = {
-        "freeze_parameters": tuner.freeze_parameters,
-        "freeze_parameters_ratio": tuner.freeze_parameters_ratio,
-        "additional_trainable_parameters": tuner.additional_trainable_parameters,
-    }
-    for flag, value in full_only.items():
-        if value:
-            raise SwiftError(
-                f"--{flag} does nothing with --sft_type {tuner.sft_type}",
-                where=f"--{flag}",
-                why="an adapter freezes the whole base model",
-                next="use --sft_type full, or leave the flag out",
-            )
-
-
-def _check_backend(tuner: Tuner) -> None:
-    if tuner.tuner_backend != "peft":
-        raise NotBuilt(
-            f"--tuner_backend {tuner.tuner_backend} is not built yet", where="--tuner_backend", next="use peft"
         )
