@@ -73,6 +73,27 @@ def test_rows_of_a_list_on_one_line_have_their_numbers(tmp_path: Path) -> None:
     assert lines(file) == [1, 2, 3]
 
 
+def test_lines_that_are_lists_are_rows_each(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", '[{"a": 1}, {"a": 2}]\n\n[{"a": [3]}]\n{"a": 4}\n')
+
+    assert values(file) == [[{"a": 1}, {"a": 2}], [{"a": [3]}], {"a": 4}]
+    assert lines(file) == [1, 3, 4]
+    assert seekable(file)
+
+
+def test_every_line_behind_a_list_is_a_row_that_is_lost(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.json", '[{"a": 1},\n{"a": 2}]\n[{"a": 3}]\n\n{"a": 4}\n')
+
+    assert [(row.line, row.payload) for row in rows(file) if row.fault] == [(3, b'[{"a": 3}]'), (5, b'{"a": 4}')]
+
+
+def test_blank_lines_before_the_header_are_no_header(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.csv", "\n\nquery,response\nq,a\n")
+
+    assert values(file) == [{"query": "q", "response": "a"}]
+    assert lines(file) == [4]
+
+
 def test_a_broken_element_costs_only_itself(tmp_path: Path) -> None:
     file = write(tmp_path / "a.json", '[\n  {"a": 1},\n  {"a": oops},\n  {"a": 3}\n]\n')
 

@@ -38,7 +38,7 @@ def proposal(row: Mapping[str, Any], needed: str | None = None) -> str:
 
 
 def _guess(row: Mapping[str, Any]) -> dict[str, str]:
-    turns = next((name for name, value in row.items() if _is_turns(value)), None)
+    turns = next((name for name, value in row.items() if is_turns(value)), None)
     if turns is not None:
         return {turns: "messages"}
     texts = [name for name, value in row.items() if isinstance(value, str) and not NO_TEXT.search(plain_name(name))]
@@ -57,7 +57,8 @@ def _guess(row: Mapping[str, Any]) -> dict[str, str]:
     return {name: new for new, name in meaning.items()} if {"query", "response"} <= set(meaning) else {}
 
 
-def _is_turns(value: Any) -> bool:
+def is_turns(value: Any) -> bool:
+    """Whether this is a list of turns, perhaps written as text."""
     if isinstance(value, str):
         return re.match(r"""\[\s*\{\s*["'](role|from)["']\s*:""", value.strip()) is not None
     first = value[0] if isinstance(value, list) and value else None

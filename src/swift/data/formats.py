@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from swift.data import fields
-from swift.data.column_proposal import proposal
+from swift.data.column_proposal import is_turns, proposal
 from swift.data.turn_order import Turns, arrange
 from swift.prompts import values
 from swift.prompts.bad_row import BadRow
@@ -52,7 +52,8 @@ def convert(
     the value.
     """
     if not isinstance(row, Mapping):
-        raise BadRow("wrong type", expected="an object with named fields", value=row)
+        expected = "an object with named fields" + (', such as {"messages": […]}' if is_turns(row) else "")
+        raise BadRow("wrong type", expected=expected, value=row)
     format_ = detect(row)
     paired = row.get("chosen") is not None and row.get("rejected") is not None
     turns = format_.read(row, answered and not paired)

@@ -6,6 +6,7 @@ What cannot be read becomes a row with a fault, and the file goes on.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,13 +63,24 @@ def read_at(path: Path, offsets: list[int]) -> Iterator[bytes]:
 
 
 def _layout(path: Path) -> str:
-    """`array` for one JSON list or objects over several lines, `lines` for one object a line."""
+    """`array` for one JSON list or objects over several lines, `lines` for one value a line."""
     with open_file(path) as file:
         try:
             head = file.read1(65536).removeprefix(BOM).lstrip()
         except DAMAGE:
             return "lines"  # reading the rows says what is wrong
-    return "array" if head[:1] == b"[" or head.split(b"\n", 1)[0].strip() == b"{" else "lines"
+    first, _, rest = head.partition(b"\n")
+    if first.strip() == b"{":
+        return "array"
+    return "array" if first[:1] == b"[" and not (rest.strip() and _is_json(first)) else "lines"
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _bare(line: bytes) -> bytes:

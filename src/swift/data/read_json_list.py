@@ -60,8 +60,12 @@ def _elements(text: str, damage: BadRow | None) -> Iterator[_Element]:
     if damage:
         yield _Element(line, position, position, damage)
     elif behind:
-        fault = BadRow("broken JSON", expected="nothing behind the list", value=behind.rstrip())
-        yield _Element(line, len(text) - len(behind), len(text), fault)
+        start = len(text) - len(behind)
+        for number, lost in enumerate(behind.split("\n"), line):
+            if lost.strip():
+                fault = BadRow("broken JSON", expected="nothing behind the list", value=lost.strip())
+                yield _Element(number, start, start + len(lost), fault)
+            start += len(lost) + 1
     elif listed and not ended and whole:
         fault = BadRow("broken JSON", expected="] at the end of the list", value="")
         yield _Element(line, position, position, fault)

@@ -38,7 +38,7 @@ def read_csv(path: Path, delimiter: str) -> Iterator[RawRow]:
                 return
             line, before = before + 1, reader.line_num
             if names is None:
-                names = _header(cells, path)
+                names = _header(cells, f"{path}:{line}") if cells else None
             elif len(cells) == len(names):
                 yield RawRow(line, dumped({name: cell or None for name, cell in zip(names, cells, strict=True)}), line)
             elif cells:
@@ -46,11 +46,11 @@ def read_csv(path: Path, delimiter: str) -> Iterator[RawRow]:
                 yield RawRow(line, dumped(cells), line, fault)
 
 
-def _header(names: list[str], path: Path) -> list[str]:
+def _header(names: list[str], where: str) -> list[str]:
     """The names of the columns. Raises SwiftError when two are the same: the cells of one would be lost."""
     twice = next((name for number, name in enumerate(names) if name and name in names[:number]), None)
     if twice is not None:
-        raise SwiftError(f"two columns are called {twice!r}", where=f"{path}:1", next="rename or remove one of them")
+        raise SwiftError(f"two columns are called {twice!r}", where=where, next="rename or remove one of them")
     return names
 
 
