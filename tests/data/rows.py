@@ -36,7 +36,7 @@ def chat_rows(count: int, start: int = 0) -> list[dict[str, str]]:
 def run(encoder: Encoder, ledger: Path, *argv: str, command: str = "sft") -> data.Built:
     """Build the data of a command line, with its ledger at a path."""
     planned = plan(*argv, command=command)
-    return data.build(planned, encoder, Ledger(ledger, max_drop_ratio=planned.max_drop_ratio, strict=planned.strict))
+    return data.build(planned, encoder, Ledger.of_plan(planned, ledger))
 
 
 def entries(ledger: Path) -> list[dict[str, Any]]:

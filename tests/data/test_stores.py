@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,15 +19,18 @@ from swift.data.ledger import Ledger
 from swift.data.stream import StreamDataset
 from swift.params.parse import parse
 from swift.plan.data import plan_data
-from swift.prompts.encode import Encoder
+from swift.plan.prompt import PromptPlan
+from swift.prompts.encode import Encoder, build_encoder
+from swift.prompts.rewrites import THINKING
 
-from .rows import chat_rows, entries, run, totals, write_rows
+from .rows import chat_rows, entries, plan, run, totals, write_rows
 
 STORES = {
     "eager": [],
     "lazy": ["--lazy_tokenize", "true"],
     "streaming": ["--streaming", "true", "--max_steps", "3", "--streaming_buffer_size", "1"],
 }
+DISCARD = ["--check_dataset_strategy", "discard"]
 LIMIT = 60
 """Tokens; seven of the ten rows have more."""
 stores = pytest.mark.parametrize("store", STORES)
@@ -62,10 +67,10 @@ def test_each_row_is_said_once_and_none_is_repeated(
         (tmp_path / packed).write_bytes(gzip.compress(file.read_bytes()))
         file = tmp_path / packed
     argv = ["--dataset", str(file), "--dataset_test_ratio", "0", "--no_cache", "--max_drop_ratio", "0.7"]
-    plan = plan_data(parse(["sft", "--model_id_or_path", "m", *argv, *STORES[store]]), load_catalog())
-    ledger = Ledger(tmp_path / "ledger", max_drop_ratio=plan.max_drop_ratio)
+    planned = plan(*argv, *STORES[store])
+    ledger = Ledger.of_plan(planned, tmp_path / "ledger")
 
-    lengths, origins = built_from(data.build(plan, encode_with(LIMIT), ledger), tmp_path / "ledger", ledger)
+    lengths, origins = built_from(data.build(planned, encode_with(LIMIT), ledger), tmp_path / "ledger", ledger)
 
     assert origins == [f"{file}:{line}" for line in (8, 9, 10)]
     assert [entry["line"] for entry in entries(tmp_path / "ledger")] == list(range(1, 11))
@@ -105,6 +110,38 @@ def test_rows_without_an_answer_to_train_stop_the_run(store: str, encoder: Encod
 
     with pytest.raises(SwiftError, match="no row can be used: nothing to train on 3"):
         run(encoder, tmp_path / "ledger", "--dataset", str(file), "--no_cache", *STORES[store])
+
+
+@stores
+def test_answers_that_the_chat_template_cuts_stop_the_run(
+    store: str, tokenizer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cuts = copy.deepcopy(tokenizer)
+    cuts.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.content.split('</think>')[-1] }}<|im_end|>{% endfor %}"
+    )
+    encoder = build_encoder(PromptPlan(template_type="jinja"), cuts, load_catalog())
+    rows = chat_rows(40)
+    rows[1]["response"] = rows[6]["response"] = rows[7]["response"] = "<think>why</think>so"
+    flags = ["--dataset", str(write_rows(tmp_path / "a.jsonl", rows)), "--dataset_test_ratio", "0", "--no_cache"]
+
+    with pytest.raises(SwiftError, match="3 of 40 rows would train other answers than they hold") as error:
+        run(encoder, tmp_path / "ledger", *flags, *STORES[store])
+    assert f"a.jsonl:2: {THINKING}" in str(error.value) and "--max_rewritten_ratio 1" in str(error.value)
+    capsys.readouterr()
+
+    for name, more in ("kept", ["--max_rewritten_ratio", "0.1"]), ("dropped", DISCARD):
+        planned = plan(*flags, *more, *STORES[store])
+        ledger = Ledger.of_plan(planned, tmp_path / name)
+        built_from(data.build(planned, encoder, ledger), tmp_path / name, ledger)
+        log = capsys.readouterr().err
+        given = entries(tmp_path / name)
+        assert [entry["line"] for entry in given if THINKING in str(entry)] == [2, 7, 8]
+        assert {entry["status"] for entry in given if THINKING in str(entry)} == {name}
+        if name == "kept":
+            assert log.count(f"a.jsonl:2: {THINKING}") == 1 and log.count(THINKING) == 2
+            assert f"trained; {THINKING}: 3" in log
+            assert totals(tmp_path / name)["rewritten"] == 3
 
 
 def test_lengths_and_items_of_the_lazy_store_are_those_of_the_eager_one(

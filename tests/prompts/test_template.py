@@ -26,8 +26,8 @@ def text_of(golden_tokenizer: Callable[[str], Any]) -> Callable[..., str]:
     def text(name: str, conversation: Conversation, **options: Any) -> str:
         tokenizer = golden_tokenizer("smollm2-plus")
         render = {key: options.pop(key) for key in ("inference", "last_only") if key in options}
-        (segments,) = DataTemplate(CATALOG.templates.get(name), tokenizer, **options).render(conversation, **render)
-        return "".join(_said(s.content) if s.weight == 0 else f"⟦{_said(s.content)}⟧" for s in segments)
+        (example,) = DataTemplate(CATALOG.templates.get(name), tokenizer, **options).render(conversation, **render)
+        return "".join(_said(s.content) if s.weight == 0 else f"⟦{_said(s.content)}⟧" for s in example.segments)
 
     return text
 
@@ -39,7 +39,7 @@ def _said(content: str | tuple[int, ...]) -> str:
 @pytest.mark.parametrize("name", list(CATALOG.templates))
 def test_every_template_writes_a_question_and_an_answer(name: str, golden_tokenizer: Callable[[str], Any]) -> None:
     template = DataTemplate(CATALOG.templates.get(name), golden_tokenizer("smollm2-plus"))
-    (segments,) = template.render(Conversation((ASK, SAY)))
+    segments = template.render(Conversation((ASK, SAY)))[0].segments
     assert "Hi" in "".join(str(s.content) for s in segments if s.weight == 0)
     trained = [s.content for s in segments if s.weight > 0]
     assert str(trained[0]).startswith("Hello")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from typing import Any, Literal
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
+from swift.plan.data import DataPlan
+from swift.prompts.rewrites import LOST, QUIET
 
 Status = Literal["kept", "truncated", "dropped"]
 STATUSES: tuple[Status, ...] = ("kept", "truncated", "dropped")
@@ -37,6 +40,8 @@ class Entry:
     """Tokens of the row that are supervised."""
     examples: int = 1
     note: str | None = None
+    rewrites: tuple[str, ...] = ()
+    """Remarks on what the chat template made of the row's text."""
 
     @property
     def where(self) -> str:
@@ -46,15 +51,31 @@ class Entry:
 class Ledger:
     """Writes one JSON line a row to `path` (nowhere when it is None) and a last line with the totals.
 
-    `strict` makes the first dropped row an error; `max_drop_ratio` is judged by `judge`.
+    `strict` makes the first dropped row an error; `judge` holds the ratios: of dropped rows, and of those whose answers
+    lost text to the chat template.
     """
 
-    def __init__(self, path: Path | None = None, *, max_drop_ratio: float = 1.0, strict: bool = False):
+    def __init__(
+        self,
+        path: Path | None = None,
+        *,
+        max_drop_ratio: float = 1.0,
+        max_rewritten_ratio: float = 1.0,
+        strict: bool = False,
+    ):
         self.path = path
         self.max_drop_ratio = max_drop_ratio
+        self.max_rewritten_ratio = max_rewritten_ratio
         self.strict = strict
         self.counts: Counter[Status] = Counter()
         self.reasons: Counter[str] = Counter()
+        self.rewritten = 0
+        """Rows whose answers lost text to the chat template."""
+        self.rewrites: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+        """Remark on the chat template -> the place of its first row."""
+        self._remarked = 0
+        """How many of these the log has shown."""
         self.sampled_out: Counter[str] = Counter()
         self.tokens = 0
         self.trained = 0
@@ -67,6 +88,18 @@ class Ledger:
         self._started = False
         self._closed = False
 
+    @classmethod
+    def of_plan(cls, plan: DataPlan, path: Path | None = None) -> Ledger:
+        """The ledger of a run."""
+        ratios = {"max_drop_ratio": plan.max_drop_ratio, "max_rewritten_ratio": plan.max_rewritten_ratio}
+        return cls(path, strict=plan.strict, **ratios)
+
+    def of_the_same_limits(self) -> Ledger:
+        """An empty ledger that writes nothing and judges as this one does."""
+        return Ledger(
+            max_drop_ratio=self.max_drop_ratio, max_rewritten_ratio=self.max_rewritten_ratio, strict=self.strict
+        )
+
     @property
     def total(self) -> int:
         """Rows that were asked for and read; rows left out by `#n` are counted apart."""
@@ -77,6 +110,10 @@ class Ledger:
         self.counts[entry.status] += 1
         self.tokens += entry.tokens
         self.trained += entry.trained
+        self.rewrites.update(entry.rewrites)
+        self.rewritten += not LOST.isdisjoint(entry.rewrites)
+        for remark in entry.rewrites:
+            self._first.setdefault(remark, entry.where)
         if entry.status == "dropped":
             self.reasons[entry.reason or "?"] += 1
             if len(self.bad) < SHOWN:
@@ -117,6 +154,15 @@ class Ledger:
                 why=why,
                 next=f"mend them, or allow more than {self.max_drop_ratio:g} with --max_drop_ratio",
             )
+        if self.rewritten > self.max_rewritten_ratio * used:
+            remark, place = next(item for item in self._first.items() if item[0] in LOST)
+            raise SwiftError(
+                f"{self.rewritten} of {used} rows would train other answers than they hold",
+                where=str(self.path) if self.path else None,
+                why=f"{place}: {remark}",
+                next="name a registered template with --template_type, mend the chat template, or go on with "
+                "--max_rewritten_ratio 1",
+            )
 
     def summary(self) -> str:
         """The totals in one line."""
@@ -127,6 +173,7 @@ class Ledger:
             + (f" ({self._dropped_by_reason()})" if self.reasons else "")
             + (f"; {left_out} not sampled" if left_out else "")
             + f"; {self.tokens} tokens, {self.trained} trained"
+            + "".join(f"; {remark}: {rows}" for remark, rows in self.rewrites.most_common())
         )
 
     def close(self) -> None:
@@ -146,6 +193,8 @@ class Ledger:
             "rows": self.total,
             **{status: self.counts[status] for status in STATUSES},
             "reasons": dict(self.reasons),
+            "rewritten": self.rewritten,
+            "rewrites": dict(self.rewrites),
             "not_sampled": dict(self.sampled_out),
             "tokens": self.tokens,
             "trained": self.trained,
@@ -153,18 +202,21 @@ class Ledger:
 
     def report(self) -> None:
         """Say the totals and the first bad rows in the log, if there were any rows."""
-        self.say_dropped()
+        self.say_rows()
         hidden = self.counts["dropped"] - len(self.bad)
         if hidden > 0:
             log.warning("… and %d more, see %s", hidden, self.path or f"the {FILE_NAME} of the run")
         if self.total or self.sampled_out:
             log.info("data: %s", self.summary())
 
-    def say_dropped(self) -> None:
-        """Say the first bad rows, each once."""
+    def say_rows(self) -> None:
+        """Say the first bad rows, and the first of each remark on the chat template, each once."""
         for entry in self.bad[self._given :]:
             log.warning("dropped %s: %s: %s", entry.where, entry.reason, entry.detail)
         self._given = len(self.bad)
+        for remark, place in list(self._first.items())[self._remarked :]:
+            log.log(logging.INFO if remark in QUIET else logging.WARNING, "%s: %s", place, remark)
+        self._remarked = len(self._first)
 
     def account(self) -> dict[str, Any]:
         """What is entered so far, as JSON values: a ledger that is left here goes on with `go_on`."""
@@ -185,6 +237,7 @@ class Ledger:
         self._started, self._written = True, account["lines"]
         self._lines.clear()
         self.counts, self.reasons = Counter(account["counts"]), Counter(account["reasons"])
+        self.rewritten, self.rewrites = account["rewritten"], Counter(account["rewrites"])
         self.tokens, self.trained = account["tokens"], account["trained"]
 
     def __enter__(self) -> Ledger:
@@ -227,12 +280,13 @@ def bad_row_error(entry: Entry) -> SwiftError:
 
 def _line(entry: Entry, split: str | None) -> str:
     """One ledger line; the common case is put together by hand, it is written once a row."""
+    note = "; ".join((*filter(None, (entry.note,)), *entry.rewrites)) or None
     start = (
         f'{{"source": {json.dumps(entry.source, ensure_ascii=False)}, "line": {entry.line}, "status": "{entry.status}"'
     )
     more = "".join(
         f', "{name}": {json.dumps(value, ensure_ascii=False)}'
-        for name, value in (("reason", entry.reason), ("detail", entry.detail), ("note", entry.note), ("split", split))
+        for name, value in (("reason", entry.reason), ("detail", entry.detail), ("note", note), ("split", split))
         if value is not None
     )
     counted = f', "tokens": {entry.tokens}, "trained": {entry.trained}' if entry.status != "dropped" else ""

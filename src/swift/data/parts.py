@@ -170,4 +170,5 @@ def _entry(table: Table, label: str, line: int, fate: int, number: int, row: int
         trained=int(shard.trained[row]),
         examples=int(shard.examples[row]),
         note=shard.notes.get(row),
+        rewrites=shard.rewrites.get(row, ()),
     )

@@ -24,6 +24,7 @@ from swift.plan.data import Rounds
 from swift.plan.methods import Kind
 from swift.prompts.bad_row import BadRow
 from swift.prompts.encode import AnswerTooLong, Encoder, TooLong
+from swift.prompts.rewrites import LOST
 from swift.prompts.types import IGNORED, Conversation, Encoded, Media, Origin, Preference, Row
 
 
@@ -35,6 +36,8 @@ class Made:
     tokens: int
     trained: int
     truncated: bool
+    rewrites: tuple[str, ...] = ()
+    """Remarks on what the chat template made of the row's text."""
 
 
 UNENCODED = Made([], 0, 0, False)
@@ -93,11 +96,18 @@ class Preprocessor:
             except BadRow as fault:
                 read.append(fault)
         usable = [converted.row for converted in read if isinstance(converted, Converted)]
-        results = iter(encode_rows(usable, self) if self.encoder is not None else itertools.repeat(UNENCODED))
+        encoded = encode_rows(usable, self) if self.encoder is not None else itertools.repeat(UNENCODED)
+        results = map(self._judged, encoded)
         return [
             Outcome(None, converted) if isinstance(converted, BadRow) else Outcome(converted, next(results))
             for converted in read
         ]
+
+    def _judged(self, result: Made | BadRow) -> Made | BadRow:
+        """The result, or a fault where the chat template has lost text of it and rows with remarks are dropped."""
+        if self.notes_are_faults and isinstance(result, Made) and not LOST.isdisjoint(result.rewrites):
+            return BadRow("needed mending", expected="a row without remarks", value="; ".join(result.rewrites))
+        return result
 
     def convert(self, row: SourceRow) -> Converted:
         """The conversation or preference that a row means. Raises BadRow."""
@@ -217,7 +227,12 @@ def _made(encoded: list[Encoded], encoder: Encoder) -> Made | BadRow:
         sum(len(one.input_ids) for one in encoded),
         sum(trained),
         any(one.truncated for one in encoded),
+        _rewrites(encoded),
     )
+
+
+def _rewrites(encoded: Sequence[Encoded]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(remark for one in encoded for remark in one.rewrites))
 
 
 def _example(encoded: Encoded, prefix: str = "") -> dict[str, Any]:
@@ -258,6 +273,7 @@ def _encode_preference(encoder: Encoder, row: Row, how: Preprocessor) -> Made | 
         sum(len(one.input_ids) for one in made),
         sum(_trained(one) for one in made),
         any(one.truncated for one in made),
+        _rewrites(made),
     )
 
 

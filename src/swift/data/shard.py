@@ -55,6 +55,8 @@ class Shard:
     faults: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     """Row -> reason and detail, for rows without examples."""
     notes: Mapping[int, str] = field(default_factory=dict)
+    rewrites: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    """Row -> remarks on what the chat template made of its text."""
     formats: Mapping[str, int] = field(default_factory=dict)
     unused: Mapping[str, int] = field(default_factory=dict)
     """Keys of rows and messages that nothing reads, each with the rows that have it."""
@@ -93,6 +95,7 @@ class Shard:
             "arrays": places,
             "faults": list(self.faults.items()),
             "notes": list(self.notes.items()),
+            "rewrites": list(self.rewrites.items()),
             "formats": dict(self.formats),
             "unused": dict(self.unused),
             "renamed": dict(self.renamed),
@@ -132,6 +135,7 @@ def unpack(data: bytes | mmap.mmap) -> Shard:
         columns=columns,
         faults={row: (reason, detail) for row, (reason, detail) in header["faults"]},
         notes=dict(header["notes"]),
+        rewrites={row: tuple(remarks) for row, remarks in header["rewrites"]},
         formats=header["formats"],
         unused=header["unused"],
         renamed=header["renamed"],

@@ -202,7 +202,7 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
     def _items(self, rows: Sequence[SourceRow]) -> list[dict[str, Any]]:
         """What a group of rows is handed out as."""
         examples = self._examples_of(rows, "train")
-        self.ledger.say_dropped()
+        self.ledger.say_rows()
         if self.ledger.total >= JUDGED_AFTER:
             self.ledger.judge()
         if self.capacity is None:
@@ -243,7 +243,7 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
 
         Raises SwiftError when too few of them can be used.
         """
-        ledger = Ledger(max_drop_ratio=self.ledger.max_drop_ratio, strict=self.ledger.strict)
+        ledger = self.ledger.of_the_same_limits()
         check: Check = "none" if self.check == "warning" else self.check  # the rows come again, and are spoken of then
         rows = itertools.islice(self.rows.read(self.start), JUDGED_AFTER)
         while group := list(itertools.islice(rows, GROUP)):
@@ -285,7 +285,7 @@ def enter(row: SourceRow, outcome: Outcome, ledger: Ledger, check: Check, split:
         return
     status: Status = "truncated" if result.truncated else "kept"
     counts = (result.tokens, result.trained, len(result.examples))
-    ledger.add(Entry(source, line, status, None, None, *counts, outcome.note), split)
+    ledger.add(Entry(source, line, status, None, None, *counts, outcome.note, result.rewrites), split)
 
 
 @dataclass(frozen=True)

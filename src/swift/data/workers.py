@@ -87,6 +87,7 @@ def shard_of(outcomes: Sequence[Outcome], keep: Keep) -> Shard:
     counts = np.zeros((3, size), dtype=np.int32)
     faults: dict[int, tuple[str, str]] = {}
     notes: dict[int, str] = {}
+    rewrites: dict[int, tuple[str, ...]] = {}
     formats: Counter[str] = Counter()
     unused: Counter[str] = Counter()
     renamed: dict[str, str] = {}
@@ -103,11 +104,13 @@ def shard_of(outcomes: Sequence[Outcome], keep: Keep) -> Shard:
             fate[index] = UNUSABLE if converted is None else UNENCODED
             faults[index] = result.reason, result.detail
             continue
+        if result.rewrites:
+            rewrites[index] = result.rewrites
         examples += result.examples
         counts[:, index] = result.tokens, result.trained, len(result.examples)
         fate[index] = TRUNCATED if result.truncated else KEPT
     tokens, trained, several = counts
-    read = (faults, notes, dict(formats), unused, renamed)
+    read = (faults, notes, rewrites, dict(formats), unused, renamed)
     return Shard(fate, tokens, trained, several, _columns(examples, keep), *read)
 
 

@@ -70,6 +70,7 @@ _ROWS = Use(
         "streaming_val_size",
         "streaming_buffer_size",
         "max_drop_ratio",
+        "max_rewritten_ratio",
         "no_cache",
         "cache_dir",
         "train_dataset_mix_ratio",

@@ -60,6 +60,7 @@ class DataPlan:
     check: Check
     strict: bool
     max_drop_ratio: float
+    max_rewritten_ratio: float
     cache: Path | None
     """Folder of the token cache; None switches it off."""
     buffer_size: int
@@ -108,6 +109,7 @@ def plan_data(args: Args, catalog: Catalog, *, multimodal: bool = False, media: 
         check=data.check_dataset_strategy,
         strict=data.strict,
         max_drop_ratio=data.max_drop_ratio,
+        max_rewritten_ratio=data.max_rewritten_ratio,
         cache=None if data.no_cache else Path(data.cache_dir) if data.cache_dir else default_cache(),
         buffer_size=data.streaming_buffer_size,
         stream_val_size=data.streaming_val_size,

@@ -72,6 +72,8 @@ class RowTemplate:
             encoded = self.encoder.encode(conversation, inference=not answered)[-1]
         except TooLong:
             return None
+        for remark in encoded.rewrites:
+            once(f"get_template: {remark}")
         found: dict[str, Any] = {"input_ids": encoded.input_ids, "labels": encoded.labels if answered else None}
         if encoded.loss_scale is not None:
             found["loss_scale"] = encoded.loss_scale

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from swift.catalog import Catalog
@@ -18,7 +18,7 @@ from swift.prompts.loss_scale import load_loss_scale
 from swift.prompts.template import DataTemplate
 from swift.prompts.tokens import Tokens
 from swift.prompts.tool_calls import CallSyntax
-from swift.prompts.types import IGNORED, Conversation, Encoded, Message, Origin, Preference, Segment
+from swift.prompts.types import IGNORED, Conversation, Encoded, Example, Message, Origin, Preference, Segment
 
 PLAIN = "default-generation"
 """The template of models that have none."""
@@ -104,22 +104,22 @@ class Encoder:
         options: Mapping[str, Any] | None = None,
     ) -> list[list[Encoded] | SwiftError]:
         """Many conversations with one call of the tokenizer. A row's own fault stands in its place, unraised."""
-        rendered: list[list[list[Segment]] | SwiftError] = []
+        rendered: list[list[Example] | SwiftError] = []
         for conversation in conversations:
             try:
                 rendered.append(self.template.render(conversation, inference=inference, options=options))
             except SwiftError as error:
                 rendered.append(error)
-        good = [segments for examples in rendered if not isinstance(examples, SwiftError) for segments in examples]
+        good = [one.segments for examples in rendered if not isinstance(examples, SwiftError) for one in examples]
         ids = iter(self.tokens.of_segments(good))
         encoded: list[list[Encoded] | SwiftError] = []
         for conversation, examples in zip(conversations, rendered, strict=True):
             if isinstance(examples, SwiftError):
                 encoded.append(examples)
                 continue
-            made = [(segments, next(ids)) for segments in examples]
+            pairs = [(example, next(ids)) for example in examples]
             try:
-                whole = [self._assemble(segments, found, conversation) for segments, found in made]
+                whole = [self._assemble(example, given, conversation) for example, given in pairs]
                 encoded.append([self._cut(one, self._excess([one], conversation.origin)) for one in whole])
             except TooLong as error:
                 encoded.append(error)
@@ -133,7 +133,7 @@ class Encoder:
         """
         ends = [end for end in (preference.chosen, preference.rejected) if end is not None]
         rendered = [self.template.render(end, last_only=rounds == "last")[-1] for end in ends]
-        ids = self.tokens.of_segments(rendered)
+        ids = self.tokens.of_segments([example.segments for example in rendered])
         whole = [self._assemble(*three) for three in zip(rendered, ids, ends, strict=True)]
         origin = preference.chosen.origin
         excess = self._excess(whole, origin)
@@ -146,12 +146,12 @@ class Encoder:
 
     def prompt_ids(self, conversation: Conversation) -> list[int]:
         """The ids of the prompt to answer, at any length."""
-        (ids,) = self.tokens.of_segments(self.template.render(conversation, inference=True))
+        (ids,) = self.tokens.of_segments([self.template.render(conversation, inference=True)[-1].segments])
         return [token for segment in ids for token in segment]
 
     def text_ids(self, conversation: Conversation) -> list[int]:
         """The ids of a finished conversation, at any length; where it makes several examples, of the last one."""
-        (ids,) = self.tokens.of_segments(self.template.render(conversation)[-1:])
+        (ids,) = self.tokens.of_segments([self.template.render(conversation)[-1].segments])
         return [token for segment in ids for token in segment]
 
     @property
@@ -196,7 +196,8 @@ class Encoder:
         facts = json.dumps([self.template.facts(), self.tokens.digest, options], ensure_ascii=False, sort_keys=True)
         return hashlib.sha256(facts.encode()).hexdigest()
 
-    def _assemble(self, segments: Sequence[Segment], ids: Sequence[Sequence[int]], row: Conversation) -> Encoded:
+    def _assemble(self, example: Example, ids: Sequence[Sequence[int]], row: Conversation) -> Encoded:
+        segments = example.segments
         weighted = self.template.loss_scale is not None or any(segment.weight not in (0, 1) for segment in segments)
         input_ids: list[int] = []
         labels: list[int] = []
@@ -219,7 +220,7 @@ class Encoder:
                 labels += [IGNORED] * len(tokens)
                 if gap is None and tokens and start and labels[start - 1] != IGNORED:
                     gap, end_weight = -1 if segment.inside_turn else start, segment.end_weight
-        return Encoded(input_ids, labels, scales if weighted else None, row.media)
+        return Encoded(input_ids, labels, scales if weighted else None, row.media, rewrites=example.rewrites)
 
     def _end_turn(self, labels: list[int], gap: int, until: int) -> int:
         """Teach that an answer ends: the labels after it carry the template's end of turn, whatever stands there.
@@ -248,17 +249,17 @@ class Encoder:
         if not count:
             return encoded
         scales = encoded.loss_scale
-        return Encoded(
-            encoded.input_ids[count:],
-            encoded.labels[count:],
-            None if scales is None else scales[count:],
-            encoded.media,
-            count,
+        return replace(
+            encoded,
+            input_ids=encoded.input_ids[count:],
+            labels=encoded.labels[count:],
+            loss_scale=None if scales is None else scales[count:],
+            truncated=count,
         )
 
     def _prompt_length(self, conversation: Conversation) -> int:
         """Tokens before the last answer."""
-        segments = self.template.render(conversation, last_only=True)[-1]
+        segments = self.template.render(conversation, last_only=True)[-1].segments
         (ids,) = self.tokens.of_segments([segments])
         before = itertools.takewhile(lambda piece: not piece[0].weight, zip(segments, ids, strict=True))
         return sum(len(tokens) for _, tokens in before)

@@ -11,9 +11,10 @@ from typing import Any
 from swift.prompts import tool_calls, tool_formats
 from swift.prompts.chat_template import ChatTemplate
 from swift.prompts.loss_scale import LossScale
+from swift.prompts.rewrites import rewrites
 from swift.prompts.spans import Answer, Rendered, examples
 from swift.prompts.tool_results import join_results
-from swift.prompts.types import Conversation, Message, Segment
+from swift.prompts.types import Conversation, Example, Message, Segment
 
 
 class JinjaTemplate:
@@ -48,7 +49,7 @@ class JinjaTemplate:
         inference: bool = False,
         last_only: bool = False,
         options: Mapping[str, Any] | None = None,
-    ) -> list[list[Segment]]:
+    ) -> list[Example]:
         """The examples of a conversation. There are several where the template rewrites earlier answers.
 
         With `inference`, the prompt to answer. `options` are variables of the template, such as enable_thinking.
@@ -57,11 +58,13 @@ class JinjaTemplate:
         tools = conversation.tools if self.native_tools else ()
         row = Rendered(self.chat_template, self._prepared(conversation), tools, options or {}, conversation.origin)
         if inference:
-            return [[Segment(row.prompt())]]
+            return [Example([Segment(row.prompt())])]
         answers = [row.answer(place) for place, message in enumerate(row.messages) if message.role == "assistant"]
         if last_only:
             answers = answers[-1:]
-        return [self._segments(text, kept) for text, kept in examples(row.whole(), answers)]
+        trained = examples(row.whole(), answers)
+        remarks = rewrites(row.messages, answers, [text for text, _ in trained])
+        return [Example(self._segments(text, kept), remarks) for text, kept in trained]
 
     def parse_reply(self, text: str) -> Message:
         """A generated answer as a message: its thinking, its text and its tool calls."""
@@ -131,7 +134,7 @@ class JinjaTemplate:
         return [segment for segment in segments if segment.content]
 
     def _weighted(self, trained: str, answer: Answer) -> list[Segment]:
-        weight = 1.0 if answer.weight is None else answer.weight
+        weight = 1.0 if answer.message.weight is None else answer.message.weight
         if not weight or self.loss_scale is None:
             return [Segment(trained, weight)]
         end = self.chat_template.traits.end

@@ -22,8 +22,10 @@ class Answer:
     text: str
     start: int
     end: int
-    weight: float | None
+    message: Message
     query: str
+    unseen: str = ""
+    """The end of the prompt to answer that does not stand before the answer in this text, such as `<think>`."""
 
     def kept_in(self, text: str) -> bool:
         """Whether `text` has the answer, and all before it, as they are here."""
@@ -79,20 +81,23 @@ class Rendered:
         """The answer of the message at `place`, in the text up to and with it."""
         opened = self._text(place, opened=True) if place else ""
         text = self._text(place + 1)
-        start = len(opened)
+        start, unseen = len(opened), ""
         if not text.startswith(opened):
             start = self._start_by_comparison(place, text)
             if not text.startswith(self._text(place)) and not opened.startswith(text[:start]):
                 # Finished conversations leave out what the prompt says, as the system text of Mistral Nemo. The prompt
                 # is what the model sees when it answers, so it is what the answer is trained on.
                 text, start = opened + text[start:], len(opened)
+            else:
+                unseen = opened[_common(opened, text) :]
         asked = [message.content for message in self.messages[:place] if message.role == "user"]
         return Answer(
             text=text,
             start=start,
             end=self.chat_template.trained_end(text, start),
-            weight=self.messages[place].weight,
+            message=self.messages[place],
             query=asked[-1] if asked else "",
+            unseen=unseen,
         )
 
     def _start_by_comparison(self, place: int, text: str) -> int:
@@ -103,8 +108,7 @@ class Rendered:
         given = self.messages[place].content.lstrip()
         other = Message("assistant", "¤" if not given.startswith("¤") else "§")
         compared = self._render([*self.messages[:place], other])
-        pairs = zip(text, compared, strict=False)
-        return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(text), len(compared)))
+        return _common(text, compared)
 
     def _text(self, count: int, opened: bool = False) -> str:
         key = (count, opened)
@@ -125,3 +129,9 @@ class Rendered:
                 why=f"its roles are: {roles[:200]}",
                 next="mend the row, or choose a registered template with --template_type",
             ) from refusal
+
+
+def _common(text: str, other: str) -> int:
+    """How many characters two texts share at their start."""
+    pairs = zip(text, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(text), len(other)))

@@ -13,7 +13,7 @@ from swift.catalog.entries import slots
 from swift.core.errors import SwiftError
 from swift.prompts import tool_formats
 from swift.prompts.loss_scale import LossScale
-from swift.prompts.types import Conversation, Message, Origin, Segment
+from swift.prompts.types import Conversation, Example, Message, Origin, Segment
 
 Piece = str | tuple[int, ...]
 """Text, token ids, or (in a compiled template only) a slot as `{{name}}`."""
@@ -78,7 +78,7 @@ class DataTemplate:
         inference: bool = False,
         last_only: bool = False,
         options: Mapping[str, Any] | None = None,
-    ) -> list[list[Segment]]:
+    ) -> list[Example]:
         """The one example this conversation makes, as segments.
 
         With `inference` an answer at the end is left open, to be gone on with; `last_only` trains the last one alone.
@@ -119,7 +119,7 @@ class DataTemplate:
             elif turn.answer and turn.answer[-1].role == "assistant" and not inference:
                 end = self.call_end if self._call_weight(turn) else self.suffix
                 pieces.extend(end, _weight(turn))
-        return [pieces.segments()]
+        return [Example(pieces.segments())]
 
     def _call_weight(self, turn: Turn) -> float:
         """The weight of the mark that ends the turn's answer as a call; 0 where the suffix ends it."""

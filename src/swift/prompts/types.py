@@ -97,6 +97,14 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Example:
+    """One training example, or a prompt, as segments, and remarks on what its template made of the row's text."""
+
+    segments: list[Segment]
+    rewrites: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Encoded:
     """Token ids of one training example or prompt, all lists of equal length.
 
@@ -109,3 +117,5 @@ class Encoded:
     media: Media = field(default_factory=Media)
     truncated: int = 0
     """Tokens that truncation cut off."""
+    rewrites: tuple[str, ...] = ()
+    """Remarks on what a chat template made of the row's text."""

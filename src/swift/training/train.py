@@ -72,7 +72,7 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
     tokenizer = models.load_tokenizer(plan.model, source)
     encoder = build_encoder(plan.prompt, tokenizer, catalog)
     say_differences_from_own(encoder)
-    ledger = Ledger(run_dir and run_dir / FILE_NAME, max_drop_ratio=plan.data.max_drop_ratio, strict=plan.data.strict)
+    ledger = Ledger.of_plan(plan.data, run_dir and run_dir / FILE_NAME)
     with process_group.first_ahead():
         built = data.build(plan.data, encoder, ledger)
     if isinstance(built.train, StreamDataset):

@@ -45,6 +45,8 @@ class Data(Frozen):
     """Rows a stream shuffles at a time."""
     max_drop_ratio: Annotated[float, Ours(), Range(0, 1)] = 0.5
     """Stop before training when more than this share of the rows was dropped."""
+    max_rewritten_ratio: Annotated[float, Ours(), Range(0, 1)] = 0.05
+    """Stop before training when the chat template loses text of the answers of more than this share of the rows."""
     strict: Annotated[bool, Ours()] = False
     """Stop at the first row that cannot be used, instead of dropping it and going on."""
     no_cache: Annotated[bool, Ours()] = False
