@@ -15,8 +15,8 @@ import torch
 from swift.core.errors import SwiftError
 from swift.data.collator import flatten, pad
 from swift.plan.tuner import TunerPlan
+from swift.training.loop import train
 from swift.training.objectives.sft import SftObjective
-from swift.training.run import train
 from swift.training.varlen_attention import keep_inside_sequences
 from training.kit import FULL, LORA, Rows, losses, tiny_model, tiny_run, weights
 

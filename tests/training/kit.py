@@ -19,8 +19,8 @@ from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
 from swift.prompts.types import IGNORED
 from swift.training.batches import Collate
+from swift.training.loop import Run
 from swift.training.objectives.sft import SftObjective
-from swift.training.run import Run
 from swift.training.varlen_attention import keep_inside_sequences
 
 VOCABULARY = 500

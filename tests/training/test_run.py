@@ -16,9 +16,9 @@ from transformers import PreTrainedModel
 from swift.core.errors import CheckFailed, SwiftError
 from swift.plan.tuner import TunerPlan
 from swift.training.checkpoints import checkpoints
+from swift.training.loop import finish, halved, resume_command, train
 from swift.training.objectives import Batch, Sums
 from swift.training.objectives.sft import SftObjective
-from swift.training.run import finish, halved, resume_command, train
 from training.kit import FULL, LORA, Rows, losses, tiny_plan, tiny_run, weights
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from swift.catalog import DatasetEntry
 from swift.core.errors import SwiftError
 from swift.data.columns import refuse_unknown
+from swift.data.hub_splits import choose_files
 from swift.data.read import suffix
 from swift.data.source import SourceFile
-from swift.data.splits import choose_files
 from swift.plan.data import FILE_SUFFIXES, DataPlan, DatasetSpec, is_self_cognition
 
 SHIPPED = Path(__file__).parent / "self_cognition.jsonl"

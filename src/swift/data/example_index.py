@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swift.data.row_table import Table
 from swift.data.sample_and_split import Indices
 from swift.data.shard import KEPT, TRUNCATED, Shard
-from swift.data.table import Table
 
 
 class ExampleIndex:

@@ -11,10 +11,10 @@ from swift.core.log import log
 from swift.data.dataset_files import dataset_files
 from swift.data.ledger import Entry, Ledger, Status
 from swift.data.preprocess import Preprocessor
+from swift.data.row_table import Table, Tabulator
 from swift.data.sample_and_split import Indices, choose, choose_val, take
 from swift.data.shard import KEPT, TRUNCATED, UNENCODED, UNUSABLE
 from swift.data.source import RowSource
-from swift.data.table import Table, Tabulator
 from swift.data.token_cache import TokenCache
 from swift.data.workers import Keep
 from swift.plan.data import DataPlan, DatasetSpec

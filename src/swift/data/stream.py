@@ -28,8 +28,8 @@ from swift.data.ledger import Entry, Ledger, Status
 from swift.data.packing import join, pack_groups
 from swift.data.parts import open_parts
 from swift.data.preprocess import Made, Outcome, Preprocessor
+from swift.data.row_table import GRAVE, speak_of
 from swift.data.source import START, Place, RowSource, SourceFile, SourceRow
-from swift.data.table import GRAVE, speak_of
 from swift.plan.data import Check, DataPlan
 from swift.prompts.bad_row import BadRow
 

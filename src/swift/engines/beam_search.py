@@ -11,7 +11,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from swift.core.errors import SwiftError
 from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.base import SamplingParams
-from swift.engines.moving_rope import MovingRope
+from swift.engines.dynamic_rope import DynamicRope
 from swift.engines.sequence import Sequence
 
 
@@ -48,7 +48,7 @@ def beam_search(model: AdaptedModel, sequences: list[Sequence], stop: Callable[[
     drawn = {"temperature": sampling.temperature, "top_k": sampling.top_k or None, "top_p": sampling.top_p}
     if sampling.temperature and sampling.seed is not None:
         torch.manual_seed(sampling.seed)
-    MovingRope(model.base).settle(len(request.prompt_ids))
+    DynamicRope(model.base).settle(len(request.prompt_ids))
     output = model.generate(
         request.adapter,
         input_ids=prompt,

@@ -14,7 +14,7 @@ import torch
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.adapter_pool import AdaptedModel
-from swift.engines.moving_rope import MovingRope
+from swift.engines.dynamic_rope import DynamicRope
 from swift.engines.runner_probe import reads_in_stretches
 
 Vector = list[float]
@@ -44,7 +44,7 @@ class Vectors:
         self._model = model
         self._chunk = chunk
         self._max_length = max_length
-        self._rope = MovingRope(model.base)
+        self._rope = DynamicRope(model.base)
         self._waiting: deque[_Texts] = deque()
 
     def __len__(self) -> int:

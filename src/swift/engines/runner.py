@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from swift.engines.adapter_pool import AdaptedModel
+from swift.engines.dynamic_rope import DynamicRope
 from swift.engines.kv_attention import Decode, Prefill, decode_order
 from swift.engines.kv_cache import KVCache, Slot
-from swift.engines.moving_rope import MovingRope
 from swift.engines.sequence import Sequence
 
 
@@ -164,7 +164,7 @@ class OwnCacheRunner:
         self._model = model
         self._places = places
         self._first = first_position
-        self._rope = MovingRope(model.base)
+        self._rope = DynamicRope(model.base)
         self._device = device_of(model.base)
         self._caches: dict[Sequence, tuple[dict[str, Any], int]] = {}
 
@@ -220,7 +220,7 @@ class RecomputeRunner:
     def __init__(self, model: AdaptedModel, places: int):
         self._model = model
         self._places = places
-        self._rope = MovingRope(model.base)
+        self._rope = DynamicRope(model.base)
         self._device = device_of(model.base)
         self._computed: dict[Sequence, int] = {}
         can_keep = "logits_to_keep" in inspect.signature(model.base.forward).parameters

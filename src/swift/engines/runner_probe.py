@@ -16,9 +16,9 @@ from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.base import Request, SamplingParams
+from swift.engines.dynamic_rope import DynamicRope
 from swift.engines.kv_attention import NAME, Survey
 from swift.engines.kv_cache import KVCache
-from swift.engines.moving_rope import MovingRope
 from swift.engines.runner import OwnCacheRunner, RecomputeRunner, Runner, SlotRunner, device_of, embedding_of
 from swift.engines.sequence import Sequence
 
@@ -41,7 +41,7 @@ class Reference:
         size = min(sum(STRETCHES) + SINGLES, max_length)
         vocabulary = len(embedding_of(model))
         self.tokens = [number * 37 % vocabulary for number in range(size)]
-        rope = MovingRope(model)
+        rope = DynamicRope(model)
         # Where a longer text takes other factors, the text lies across that border.
         border = next(iter(rope.borders), None)
         self.first_position = 0 if border is None else max(0, border + 2 - size)
@@ -86,7 +86,7 @@ def choose_runner(model: AdaptedModel, *, budget: int, max_length: int, places: 
 @torch.inference_mode()
 def reads_in_stretches(model: AdaptedModel, max_length: int) -> bool:
     """Whether a cache of the model's own kind takes a text in several stretches."""
-    if MovingRope(model.base):
+    if DynamicRope(model.base):
         return False
     with model.as_loaded():
         return _agrees(lambda: OwnCacheRunner(model, 2), Reference(model.base, max_length), whole=False)
@@ -96,7 +96,7 @@ def _slots(model: AdaptedModel, reference: Reference, *, budget: int, max_length
     """The cache for a SlotRunner, and the model set to it; None when slots do not give the model's answers."""
     config = model.base.config.get_text_config(decoder=True).to_dict()
     layers = config.get("layer_types") or []
-    if MovingRope(model.base) or not set(layers) <= PLAIN_LAYERS:
+    if DynamicRope(model.base) or not set(layers) <= PLAIN_LAYERS:
         return None
     survey = _survey(model.base, reference.tokens)
     if survey is not None and survey.is_whole and survey.windows_fit(layers, config.get("sliding_window")):

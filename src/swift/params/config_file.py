@@ -49,7 +49,7 @@ def _entries(path: str) -> list[tuple[str, int, Any]]:
         raise SwiftError(f"the file of flags cannot be read: {error.strerror}", where=path) from error
     if os.path.splitext(path)[1] == ".json":
         return _json_entries(path, text)
-    from swift.params.yamlfile import entries
+    from swift.params.yaml_file import entries
 
     return entries(path, text)
 

@@ -34,10 +34,10 @@ from swift.training import process_group
 from swift.training.artifacts import example, model_info, saved_args, write_json
 from swift.training.checkpoint_contents import Contents, write_contents
 from swift.training.generation_eval import Answers
+from swift.training.loop import Run, finish, train
 from swift.training.objectives import Objective, Setting
 from swift.training.objectives.reference import reference_source
 from swift.training.resume import check_fits, nothing_left
-from swift.training.run import Run, finish, train
 from swift.training.run_dir import claimed
 from swift.training.scored_rows import score, scores_first
 from swift.training.training_arguments import check_names

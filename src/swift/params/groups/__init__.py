@@ -9,7 +9,6 @@ from swift.params.groups.export import Export
 from swift.params.groups.generate import Generate
 from swift.params.groups.hub import Hub
 from swift.params.groups.infer import Infer
-from swift.params.groups.methods import Adalora, Adapter, Boft, Fourierft, Galore, Ia3, Lisa, Llamapro, Reft, Vera
 from swift.params.groups.model import Model, Quant
 from swift.params.groups.optim import Optim
 from swift.params.groups.page import Page
@@ -19,6 +18,7 @@ from swift.params.groups.run import Run
 from swift.params.groups.serve import Serve
 from swift.params.groups.train import Train
 from swift.params.groups.tuner import Lora, Tuner
+from swift.params.groups.tuner_methods import Adalora, Adapter, Boft, Fourierft, Galore, Ia3, Lisa, Llamapro, Reft, Vera
 
 __all__ = [
     "Adalora",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
-from swift.models.context import rope_kinds, stated_length
+from swift.models.context_length import rope_kinds, stated_length
 
 
-class MovingRope:
+class DynamicRope:
     """What a forward pass has to mind about the rotary embeddings of a model. Lengths are in tokens.
 
     "longrope" has one set of factors up to `original_max_position_embeddings` and another for longer texts. "dynamic"
