@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from swift import models
 from swift.core.errors import SwiftError
 from swift.models import demo_model
-from swift.models.context_length import context_length
+from swift.models.context_window import context_length
 from swift.models.load import load_config
 from swift.plan.model import ModelPlan, RopePlan
 

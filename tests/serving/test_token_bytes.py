@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from swift.engines.base import TokenLogprob
-from swift.serving.streaming import Logprobs
+from swift.serving.logprobs import Logprobs
 from swift.serving.token_bytes import TokenBytes
 
 from .scripted import ScriptedEngine

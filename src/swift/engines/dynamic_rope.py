@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
-from swift.models.context_length import rope_kinds, stated_length
+from swift.models.context_window import rope_kinds, stated_length
 
 
 class DynamicRope:

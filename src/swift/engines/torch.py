@@ -33,7 +33,7 @@ from swift.engines.runner_probe import choose_runner
 from swift.engines.sampler import Pick, pick_all
 from swift.engines.scheduler import Scheduler, Work
 from swift.engines.sequence import Sequence
-from swift.models.context_length import context_length
+from swift.models.context_window import context_length
 from swift.prompts.types import Media
 
 CPU_CHUNK, GPU_CHUNK = 512, 4096

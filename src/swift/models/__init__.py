@@ -1,6 +1,6 @@
 """From a ModelPlan to files, a tokenizer and a model in memory."""
 
-from swift.models.context_length import context_length
+from swift.models.context_window import context_length
 from swift.models.download import fetch
 from swift.models.fingerprint import check_base, identity, same_base
 from swift.models.load import load_config, load_model, load_tokenizer

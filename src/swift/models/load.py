@@ -23,7 +23,7 @@ from swift.core.did_you_mean import suggestion
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.models import quantize
-from swift.models.context_length import context_length, rope_kinds, stated_length
+from swift.models.context_window import context_length, rope_kinds, stated_length
 from swift.models.download import fetch
 from swift.models.quantize import TORCH_DTYPES
 from swift.plan.model import ModelPlan, RopePlan

@@ -12,11 +12,12 @@ from starlette.responses import JSONResponse, Response
 from swift.core.log import log
 from swift.engines.base import Delta
 from swift.serving.errors import ApiError
+from swift.serving.logprobs import Logprobs
 from swift.serving.messages import shown
 from swift.serving.running_request import Job, best, collect, until_gone
 from swift.serving.schema import AnswerMessage, CallDelta, ChatChoice, ChatCompletion, ChatRequest
 from swift.serving.service import Service
-from swift.serving.streaming import Chunks, EventStream, Logprobs
+from swift.serving.streaming import Chunks, EventStream
 from swift.serving.tools import Reader, joined, reader
 
 

@@ -11,12 +11,13 @@ from starlette.responses import JSONResponse, Response
 from swift.core.log import log
 from swift.engines.base import Delta, TokenLogprob
 from swift.serving.errors import ApiError
+from swift.serving.logprobs import Logprobs
 from swift.serving.messages import shown
 from swift.serving.running_request import Job, best, collect, until_gone
 from swift.serving.sampling_params import wants_top
 from swift.serving.schema import ChatLogprobs, Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 from swift.serving.service import Service
-from swift.serving.streaming import Chunks, EventStream, Logprobs
+from swift.serving.streaming import Chunks, EventStream
 
 CONTEXT = 8
 """Tokens of the prompt that are decoded with the answer's first one: enough to hold any character whole."""
