@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import transformers
 
-from swift.models import context_window
+from swift.models import context_length
 from swift.models.load import load_config
 from swift.plan.model import ModelPlan, RopePlan
 
@@ -51,7 +51,7 @@ ROWS: list[tuple[str, dict[str, Any], int | None]] = [
 
 @pytest.mark.parametrize(("family", "settings", "length"), ROWS)
 def test_the_length_of_every_family(family: str, settings: dict[str, Any], length: int | None) -> None:
-    assert context_window(getattr(transformers, f"{family}Config")(**settings)) == length
+    assert context_length(getattr(transformers, f"{family}Config")(**settings)) == length
 
 
 def test_layers_with_rotary_embeddings_of_their_own(tmp_path: Path) -> None:
@@ -59,6 +59,6 @@ def test_layers_with_rotary_embeddings_of_their_own(tmp_path: Path) -> None:
     plan = ModelPlan(model_type="gemma3", source=str(tmp_path), hub="local", dtype="fp32")
     for kind in ("linear", "dynamic"):
         config = load_config(replace(plan, rope_scaling=RopePlan(kind=kind, length=3000)), tmp_path)
-        assert context_window(config) == 3072
+        assert context_length(config) == 3072
         assert config.rope_parameters["full_attention"]["rope_type"] == kind
         assert config.rope_parameters["sliding_attention"]["rope_type"] == "default"
