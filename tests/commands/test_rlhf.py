@@ -143,6 +143,9 @@ def test_kto_takes_the_rows_own_labels_and_needs_no_validation(
     assert {"rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logits/rejected"} <= set(second)
     assert abs(second["logits/chosen"]) < 1
     assert "6 desirable and 6 undesirable rows" in capsys.readouterr().err
+    lazy = words(tmp_path / "lazy", model_id_or_path=tiny_llama_dir, dataset=labelled, lazy_tokenize="true")
+    assert main(["kto", *lazy, "--loss_type", "apo_zero_unpaired", "--desirable_weight", "3"]) == 0
+    assert "--desirable_weight 1.00 to 1.33, or --undesirable_weight 2.25 to 3.00" in capsys.readouterr().err
 
 
 def test_a_named_reference_counts_without_its_type(tiny_llama_dir: Path, pairs: Path, tmp_path: Path) -> None:
@@ -204,6 +207,13 @@ def test_a_reference_asked_before_training_changes_nothing(
     assert main(["dpo", *words(tmp_path / "lora", **adapter)]) == 0
     assert "10 of them from the token cache" in capsys.readouterr().err
     assert logged(tmp_path / "lora")[0]["rewards/chosen"] == pytest.approx(0, abs=1e-5)
+
+
+def test_a_stream_of_pairs_trains_and_is_validated(tiny_llama_dir: Path, pairs: Path, tmp_path: Path) -> None:
+    given = words(tmp_path / "run", model_id_or_path=tiny_llama_dir, dataset=pairs, streaming_val_size=4)
+    assert main(["dpo", *given, "--streaming", "true"]) == 0
+    events = [json.loads(line) for line in (tmp_path / "run" / "logging.jsonl").read_text().splitlines()]
+    assert any("eval_rewards/margins" in event for event in events)
 
 
 def test_a_dry_run_shows_both_answers(

@@ -22,7 +22,8 @@ class ListDataset:
 
     def __init__(self, items: Sequence[dict[str, Any]]):
         self._items = items
-        self.lengths = np.array([len(item["input_ids"]) for item in items], dtype=np.int64)
+        longest = [max(len(ids) for name, ids in item.items() if name.endswith("input_ids")) for item in items]
+        self.lengths = np.array(longest, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._items)

@@ -33,14 +33,10 @@ class EncodedDataset:
         """Tokens of every item (of its longest sequence, for a pair), without reading the tokens."""
         return self._index.lengths
 
-    def scalars(self, name: str) -> NDArray[Any]:
-        """A field of one value an item, of all items, without reading their tokens."""
-        values: list[Any] = []
-        for table, row, nth in (self._index[index] for index in range(len(self))):
-            number, within = table.shard[row]
-            shard = table.shards[number]
-            values.append(shard.columns[name][shard.first_example[within] + nth])
-        return np.array(values)
+    @property
+    def labels(self) -> NDArray[np.bool_]:
+        """Whether each answer is desirable, for rows that say so."""
+        return self._index.labels()
 
     def origin(self, index: int) -> str:
         """`file:line` of an item's row."""

@@ -38,15 +38,23 @@ class ExampleIndex:
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of every item (of its longest sequence, for a pair)."""
-        lengths = np.zeros(len(self), dtype=np.int64)
+        return self._of_items(lambda shard: shard.lengths)
+
+    def labels(self) -> NDArray[np.bool_]:
+        """The label of every item, for rows that have one."""
+        return self._of_items(lambda shard: shard.columns["label"].values).astype(bool)
+
+    def _of_items(self, fact: Callable[[Shard], NDArray[Any]]) -> NDArray[np.int64]:
+        """A fact of each example, which its shard knows."""
+        values = np.zeros(len(self), dtype=np.int64)
         for number, table in enumerate(self._tables):
             mine = np.flatnonzero(self._items[:, 0] == number)
             rows, nth = self._items[mine, 1], self._items[mine, 2]
             examples = self._of_shards(table, rows, lambda shard: shard.first_example) + nth
             for shard in np.unique(table.shard[rows, 0]):
                 here = table.shard[rows, 0] == shard
-                lengths[mine[here]] = table.shards[shard].lengths[examples[here]]
-        return lengths
+                values[mine[here]] = fact(table.shards[shard])[examples[here]]
+        return values
 
     def origin(self, index: int) -> str:
         """`file:line` of an item's row."""

@@ -45,6 +45,11 @@ class LazyDataset:
         """Tokens of every item (of its longest sequence, for a pair)."""
         return self._index.lengths
 
+    @property
+    def labels(self) -> NDArray[np.bool_]:
+        """Whether each answer is desirable, for rows that say so."""
+        return self._index.labels()
+
     def origin(self, index: int) -> str:
         """`file:line` of an item's row."""
         return self._index.origin(index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from swift.core.log import log, once
-from swift.data.eager import EncodedDataset
+from swift.data.stream import StreamDataset
 from swift.plan.rlhf import LossPlan
 from swift.training.objectives import Batch, Objective, Setting, Sums
 from swift.training.objectives.answer_log_probs import AnswerLogProbs
@@ -74,9 +75,9 @@ class KtoObjective(Objective):
                 metrics[f"logps/{name}"] = log_probs[mine].sum(), mine.sum()
                 metrics[f"logits/{name}"] = scores.mean_logits_of(mine)
         if "kl" in batch:
-            rows = torch.tensor(float(batch["answers"]))
+            rows = kl.new_tensor(float(batch["answers"]))
             metrics["kl"] = kl * rows, rows
-            metrics["kl_rows"] = rows, torch.ones(())
+            metrics["kl_rows"] = rows, torch.ones_like(rows)
         return Sums(kto(ratio, desirable, kl, self._plan).sum(), metrics)
 
     def derived(self, metrics: dict[str, float]) -> dict[str, float]:
@@ -106,20 +107,19 @@ class KtoObjective(Objective):
 
 def say_balance(rows: Any, plan: LossPlan) -> None:
     """How many rows are desirable, and which weights the paper advises for that (section 4.2: a ratio of 1 to 4/3)."""
-    if not isinstance(rows, EncodedDataset):
+    if isinstance(rows, StreamDataset):
         return
-    labels = rows.scalars("label")
-    good, bad = int(np.count_nonzero(labels)), int(np.count_nonzero(~labels.astype(bool)))
+    labels = rows.labels
+    good, bad = int(np.count_nonzero(labels)), int(np.count_nonzero(~labels))
     log.info("kto: %d desirable and %d undesirable rows", good, bad)
     if not good or not bad:
         log.warning("kto: all rows have the same label; the loss has nothing to weigh them against")
         return
     ratio = plan.desirable_weight * good / (plan.undesirable_weight * bad)
-    if not 0.99 <= ratio <= 1.34:
-        low = plan.undesirable_weight * bad / good
-        other = plan.desirable_weight * good / bad
-        log.warning(
-            "kto: desirable_weight x desirable : undesirable_weight x undesirable is %.2f, 1 to 1.33 is advised: "
-            "--desirable_weight %.2f to %.2f, or --undesirable_weight %.2f to %.2f",
-            *(ratio, low, low * 4 / 3, other * 3 / 4, other),
-        )
+    low, high = plan.undesirable_weight * bad / good, plan.desirable_weight * good / bad
+    log.log(
+        logging.INFO if 0.99 <= ratio <= 1.34 else logging.WARNING,
+        "kto: desirable_weight x desirable : undesirable_weight x undesirable is %.2f; 1 to 1.33 is advised, that is "
+        "--desirable_weight %.2f to %.2f, or --undesirable_weight %.2f to %.2f",
+        *(ratio, low, low * 4 / 3, high * 3 / 4, high),
+    )
