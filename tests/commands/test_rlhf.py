@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from swift.cli import main
+from swift.plan.methods import METHODS
 
 WORDS = [f"word{number}" for number in range(18)]
 
@@ -114,6 +115,23 @@ def test_every_kind_of_pairs_trains(kind: str, tiny_llama_dir: Path, pairs: Path
         assert first["nll_loss"] > 0
     if kind == "orpo":
         assert first["log_odds_ratio"] < 0
+
+
+@pytest.mark.parametrize("kind", ["dpo", "orpo", "rm", "kto"])
+def test_the_best_checkpoint_is_the_one_with_the_best_metric(
+    kind: str, tiny_llama_dir: Path, pairs: Path, labelled: Path, tmp_path: Path
+) -> None:
+    ranking = METHODS[kind].ranking
+    rows = {"dataset": labelled if kind == "kto" else pairs, "dataset_test_ratio": 0.5}
+    every = {"eval_steps": 1, "save_steps": 1, "save_total_limit": -1, "max_steps": 3, "learning_rate": 1}
+    given = words(tmp_path / "run", rlhf_type=kind, model_id_or_path=tiny_llama_dir, **rows, **every)
+    assert main(["rlhf", *given, "--metric_for_best_model", ranking[0]]) == 0
+    events = [json.loads(line) for line in (tmp_path / "run" / "logging.jsonl").read_text().splitlines()]
+    evaluations = [event for event in events if "eval_loss" in event]
+    assert all(f"eval_{name}" in evaluations[-1] for name in ranking)
+    values = [event[f"eval_{ranking[0]}"] for event in evaluations]
+    best = values.index(max(values)) + 1
+    assert events[-1]["best_model_checkpoint"] == str(tmp_path / "run" / f"checkpoint-{best}")
 
 
 def test_a_reward_model_by_full_tuning_keeps_its_head_out_of_the_weights(
@@ -244,6 +262,8 @@ REFUSED = [
     ("kto", ["--rpo_alpha", "0.5"], "--rpo_alpha has no effect on kto"),
     ("kto", ["--precompute_ref_log_probs", "true"], "--precompute_ref_log_probs true does not work with the loss kto"),
     ("dpo", ["--precompute_ref_log_probs", "true", "--streaming", "true", "--max_steps", "2"], "--streaming true"),
+    ("dpo", ["--metric_for_best_model", "rewards/accuracy"], "did you mean rewards/accuracies?"),
+    ("dpo", ["--metric_for_best_model", "rouge-l"], "does not tell the best checkpoint of dpo"),
     ("ppo", [], "not built yet"),
 ]
 

@@ -93,6 +93,7 @@ def tiny_plan(folder: Path, **changes: Any) -> TrainPlan:
         eval_batch_size=2,
         data_seed=42,
         resume=None,
+        best_metric="loss",
         eval_steps=2,
         generation=None,
         save_steps=2,

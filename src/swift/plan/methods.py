@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from swift.core.errors import NotBuilt
+from swift.core.did_you_mean import suggestion
+from swift.core.errors import NotBuilt, SwiftError
 from swift.params.args import Args
 from swift.params.frozen import Frozen
 
@@ -27,18 +28,31 @@ class Method(Frozen):
     objective: str | None = None
     """`module:function` from `swift.training.objectives.Setting` to an Objective; None is not built yet."""
 
+    ranking: tuple[str, ...] = ()
+    """Metrics besides the loss that tell a better checkpoint from a worse one."""
 
+
+GENERATED = ("rouge-1", "rouge-2", "rouge-l", "bleu-4")
+"""Metrics of answers that are generated."""
+REWARDS = ("rewards/accuracies", "rewards/margins", "rewards/chosen", "nll_loss")
+SFT = "swift.training.objectives.sft:build"
 PAIRS = "swift.training.preference_batches:build_pairs"
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "sft": Method("chat", objective="swift.training.objectives.sft:build"),
-        "pt": Method("chat", objective="swift.training.objectives.sft:build"),
-        "dpo": Method("pairs", PAIRS, "swift.training.objectives.dpo:build"),
-        "orpo": Method("pairs", PAIRS, "swift.training.objectives.orpo:build"),
-        "simpo": Method("pairs", PAIRS, "swift.training.objectives.cpo:build"),
-        "cpo": Method("pairs", PAIRS, "swift.training.objectives.cpo:build"),
-        "rm": Method("pairs", PAIRS, "swift.training.objectives.reward:build"),
-        "kto": Method("kto", "swift.training.preference_batches:build_unpaired", "swift.training.objectives.kto:build"),
+        "sft": Method("chat", objective=SFT, ranking=("acc",)),
+        "pt": Method("chat", objective=SFT, ranking=("acc",)),
+        "dpo": Method("pairs", PAIRS, "swift.training.objectives.dpo:build", REWARDS),
+        "orpo": Method(
+            *("pairs", PAIRS, "swift.training.objectives.orpo:build"),
+            ranking=(*REWARDS, "log_odds_ratio", "log_odds_chosen"),
+        ),
+        "simpo": Method("pairs", PAIRS, "swift.training.objectives.cpo:build", REWARDS),
+        "cpo": Method("pairs", PAIRS, "swift.training.objectives.cpo:build", REWARDS),
+        "rm": Method("pairs", PAIRS, "swift.training.objectives.reward:build", ("accuracy", "rewards/margins")),
+        "kto": Method(
+            *("kto", "swift.training.preference_batches:build_unpaired", "swift.training.objectives.kto:build"),
+            ranking=("rewards/margins", "rewards/chosen"),
+        ),
         "ppo": Method("prompt"),
     }
 )
@@ -54,4 +68,20 @@ def plan_method(args: Args) -> str:
     name = method_name(args)
     if METHODS[name].objective is None:
         raise NotBuilt(f"--rlhf_type {name} is not built yet", where="--rlhf_type")
+    return name
+
+
+def plan_best_metric(args: Args) -> str:
+    """The metric by which the best checkpoint is told. Raises SwiftError for one that the method does not log."""
+    given, generates = args.values["metric_for_best_model"], args.values["predict_with_generate"]
+    if given is None:
+        return "rouge-l" if generates else "loss"
+    known = ("loss", *METHODS[method_name(args)].ranking, *(GENERATED if generates else ()))
+    name = given.removeprefix("eval_")
+    if name not in known:
+        raise SwiftError(
+            f"--metric_for_best_model {given} does not tell the best checkpoint of {method_name(args)}",
+            where="--metric_for_best_model",
+            next=suggestion(name, known) or f"one of {', '.join(known)}",
+        )
     return name

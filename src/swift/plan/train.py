@@ -18,6 +18,7 @@ from swift.core.machine import Machine
 from swift.params.args import Args
 from swift.params.groups import Data, Distributed, Generate, Hub, Optim, Train
 from swift.plan.data import Mode
+from swift.plan.methods import plan_best_metric
 from swift.plan.model import Dtype
 
 FEW_STEPS = 10
@@ -57,6 +58,8 @@ class TrainPlan:
     """Seed of the order in which rows come."""
     resume: Path | Literal["auto"] | None
     eval_steps: int
+    best_metric: str
+    """The metric over the validation rows that tells the best checkpoint."""
     generation: Generate | None
     """How answers are made for `--predict_with_generate`; None evaluates by the loss."""
     save_steps: int
@@ -135,6 +138,7 @@ def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, 
         data_seed=train.seed if data_seed is None else data_seed,
         resume=_resume(train.resume_from_checkpoint),
         eval_steps=eval_steps,
+        best_metric=plan_best_metric(args),
         generation=args[Generate] if train.predict_with_generate else None,
         save_steps=train.save_steps or eval_steps,
         save_total_limit=None if train.save_total_limit == -1 else train.save_total_limit,

@@ -52,6 +52,9 @@ class Train(Frozen):
     """Optimizer steps between evaluations."""
     predict_with_generate: bool = False
     """Evaluate by generating answers and scoring them with ROUGE and BLEU instead of by the loss; slow."""
+    metric_for_best_model: Annotated[str | None, Ours()] = None
+    """What tells the best checkpoint, by its name in the log: acc, nll_loss, rewards/accuracies, accuracy, rouge-l …
+    None is the loss, or rouge-l under predict_with_generate."""
     acc_strategy: Literal["token", "sentence"] = "token"
     """Count accuracy by token or by whole sentence."""
     acc_steps: Annotated[int, Range(1)] = 1
