@@ -55,6 +55,12 @@ def test_rows_that_make_no_full_batch_are_no_run(plan: Any) -> None:
         train.steps(2)
 
 
+def test_rows_beyond_the_last_full_batch_are_counted(plan: Any) -> None:
+    assert plan("--batch_size", "4", "--dataloader_drop_last", "true").train.left_out(63) == 3
+    assert plan("--batch_size", "4", "--dataloader_drop_last", "true").train.left_out(64) == 0
+    assert plan("--batch_size", "4").train.left_out(63) == 0
+
+
 @pytest.mark.parametrize(
     ("words", "steps", "parts"),
     [

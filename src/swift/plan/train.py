@@ -98,6 +98,10 @@ class TrainPlan:
         per_epoch = math.ceil(batches / self.accumulation)
         return per_epoch, max_steps if max_steps > 0 else math.ceil(self.group.num_train_epochs * per_epoch)
 
+    def left_out(self, rows: int) -> int:
+        """How many of so many rows each epoch leaves out, as they make no full batch of all processes."""
+        return rows % (self.batch_size * self.world_size) if self.group.dataloader_drop_last else 0
+
     def warmup(self, steps: int) -> int:
         """Warm-up steps of a run of `steps`, the first of which has a learning rate of 0."""
         if self.scheduler in WITHOUT_WARMUP:

@@ -79,6 +79,8 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
         per_epoch = steps = plan.train.group.max_steps
     else:
         per_epoch, steps = plan.train.steps(len(built.train))
+        if left_out := plan.train.left_out(len(built.train)):
+            log.warning("--dataloader_drop_last leaves %d of %d rows out of each epoch", left_out, len(built.train))
     if (few := plan.train.few_steps(steps)) is not None:
         log.warning(few)
     return Prepared(
