@@ -130,6 +130,8 @@ def test_pre_training_trains_every_token_of_a_text(tiny_qwen2_dir: Path, tmp_pat
     assert (checkpoint / "config.json").is_file()
     saved = json.loads((checkpoint / "sft_args.json").read_text())
     assert (saved["sft_type"], saved["template_type"]) == ("full", "default-generation")
+    before, after = (json.loads((each / "config.json").read_text()) for each in (tiny_qwen2_dir, checkpoint))
+    assert after == before
 
 
 def test_the_summary_counts_the_rows_of_every_epoch(tiny_llama_dir: Path, rows: Path, tmp_path: Path) -> None:

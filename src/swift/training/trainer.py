@@ -79,6 +79,8 @@ class SwiftTrainer(CheckpointTrainer):
         self._random_state_from = stream_resumed
         self._checkpoint_bytes = 0
         self._metrics: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
+        config: Any = model.config
+        own = config.to_dict().get("use_cache")
         super().__init__(
             model=model,
             args=args,
@@ -87,6 +89,11 @@ class SwiftTrainer(CheckpointTrainer):
             eval_dataset=eval_dataset,
             callbacks=callbacks,
         )
+        # transformers writes its own value into the configuration, which is saved with the weights.
+        if own is not None:
+            config.use_cache = own
+        else:
+            del config.use_cache
         self.remove_callback(PrinterCallback)
         self._schedule = ResumedSchedule()
         self.add_callback(self._schedule)
