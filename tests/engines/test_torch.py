@@ -130,6 +130,33 @@ def test_an_adapter_added_later_answers_beside_the_others(tiny_llama_dir: Path, 
     assert replies[0].token_ids != replies[1].token_ids != replies[2].token_ids
 
 
+def test_an_adapter_with_added_tokens_answers_beside_the_others(
+    tiny_llama_dir: Path, lora_dir: Path, tmp_path: Path
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama_dir)
+    base = generate(model, range(50, 70), 12)
+    torch.manual_seed(2)
+    model.resize_token_embeddings(49160, mean_resizing=False)
+    with known_warnings():
+        tuned = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
+    tuned.save_pretrained(tmp_path, save_embedding_layers=True)
+    wide = [*range(50, 69), 49155]
+    with engine_of(tiny_llama_dir, {"first": lora_dir, "wide": tmp_path}) as sync:
+        requests = [
+            request(range(50, 70)),
+            request(wide, adapter="wide"),
+            request(wide),
+            request(wide, adapter="first"),
+        ]
+        replies = list(sync.replies(iter(requests), 4))
+        vector = asyncio.run(sync.engine.embed([tuple(wide)], adapter="wide"))[0]
+    assert replies[0].token_ids == base
+    assert replies[1].token_ids == generate(tuned, wide, 12)
+    assert all("49155" in (reply.error or "") for reply in replies[2:])
+    hidden = tuned(input_ids=torch.tensor([wide]), output_hidden_states=True).hidden_states[-1][0, -1]
+    torch.testing.assert_close(torch.tensor(vector), hidden / hidden.norm(), atol=1e-4, rtol=0)
+
+
 def test_a_name_given_again_means_the_new_weights_and_a_misfit_changes_nothing(
     tiny_llama_dir: Path, tiny_qwen2_dir: Path, lora_dir: Path, tmp_path: Path
 ) -> None:

@@ -158,8 +158,11 @@ def _sequence(tokens: list[int]) -> Sequence:
 
 
 def _near(one: Tensor, other: Tensor) -> bool:
-    """Whether logits, (vocabulary,), are equal but for rounding; a vocabulary may have -inf where it has no token."""
-    finite = other.isfinite()
+    """Whether logits, (vocabulary,), are equal but for rounding; a vocabulary may have -inf where it has no token.
+
+    `one` may go on behind the end of `other`, for tokens that an adapter has added.
+    """
+    one, finite = one[: len(other)], other.isfinite()
     if not bool((one.isfinite() == finite).all()):
         return False
     tolerance = TOLERANCE.get(one.dtype, HALF_TOLERANCE)

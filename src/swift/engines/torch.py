@@ -106,6 +106,8 @@ class TorchEngine:
         self.max_model_len = max_model_len or context_length(model.config) or ENDLESS
         pack(model)
         self._model = AdaptedModel(model.eval())
+        for name, folder in adapters.items():
+            self._model.add(name, Path(folder))
         self._runner = choose_runner(
             self._model,
             budget=cache_bytes or _free_memory(device),
@@ -115,8 +117,6 @@ class TorchEngine:
         chunk = chunk or (CPU_CHUNK if device.type == "cpu" else GPU_CHUNK)
         self._scheduler = Scheduler(self._runner, chunk=chunk, places=places)
         self._vectors = Vectors(self._model, chunk if self._runner.splits_prompts else None, self.max_model_len)
-        for name, folder in adapters.items():
-            self._model.add(name, Path(folder))
         vocabulary = max(map(self._model.tokens, (None, *self.adapters)))
         self._end_ids = frozenset(token for token in _end_ids(model, self.tokenizer) if token < vocabulary)
 
