@@ -148,6 +148,54 @@ def test_other_keys_of_messages_are_named(caplog: pytest.LogCaptureFixture) -> N
     assert convert({"conversations": turns}).unused == {"conversations[].lang"}
 
 
+def test_keys_inside_calls_and_parts_are_named() -> None:
+    call = {"id": "c", "type": "function", "index": 0, "function": {**CALL, "strict": True}, "output": "sent"}
+    parts = [
+        {"type": "text", "text": "a", "train": False, "image": None},
+        {"type": "image_url", "image_url": "i", "n": 1},
+    ]
+    rows = [
+        {"messages": [ASK, {"role": "assistant", "content": parts, "tool_calls": [call]}]},
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "function_call", "value": {**CALL, "why": "so"}}]},
+        {
+            "history": [["q", '{"name": "f", "why": 1}']],
+            "history_roles": [["user", "tool_call"]],
+            "query": "done",
+            "query_role": "tool",
+            "response": "a",
+        },
+    ]
+    assert [convert(row, media_there=False).unused for row in rows] == [
+        {f"messages[].{key}" for key in ("tool_calls[].output", "tool_calls[].function.strict", "content[].train")}
+        | {"messages[].content[].n"},
+        {"conversations[].value[].why"},
+        {"history[][][].why"},
+    ]
+
+
+def test_get_template_reads_the_roles_of_a_history() -> None:
+    row = {
+        "history": [["q", '{"name": "ship", "arguments": {"to": "Oslo"}}'], ["sent", "done"]],
+        "history_roles": [["user", "function_call"], ["tool", "assistant"]],
+        "query": "thanks",
+        "response": "a",
+    }
+    messages = conversation_of(row).messages
+    assert [message.role for message in messages] == ["user", "assistant", "tool", "assistant", "user", "assistant"]
+    assert messages[1].tool_calls == (SHIP,) and messages[1].content == ""
+    converted = convert(row).row
+    assert isinstance(converted, Conversation) and converted.messages == messages
+    with pytest.raises(SwiftError, match=r"unknown role: history\[0\]\[1\]"):
+        conversation_of({"history": [["q", "a"]], "history_roles": [["user", "wizard"]], "query": "q"})
+
+
+def test_get_template_names_what_stands_beside_messages(capsys: pytest.CaptureFixture[str]) -> None:
+    beside = {"query": "another q", "history": [["a", "b"]], "system": "s", "response": None}
+    conversation_of({"messages": [{"role": "system", "content": "t"}, ASK, SAY], **beside})
+    logged = capsys.readouterr().err
+    assert all(f"nothing reads the key {key}" in logged for key in ("query", "history", "system"))
+
+
 def test_get_template_names_keys_that_nobody_reads(capsys: pytest.CaptureFixture[str]) -> None:
     conversation_of({"messages": [ASK, {**SAY, "a_key_of_my_own": 3}], "my_column": 1})
     logged = capsys.readouterr().err

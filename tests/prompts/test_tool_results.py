@@ -61,6 +61,9 @@ def test_results_stand_in_the_order_of_their_calls(name: str) -> None:
         ([TWO, result("1", "s"), result("2", "c"), result("3")], "call without its result"),
         ([SAY, result("12", "c")], r"result without its call.* \(no call\)"),
         ([TWO, ASK], "call without its result"),
+        ([TWO, SAY], "call without its result"),
+        ([TWO], "call without its result"),
+        ([calls("ship", ids=False)], "call without its result"),
         ([calls("a", "b", "c", ids=False), result("1"), result("2")], "call without its result"),
     ],
 )

@@ -16,7 +16,7 @@ from swift.data.column_proposal import is_turns, proposal
 from swift.data.turn_order import Turns, arrange
 from swift.prompts import values
 from swift.prompts.bad_row import BadRow
-from swift.prompts.messages import CALLS, role, tool_calls, tools
+from swift.prompts.messages import role, spoken, tools
 from swift.prompts.types import Conversation, Message, Origin, Preference, Row
 
 Fields = Mapping[str, Any]
@@ -114,7 +114,7 @@ def query_response(row: Fields, answered: bool) -> Turns:
         return turns
     turns = _history(row)
     speaker = row.get("query_role") or "user"
-    turns.add("query", _spoken(speaker, "query_role", _query(row.get("query"), "query", row), "query"))
+    turns.add("query", spoken(speaker, "query_role", _query(row.get("query"), "query", row), "query", turns.aside))
     return _answer(turns, row, "response", answered)
 
 
@@ -271,14 +271,8 @@ def _history(row: Fields) -> Turns:
             raise BadRow("wrong type", key=f"history_roles[{number}]", expected="a pair of roles", value=speakers)
         for side, (speaker, said) in enumerate(zip(speakers, pair, strict=True)):
             where = f"{key}[{side}]"
-            turns.add(where, _spoken(speaker, where, values.text(said, where), where))
+            turns.add(where, spoken(speaker, where, values.text(said, where), where, turns.aside))
     return turns
-
-
-def _spoken(speaker: Any, speaker_key: str, said: str, key: str) -> Message:
-    """A text and who says it; under a role such as `function_call` the text is a tool call."""
-    who = role(speaker, speaker_key)
-    return Message(who, "", tool_calls(said, key)) if speaker in CALLS else Message(who, said)
 
 
 def _listed(row: Fields, key: str) -> Turns:

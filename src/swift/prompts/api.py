@@ -12,7 +12,7 @@ from swift.core.log import once
 from swift.plan.prompt import JINJA, PromptPlan
 from swift.prompts.bad_row import BadRow
 from swift.prompts.encode import Encoder, TooLong, build_encoder
-from swift.prompts.messages import MEDIA_TAGS, Aside, read_message, tools
+from swift.prompts.messages import MEDIA_TAGS, Aside, read_message, spoken, tools
 from swift.prompts.tool_results import in_order_of_calls
 from swift.prompts.types import Conversation, Media, Message
 
@@ -89,21 +89,27 @@ def conversation_of(row: Mapping[str, Any]) -> Conversation:
             next="rows in other formats are read from files, with --dataset",
         )
     aside = Aside()
+    listed = bool(row.get("messages"))
     try:
-        messages = _messages(row["messages"], aside) if row.get("messages") else _rounds(row)
+        turns = _listed(row["messages"], aside) if listed else _rounds(row, aside)
+        messages = in_order_of_calls(list(turns.values()), list(turns))
         declared = tools(row)
     except BadRow as fault:
         raise SwiftError(str(fault)) from None
-    for key in sorted(aside.unread.union(map(str, row.keys() - _READ))):
-        once(f"get_template: nothing reads the key {key}")
     system = _text(row.get("system"), "system")
-    if system is not None and (not messages or messages[0].role != "system"):
+    read = _ALWAYS | ({"messages"} if listed else _ROUNDS)
+    if system is not None and messages and messages[0].role == "system":
+        read -= {"system"}
+    elif system is not None:
         messages = [Message("system", system), *messages]
+    for key in sorted(aside.unread.union(str(key) for key in row if key not in read and row[key] is not None)):
+        once(f"get_template: nothing reads the key {key}")
     return Conversation(tuple(messages), declared, _media(row, aside))
 
 
+_ROUNDS = frozenset(("query", "response", "history", "query_role", "history_roles"))
 _KEYS = frozenset(("query", "response", "history", "messages"))
-_READ = _KEYS | {"system", "tools", "functions", "query_role", "history_roles", *MEDIA_TAGS}
+_ALWAYS = frozenset(("system", "tools", "functions", *MEDIA_TAGS))
 
 
 def _text(value: Any, field: str) -> str | None:
@@ -113,36 +119,32 @@ def _text(value: Any, field: str) -> str | None:
     raise SwiftError(f"{field} is not a text", why=repr(value)[:80])
 
 
-def _rounds(row: Mapping[str, Any]) -> list[Message]:
+def _rounds(row: Mapping[str, Any], aside: Aside) -> dict[str, Message]:
+    """The turns of query, response and history by their places. An empty question of the user is none."""
     history = row.get("history") or []
     roles = row.get("history_roles") or [("user", "assistant")] * len(history)
-    messages: list[Message] = []
     if len(roles) != len(history):
         raise SwiftError(f"history_roles has {len(roles)} entries, history {len(history)}")
-    for place, (pair, (asker, _)) in enumerate(zip(history, roles, strict=True)):
+    given: list[tuple[str, str, Any]] = []
+    for place, (pair, speakers) in enumerate(zip(history, roles, strict=True)):
         if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise SwiftError(f"history[{place}] is not a pair of texts", why=repr(pair)[:80])
-        messages += _asked(pair[0], asker)
-        messages.append(Message("assistant", pair[1]))
-    asked = _asked(_text(row.get("query"), "query") or "", row.get("query_role") or "user")
+        if not isinstance(speakers, Sequence) or len(speakers) != 2:
+            raise SwiftError(f"history_roles[{place}] is not a pair of roles", why=repr(speakers)[:80])
+        given += [(f"history[{place}][{side}]", pair[side], speakers[side]) for side in (0, 1)]
+    given.append(("query", _text(row.get("query"), "query") or "", row.get("query_role") or "user"))
     response = _text(row.get("response"), "response")
     if response is not None:
-        return [*messages, *asked, Message("assistant", response)]
-    return [*messages, *(asked or [Message("user", "")])]
+        given.append(("response", response, "assistant"))
+    turns = {key: spoken(speaker, key, text, key, aside) for key, text, speaker in given if text or speaker != "user"}
+    return turns if response is not None or "query" in turns else {**turns, "query": Message("user", "")}
 
 
-def _asked(text: str, role: str) -> list[Message]:
-    if role == "tool":
-        return [Message("tool", text)]
-    return [Message("user", text)] if text else []
-
-
-def _messages(given: Any, aside: Aside) -> list[Message]:
+def _listed(given: Any, aside: Aside) -> dict[str, Message]:
     if not isinstance(given, list | tuple):
         raise SwiftError("messages is not a list", why=repr(given)[:80])
     keys = [f"messages[{place}]" for place in range(len(given))]
-    messages = [read_message(item, key, aside, empty=True) for item, key in zip(given, keys, strict=True)]
-    return in_order_of_calls(messages, keys)
+    return {key: read_message(item, key, aside, empty=True) for item, key in zip(given, keys, strict=True)}
 
 
 def _media(row: Mapping[str, Any], aside: Aside) -> Media:

@@ -6,7 +6,8 @@ What a message says is read or its key is handed back: nothing vanishes on the w
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +43,7 @@ MASKS = ("masked",)
 """Flags that mean the opposite: true leaves the answer out of the loss."""
 MAX_WEIGHT = 1e6
 """What a sum of losses in single precision bears."""
+ARGUMENTS = ("arguments", "parameters", "args", "input")
 RESULT_IDS = ("tool_call_id", "tool_use_id", "call_id")
 MEDIA_TAGS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
 
@@ -52,6 +54,11 @@ class Aside:
 
     media: dict[str, list[str]] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
+
+    def leave(self, item: Mapping[str, Any], read: Container[str], key: str) -> None:
+        """Keep the keys of `item` that are not `read` and say something; `key` is its place in the row."""
+        place = re.sub(r"\[\d+\]", "[]", key)
+        self.unread |= {f"{place}.{name}" for name, value in item.items() if name not in read and _says(value)}
 
 
 def role(value: Any, key: str) -> Role:
@@ -77,11 +84,11 @@ def read_message(item: Any, key: str, aside: Aside, *, empty: bool = False) -> M
     given, where, read = item.get(content_key), f"{key}.{content_key}", {role_key, content_key}
     content = _Content()
     if item[role_key] in CALLS:
-        content.calls += tool_calls(given if isinstance(given, list | dict) else text(given, where), where)
+        content.calls += tool_calls(given if isinstance(given, list | dict) else text(given, where), where, aside)
     elif given is not None:
-        content.add(given, where, aside.media)
+        content.add(given, where, aside)
     if speaker == "assistant":
-        read |= _read_answer(item, key, content)
+        read |= _read_answer(item, key, content, aside)
     elif content.calls or content.thinking:
         raise BadRow("wrong type", key=where, expected=f"no calls and no thinking in a {speaker} turn", value=given)
     identity = name = None
@@ -95,8 +102,7 @@ def read_message(item: Any, key: str, aside: Aside, *, empty: bool = False) -> M
     written = "".join(content.texts)
     if not content.calls and (given is None or speaker in ("user", "assistant")) and not (empty or written.strip()):
         raise BadRow("empty value", key=where, expected="some text", value=written if content.texts else given)
-    list_key = key.rpartition("[")[0] or key
-    aside.unread |= {f"{list_key}[].{unread}" for unread, value in item.items() if unread not in read and _says(value)}
+    aside.leave(item, read, key)
     reasoning = "\n".join(content.thinking) or None
     return Message(speaker, written, tuple(content.calls), reasoning, weight, identity, name)
 
@@ -106,16 +112,22 @@ def _says(value: Any) -> bool:
     return value is not None and value not in ("", [], {})
 
 
-def _read_answer(item: Mapping[str, Any], key: str, content: _Content) -> set[str]:
+def spoken(speaker: Any, speaker_key: str, written: str, key: str, aside: Aside) -> Message:
+    """A text and who says it; under a role such as `function_call` the text is a tool call. Raises BadRow."""
+    who = role(speaker, speaker_key)
+    return Message(who, "", tool_calls(written, key, aside)) if speaker in CALLS else Message(who, written)
+
+
+def _read_answer(item: Mapping[str, Any], key: str, content: _Content, aside: Aside) -> set[str]:
     """Calls, thinking and refusal that stand beside the text of an answer; the keys that were read."""
     for name in CALL_KEYS:
-        calls = tool_calls(item.get(name), f"{key}.{name}")
+        calls = tool_calls(item.get(name), f"{key}.{name}", aside)
         known = {(call.name, call.arguments) for call in content.calls}
         content.calls += [call for call in calls if (call.name, call.arguments) not in known]
     for name in THINKING:
         if item.get(name) is not None:
             thought = _Content()
-            thought.add(item[name], f"{key}.{name}", {})
+            thought.add(item[name], f"{key}.{name}", aside)
             written = "".join((*thought.texts, *thought.thinking))
             if written and written not in content.thinking:
                 content.thinking.append(written)
@@ -133,36 +145,57 @@ class _Content:
     thinking: list[str] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
 
-    def add(self, value: Any, key: str, media: dict[str, list[str]]) -> None:
-        """Text, or content parts of OpenAI and Anthropic; media go to `media` and leave their tag in the text.
+    after_text: str = ""
+    """The text before, where nothing has come in between."""
+
+    def add(self, value: Any, key: str, aside: Aside) -> None:
+        """Text, or content parts of OpenAI and Anthropic; media go to `aside` and leave their tag in the text.
 
         Two parts of text are joined by a line break, as vLLM joins them, where no white space parts them already.
         """
         if not isinstance(value, list):
             self.texts.append(text(value, key, empty=True))
             return
-        after_text = ""
         for number, part in enumerate(value):
             where = f"{key}[{number}]"
-            kind = part.get("type", "text" if "text" in part else None) if isinstance(part, Mapping) else None
-            if isinstance(part, str) or kind in _TEXTS:
-                written = _part_text(part, _TEXTS.get(kind or "", ()), where)
-                joined = written and after_text and not (after_text[-1].isspace() or written[0].isspace())
-                self.texts += ["\n", written] if joined else [written]
-                after_text = written or after_text
-            elif kind in ("thinking", "reasoning"):
-                thought = _Content()
-                thought.add(_first(part, ("thinking", "reasoning", "text")), f"{where}.{kind}", {})
-                self.thinking.append("".join(thought.texts))
-            elif kind in ("tool_use", "tool_call"):
-                self.calls += tool_calls(part, where)
-            elif kind in _MEDIA:
-                medium, names = _MEDIA[kind]
-                media.setdefault(medium, []).append(text(_link(_first(part, names)), f"{where}.{names[0]}"))
-                self.texts.append(MEDIA_TAGS[medium])
-                after_text = ""
+            if isinstance(part, str):
+                self._add_text(part)
+            elif isinstance(part, Mapping):
+                self._add_part(part, where, aside)
             else:
-                raise BadRow("wrong type", key=where, expected="a text, image, video or audio part", value=part)
+                raise _no_part(part, where)
+
+    def _add_text(self, written: str) -> None:
+        apart = self.after_text[-1:].isspace() or written[:1].isspace()
+        self.texts += ["\n", written] if written and self.after_text and not apart else [written]
+        self.after_text = written or self.after_text
+
+    def _add_part(self, part: Mapping[str, Any], where: str, aside: Aside) -> None:
+        kind = part.get("type", "text" if "text" in part else None)
+        names: tuple[str, ...] = ()
+        if kind in _TEXTS:
+            names = _TEXTS[kind]
+            self._add_text(text(_first(part, names), f"{where}.{names[0]}", empty=True))
+        elif kind in ("thinking", "reasoning"):
+            names = ("thinking", "reasoning", "text")
+            thought = _Content()
+            thought.add(_first(part, names), f"{where}.{kind}", aside)
+            self.thinking.append("".join(thought.texts))
+        elif kind in ("tool_use", "tool_call"):
+            self.calls += tool_calls(part, where, aside)
+            return
+        elif kind in _MEDIA:
+            medium, names = _MEDIA[kind]
+            aside.media.setdefault(medium, []).append(text(_link(_first(part, names)), f"{where}.{names[0]}"))
+            self.texts.append(MEDIA_TAGS[medium])
+            self.after_text = ""
+        else:
+            raise _no_part(part, where)
+        aside.leave(part, {"type", *names}, where)
+
+
+def _no_part(part: Any, where: str) -> BadRow:
+    return BadRow("wrong type", key=where, expected="a text, image, video or audio part", value=part)
 
 
 _TEXTS = {"text": ("text",), "input_text": ("text",), "output_text": ("text",), "refusal": ("refusal", "text")}
@@ -175,10 +208,6 @@ _MEDIA = {
     "audio": ("audios", ("audio", "url", "path")),
     "input_audio": ("audios", ("input_audio",)),
 }
-
-
-def _part_text(part: Any, names: tuple[str, ...], where: str) -> str:
-    return part if isinstance(part, str) else text(_first(part, names), f"{where}.{names[0]}", empty=True)
 
 
 def _first(part: Mapping[str, Any], names: tuple[str, ...]) -> Any:
@@ -194,16 +223,16 @@ def _link(value: Any) -> Any:
     return value.get("url")
 
 
-def tool_calls(value: Any, key: str) -> tuple[ToolCall, ...]:
+def tool_calls(value: Any, key: str, aside: Aside) -> tuple[ToolCall, ...]:
     """Calls as OpenAI writes them (`function: {name, arguments}`), or flat (`{name, arguments}`), one or a list."""
     given = literal(value, key, "JSON with name and arguments")
     if given is None:
         return ()
     calls = given if isinstance(given, list | tuple) else [given]
-    return tuple(_tool_call(call, f"{key}[{number}]") for number, call in enumerate(calls))
+    return tuple(_tool_call(call, f"{key}[{number}]", aside) for number, call in enumerate(calls))
 
 
-def _tool_call(call: Any, key: str) -> ToolCall:
+def _tool_call(call: Any, key: str, aside: Aside) -> ToolCall:
     if not isinstance(call, Mapping):
         raise BadRow("wrong type", key=key, expected="an object with name and arguments", value=call)
     inner = call.get("function")
@@ -211,8 +240,12 @@ def _tool_call(call: Any, key: str) -> ToolCall:
     name = inner if isinstance(inner, str) else function.get("name")
     if not isinstance(name, str) or not name:
         raise BadRow("wrong type", key=f"{key}.name", expected="the name of a tool", value=name)
-    given = _first(function, ("arguments", "parameters", "args", "input"))
-    return ToolCall(name, arguments(given, f"{key}.arguments"), _identity(_first(call, ("id", *RESULT_IDS))))
+    given = next((key for key in ARGUMENTS if function.get(key) is not None), ARGUMENTS[0])
+    if function is not call:
+        aside.leave(function, ("name", given), f"{key}.function")
+    aside.leave(call, {"id", "type", "index", "function", *RESULT_IDS, *((function is call) * ("name", given))}, key)
+    written = arguments(function.get(given), f"{key}.arguments")
+    return ToolCall(name, written, _identity(_first(call, ("id", *RESULT_IDS))))
 
 
 def arguments(value: Any, key: str) -> str:

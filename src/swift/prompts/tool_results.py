@@ -24,7 +24,8 @@ def in_order_of_calls(messages: Sequence[Message], keys: Sequence[str]) -> list[
         if message.role == "tool":
             results.append((key, message))
             continue
-        if message.role != "system" and (results or (calls and message.role != "assistant")):
+        goes_on = message.role == "assistant" and (message.tool_calls or not message.content.strip())
+        if message.role != "system" and (results or (calls and not goes_on)):
             ordered += _paired(calls, results, place)
             calls, results = [], []
         if message.tool_calls:
