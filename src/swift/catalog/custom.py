@@ -32,7 +32,7 @@ _additions: dict[tuple[type, str], _Addition] = {}
 def additions(kind: type[E]) -> dict[str, E]:
     """What this process registered of one kind, by name."""
     return {
-        name: found.entry for (of, name), found in _additions.items() if of is kind and isinstance(found.entry, kind)
+        name: added.entry for (of, name), added in _additions.items() if of is kind and isinstance(added.entry, kind)
     }
 
 

@@ -39,10 +39,10 @@ def run(argv: list[str]) -> int:
 def _list(folder: Path) -> int:
     from swift.data.token_cache import stored
 
-    found = stored(folder)
-    total = sum(part.bytes for part in found)
-    print(f"{folder}: {len(found)} part(s), {_size(total)}")
-    for part in found:
+    parts = stored(folder)
+    total = sum(part.bytes for part in parts)
+    print(f"{folder}: {len(parts)} part(s), {_size(total)}")
+    for part in parts:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(part.used))
         print(f"  {part.recipe}  {_size(part.bytes):>9}  {part.shards:>6} shards  {used}  {part.about}")
     return 0
@@ -53,14 +53,14 @@ def _remove(folder: Path, names: list[str], everything: bool) -> int:
 
     if not names and not everything:
         raise SwiftError("nothing to remove was named", next="swift cache rm NAME, or --all")
-    found = {part.recipe: part for part in stored(folder)}
-    chosen = list(found) if everything else names
+    parts = {part.recipe: part for part in stored(folder)}
+    chosen = list(parts) if everything else names
     for name in chosen:
-        if name not in found:
+        if name not in parts:
             raise SwiftError(f"the token cache has no part {name!r}", where=str(folder), next="swift cache ls")
     for name in chosen:
         remove(folder, name)
-        print(f"removed {name} ({_size(found[name].bytes)})")
+        print(f"removed {name} ({_size(parts[name].bytes)})")
     return 0
 
 

@@ -68,8 +68,8 @@ class SeveralErrors(SwiftError):
 
 def raise_together(errors: Iterable[SwiftError]) -> None:
     """Raise nothing, the one error, or all of them as one."""
-    found = list(errors)
-    if len(found) == 1:
-        raise found[0]
-    if found:
-        raise SeveralErrors(found)
+    listed = list(errors)
+    if len(listed) == 1:
+        raise listed[0]
+    if listed:
+        raise SeveralErrors(listed)

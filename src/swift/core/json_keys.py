@@ -16,8 +16,8 @@ class RepeatedKey(ValueError):
 
 def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object of these pairs, as an `object_pairs_hook`. Raises RepeatedKey."""
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         keys = [key for key, _ in pairs]
         raise RepeatedKey(next(key for number, key in enumerate(keys) if key in keys[:number]))
-    return made
+    return mapping

@@ -69,8 +69,8 @@ def parameter_count(model: nn.Module) -> int:
     packed: dict[int, int] = {}
     for layer in model.modules():
         if isinstance(layer, _packed_kinds()):
-            found: Any = layer
-            packed[id(next(found.parameters(recurse=False)))] = found.in_features * found.out_features
+            linear: Any = layer
+            packed[id(next(linear.parameters(recurse=False)))] = linear.in_features * linear.out_features
     return sum(packed.get(id(p), p.numel()) for p in model.parameters())
 
 
@@ -140,13 +140,13 @@ def _settings_of(plan: QuantPlan, paths: list[str]) -> dict[str, dict[str, Any]]
         return {path: {"nbits": plan.bits, "group_size": GROUP_SIZE, "axis": plan.axis} for path in paths}
     chosen: dict[str, dict[str, Any]] = {}
     for name, settings in plan.layers.items():
-        found = [path for path in paths if path == name or path.endswith(f".{name}")]
-        if not found:
+        matches = [path for path in paths if path == name or path.endswith(f".{name}")]
+        if not matches:
             ends = {".".join(path.split(".")[-2:]) for path in paths}
             raise SwiftError(
                 f"no linear layer is called {name}",
                 where="--hqq_dynamic_config_path",
                 next=suggestion(name, ends) or f"layers are called {', '.join(paths[:3])}",
             )
-        chosen.update({path: dict(settings) for path in found})
+        chosen.update({path: dict(settings) for path in matches})
     return chosen

@@ -47,10 +47,10 @@ class Command(Frozen):
     @functools.cached_property
     def flags(self) -> Mapping[str, Flag]:
         """Every flag by name, with this command's default."""
-        found = {flag.name: flag for use in self.uses for flag in use.flags()}
+        own_flags = {flag.name: flag for use in self.uses for flag in use.flags()}
         for name, default in self.defaults.items():
-            found[name] = found[name].with_default(default)
-        return MappingProxyType(found)
+            own_flags[name] = own_flags[name].with_default(default)
+        return MappingProxyType(own_flags)
 
 
 _TRAIN = (

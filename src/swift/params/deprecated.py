@@ -9,8 +9,8 @@ from swift.params.flag import Deprecated
 
 def notes(args: Args) -> list[str]:
     """One line for each deprecated flag that was given a value of its own."""
-    found = []
+    lines = []
     for name, flag in COMMANDS[args.command].flags.items():
         if args.is_explicit(name) and args.values[name] != flag.default and (old := flag.marker(Deprecated)):
-            found.append(f"--{name} is deprecated" + (f": use --{old.use}" if old.use else " and has no effect"))
-    return found
+            lines.append(f"--{name} is deprecated" + (f": use --{old.use}" if old.use else " and has no effect"))
+    return lines

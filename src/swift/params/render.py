@@ -32,15 +32,15 @@ def _docstrings(path: str) -> Mapping[str, Mapping[str, str]]:
     """Class, field, docstring of a file of groups; the class's own stands under "" (`-OO` leaves none in memory)."""
     with open(path, encoding="utf-8") as file:
         tree = ast.parse(file.read())
-    found: dict[str, dict[str, str]] = {}
+    classes: dict[str, dict[str, str]] = {}
     for group in tree.body:
         if not isinstance(group, ast.ClassDef):
             continue
-        texts = found[group.name] = {"": ast.get_docstring(group) or ""}
+        texts = classes[group.name] = {"": ast.get_docstring(group) or ""}
         for field, text in itertools.pairwise(group.body):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
                 texts[field.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
-    return found
+    return classes
 
 
 def overview() -> str:

@@ -47,5 +47,5 @@ def _meant(command: Command, name: str) -> str | None:
 
 def _near(command: Command, name: str) -> list[str]:
     """The flags most like `name`; an alias stands for the flag it means."""
-    found = (command.flags[near] for near in closest(name, command.flags, limit=4, margin=0.03))
-    return list(dict.fromkeys(flag.alias_of or flag.name for flag in found))[:3]
+    near_flags = (command.flags[near] for near in closest(name, command.flags, limit=4, margin=0.03))
+    return list(dict.fromkeys(flag.alias_of or flag.name for flag in near_flags))[:3]

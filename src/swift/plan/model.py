@@ -229,8 +229,8 @@ def _check_model_folder(folder: Path, args: Args, given: _Given) -> None:
 
 def _newest_checkpoint(folder: Path) -> Path | None:
     """A checkpoint in the run folder, or in the runs below an output folder: the newest version's highest step."""
-    found = [path for depth in ("", "*/", "*/*/") for path in folder.glob(f"{depth}checkpoint-[0-9]*")]
-    return max(found, key=_age, default=None)
+    checkpoints = [path for depth in ("", "*/", "*/*/") for path in folder.glob(f"{depth}checkpoint-[0-9]*")]
+    return max(checkpoints, key=_age, default=None)
 
 
 def _age(checkpoint: Path) -> tuple[int, int]:

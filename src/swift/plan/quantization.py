@@ -171,12 +171,12 @@ def _layers(path: str | None, axis: int) -> dict[str, dict[str, Any]]:
         return {}
     flag = "--hqq_dynamic_config_path"
     try:
-        found = json.loads(Path(path).expanduser().read_text("utf-8"), object_pairs_hook=unrepeated)
+        layers = json.loads(Path(path).expanduser().read_text("utf-8"), object_pairs_hook=unrepeated)
     except (OSError, ValueError) as error:
         raise SwiftError(f"{path} is not a JSON file", where=flag, why=str(error)) from error
-    if not isinstance(found, dict) or not found or not all(isinstance(each, dict) for each in found.values()):
+    if not isinstance(layers, dict) or not layers or not all(isinstance(each, dict) for each in layers.values()):
         raise SwiftError(f"{path} does not name layers", where=flag, next='e.g. {"self_attn.q_proj": {"nbits": 4}}')
-    for name, settings in found.items():
+    for name, settings in layers.items():
         unknown = [key for key in settings if key not in LAYER_FIELDS]
         if unknown or settings.get("nbits", 4) not in BITS["hqq"]:
             wrong = f"{unknown[0]} is not known" if unknown else f"nbits is {settings['nbits']}"
@@ -186,18 +186,18 @@ def _layers(path: str | None, axis: int) -> dict[str, dict[str, Any]]:
                 why=wrong,
                 next=f"nbits may be {', '.join(map(str, BITS['hqq']))}; known are {', '.join(LAYER_FIELDS)}",
             )
-    return {name: {"nbits": 4, "group_size": GROUP_SIZE, "axis": axis, **settings} for name, settings in found.items()}
+    return {name: {"nbits": 4, "group_size": GROUP_SIZE, "axis": axis, **settings} for name, settings in layers.items()}
 
 
 def stored_quant(config: Mapping[str, Any] | None) -> StoredQuant | None:
     """What a `config.json` says of its weights; None when they are not quantized."""
-    found = (config or {}).get("quantization_config")
-    if not isinstance(found, Mapping):
+    stored = (config or {}).get("quantization_config")
+    if not isinstance(stored, Mapping):
         return None
-    if found.get("load_in_4bit") or found.get("load_in_8bit"):
-        return StoredQuant(method="bitsandbytes", bits=4 if found.get("load_in_4bit") else 8)
-    bits = found.get("bits") or found.get("nbits")
-    return StoredQuant(method=str(found.get("quant_method", "unknown")), bits=bits if isinstance(bits, int) else None)
+    if stored.get("load_in_4bit") or stored.get("load_in_8bit"):
+        return StoredQuant(method="bitsandbytes", bits=4 if stored.get("load_in_4bit") else 8)
+    bits = stored.get("bits") or stored.get("nbits")
+    return StoredQuant(method=str(stored.get("quant_method", "unknown")), bits=bits if isinstance(bits, int) else None)
 
 
 def check_stored(stored: StoredQuant | None, where: str, machine: Machine) -> None:

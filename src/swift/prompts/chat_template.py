@@ -141,7 +141,7 @@ def plain(messages: Sequence[Message], *, as_object: bool, named: bool) -> list[
     `as_object` gives arguments as an object, else as JSON text; `named` gives each call an id of nine characters if it
     has none, and each result the id and name of its call, which some templates insist on.
     """
-    made: list[dict[str, Any]] = []
+    rendered: list[dict[str, Any]] = []
     open_calls: list[ToolCall] = []
     count = 0
     for message in messages:
@@ -160,8 +160,8 @@ def plain(messages: Sequence[Message], *, as_object: bool, named: bool) -> list[
                 item["name"] = call.name
             if call.id is not None:
                 item["tool_call_id"] = call.id
-        made.append(item)
-    return made
+        rendered.append(item)
+    return rendered
 
 
 def _plain_call(call: ToolCall, as_object: bool) -> dict[str, Any]:

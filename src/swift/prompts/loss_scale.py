@@ -39,7 +39,7 @@ class LossScale:
             if key in query:
                 return [(response, weight)]
         parts = self._split_literals(response)
-        return [found for part in parts for found in (self._split_patterns(part[0]) if part[1] is None else [part])]
+        return [piece for part in parts for piece in (self._split_patterns(part[0]) if part[1] is None else [part])]
 
     def _split_literals(self, response: str) -> list[tuple[str, Any]]:
         """Weight None marks the text before the first literal, which is all that patterns look at."""
@@ -56,8 +56,8 @@ class LossScale:
         if not self.patterns:
             return [(text, 1.0)]
         parts, position = [], 0
-        while found := self._next_match(text, position):
-            match, weight = found
+        while hit := self._next_match(text, position):
+            match, weight = hit
             if match.start() > position:
                 parts.append((text[position : match.start()], 1.0))
             parts.append((match.group(), weight))
@@ -68,8 +68,8 @@ class LossScale:
 
     def _next_match(self, text: str, position: int) -> tuple[re.Match[str], float] | None:
         matches = [(pattern.search(text, position), weight) for pattern, weight in self._compiled]
-        found = [(match, weight) for match, weight in matches if match and match.end() > match.start()]
-        return min(found, key=lambda pair: pair[0].start(), default=None)
+        nonempty = [(match, weight) for match, weight in matches if match and match.end() > match.start()]
+        return min(nonempty, key=lambda pair: pair[0].start(), default=None)
 
     @cached_property
     def _literal(self) -> re.Pattern[str]:

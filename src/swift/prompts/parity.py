@@ -77,14 +77,14 @@ def differences_from_own(encoder: Encoder) -> list[str]:
     compared = {"the default system text": Conversation((_ASK,)), **fixed_set(_SYSTEM)}
     if _prompt(ours, compared["one question"]) is None or _prompt(own, compared["one question"]) is None:
         compared = dict(fixed_set())
-    found = []
+    differences = []
     for name, conversation in compared.items():
         if conversation.tools and not own_template.native_tools:
             continue  # Neither has a form of its own for tools.
         theirs, mine = _prompt(own, conversation), _prompt(ours, conversation)
         if theirs is not None and mine is not None and theirs != mine:
-            found.append(f"{name}: {_first_difference(encoder.tokens, mine, theirs, 'the chat template')}")
-    return list(_end_difference(ours, own)) + found
+            differences.append(f"{name}: {_first_difference(encoder.tokens, mine, theirs, 'the chat template')}")
+    return list(_end_difference(ours, own)) + differences
 
 
 def _end_difference(ours: Encoder, own: Encoder) -> Iterator[str]:
@@ -103,15 +103,15 @@ def say_differences_from_own(encoder: Encoder) -> None:
 
     That tools are written in another form is a choice, not a fault, and is only noted.
     """
-    found = differences_from_own(encoder)
-    if not found:
+    differences = differences_from_own(encoder)
+    if not differences:
         return
-    names = [line.partition(":")[0] for line in found]
+    names = [line.partition(":")[0] for line in differences]
     more = f" (and with {', '.join(names[1:])})" if names[1:] else ""
     faults = [name for name in names if "tool" not in name]
     once(
         f"the template {encoder.template_type} does not write what the tokenizer's chat template does. "
-        f"With {found[0]}{more}. --template_type jinja takes the tokenizer's own.",
+        f"With {differences[0]}{more}. --template_type jinja takes the tokenizer's own.",
         level=logging.WARNING if faults else logging.INFO,
     )
 
@@ -138,14 +138,14 @@ def write_certificate(encoder: Encoder, folder: Path) -> None:
 def check(saved: Mapping[str, Any], encoder: Encoder) -> list[str]:
     """How the prompts of `encoder` differ from those of a certificate, one line a conversation."""
     now = certificate(encoder)
-    found = []
+    differences = []
     for name, ids in saved.get("prompts", {}).items():
         mine = now["prompts"].get(name)
         if mine is None:
-            found.append(f"{name}: the template {encoder.template_type} cannot write it")
+            differences.append(f"{name}: the template {encoder.template_type} cannot write it")
         elif mine != ids:
-            found.append(f"{name}: {_first_difference(encoder.tokens, mine, ids, 'the checkpoint')}")
-    return found
+            differences.append(f"{name}: {_first_difference(encoder.tokens, mine, ids, 'the checkpoint')}")
+    return differences
 
 
 def require_same_template(folder: Path, encoder: Encoder, ignore: bool) -> None:
@@ -161,11 +161,11 @@ def require_same_template(folder: Path, encoder: Encoder, ignore: bool) -> None:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise SwiftError(f"{FILE} of the checkpoint is not readable", where=str(path), why=str(error)) from None
-    found = check(saved, encoder)
-    if not found:
+    differences = check(saved, encoder)
+    if not differences:
         return
     what = "the prompts differ from those this checkpoint was trained on"
-    why = f"trained with the template {saved.get('template_type')}, now {encoder.template_type}. With {found[0]}"
+    why = f"trained with the template {saved.get('template_type')}, now {encoder.template_type}. With {differences[0]}"
     if ignore:
         once(f"{what}: {why}")
         return

@@ -97,8 +97,8 @@ def in_first_question(messages: Sequence[Message], described: str) -> list[Messa
     first = next((place for place, message in enumerate(messages) if message.role == "user"), None)
     if first is None:
         return list(messages)
-    asked = replace(messages[first], content=f"{described}\n\n{messages[first].content}")
-    return [*messages[:first], asked, *messages[first + 1 :]]
+    first_message = replace(messages[first], content=f"{described}\n\n{messages[first].content}")
+    return [*messages[:first], first_message, *messages[first + 1 :]]
 
 
 def join_observations(messages: Sequence[Message]) -> tuple[Message, ...]:
@@ -202,23 +202,23 @@ def _hermes(tools: Tools) -> str:
     )
 
 
-def _write_react(made: Sequence[ToolCall]) -> str:
-    return write_actions(made) + "\nObservation:"
+def _write_react(calls: Sequence[ToolCall]) -> str:
+    return write_actions(calls) + "\nObservation:"
 
 
-def write_actions(made: Sequence[ToolCall]) -> str:
+def write_actions(calls: Sequence[ToolCall]) -> str:
     """Calls as pairs of `Action` and `Action Input` lines."""
-    return "\n".join(f"Action: {call.name}\nAction Input: {call.arguments}" for call in made)
+    return "\n".join(f"Action: {call.name}\nAction Input: {call.arguments}" for call in calls)
 
 
-def _write_glm4(made: Sequence[ToolCall]) -> str:
-    return "<|assistant|>".join(f"{call.name}\n{call.arguments}" for call in made)
+def _write_glm4(calls: Sequence[ToolCall]) -> str:
+    return "<|assistant|>".join(f"{call.name}\n{call.arguments}" for call in calls)
 
 
-def _write_hermes(made: Sequence[ToolCall]) -> str:
+def _write_hermes(calls: Sequence[ToolCall]) -> str:
     return "\n".join(
         f'<tool_call>\n{{"name": {json.dumps(call.name)}, "arguments": {call.arguments}}}\n</tool_call>'
-        for call in made
+        for call in calls
     )
 
 

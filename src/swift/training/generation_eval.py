@@ -40,8 +40,8 @@ class Answers:
         pairs: list[tuple[str, str]] = []
         for start in range(0, len(turns), self._batch_size):
             part = turns[start : start + self._batch_size]
-            made = self._generate(model, [prompt for prompt, _ in part], config)
-            pairs += [(self._text(ids), self._text(wanted)) for ids, (_, wanted) in zip(made, part, strict=True)]
+            generated = self._generate(model, [prompt for prompt, _ in part], config)
+            pairs += [(self._text(ids), self._text(wanted)) for ids, (_, wanted) in zip(generated, part, strict=True)]
         if world > 1:
             shares: list[Any] = [None] * world
             dist.all_gather_object(shares, pairs)

@@ -81,7 +81,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
     Raises SwiftError when it cannot be written to, or another run is in it.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = _locked(folder / LOCK)
@@ -92,7 +92,7 @@ def claimed(folder: Path) -> Iterator[None]:
     finally:
         (folder / LOCK).unlink(missing_ok=True)
         lock.close()
-        for path in made:
+        for path in created:
             if any(path.iterdir()):
                 break
             path.rmdir()
