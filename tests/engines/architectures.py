@@ -36,6 +36,7 @@ DEEPSEEK = {
     "v_head_dim": 16,
     "first_k_dense_replace": 1,
 }
+SPARSE = {**DEEPSEEK, "q_lora_rank": 16, "index_n_heads": 2, "index_head_dim": 16, "index_topk": 40}
 MAMBA2 = {"state_size": 8, "num_heads": 8, "head_dim": 16, "n_groups": 1, "chunk_size": 8}
 HYBRID = {"mamba_d_state": 8, "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_n_groups": 1, "mamba_chunk_size": 8}
 EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2, "num_experts": 4}
@@ -188,6 +189,72 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         {**EXPERTS, "head_dim": 16, "num_dense_layers": 1, "sliding_window": 8, "moe_intermediate_size": 32},
     ),
     "jetmoe": ("JetMoe", {**EXPERTS, "num_key_value_heads": 2, "kv_channels": 16}),
+    "doge": ("Doge", {"keep_window_size": 64}),
+    "cohere2 moe": ("Cohere2Moe", {**SLIDING, **EXPERTS, "layer_types": ["sliding_attention", "full_attention"]}),
+    "deepseek v3.2": ("DeepseekV32", SPARSE),
+    "deepseek v4": ("DeepseekV4", {**SPARSE, "head_dim": 16, "o_lora_rank": 16}),
+    "glm dsa": ("GlmMoeDsa", SPARSE),
+    "dots3 note": ("Dots3NoteText", {**DEEPSEEK, "q_lora_rank": 16, "head_dim": 16}),
+    "minicpm3": ("MiniCPM3", {**DEEPSEEK, "q_lora_rank": 16}),
+    "youtu": ("Youtu", DEEPSEEK),
+    "gemma3n": (
+        "Gemma3nText",
+        {
+            **SLIDING,
+            "num_hidden_layers": 4,
+            "num_kv_shared_layers": 1,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "activation_sparsity_pattern": [0.0] * 4,
+            "vocab_size_per_layer_input": 500,
+            "hidden_size_per_layer_input": 16,
+            "laurel_rank": 8,
+        },
+    ),
+    "gemma4": (
+        "Gemma4Text",
+        {
+            **SLIDING,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "vocab_size_per_layer_input": 500,
+            "hidden_size_per_layer_input": 16,
+        },
+    ),
+    "vaultgemma": ("VaultGemma", {**SLIDING, "query_pre_attn_scalar": 16}),
+    "exaone moe": ("ExaoneMoe", {**EXPERTS, "sliding_window": 8, "moe_intermediate_size": 32}),
+    "granite swa": ("GraniteSWA", {"sliding_window": 8}),
+    "laguna": ("Laguna", {**EXPERTS, "head_dim": 16, "sliding_window": 8}),
+    "mimo v2": ("MiMoV2Flash", {**EXPERTS, "head_dim": 16, "sliding_window": 8}),
+    "ministral": ("Ministral", {**SLIDING, "layer_types": ["sliding_attention", "full_attention"]}),
+    "minimax m2": ("MiniMaxM2", {**EXPERTS, "head_dim": 16}),
+    "lfm2 moe": (
+        "Lfm2Moe",
+        {
+            **EXPERTS,
+            "layer_types": ["conv", "full_attention"],
+            "moe_intermediate_size": 32,
+            "num_dense_layers": 1,
+        },
+    ),
+    "olmo hybrid": ("OlmoHybrid", DELTA),
+    "qwen3.5": ("Qwen3_5Text", DELTA),
+    "qwen3.5 moe": ("Qwen3_5MoeText", {**DELTA, **EXPERTS}),
+    "zaya": ("Zaya", {**EXPERTS, "num_experts_per_tok": 1, "head_dim": 16}),
+    "modernbert decoder": (
+        "ModernBertDecoder",
+        {"bos_token_id": 1, "cls_token_id": 1, "sep_token_id": 2, "local_attention": 16},
+    ),
+    "yarn": (
+        "Llama",
+        {
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "factor": 4.0,
+                "rope_theta": 10000.0,
+                "original_max_position_embeddings": 32,
+            }
+        },
+    ),
+    "longrope with a window": ("Phi3", {**LONGROPE, "sliding_window": 16}),
 }
 """Name -> the class of its configuration, and what is not as in `COMMON`."""
 

@@ -20,6 +20,7 @@ FAST = {
     "gemma2": "SlotRunner",
     "deepseek v3": "SlotRunner",
     "afmoe": "SlotRunner",
+    "doge": "OwnCacheRunner",
     "dynamic rope": "OwnCacheRunner",
     "phi3 longrope": "OwnCacheRunner",
     "rwkv": "OwnCacheRunner",

@@ -57,8 +57,12 @@ def slots_attention(
     slots_step: Step | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface. Raises NoStep outside of a step, or for a model that biases its scores."""
-    if slots_step is None or kwargs.get("position_bias") is not None:
+    """transformers' attention interface.
+
+    Raises NoStep outside of a step, or for a model that biases its scores or hides keys by a mask of its own making:
+    what such a mask does to a longer text than the one that is tried cannot be known.
+    """
+    if slots_step is None or attention_mask is not None or kwargs.get("position_bias") is not None:
         raise NoStep(type(module).__name__)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     how = How(scale, sliding_window, softcap, s_aux)
