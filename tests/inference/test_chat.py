@@ -15,7 +15,7 @@ from swift.engines.base import Delta, Request
 from swift.engines.factory import Prepared
 from swift.engines.sync_engine import SyncEngine
 from swift.inference.result_file import Results
-from swift.inference.terminal import Chat, read_tools
+from swift.inference.terminal import Chat, read_tools, require_input
 from swift.params.groups import Generate
 from swift.params.parse import parse
 from swift.plan.infer import plan_infer, plan_sampling
@@ -107,6 +107,12 @@ def test_a_tool_call_asks_for_its_result_and_goes_on(talk: Talk) -> None:
 def test_the_end_of_the_input_ends_an_entry_of_several_lines(talk: Talk) -> None:
     parrot = talk(["fine"], ["multi-line", "first", "second"])
     assert "first\nsecond" in parrot.prompts[0]
+
+
+def test_a_closed_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(SwiftError, match="standard input is closed"):
+        require_input()
 
 
 def test_an_empty_system_entry_takes_the_system_back(talk: Talk) -> None:

@@ -31,10 +31,12 @@ def run(args: Args) -> int:
     from swift.engines.factory import prepare, start, write_generation_config
     from swift.engines.sync_engine import SyncEngine
     from swift.inference.batch import answer_rows
-    from swift.inference.terminal import chat
+    from swift.inference.terminal import chat, require_input
 
     rows = None
-    if plan.rows:
+    if not plan.rows:
+        require_input()
+    else:
         rows = prompt_rows(plan.rows.data, as_trained=plan.rows.as_trained)
         rows = rows if plan.rows.sample < 0 else rows[: plan.rows.sample]
         log.info("%d rows to answer", len(rows))

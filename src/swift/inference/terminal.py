@@ -229,6 +229,15 @@ def chat(plan: InferPlan, prepared: Prepared, engine: SyncEngine, *, one_turn: b
         log.info("answers: %s", results.path)
 
 
+def require_input() -> None:
+    """Raise SwiftError when there is nobody to chat with, `swift infer … <&-`."""
+    if sys.stdin is None:
+        raise SwiftError(
+            "there is no chat without an input, and standard input is closed",
+            next="start it at a terminal, pipe the lines in, or name rows to answer: --val_dataset FILE",
+        )
+
+
 def _read_text(prompt: str) -> str:
     """The next line that is text; that of a pipe or file is shown where a person would have typed it."""
     while True:
