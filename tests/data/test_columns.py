@@ -79,11 +79,12 @@ def test_columns_hold_for_hub_sets_registered_ones_and_rows_to_answer(
         ({"Frge": "query"}, "no row has the column 'Frge'.*Frage"),
         ({"Frage": "qery"}, "'Frage' cannot become 'qery'.*query"),
         ({"Frage": "query", "Quelle": "query"}, "'Frage' and 'Quelle' cannot both become 'query'"),
+        (["Frage"], "takes a JSON object"),
         ({"Frage": ["query"]}, "does not say what columns are to be called"),
     ],
 )
 def test_columns_that_are_not_there_or_mean_nothing_are_an_error(
-    store: str, columns: dict[str, Any], message: str, encoder: Encoder, tmp_path: Path
+    store: str, columns: Any, message: str, encoder: Encoder, tmp_path: Path
 ) -> None:
     rows = [{**row, "query": "q", "response": "a"} for row in GERMAN]
     argv = ["--dataset", str(write_rows(tmp_path / "rows.jsonl", rows)), *STORES[store]]

@@ -16,6 +16,7 @@ from swift import data, prompts
 from swift.core.errors import SwiftError
 from swift.core.json_keys import RepeatedKey, unrepeated
 from swift.data.adapters import converter
+from swift.data.column_proposal import proposal
 from swift.data.columns import names, replaced
 from swift.data.formats import PLAIN_ANSWER, Converted, convert
 from swift.data.media_archives import placed
@@ -130,7 +131,10 @@ class Preprocessor:
             notes += (REJECTED_LEFT_OUT,)
         if self.kind == "pairs" and not (isinstance(converted.row, Preference) and converted.row.rejected):
             raise BadRow(
-                "missing key", key="rejected_response", expected="a worse answer", value=sorted(map(str, fields))
+                "missing key",
+                key="rejected_response",
+                expected=f"a worse answer{proposal(fields, 'rejected_response')}",
+                value=sorted(map(str, fields)),
             )
         if columns:
             unused = converted.unused.union(replaced(value, columns))

@@ -19,7 +19,7 @@ def json_mapping(given: Any, flag: str) -> dict[str, Any]:
         return dict(given)
     text = str(given)
     try:
-        text_of = text if text.lstrip().startswith("{") else Path(text).expanduser().read_text("utf-8")
+        text_of = text if text.lstrip()[:1] in ("{", "[") else Path(text).expanduser().read_text("utf-8")
         value = json.loads(text_of, object_pairs_hook=unrepeated)
     except (OSError, ValueError) as error:
         raise SwiftError(f"{flag} {text} is neither JSON nor a JSON file", where=flag, why=str(error)) from error
