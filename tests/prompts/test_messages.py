@@ -90,6 +90,7 @@ def test_thinking_under_all_its_names(read: Callable[..., tuple[Message, ...]], 
         ({"weight": 0.5, "train": True}, 0.5),
         ({"weight": 1, "train": False}, 0.0),
         ({"masked": True}, 0.0),
+        ({"loss_mask": 0}, 0.0),
         ({"weight": None}, None),
     ],
 )
@@ -97,6 +98,20 @@ def test_flags_of_training_under_all_their_names(
     read: Callable[..., tuple[Message, ...]], flags: dict[str, Any], weight: float | None
 ) -> None:
     assert read([ASK, {**SAY, **flags}])[1].weight == weight
+
+
+@DOORS
+def test_roles_in_any_case(read: Callable[..., tuple[Message, ...]]) -> None:
+    called = {"role": "Function_Call", "content": '{"name": "ship", "arguments": {"to": "Oslo"}}'}
+    turns = [
+        {"role": "Human", "content": "q"},
+        called,
+        {"role": "ipython", "content": "ok"},
+        {"role": "AI", "content": "a"},
+    ]
+    messages = read(turns)
+    assert [message.role for message in messages] == ["user", "assistant", "tool", "assistant"]
+    assert messages[1].tool_calls == (SHIP,)
 
 
 @DOORS

@@ -25,6 +25,7 @@ ROLES: dict[str, Role] = {
     "bot": "assistant",
     "model": "assistant",
     "chatgpt": "assistant",
+    "ai": "assistant",
     "function_call": "assistant",
     "tool_call": "assistant",
     "tool": "tool",
@@ -32,12 +33,14 @@ ROLES: dict[str, Role] = {
     "observation": "tool",
     "function_response": "tool",
     "tool_response": "tool",
+    "tool_result": "tool",
+    "ipython": "tool",
 }
 CALLS = ("function_call", "tool_call")
 """Roles whose text is a tool call written as JSON."""
 CALL_KEYS = ("tool_calls", "function_call", "tool_call")
 THINKING = ("reasoning_content", "reasoning", "thinking", "think", "thought", "thoughts")
-WEIGHTS = ("weight", "loss", "loss_weight", "loss_scale", "train", "training", "trainable")
+WEIGHTS = ("weight", "loss", "loss_weight", "loss_scale", "loss_mask", "train", "trained", "training", "trainable")
 """How much an answer counts; true is 1, false is 0."""
 MASKS = ("masked",)
 """Flags that mean the opposite: true leaves the answer out of the loss."""
@@ -62,8 +65,8 @@ class Aside:
 
 
 def role(value: Any, key: str) -> Role:
-    """The role behind any of its usual names. Raises BadRow for an unknown one."""
-    known = ROLES.get(value) if isinstance(value, str) else None
+    """The role behind any of its usual names, in any case. Raises BadRow for an unknown one."""
+    known = ROLES.get(value.lower()) if isinstance(value, str) else None
     if known is None:
         raise BadRow("unknown role", key=key, expected="system, user, assistant or tool", value=value)
     return known
@@ -83,7 +86,7 @@ def read_message(item: Any, key: str, aside: Aside, *, empty: bool = False) -> M
     speaker = role(item[role_key], f"{key}.{role_key}")
     given, where, read = item.get(content_key), f"{key}.{content_key}", {role_key, content_key}
     content = _Content()
-    if item[role_key] in CALLS:
+    if item[role_key].lower() in CALLS:
         content.calls += tool_calls(given if isinstance(given, list | dict) else text(given, where), where, aside)
     elif given is not None:
         content.add(given, where, aside)
@@ -115,7 +118,7 @@ def _says(value: Any) -> bool:
 def spoken(speaker: Any, speaker_key: str, written: str, key: str, aside: Aside) -> Message:
     """A text and who says it; under a role such as `function_call` the text is a tool call. Raises BadRow."""
     who = role(speaker, speaker_key)
-    return Message(who, "", tool_calls(written, key, aside)) if speaker in CALLS else Message(who, written)
+    return Message(who, "", tool_calls(written, key, aside)) if speaker.lower() in CALLS else Message(who, written)
 
 
 def _read_answer(item: Mapping[str, Any], key: str, content: _Content, aside: Aside) -> set[str]:
