@@ -191,3 +191,10 @@ def test_a_killed_process_is_named(tmp_path: Path) -> None:
     assert child.returncode == 137
     assert "process 1 was ended by SIGKILL" in err
     assert "Traceback" not in err
+
+
+def test_input_is_utf8_where_the_locale_says_nothing() -> None:
+    code = "import sys; from swift import cli; cli.main = lambda: print(ascii(input())); cli.script()"
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ran = subprocess.run([sys.executable, "-c", code], env=env, input="h\u00e9\n".encode(), capture_output=True)
+    assert ran.stdout == b"'h\\xe9'\n"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 def script() -> None:
     """The console entry point."""
     sys.stdout, sys.stderr = _writable(sys.stdout), _writable(sys.stderr)
+    if isinstance(sys.stdin, io.TextIOWrapper) and sys.stdin.encoding.lower() in ("ascii", "ansi_x3.4-1968"):
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # the locale C says nothing of the input
     code = main()
     try:
         sys.stdout.flush()
