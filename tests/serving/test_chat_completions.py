@@ -237,6 +237,7 @@ def test_free_tool_call(start, tokenizer) -> None:
     chunks = events(httpx.post(f"{running.url}/v1/chat/completions", json={**body, "stream": True}))
     assert given(chunks).strip() == "I look it up."
     calls = [call for c in chunks for call in c["choices"][0]["delta"].get("tool_calls", [])]
+    assert max(len(c["choices"][0]["delta"].get("tool_calls", [])) for c in chunks) == 1
     assert len(calls) > 3 and calls[0]["function"] == {"name": "get_weather", "arguments": ""}
     assert "".join(call["function"]["arguments"] for call in calls) == '{"city": "Rome"}'
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"

@@ -68,6 +68,15 @@ def test_a_call_that_the_limit_cut_off_gives_what_there_is(size: int) -> None:
     assert content == "" and [call["function"]["arguments"] for call in calls] == ['{"city": "Rome"}', '{"ci']
 
 
+@pytest.mark.parametrize(
+    "cut", ["[", '[{"na', '[{"name": "get_weather", "arguments": {}},{"', '[{"name": "get_weather", "arguments": {}}']
+)
+def test_a_list_of_calls_that_the_limit_cut_off_is_no_content(cut: str) -> None:
+    use = tool_use(request(tools=[TOOL], tool_choice="required"))
+    content, calls = read(reader(use, None), cut, 1)
+    assert content == "" and [call["function"]["arguments"] for call in calls] == ["{}"] * cut.count("{}")
+
+
 def test_allowed_tools_are_the_only_ones() -> None:
     other = {"type": "function", "function": {"name": "other"}}
     allowed = {"mode": "required", "tools": [{"type": "function", "function": {"name": "other"}}]}

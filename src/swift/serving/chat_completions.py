@@ -104,10 +104,8 @@ def _message(content: str, calls: list[CallDelta], *, older: bool) -> AnswerMess
 
 
 def _pieces(calls: list[CallDelta], *, older: bool) -> list[dict[str, Any]]:
-    """The deltas of calls: together, or in the older form one after the other."""
-    if older:
-        return [{"function_call": call.get("function")} for call in calls]
-    return [{"tool_calls": calls}] if calls else []
+    """The deltas of calls, one after the other: some clients keep one piece of a call from each event."""
+    return [{"function_call": call.get("function")} if older else {"tool_calls": [call]} for call in calls]
 
 
 def _reader(job: Job) -> Reader:

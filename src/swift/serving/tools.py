@@ -126,16 +126,21 @@ class NamedReader:
 
 
 class CallsReader:
-    """An answer that may hold calls, written as `syntax` has them. Without `parallel` the first is the only one."""
+    """An answer that may hold calls, written as `syntax` has them. Without `parallel` the first is the only one.
+
+    An answer that has to call has no content: what is left where the token limit cut it off is the list's own text.
+    """
 
     def __init__(self, syntax: CallSyntax, use: ToolUse, *, thinking: bool = False):
         self._reader = CallReader(syntax, use.names, thinking=thinking)
         self._parallel = use.parallel
+        self._calls_only = use.mode == "required"
 
     def feed(self, text: str, *, last: bool) -> tuple[str, list[CallDelta]]:
         """The content and the pieces of calls that `text` makes sure."""
         content, pieces = self._reader.feed(text, last=last)
-        return content, [_delta(piece) for piece in pieces if self._parallel or piece.index == 0]
+        deltas = [_delta(piece) for piece in pieces if self._parallel or piece.index == 0]
+        return "" if self._calls_only else content, deltas
 
 
 def reader(use: ToolUse, syntax: CallSyntax | None, *, thinking: bool = False) -> Reader:
