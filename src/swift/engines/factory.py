@@ -61,6 +61,7 @@ def prepare(plan: InferPlan, catalog: Catalog) -> Prepared:
     for _, adapter in plan.engine.adapters:
         models.check_base(adapter, plan.model, source)
     tokenizer = models.load_tokenizer(plan.model, source)
+    models.embedded_tokens(tokenizer, models.load_config(plan.model, source))
     own = _generation_config(Path(plan.model.adapter) if plan.model.adapter else source) or _generation_config(source)
     encoder = build_encoder(plan.prompt, tokenizer, catalog)
     say_differences_from_own(encoder)

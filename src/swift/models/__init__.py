@@ -5,10 +5,12 @@ from swift.models.download import fetch
 from swift.models.fingerprint import check_base, identity, same_base
 from swift.models.load import load_config, load_model, load_tokenizer
 from swift.models.quantize import parameter_count
+from swift.models.vocabulary import embedded_tokens
 
 __all__ = [
     "check_base",
     "context_length",
+    "embedded_tokens",
     "fetch",
     "identity",
     "load_config",

@@ -30,6 +30,8 @@ class PromptPlan:
     """How tools are written; None takes what the template does by itself."""
     max_length: int | None = None
     truncation_strategy: TruncationStrategy = "delete"
+    vocab_size: int | None = None
+    """Rows of the model's embeddings, set where the tokenizer has more tokens than that."""
     loss_scale: str | Mapping[str, Any] | None = None
     """Name, file or dict of loss-scale rules; None weighs all trained tokens the same."""
     ignore_mismatch: bool = False

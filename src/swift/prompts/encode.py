@@ -50,6 +50,17 @@ class AnswerTooLong(SwiftError):
         self.limit = limit
 
 
+class NoEmbedding(SwiftError):
+    """The row has a token that the tokenizer knows and the model does not."""
+
+    def __init__(self, token: str, rows: int, origin: Origin | None):
+        super().__init__(
+            f"the row has the token {token}, and the model has embeddings for {rows} tokens only",
+            where=None if origin is None else str(origin),
+            next="call resize_token_embeddings(len(tokenizer)) and save the model again",
+        )
+
+
 @dataclass(frozen=True)
 class PreferenceEncoded:
     """The two ends of a preference, each with its prompt. KTO rows have `chosen` and a `label`."""
@@ -121,7 +132,7 @@ class Encoder:
             try:
                 whole = [self._assemble(example, given, conversation) for example, given in pairs]
                 encoded.append([self._cut(one, self._excess([one], conversation.origin)) for one in whole])
-            except TooLong as error:
+            except (TooLong, NoEmbedding) as error:
                 encoded.append(error)
         return encoded
 
@@ -193,6 +204,8 @@ class Encoder:
         """Hex digest of everything that decides the encoding of a row: template, tokenizer and options."""
         plan = self.plan
         options = [plan.max_length, plan.truncation_strategy, plan.loss_scale and repr(self.template.loss_scale)]
+        if plan.vocab_size is not None:
+            options.append(plan.vocab_size)
         facts = json.dumps([self.template.facts(), self.tokens.digest, options], ensure_ascii=False, sort_keys=True)
         return hashlib.sha256(facts.encode()).hexdigest()
 
@@ -220,6 +233,9 @@ class Encoder:
                 labels += [IGNORED] * len(tokens)
                 if gap is None and tokens and start and labels[start - 1] != IGNORED:
                     gap, end_weight = -1 if segment.inside_turn else start, segment.end_weight
+        rows = self.plan.vocab_size
+        if rows is not None and max(input_ids, default=0) >= rows:
+            raise NoEmbedding(self.tokens.decode([max(input_ids)]), rows, row.origin)
         return Encoded(input_ids, labels, scales if weighted else None, row.media, rewrites=example.rewrites)
 
     def _end_turn(self, labels: list[int], gap: int, until: int) -> int:

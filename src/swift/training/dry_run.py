@@ -28,6 +28,7 @@ TOKENS = 60
 def preview(plan: SftPlan, catalog: Catalog, folder: Path, resume: Path | None = None) -> str:
     """The text that a dry run prints. `folder` is where the run would write; nothing is written."""
     prepared = prepare(plan, catalog, None, resume)
+    plan = prepared.plan
     train, val, tokenizer, steps = prepared.built.train, prepared.built.val, prepared.tokenizer, prepared.steps
     if isinstance(train, StreamDataset):
         first = list(islice(train, SAMPLED))

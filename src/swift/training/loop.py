@@ -103,6 +103,8 @@ def build(run: Run) -> SwiftTrainer:
     stream = run.train if isinstance(run.train, StreamDataset) else None
     steps = plan.group.max_steps if stream else plan.steps(len(run.train))[1]  # type: ignore[arg-type]
     args = training_arguments(plan, run.folder, steps=steps, evaluates=run.val is not None, streams=stream is not None)
+    # The Trainer writes it into the model's configuration, with which the model is saved; batches say it themselves.
+    args.use_cache = bool(tuners.base_model(run.model).config.to_dict().get("use_cache"))
     meter = Meter(plan.group.metric_warmup_step or 0)
     stop = StopOnSignal()
     callbacks: list[TrainerCallback] = [_Schedule(), Progress(run.folder, meter, bar=not plan.group.disable_tqdm), stop]

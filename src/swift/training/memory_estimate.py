@@ -114,7 +114,9 @@ def meta_model(plan: SftPlan, source: Path) -> nn.Module:
     config = load_config(plan.model, source)
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(
-            config, dtype=TORCH_DTYPES[plan.model.dtype], attn_implementation=plan.model.attn
+            config,
+            dtype=TORCH_DTYPES[plan.model.dtype],
+            attn_implementation=None if plan.model.attn == "sdpa" else plan.model.attn,  # None: SDPA if the model can
         )
         return tuners.attach(base, _plain(plan), total_steps=1)
 
@@ -122,7 +124,8 @@ def meta_model(plan: SftPlan, source: Path) -> nn.Module:
 def activation_bytes(model: Any, tokens: int, *, recompute: bool) -> int:
     """What autograd keeps of one forward pass over `tokens`, and what a layer needs on top when it goes backward."""
     base: PreTrainedModel = model if isinstance(model, PreTrainedModel) else model.get_base_model()
-    base.set_attn_implementation(NAME)
+    if base.config._attn_implementation == "sdpa":
+        base.set_attn_implementation(NAME)
     model.train()
     config = base.config.get_text_config()
     everything = _kept_by_autograd(model, tokens)
@@ -164,7 +167,10 @@ def _kept_by_autograd(model: nn.Module, tokens: int) -> int:
         return tensor
 
     ids = torch.zeros((1, tokens), dtype=torch.long, device="meta")
-    mask = torch.zeros((1, 1, 1, 1), device="meta")  # a finished mask: making one would ask for numbers; it is not used
+    base: Any = model if isinstance(model, PreTrainedModel) else model.get_base_model()  # type: ignore[operator]
+    ours = base.config._attn_implementation == NAME
+    # A finished mask where none is used: making one would ask for numbers.
+    mask = torch.zeros((1, 1, 1, 1), device="meta") if ours else None
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         output = model(
             input_ids=ids, attention_mask=mask, use_cache=False, sequence_lengths=(tokens,), logits_to_keep=1

@@ -33,6 +33,7 @@ from swift.prompts.parity import say_differences_from_own
 from swift.training import process_group
 from swift.training.artifacts import example, model_info, saved_args, write_json
 from swift.training.checkpoint_contents import Contents, write_contents
+from swift.training.fit_to_model import fit_to_model
 from swift.training.generation_eval import Answers
 from swift.training.loop import Run, finish, train
 from swift.training.objectives import Objective, Setting
@@ -49,6 +50,8 @@ from swift.tuners.adapter_files import Card
 class Prepared:
     """All that a run knows before its weights are loaded."""
 
+    plan: SftPlan
+    """As it was, within what the model can do."""
     source: Path
     """The model's folder."""
     tokenizer: PreTrainedTokenizerBase
@@ -70,6 +73,7 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
     if resume is not None:
         check_fits(plan, source, resume)
     tokenizer = models.load_tokenizer(plan.model, source)
+    plan = fit_to_model(plan, models.load_config(plan.model, source), tokenizer)
     encoder = build_encoder(plan.prompt, tokenizer, catalog)
     say_differences_from_own(encoder)
     ledger = Ledger.of_plan(plan.data, run_dir and run_dir / FILE_NAME)
@@ -84,6 +88,7 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
     if (few := plan.train.few_steps(steps)) is not None:
         log.warning(few)
     return Prepared(
+        plan=plan,
         source=source,
         tokenizer=tokenizer,
         encoder=encoder,
@@ -105,6 +110,7 @@ def run_training(
 def _run(args: Args, plan: SftPlan, catalog: Catalog, machine: Machine, run_dir: Path, resume: Path | None) -> None:
     disable_progress_bar()
     prepared = prepare(plan, catalog, run_dir if machine.first else None, resume)
+    plan = prepared.plan
     if resume is not None and not plan.train.group.resume_only_model and nothing_left(resume, prepared.steps):
         return
     log.info(

@@ -6,7 +6,8 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -16,6 +17,7 @@ from swift.core.log import log
 from swift.core.optional_imports import installed
 from swift.plan.tuner import TunerPlan
 
+UNQUANTIZED = (torch.float32, torch.float16, torch.bfloat16)
 ATTENTION_INPUTS = frozenset(
     {"q_proj", "k_proj", "v_proj", "q_lin", "k_lin", "v_lin", "query", "key", "value", "key_value"}
     | {"qkv_proj", "qkv", "query_key_value", "c_attn", "Wqkv", "wqkv", "W_pack", "in_proj_qkv", "in_proj_qkvz"}
@@ -71,11 +73,19 @@ def resolve_saved(model: PreTrainedModel, given: Iterable[str]) -> list[str]:
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:
-    """Paths of all linear layers except the language model's head."""
+    """Paths of all linear layers except the language model's head and routers that answer with more than a tensor."""
     head = model.get_output_embeddings()
     kinds = linear_kinds()
     layers = [(path, module) for path, module in model.named_modules() if isinstance(module, kinds)]
-    return [path for path, module in layers if module is not head]
+    return [path for path, module in layers if module is not head and not _is_router(module)]
+
+
+@torch.no_grad()
+def _is_router(layer: nn.Module) -> bool:
+    """Whether this kind of `nn.Linear` answers with a pair (Llama 4): no adapter can stand around it."""
+    if type(layer) is nn.Linear or not isinstance(layer, nn.Linear) or layer.weight.dtype not in UNQUANTIZED:
+        return False
+    return not isinstance(layer(layer.weight.new_zeros(1, layer.in_features)), Tensor)
 
 
 def linear_kinds() -> tuple[type[nn.Module], ...]:

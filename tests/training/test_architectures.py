@@ -1,0 +1,57 @@
+"""One step on tiny models of many decoder classes: the loss is the model's own, and the result answers and merges."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from swift.cli import main
+from training.architectures import save_small
+
+ROWS = [
+    {"query": "What is one plus one?", "response": "Two."},
+    {"query": "Name a city.", "response": "Paris is a city in France."},
+]
+KINDS = ("llama4_text", "jetmoe", "apertus", "arcee", "aria_text")
+"""Decoder classes; Llama 4 (a router that answers with a pair) and JetMoE (no gradient checkpointing) were errors."""
+
+
+def own_loss(folder: Path, rows: list[dict[str, str]]) -> float:
+    """What transformers' own model says for the rows, one by one, weighted by their trained tokens."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    total, count = 0.0, 0
+    for row in rows:
+        prompt = tokenizer.apply_chat_template([{"role": "user", "content": row["query"]}], tokenize=False)
+        prompt += "<|im_start|>assistant\n"
+        start = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        whole = f"{prompt}{row['response']}<|im_end|>"
+        ids = torch.tensor([tokenizer(whole, add_special_tokens=False)["input_ids"]])
+        with torch.no_grad():
+            logits = model(input_ids=ids, use_cache=False).logits[0, start - 1 : -1].float()
+        total += cross_entropy(logits, ids[0, start:], reduction="sum").item()
+        count += ids.shape[1] - start
+    return total / count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_step_and_what_follows(kind: str, smollm2_tokenizer_dir: Path, tmp_path: Path) -> None:
+    model = save_small(kind, tmp_path / "model", smollm2_tokenizer_dir)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    run = tmp_path / "run"
+    words = ["--model_id_or_path", str(model), "--dataset", str(rows), "--dataset_test_ratio", "0", "--dtype", "fp32"]
+    words += ["--batch_size", "2", "--max_steps", "1", "--gradient_accumulation_steps", "1", "--report_to", "none"]
+    words += ["--target_modules", "ALL", "--lora_dropout", "0", "--add_output_dir_suffix", "false"]
+    assert main(["sft", *words, "--output_dir", str(run), "--no_cache", "true"]) == 0
+    logged = [json.loads(line) for line in (run / "logging.jsonl").read_text().splitlines()]
+    assert next(line["loss"] for line in logged if "loss" in line) == pytest.approx(own_loss(model, ROWS), abs=1e-4)
+    checkpoint = str(run / "checkpoint-1")
+    answers = ["--val_dataset", str(rows), "--max_new_tokens", "3", "--temperature", "0"]
+    assert main(["infer", "--ckpt_dir", checkpoint, *answers]) == 0
+    assert main(["merge-lora", "--ckpt_dir", checkpoint]) == 0
