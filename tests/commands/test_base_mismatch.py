@@ -88,7 +88,7 @@ def test_another_base_is_refused(
     assert main(words) == 2
     given = capsys.readouterr().err
     assert REFUSED in given and "--ignore_base_mismatch true" in given and "Traceback" not in given
-    assert not (tmp_path / "out").exists() and not list(checkpoint.parent.glob("*merged*"))
+    assert not list((tmp_path / "out").rglob("*")) and not list(checkpoint.parent.glob("*merged*"))
 
 
 def test_it_goes_on_where_that_is_said(
