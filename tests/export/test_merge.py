@@ -102,6 +102,7 @@ RECURRENT = {
     "mamba": {"hidden_size": 32, "state_size": 4, "num_hidden_layers": 2},
     "mamba2": {"hidden_size": 32, "state_size": 4, "num_heads": 4, "head_dim": 16, "n_groups": 1},
     "rwkv": {"hidden_size": 32, "attention_hidden_size": 32, "num_hidden_layers": 2},
+    "recurrent_gemma": {"hidden_size": 32, "lru_width": 32, "num_attention_heads": 2, "intermediate_size": 64},
 }
 
 

@@ -29,6 +29,14 @@ SIZES: dict[str, Any] = {
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 32,
     "shared_expert_intermediate_size": 32,
+    "n_group": 1,
+    "topk_group": 1,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 16,
+    "v_head_dim": 16,
+    "rotary_dim": 8,
     "bos_token_id": 1,
     "eos_token_id": 2,
     "pad_token_id": 2,
@@ -37,7 +45,29 @@ SIZES: dict[str, Any] = {
 OWN_SIZES: dict[str, dict[str, Any]] = {
     "llama4_text": {"intermediate_size_mlp": 96, "num_experts_per_tok": 1},
     "jetmoe": {"kv_channels": 16},
-    "openai-gpt": {"n_positions": 256},
+    "bailing_hybrid": {"layer_group_size": 2},
+    "bamba": {"attn_layer_indices": [1]},
+    "mamba2": {"num_heads": 8, "head_dim": 16, "n_groups": 1, "state_size": 16},
+    "recurrent_gemma": {"num_hidden_layers": 3},
+    "deepseek_v4": {
+        "num_key_value_heads": 1,
+        "o_groups": 4,
+        "o_lora_rank": 16,
+        "index_n_heads": 2,
+        "index_head_dim": 16,
+    },
+    "dots1": {"n_shared_experts": 1},
+    "gemma4_text": {"vocab_size_per_layer_input": 49152, "hidden_size_per_layer_input": 16, "global_head_dim": 16},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "longcat_flash": {
+        "num_layers": 1,
+        "zero_expert_num": 2,
+        "moe_topk": 2,
+        "expert_ffn_hidden_size": 32,
+        "ffn_hidden_size": 96,
+    },
+    "zaya": {"num_experts_per_tok": 1},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
 }
 
 
@@ -46,6 +76,11 @@ def small_config(kind: str) -> PretrainedConfig:
     cls = CONFIG_MAPPING[kind]
     known = cls().to_dict()
     sizes = {name: size for name, size in SIZES.items() if cls.attribute_map.get(name, name) in known}
+    if "kv_lora_rank" in known:  # latent attention has keys for every head
+        sizes["num_key_value_heads"] = SIZES["num_attention_heads"]
+    # A step with dropout or noise has no loss to compare.
+    noise = [name for name, value in known.items() if isinstance(value, float) and ("drop" in name or "jitter" in name)]
+    sizes |= dict.fromkeys(noise, 0.0)
     return cls(**{**sizes, **OWN_SIZES.get(kind, {})})
 
 

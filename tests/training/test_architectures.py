@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,7 @@ ROWS = [
     {"query": "What is one plus one?", "response": "Two."},
     {"query": "Name a city.", "response": "Paris is a city in France."},
 ]
-KINDS = ("llama4_text", "jetmoe", "apertus", "arcee", "aria_text")
-"""Decoder classes; Llama 4 (a router that answers with a pair) and JetMoE (no gradient checkpointing) were errors."""
+CLASSES = tomllib.loads(Path(__file__).with_name("decoder_classes.toml").read_text())
 
 
 def own_loss(folder: Path, rows: list[dict[str, str]]) -> float:
@@ -39,7 +39,7 @@ def own_loss(folder: Path, rows: list[dict[str, str]]) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CLASSES["holds"])
 def test_one_step_and_what_follows(kind: str, smollm2_tokenizer_dir: Path, tmp_path: Path) -> None:
     model = save_small(kind, tmp_path / "model", smollm2_tokenizer_dir)
     rows = tmp_path / "rows.jsonl"

@@ -105,3 +105,56 @@ def test_layers_whose_weight_the_model_takes_itself(kind: str, tmp_path: Path, p
     name = "out_proj" if kind == "mamba2" else "dt_proj"
     with pytest.raises(SwiftError, match=f"{name} would do nothing"):
         tuners.attach(models.load_model(model_plan), plans(tmp_path, "--target_modules", name)[1])
+
+
+DEEPSEEK_V4 = {
+    "head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "q_lora_rank": 16,
+    "o_lora_rank": 16,
+    "o_groups": 2,
+    "moe_intermediate_size": 16,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "name"),
+    [
+        ("llama4_text", {"head_dim": 16, "intermediate_size_mlp": 32, "num_local_experts": 2}, "router"),
+        ("phimoe", {"num_local_experts": 2}, "router"),
+        ("deepseek_v4", DEEPSEEK_V4, "o_a_proj"),
+    ],
+)
+def test_layers_that_are_linear_by_name_only(
+    kind: str, settings: dict[str, object], name: str, tmp_path: Path, plans: Plans
+) -> None:
+    """Routers answer with a pair, a grouped projection takes its groups apart: PEFT would fail in the first step."""
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        **settings,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    model_plan, plan = plans(tmp_path, "--target_modules", "ALL")
+    targets = resolve_targets(models.load_model(model_plan), plan)
+    assert not any(target.endswith(name) for target in targets) and any(
+        target.endswith("q_b_proj") or target.endswith("q_proj") for target in targets
+    )
+    with pytest.raises(SwiftError, match=f"{name} takes no adapter"):
+        tuners.attach(models.load_model(model_plan), plans(tmp_path, "--target_modules", name)[1])
+
+
+def test_all_reaches_no_block_whose_name_is_a_layers(tmp_path: Path, plans: Plans) -> None:
+    """CTRL calls two layers "0" and "2", as its blocks are called."""
+    config = AutoConfig.for_model("ctrl", vocab_size=50, n_embd=32, n_layer=3, n_head=2, dff=32)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    model_plan, plan = plans(tmp_path, "--target_modules", "ALL")
+    tuned = tuners.attach(models.load_model(model_plan), plan)
+    assert sum("lora_B" in name for name, _ in tuned.named_parameters()) == 3 * 6

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
+from transformers.cache_utils import CacheLayerMixin, DynamicCache
+
+from swift.tuners import base_model
 
 PROMPTS = (
     "The capital of France is",
@@ -122,15 +125,21 @@ def _continue(model: nn.Module, prompt: list[int]) -> tuple[list[int], Tensor]:
     An end token does not stop it, so that each prompt gives the same number of comparisons.
     """
     text, step, cache = list(prompt), torch.tensor([prompt], device=_device(model)), None
-    taken_from = []
+    cached, taken_from = _can_cache(model), []
     for _ in range(NEW_TOKENS):
-        output = model(input_ids=step, use_cache=True, **({} if cache is None else {"past_key_values": cache}))
+        output = model(input_ids=step, use_cache=cached, **({} if cache is None else {"past_key_values": cache}))
         cache = output.get("past_key_values")
         taken_from.append(output.logits[0, -1].float().cpu())
         text.append(int(taken_from[-1].argmax()))
         # Recurrent models keep a state of their own, or nothing: the whole text once more is always right.
         step = torch.tensor([text if cache is None else text[-1:]], device=_device(model))
     return text[len(prompt) :], torch.stack(taken_from)
+
+
+def _can_cache(model: nn.Module) -> bool:
+    """A cache of recurrent layers alone knows no length, which models of mixed layers ask it for."""
+    layers = DynamicCache(config=base_model(model).config).layers
+    return not layers or any(isinstance(layer, CacheLayerMixin) for layer in layers)
 
 
 def _device(model: nn.Module) -> torch.device:

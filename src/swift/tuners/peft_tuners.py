@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from swift.core.errors import SwiftError
 from swift.plan.tuner import TunerPlan
 from swift.tuners import initial_factors
-from swift.tuners.target_modules import matches, read_past, resolve_saved, resolve_targets
+from swift.tuners.target_modules import is_linear_by_name_only, matches, read_past, resolve_saved, resolve_targets
 
 CONFIGS: dict[str, type[peft.PeftConfig]] = {
     "lora": peft.LoraConfig,
@@ -150,6 +150,14 @@ def _check_kinds(model: PreTrainedModel, plan: TunerPlan, reached: dict[str, nn.
             where="--target_modules, --target_regex",
             why=f"{type(model).__name__} takes the weight of this layer itself instead of calling it",
             next="leave it out; --target_modules ALL names every other linear layer",
+        )
+    special = next((path for path, module in reached.items() if is_linear_by_name_only(module)), None)
+    if special:
+        raise SwiftError(
+            f"{special} takes no adapter",
+            where="--target_modules, --target_regex",
+            why=f"{type(model.get_submodule(special)).__name__} does not map vectors as a linear layer does",
+            next="leave it out; --target_modules ALL names every layer that takes one",
         )
     embedding = [path for path, module in reached.items() if isinstance(module, nn.Embedding)]
     if embedding and plan.sft_type not in ON_EMBEDDINGS:

@@ -73,19 +73,26 @@ def resolve_saved(model: PreTrainedModel, given: Iterable[str]) -> list[str]:
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:
-    """Paths of all linear layers except the language model's head and routers that answer with more than a tensor."""
+    """Paths of all linear layers an adapter can stand around, except the language model's head."""
     head = model.get_output_embeddings()
     kinds = linear_kinds()
     layers = [(path, module) for path, module in model.named_modules() if isinstance(module, kinds)]
-    return [path for path, module in layers if module is not head and not _is_router(module)]
+    return [path for path, module in layers if module is not head and not is_linear_by_name_only(module)]
 
 
 @torch.no_grad()
-def _is_router(layer: nn.Module) -> bool:
-    """Whether this kind of `nn.Linear` answers with a pair (Llama 4): no adapter can stand around it."""
+def is_linear_by_name_only(layer: nn.Module) -> bool:
+    """Whether this `nn.Linear` does not map (..., in) to (..., out), which adapters take for granted.
+
+    Routers of Llama 4 and PhiMoE answer with a pair, DeepSeek V4's grouped projection has one weight for each group.
+    """
     if type(layer) is nn.Linear or not isinstance(layer, nn.Linear) or layer.weight.dtype not in UNQUANTIZED:
         return False
-    return not isinstance(layer(layer.weight.new_zeros(1, layer.in_features)), Tensor)
+    try:
+        output = layer(layer.weight.new_zeros(1, layer.in_features))
+    except RuntimeError:  # torch's answer to a shape that does not fit
+        return True
+    return not isinstance(output, Tensor) or output.shape != (1, layer.out_features)
 
 
 def linear_kinds() -> tuple[type[nn.Module], ...]:
@@ -150,8 +157,8 @@ def _adaptable(model: PreTrainedModel) -> list[str]:
 def _endings(model: PreTrainedModel, wanted: list[str]) -> list[str]:
     """The last names of the wanted paths, or the paths themselves where a last name would match more than wanted."""
     leaves = {path.rpartition(".")[2] for path in wanted}
-    layers = [path for path, module in model.named_modules() if isinstance(module, (*linear_kinds(), nn.Embedding))]
-    reached = {path for path in layers if any(matches(path, leaf) for leaf in leaves)}
+    # Whatever their kind: where a linear layer is called "0", so is the first block.
+    reached = {path for path, _ in model.named_modules() if any(matches(path, leaf) for leaf in leaves)}
     return sorted(leaves) if reached == set(wanted) else sorted(wanted)
 
 
