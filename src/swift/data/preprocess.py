@@ -8,11 +8,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from swift import data, prompts
 from swift.core.errors import SwiftError
 from swift.core.json_keys import RepeatedKey, unrepeated
 from swift.data.adapters import converter
@@ -59,11 +58,11 @@ class Outcome:
 
 
 @cache
-def code_digest(*packages: ModuleType) -> str:
+def code_digest(*packages: str) -> str:
     """Changes with the code of the packages, so that nothing an older version made is taken for its own."""
     digest = hashlib.sha256()
     for package in packages:
-        for path in sorted(path for folder in package.__path__ for path in Path(folder).glob("*.py")):
+        for path in sorted(Path(str(files(package))).glob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -85,7 +84,14 @@ class Preprocessor:
     def fingerprint(self) -> str:
         """Changes with everything that would change an outcome, except the rows."""
         of_encoder = self.encoder.fingerprint if self.encoder else "convert only"
-        facts = (code_digest(data, prompts), self.kind, self.rounds, self.notes_are_faults, self.plain_text, of_encoder)
+        facts = (
+            code_digest("swift.data", "swift.prompts"),
+            self.kind,
+            self.rounds,
+            self.notes_are_faults,
+            self.plain_text,
+            of_encoder,
+        )
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     def __call__(self, rows: Sequence[SourceRow]) -> list[Outcome]:

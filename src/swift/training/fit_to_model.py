@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedTokenizerBase
 
@@ -30,7 +31,8 @@ def _within_context(plan: SftPlan, config: PretrainedConfig) -> SftPlan:
 
 def _recomputing(plan: SftPlan, config: PretrainedConfig) -> SftPlan:
     """The plan without gradient checkpointing where the class has none."""
-    kind, group = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None), plan.train.group
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    group = plan.train.group
     if not group.gradient_checkpointing or kind is None or kind.supports_gradient_checkpointing:
         return plan
     log.info("%s has no gradient checkpointing: all activations are kept", kind.__name__)

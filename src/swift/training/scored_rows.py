@@ -130,7 +130,8 @@ class _Scorer:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):  # as the Trainer runs the model
             for start in range(0, len(items), size):
                 some = items[start : start + size]
-                sums = self._reference.sums(send_to_device(self._collate(some), device))
+                batch: Any = send_to_device(self._collate(some), device)
+                sums = self._reference.sums(batch)
                 values.append(sums.float().cpu().numpy().reshape(len(some), -1))
         return np.concatenate(values)
 

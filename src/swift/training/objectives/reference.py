@@ -16,14 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from swift import models, training
+from swift import models
 from swift.core.errors import SwiftError
 from swift.data.preprocess import code_digest
 from swift.params.checkpoint_args import read_saved
 from swift.plan.model import ModelPlan
 from swift.plan.rlhf import ReferencePlan
 from swift.plan.sft import SftPlan
-from swift.training import objectives
 from swift.training.objectives import Batch, Setting
 from swift.training.objectives.answer_log_probs import AnswerLogProbs
 from swift.training.varlen_attention import keep_inside_sequences
@@ -56,7 +55,7 @@ def identity(setting: Setting, plan: ReferencePlan) -> str:
     """Hex digest of all that decides how the reference scores a row: weights, how they are loaded, and code."""
     model, folder = _other(setting, plan) if plan.kind == "model" else (setting.plan.model, setting.source)
     facts = [
-        code_digest(models, training, objectives),
+        code_digest("swift.models", "swift.training", "swift.training.objectives"),
         (transformers.__version__, torch.__version__),
         replace(model, entry=None, token=None, adapter=None),
         setting.plan.train.dtype,
