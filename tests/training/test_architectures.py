@@ -55,3 +55,21 @@ def test_one_step_and_what_follows(kind: str, smollm2_tokenizer_dir: Path, tmp_p
     answers = ["--val_dataset", str(rows), "--max_new_tokens", "3", "--temperature", "0"]
     assert main(["infer", "--ckpt_dir", checkpoint, *answers]) == 0
     assert main(["merge-lora", "--ckpt_dir", checkpoint]) == 0
+
+
+QUICK = ("bert", "xlm")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind in QUICK else pytest.mark.slow) for kind in CLASSES["reads_ahead"]]
+)
+def test_a_model_that_reads_ahead_is_refused(
+    kind: str, smollm2_tokenizer_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its loss would be that of copying the answer."""
+    model = save_small(kind, tmp_path / "model", smollm2_tokenizer_dir)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    words = ["sft", "--model_id_or_path", str(model), "--dataset", str(rows), "--dataset_test_ratio", "0"]
+    assert main([*words, "--target_modules", "ALL", "--dtype", "fp32", "--output_dir", str(tmp_path / "run")]) == 2
+    assert "reads ahead" in capsys.readouterr().err

@@ -32,6 +32,7 @@ from swift.prompts.encode import Encoder, build_encoder
 from swift.prompts.parity import say_differences_from_own
 from swift.training import process_group
 from swift.training.artifacts import example, model_info, saved_args, write_json
+from swift.training.causality import require_causal
 from swift.training.checkpoint_contents import Contents, write_contents
 from swift.training.fit_to_model import fit_to_model
 from swift.training.generation_eval import Answers
@@ -152,6 +153,7 @@ def assemble(
         switch_off_dropout(model)
     flat = keep_inside_sequences(base)
     if not flat:
+        require_causal(base)  # a flat row that gave the same was read with causal attention
         log.info("batches are padded: this model's attention cannot be kept inside sequences")
     pad_id: Any = tokenizer.pad_token_id
     setting = Setting(
