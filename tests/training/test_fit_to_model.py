@@ -6,7 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, OpenAIGPTConfig, PretrainedConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BartConfig,
+    BartForConditionalGeneration,
+    GPT2Config,
+    LlamaConfig,
+    OpenAIGPTConfig,
+    PretrainedConfig,
+)
 
 from swift.cli import main
 
@@ -95,3 +104,18 @@ def test_padding_without_embedding(
     else:
         assert dry_run(command, model, rows) == 2
     assert "[PAD] is its pad_token" in capsys.readouterr().err
+
+
+def test_an_encoder_with_a_decoder(
+    smollm2_tokenizer_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """transformers would load the decoder alone, in silence."""
+    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2}
+    config = BartConfig(**sizes, decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, vocab_size=49152)
+    BartForConditionalGeneration(config).save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(smollm2_tokenizer_dir).save_pretrained(tmp_path / "model")
+    rows = rows_file(tmp_path / "rows.jsonl", "Well.")
+    assert dry_run("sft", tmp_path / "model", rows) == 2
+    assert "only its decoder would be loaded" in capsys.readouterr().err
+    assert main(["infer", "--model_id_or_path", str(tmp_path / "model"), "--val_dataset", str(rows)]) == 2
+    assert "only its decoder would be loaded" in capsys.readouterr().err

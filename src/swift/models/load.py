@@ -103,6 +103,12 @@ def load_config(plan: ModelPlan, folder: Path) -> PretrainedConfig:
             why=_first_line(error),
             next="pip install -U transformers, or choose another model",
         ) from error
+    if config.is_encoder_decoder:
+        raise SwiftError(
+            f"{folder / 'config.json'} is of an encoder with a decoder ({config.model_type})",
+            why="only its decoder would be loaded, without the encoder that reads the prompt",
+            next="choose a model that is a decoder alone",
+        )
     _override(config, plan)
     if plan.rope_scaling:
         _stretch(config, plan.rope_scaling)
