@@ -67,6 +67,7 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
         "ffn_hidden_size": 96,
     },
     "zaya": {"num_experts_per_tok": 1},
+    "dots3_note_text": {"num_key_value_heads": 4},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
 }
 
