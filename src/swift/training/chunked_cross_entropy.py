@@ -51,10 +51,10 @@ class _Chunk:
     nll: Tensor  # (n, 1)
     hits: Tensor  # (n)
 
-    def hidden_gradient(self, weight: Tensor) -> Tensor:
-        """(n, H): of each cross-entropy by its own hidden state."""
+    def hidden_gradient(self, weight: Tensor, w: Tensor | float) -> Tensor:
+        """(n, H): of each cross-entropy times `w` by its own hidden state."""
         mean_row = (self.exps.to(weight.dtype) @ weight).to(self.nll.dtype)
-        return mean_row / self.total - weight[self.labels[:, 0]].to(self.nll.dtype)
+        return w / self.total * mean_row - w * weight[self.labels[:, 0]].to(self.nll.dtype)
 
 
 def _chunks(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Iterator[_Chunk]:
@@ -104,7 +104,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             hits[chunk.part] = chunk.hits
             loss += (chunk.nll * w).sum()
             if grad_hidden is not None:
-                grad_hidden[chunk.part] = (chunk.hidden_gradient(weight) * w).to(hidden.dtype)
+                grad_hidden[chunk.part] = chunk.hidden_gradient(weight, w).to(hidden.dtype)
             if needs_weight or needs_bias:
                 head.add(chunk, w)
         ctx.save_for_backward(grad_hidden, head.weight, head.bias)
@@ -135,7 +135,7 @@ class _LinearLogProbs(torch.autograd.Function):
         for chunk in _chunks(hidden, weight, bias, labels):
             log_probs[chunk.part] = -chunk.nll[:, 0]
             if grad_hidden is not None:
-                grad_hidden[chunk.part] = chunk.hidden_gradient(weight).neg_().to(hidden.dtype)
+                grad_hidden[chunk.part] = chunk.hidden_gradient(weight, -1.0).to(hidden.dtype)
         again = (hidden, weight, bias, labels) if needs_weight or needs_bias else (None,) * 4
         ctx.save_for_backward(grad_hidden, *again)
         return log_probs
