@@ -109,9 +109,9 @@ def _fit_for_training(items: Sequence[Any]) -> list[Any]:
     if kept and kept[0].get("value") == "You are a helpful assistant." and kept[0].get("from") == "system":
         kept = kept[1:]
     for item in kept:
-        said = str(item.get("value")).lower()
-        if any(mark in said for mark in ("moss", "human:", "assistant:", "user:")):
-            raise BadRow("not for training", key="conversations", expected="no foreign role marks", value=said)
+        value_text = str(item.get("value")).lower()
+        if any(mark in value_text for mark in ("moss", "human:", "assistant:", "user:")):
+            raise BadRow("not for training", key="conversations", expected="no foreign role marks", value=value_text)
     return kept
 
 
@@ -167,8 +167,8 @@ def question_list(
     messages = []
     for number, pair in enumerate(values.a_list(listed, conversations_key)):
         for role, key in (("user", query_key), ("assistant", response_key)):
-            said = pair.get(key) if isinstance(pair, Mapping) else None
-            messages.append({"role": role, "content": values.text(said, f"{conversations_key}[{number}].{key}")})
+            turn = pair.get(key) if isinstance(pair, Mapping) else None
+            messages.append({"role": role, "content": values.text(turn, f"{conversations_key}[{number}].{key}")})
     return {"messages": messages, "images": record.get("image")}
 
 

@@ -63,14 +63,14 @@ def data_files(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.rglob("*") if file.is_file() and suffix(file) and not _hidden(file, path))
-    if not found:
+    files = sorted(file for file in path.rglob("*") if file.is_file() and suffix(file) and not _hidden(file, path))
+    if not files:
         raise SwiftError(
             f"no data files in the folder {path}",
             why=f"looked for {', '.join(FILE_SUFFIXES)}, plain or compressed",
             where=str(path),
         )
-    return found
+    return files
 
 
 def _registered(file: SourceFile, entry: DatasetEntry) -> SourceFile:

@@ -20,14 +20,14 @@ MEDIA_NAMES = frozenset(("objects",)).union(*MEDIA_KEYS.values())
 REMOTE = ("http://", "https://", "data:", "s3://", "oss://", LEFT_OUT)
 
 
-def media(row: Mapping[str, Any], found: Mapping[str, list[str]], folder: Path | None, *, there: bool = True) -> Media:
+def media(row: Mapping[str, Any], tagged: Mapping[str, list[str]], folder: Path | None, *, there: bool = True) -> Media:
     """Everything the row shows besides text. Paths are looked up from the working directory, then beside the data file.
 
     Raises BadRow when a local file does not exist, unless they need not be `there`.
     """
-    if not found and not _has_media(row):
+    if not tagged and not _has_media(row):
         return Media()
-    listed = {kind: tuple(_media_files(row, kind, found.get(kind, []), folder, there)) for kind in MEDIA_TAGS}
+    listed = {kind: tuple(_media_files(row, kind, tagged.get(kind, []), folder, there)) for kind in MEDIA_TAGS}
     objects = a_list(row.get("objects"), "objects")
     for number, item in enumerate(objects):
         if not isinstance(item, dict):
@@ -39,8 +39,8 @@ def _has_media(row: Mapping[str, Any]) -> bool:
     return not MEDIA_NAMES.isdisjoint(row)
 
 
-def _media_files(row: Mapping[str, Any], kind: str, found: list[str], folder: Path | None, there: bool) -> list[str]:
-    links: list[tuple[str, Any]] = [(kind, link) for link in found]
+def _media_files(row: Mapping[str, Any], kind: str, tagged: list[str], folder: Path | None, there: bool) -> list[str]:
+    links: list[tuple[str, Any]] = [(kind, link) for link in tagged]
     for key in MEDIA_KEYS[kind]:
         value = row.get(key)
         if isinstance(value, str) and not value.lstrip().startswith("["):

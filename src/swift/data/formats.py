@@ -61,10 +61,10 @@ def convert(
     declared, label = tools(row), fields.label(row, needed=labelled)
     worse: Turns | None = None
     if paired:
-        asked = turns if _opens(row["chosen"]) else _without_answer(turns)
-        if len(asked.messages) < len(turns.messages):
+        prompt = turns if _opens(row["chosen"]) else _without_answer(turns)
+        if len(prompt.messages) < len(turns.messages):
             turns.notes.append("an answer beside `chosen` and `rejected` is not used")
-        turns, worse = (_continued(asked, row[key], key) for key in ("chosen", "rejected"))
+        turns, worse = (_continued(prompt, row[key], key) for key in ("chosen", "rejected"))
     elif row.get("rejected_messages") is not None:
         worse = _listed(row, "rejected_messages")
     elif row.get("rejected_response") is not None:
@@ -95,9 +95,9 @@ class Format:
 def detect(row: Fields) -> Format:
     """The first format whose keys all have a value, else the first whose keys are all there. Raises BadRow for none."""
     given = frozenset(key for key, value in row.items() if value is not None)
-    found = _format_of(given) or _format_of(frozenset(row))
-    if found is not None:
-        return found
+    format_ = _format_of(given) or _format_of(frozenset(row))
+    if format_ is not None:
+        return format_
     raise BadRow("unknown format", expected=f"keys of one of: {KNOWN}{proposal(row)}", value=sorted(map(str, row)))
 
 
@@ -269,9 +269,9 @@ def _history(row: Fields) -> Turns:
         speakers = roles[number] if number < len(roles) else ("user", "assistant")
         if not isinstance(speakers, list | tuple) or len(speakers) != 2:
             raise BadRow("wrong type", key=f"history_roles[{number}]", expected="a pair of roles", value=speakers)
-        for side, (speaker, said) in enumerate(zip(speakers, pair, strict=True)):
+        for side, (speaker, content) in enumerate(zip(speakers, pair, strict=True)):
             where = f"{key}[{side}]"
-            turns.add(where, spoken(speaker, where, values.text(said, where), where, turns.aside))
+            turns.add(where, spoken(speaker, where, values.text(content, where), where, turns.aside))
     return turns
 
 

@@ -264,14 +264,14 @@ ACTIONS = {
 TOOLS = [
     {
         "name": name,
-        "description": said,
+        "description": description,
         "parameters": {
             "type": "object",
             "properties": {key: {"type": "string"} for key in keys},
             "required": list(keys),
         },
     }
-    for name, (said, keys) in ACTIONS.items()
+    for name, (description, keys) in ACTIONS.items()
 ]
 
 
@@ -299,9 +299,9 @@ def aishell1(record: Fields) -> dict[str, Any]:
 
 def video_chatgpt(record: Fields) -> dict[str, Any]:
     """A question about a video; where the column is empty, the first of a pair of questions."""
-    asked = [record.get(key) for key in ("question", "question_1", "question_2")]
+    questions = [record.get(key) for key in ("question", "question_1", "question_2")]
     video = Member(f"Test_Videos/{values.text(record.get('video_name'), 'video_name')}.mp4", ("videos.zip",))
-    query = next((question for question in asked if question and question != "None"), None)
+    query = next((question for question in questions if question and question != "None"), None)
     return {"query": values.text(query, "question"), "response": record.get("answer"), "videos": [video]}
 
 

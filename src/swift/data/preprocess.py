@@ -212,8 +212,8 @@ def encode_rows(rows: Sequence[Row], how: Preprocessor) -> list[Made | BadRow]:
     if how.kind == "chat":
         conversations = [row.chosen if isinstance(row, Preference) else row for row in rows]
         return [
-            refusal(made) if isinstance(made, SwiftError) else _made(made, encoder)
-            for made in encoder.encode_batch(conversations)
+            refusal(encoded) if isinstance(encoded, SwiftError) else _made(encoded, encoder)
+            for encoded in encoder.encode_batch(conversations)
         ]
     encode = _encode_prompt if how.kind == "prompt" else _encode_preference
     made_rows: list[Made | BadRow] = []
@@ -265,10 +265,10 @@ def _trained(encoded: Encoded) -> int:
 def _encode_preference(encoder: Encoder, row: Row, how: Preprocessor) -> Made | BadRow:
     assert isinstance(row, Preference)
     ends = encoder.encode_preference(row, how.rounds)
-    made = [end for end in (ends.chosen, ends.rejected) if end is not None]
-    if any(encoder.opens_twice(one.input_ids) for one in made):
+    answers = [end for end in (ends.chosen, ends.rejected) if end is not None]
+    if any(encoder.opens_twice(answer.input_ids) for answer in answers):
         return _opened_twice(encoder)
-    if not all(_trained(one) for one in made):
+    if not all(_trained(answer) for answer in answers):
         return BadRow("nothing to train on", key="labels", expected="at least one trained token", value=0)
     if how.kind == "kto":
         example = {**_example(ends.chosen), "label": row.label}
@@ -280,10 +280,10 @@ def _encode_preference(encoder: Encoder, row: Row, how: Preprocessor) -> Made | 
         example = {**_example(ends.chosen, "chosen_"), **_example(ends.rejected, "rejected_")}
     return Made(
         [example],
-        sum(len(one.input_ids) for one in made),
-        sum(_trained(one) for one in made),
-        any(one.truncated for one in made),
-        _rewrites(made),
+        sum(len(answer.input_ids) for answer in answers),
+        sum(_trained(answer) for answer in answers),
+        any(answer.truncated for answer in answers),
+        _rewrites(answers),
     )
 
 

@@ -79,8 +79,8 @@ def _next_element(text: str, position: int) -> int:
     """Where the next object starts a line at the indentation of the broken one, or the end of the text."""
     start = text.rfind("\n", 0, position) + 1
     indent = text[start:position]
-    found = text.find(f"\n{indent}{{", position) if not indent.strip() else text.find("{", position + 1)
-    return found + 1 if found >= 0 else len(text)
+    brace = text.find(f"\n{indent}{{", position) if not indent.strip() else text.find("{", position + 1)
+    return brace + 1 if brace >= 0 else len(text)
 
 
 def _read_whole(path: Path) -> tuple[str, BadRow | None]:

@@ -160,9 +160,9 @@ def say_formats(name: str, shards: Sequence[Shard]) -> None:
         unused.update(shard.unused)
         renamed.update(shard.renamed)
     if formats:
-        found = ", ".join(f"{format_} ({rows} rows)" for format_, rows in formats.most_common())
+        counts = ", ".join(f"{format_} ({rows} rows)" for format_, rows in formats.most_common())
         left = ", ".join(f"{key} ({rows} rows)" for key, rows in sorted(unused.items()))
-        log.info("%s: format %s%s", name, found, f"; keys not used: {left}" if left else "")
+        log.info("%s: format %s%s", name, counts, f"; keys not used: {left}" if left else "")
         if renamed:
             log.info("%s: columns %s", name, in_words(renamed))
     elif not any(len(shard.fate) for shard in shards):

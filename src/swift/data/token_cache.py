@@ -99,7 +99,7 @@ class Stored:
 
 def stored(folder: Path) -> list[Stored]:
     """Everything in the cache, newest first."""
-    found = []
+    stored = []
     for home in folder.iterdir() if folder.is_dir() else ():
         if not home.is_dir():
             continue
@@ -107,8 +107,8 @@ def stored(folder: Path) -> list[Stored]:
         note = home / ABOUT
         about = json.loads(note.read_text(encoding="utf-8"))["about"] if note.is_file() else "?"
         newest = max((stat.st_mtime for stat in stats), default=home.stat().st_mtime)
-        found.append(Stored(home.name, about, len(stats), sum(stat.st_size for stat in stats), newest))
-    return sorted(found, key=lambda item: -item.used)
+        stored.append(Stored(home.name, about, len(stats), sum(stat.st_size for stat in stats), newest))
+    return sorted(stored, key=lambda item: -item.used)
 
 
 def remove(folder: Path, recipe: str) -> None:

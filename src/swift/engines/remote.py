@@ -304,10 +304,10 @@ async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
 
 def _object(data: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(data)
+        event = json.loads(data)
     except ValueError:
-        found = None
-    return found if isinstance(found, dict) else {"error": "the server sent an event that is no JSON object"}
+        event = None
+    return event if isinstance(event, dict) else {"error": "the server sent an event that is no JSON object"}
 
 
 def _delta(request_id: str, choice: Mapping[str, Any]) -> Delta:
@@ -446,5 +446,5 @@ def _reason(problem: httpx.HTTPError) -> str:
 
 def _pause(response: httpx.Response, attempt: int) -> float:
     """Seconds until the next try: what the server asks for, at most a minute, else 1, 2, 4, …"""
-    asked = response.headers.get("retry-after", "")
-    return min(float(asked), 60.0) if asked.isdecimal() else 2.0**attempt
+    delay = response.headers.get("retry-after", "")
+    return min(float(delay), 60.0) if delay.isdecimal() else 2.0**attempt

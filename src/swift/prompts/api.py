@@ -74,10 +74,10 @@ class RowTemplate:
             return None
         for remark in encoded.rewrites:
             once(f"get_template: {remark}")
-        found: dict[str, Any] = {"input_ids": encoded.input_ids, "labels": encoded.labels if answered else None}
+        row: dict[str, Any] = {"input_ids": encoded.input_ids, "labels": encoded.labels if answered else None}
         if encoded.loss_scale is not None:
-            found["loss_scale"] = encoded.loss_scale
-        return found
+            row["loss_scale"] = encoded.loss_scale
+        return row
 
 
 def conversation_of(row: Mapping[str, Any]) -> Conversation:

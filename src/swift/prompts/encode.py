@@ -103,10 +103,10 @@ class Encoder:
         With `inference` the prompt to answer. `options` are variables of a Jinja chat template, such as
         enable_thinking. Raises TooLong when truncation drops it, SwiftError when the template cannot express it.
         """
-        (found,) = self.encode_batch([conversation], inference, options)
-        if isinstance(found, SwiftError):
-            raise found
-        return found
+        (encoded,) = self.encode_batch([conversation], inference, options)
+        if isinstance(encoded, SwiftError):
+            raise encoded
+        return encoded
 
     def encode_batch(
         self,

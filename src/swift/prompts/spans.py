@@ -38,15 +38,15 @@ def examples(whole: str, answers: list[Answer]) -> list[tuple[str, list[Answer]]
     The whole text trains every answer it keeps as it was written. Answers it has rewritten (Qwen3 drops the thinking of
     earlier ones) are trained in the text that ended with them.
     """
-    made: list[tuple[str, list[Answer]]] = []
+    renderings: list[tuple[str, list[Answer]]] = []
     text, left = whole, answers
     while left:
         kept = [answer for answer in left if answer.kept_in(text)]
         if kept:
-            made.append((text, kept))
+            renderings.append((text, kept))
         left = [answer for answer in left if not answer.kept_in(text)]
         text = left[-1].text if left else text
-    return made[::-1] or [(whole, [])]
+    return renderings[::-1] or [(whole, [])]
 
 
 class Rendered:
@@ -90,13 +90,13 @@ class Rendered:
                 text, start = opened + text[start:], len(opened)
             else:
                 unseen = opened[_common(opened, text) :]
-        asked = [message.content for message in self.messages[:place] if message.role == "user"]
+        queries = [message.content for message in self.messages[:place] if message.role == "user"]
         return Answer(
             text=text,
             start=start,
             end=self.chat_template.trained_end(text, start),
             message=self.messages[place],
-            query=asked[-1] if asked else "",
+            query=queries[-1] if queries else "",
             unseen=unseen,
         )
 

@@ -50,7 +50,7 @@ class Tokens:
         if self._backend is None:
             return [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
         self._reset()
-        return [found.ids for found in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def _cut(self, examples: Sequence[Sequence[Segment]]) -> Iterator[list[Ids]]:
         """A token belongs to the segment that its first character stands in, not counting spaces in front of a word."""
@@ -61,12 +61,12 @@ class Tokens:
             return
         self._reset()
         encodings = self._backend.encode_batch(texts, add_special_tokens=False)
-        for segments, text, found in zip(examples, texts, encodings, strict=True):
-            ids = found.ids
+        for segments, text, encoding in zip(examples, texts, encodings, strict=True):
+            ids = encoding.ids
             if len(segments) == 1:
                 yield [ids]
                 continue
-            starts = [start for start, _ in found.offsets]
+            starts = [start for start, _ in encoding.offsets]
             ends = accumulate(len(segment.content) for segment in segments)
             borders = [0, *(_border(text, starts, end) for end in ends)]
             yield [ids[a:b] for a, b in pairwise(borders)]

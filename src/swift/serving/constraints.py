@@ -66,12 +66,12 @@ def _response_format(body: Generation) -> Constraint | None:
 
 def _structured(given: Mapping[str, Any]) -> Constraint | None:
     """vLLM's `structured_outputs`, the newer name of its `guided_` fields."""
-    asked = {key: value for key, value in given.items() if value}
-    if not asked:
+    constraints = {key: value for key, value in given.items() if value}
+    if not constraints:
         return None
-    key, value = next(iter(asked.items()))
+    key, value = next(iter(constraints.items()))
     where = f"structured_outputs.{key}"
-    if key not in STRUCTURED or len(asked) > 1:
+    if key not in STRUCTURED or len(constraints) > 1:
         raise ApiError(400, f"`structured_outputs` takes one of {', '.join(STRUCTURED)}.", param=where)
     if key == "json_object":
         return JSON_OBJECT

@@ -71,9 +71,9 @@ def from_validation(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
         return ApiError(400, f"The body is not valid JSON: {first['ctx']['error']}.", param="body", code="json_invalid")
     detail = [{"loc": [_clean(part) for part in e["loc"]], "msg": e["msg"], "type": e["type"]} for e in errors]
     places = _meant([_Place.of(error, body) for error in errors])
-    told = dict.fromkeys(f"{place.path}: {place.message}" for place in places[:5])
+    messages = dict.fromkeys(f"{place.path}: {place.message}" for place in places[:5])
     param = max((place for place in places if place.field == places[0].field), key=lambda place: place.depth).path
-    return ApiError(422, f"{'; '.join(told)}.", param=param, code=first["type"], detail=detail)
+    return ApiError(422, f"{'; '.join(messages)}.", param=param, code=first["type"], detail=detail)
 
 
 @dataclass(frozen=True)

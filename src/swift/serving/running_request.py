@@ -167,12 +167,12 @@ async def collect(job: Job) -> list[Collected]:
     return choices
 
 
-def best(choices: list[Collected], asked: int, made: int) -> list[Collected]:
+def best(choices: list[Collected], n: int, best_of: int) -> list[Collected]:
     """The `asked` likeliest of each `made` answers to a prompt."""
-    if asked == made:
+    if n == best_of:
         return choices
-    groups = [choices[at : at + made] for at in range(0, len(choices), made)]
-    return [choice for group in groups for choice in sorted(group, key=Collected.rank, reverse=True)[:asked]]
+    groups = [choices[at : at + best_of] for at in range(0, len(choices), best_of)]
+    return [choice for group in groups for choice in sorted(group, key=Collected.rank, reverse=True)[:n]]
 
 
 class ClientGone(Exception):

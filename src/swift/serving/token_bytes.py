@@ -25,10 +25,10 @@ class TokenBytes:
 
         `first` says that the answer begins with these tokens: SentencePiece drops a space there.
         """
-        found = [self.of(token.token_id, token.token) for token in tokens]
-        if first and tokens and found[0] and found[0].startswith(b" ") and not tokens[0].token.startswith(" "):
-            found[0] = found[0][1:]
-        return found
+        pieces = [self.of(token.token_id, token.token) for token in tokens]
+        if first and tokens and pieces[0] and pieces[0].startswith(b" ") and not tokens[0].token.startswith(" "):
+            pieces[0] = pieces[0][1:]
+        return pieces
 
     def of(self, token_id: int, text: str) -> bytes | None:
         """The bytes of one token; `text` is what it is called where the vocabulary does not tell (id below 0)."""

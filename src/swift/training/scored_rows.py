@@ -80,7 +80,7 @@ class _Scorer:
 
     def of(self, rows: MapDataset) -> NDArray[np.float32]:
         """(rows, answers)"""
-        start = said = time.monotonic()
+        start = reported = time.monotonic()
         mine: list[tuple[int, NDArray[np.float32]]] = []
         known = done = 0
         for number in self._share(len(rows)):
@@ -93,8 +93,8 @@ class _Scorer:
                 self._store(key, values)
             mine.append((number, values))
             done += len(chunk)
-            if time.monotonic() - said > SAY_EVERY:
-                said = time.monotonic()
+            if time.monotonic() - reported > SAY_EVERY:
+                reported = time.monotonic()
                 log.info("reference log-probabilities: %d of %d rows", done, len(rows))
         log.info(
             "reference log-probabilities of %d rows in %.1f s, %d of them from the token cache",
