@@ -255,7 +255,7 @@ def test_named_tool_is_held_to_its_schema(start, tokenizer, stream: bool) -> Non
     body = {"model": "tiny", "messages": [{"role": "user", "content": "?"}], "tools": [WEATHER], "tool_choice": choice}
     answer = httpx.post(f"{running.url}/v1/chat/completions", json={**body, "stream": stream})
     grammar = json.loads(running.engine.requests[-1].sampling.grammar.text)
-    assert grammar == WEATHER["function"]["parameters"]
+    assert grammar == {**WEATHER["function"]["parameters"], "additionalProperties": False}
     if stream:
         deltas = [call for c in events(answer) for call in c["choices"][0]["delta"].get("tool_calls", [])]
         assert len(deltas) > 1 and deltas[0]["function"]["name"] == "get_weather"

@@ -92,3 +92,22 @@ def test_functions_are_tools_in_an_older_form(choice, mode: str) -> None:
     assert use.mode == mode
     if mode != "none":
         assert use.tools == (TOOL,) and use.older
+
+
+@pytest.mark.parametrize(
+    ("parameters", "closed"),
+    [
+        (None, True),
+        ({"properties": {"city": {"type": "string"}}, "required": ["city"], "description": "where"}, True),
+        ({"type": "object"}, False),
+        ({"properties": {"city": {}}, "additionalProperties": {"type": "integer"}}, False),
+        ({"properties": {"city": {}}, "patternProperties": {"^x_": {}}}, False),
+        ({"properties": {"city": {}}, "anyOf": [{"required": ["city"]}, {"properties": {"zip": {}}}]}, False),
+    ],
+)
+def test_a_call_names_declared_arguments_only_where_nothing_says_more(parameters: dict | None, closed: bool) -> None:
+    function = {"name": "get_weather", **({} if parameters is None else {"parameters": parameters})}
+    use = tool_use(request(tools=[{"type": "function", "function": function}], tool_choice="required"))
+    schema = use.arguments["get_weather"]
+    assert schema["type"] == "object"
+    assert (schema.get("additionalProperties") is False) == closed

@@ -12,6 +12,7 @@ from swift.prompts.tool_calls import LIST, CallSyntax
 from swift.serving.errors import ApiError
 from swift.serving.schema import AllowedTools, CallDelta, ChatRequest, Function, NamedFunction, NamedTool
 
+ANNOTATIONS = ("$schema", "$id", "$comment", "$defs", "definitions", "title", "description", "examples", "strict")
 Mode = Literal["none", "auto", "required", "named"]
 
 
@@ -36,11 +37,19 @@ class ToolUse:
     @property
     def arguments(self) -> Mapping[str, dict[str, Any]]:
         """The schema of each function's arguments: an object, of no members where a function names no parameters."""
-        empty = {"type": "object", "properties": {}, "additionalProperties": False}
         return {
-            tool["function"]["name"]: {**tool["function"].get("parameters", empty), "type": "object"}
+            tool["function"]["name"]: _closed(tool["function"].get("parameters", {"properties": {}}))
             for tool in self.tools
         }
+
+
+def _closed(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """`parameters` as an object that holds no other arguments than those it names, where nothing in it says more.
+
+    A function fails on an argument that it does not know, and a small model goes on writing new ones to its last token.
+    """
+    plain = parameters.keys() <= {*ANNOTATIONS, "type", "properties", "required"} and "properties" in parameters
+    return {**parameters, "type": "object", **({"additionalProperties": False} if plain else {})}
 
 
 def tool_use(body: ChatRequest) -> ToolUse:
