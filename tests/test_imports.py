@@ -31,6 +31,8 @@ def loaded(*words: str) -> tuple[int, set[str]]:
         (["sft", "--lerning_rate", "1"], 2),
         (["sft", "--sft_type", "lorra"], 2),
         (["sft"], 2),
+        (["sft", "--model_id_or_path", "/no/such/model", "--dataset", "rows.jsonl"], 2),
+        (["infer", "--model_id_or_path", "/no/such/model"], 2),
     ],
 )
 def test_nothing_heavy_is_imported(words: list[str], code: int) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+import sys
+from pathlib import Path
 
 from swift.core.environment import read_int
 from swift.core.machine import Device, Machine
@@ -27,6 +28,9 @@ OPTIONAL = (
 )
 """Modules whose presence decides what a plan may use."""
 
+DEVICE_FILES = ("nvidia*", "nvhost*", "nvgpu*", "kfd", "dxg")
+"""What Linux has in /dev where there is a GPU: NVIDIA's (Jetson's too), AMD's, Windows' below WSL."""
+
 
 def probe() -> Machine:
     """The machine this process runs on. Ranks come from torchrun's environment variables."""
@@ -44,6 +48,10 @@ def probe() -> Machine:
 
 
 def _device() -> tuple[Device, int, bool]:
+    if not _may_have_accelerator():
+        return "cpu", 0, True
+    import torch
+
     if torch.cuda.is_available():
         return "cuda", torch.cuda.device_count(), torch.cuda.is_bf16_supported()
     if installed("torch_npu"):
@@ -54,3 +62,10 @@ def _device() -> tuple[Device, int, bool]:
     if torch.backends.mps.is_available():
         return "mps", 1, True
     return "cpu", 0, True
+
+
+def _may_have_accelerator() -> bool:
+    """Whether torch has to be asked, which takes a second or more to load: Linux without a device file has none."""
+    if sys.platform != "linux" or installed("torch_npu"):
+        return True
+    return any(next(Path("/dev").glob(pattern), None) for pattern in DEVICE_FILES)
