@@ -1,0 +1,1 @@
+"""Training on answers that the model itself gives: roll-outs, their scores, and the losses of PPO."""
