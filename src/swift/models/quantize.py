@@ -67,8 +67,9 @@ def finish(model: PreTrainedModel, plan: QuantPlan | None, dtype: torch.dtype) -
 def parameter_count(model: nn.Module) -> int:
     """Numbers in the weights, where several of them may be packed into one."""
     packed: dict[int, int] = {}
+    kinds = _packed_kinds()
     for layer in model.modules():
-        if isinstance(layer, _packed_kinds()):
+        if isinstance(layer, kinds):
             linear: Any = layer
             packed[id(next(linear.parameters(recurse=False)))] = linear.in_features * linear.out_features
     return sum(packed.get(id(p), p.numel()) for p in model.parameters())

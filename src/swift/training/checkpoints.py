@@ -15,6 +15,8 @@ from swift.models import saving
 from swift.params.checkpoint_args import SFT_ARGS
 
 NAME = re.compile(r"checkpoint-(\d+)")
+TRAINER_STATE = "trainer_state.json"
+"""Transformers' file of the steps so far. Its own constant lies in `transformers.trainer`, which loads pandas."""
 REMOVED = UNFINISHED + "removed-"
 
 

@@ -15,7 +15,7 @@ from swift.plan.sft import SftPlan
 from swift.prompts.types import IGNORED
 from swift.training.artifacts import ends_of
 from swift.training.memory_estimate import Estimate, estimate
-from swift.training.train import prepare
+from swift.training.prepare import prepare
 
 ROWS = 2
 """Rows that are shown token by token."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from transformers.trainer import TRAINER_STATE_NAME
-
 from swift import models
 from swift.core.errors import SwiftError
 from swift.core.log import log
@@ -80,7 +78,7 @@ def check_fits(plan: SftPlan, source: Path, resume: Path) -> None:
 
 def nothing_left(resume: Path, steps: int) -> bool:
     """Whether the checkpoint has done all steps of the run; says so, and how to go further."""
-    state = json.loads((resume / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    state = json.loads((resume / checkpoints.TRAINER_STATE).read_text(encoding="utf-8"))
     done = state["global_step"]
     if done < steps:
         log.info("going on after step %d of %d", done, steps)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,88 +16,30 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, set_seed
 from transformers.utils.logging import disable_progress_bar
 
-from swift import data, models, tuners
+from swift import models, tuners
 from swift.catalog import Catalog
 from swift.core.log import log
 from swift.core.machine import Machine
-from swift.data.ledger import FILE_NAME, Ledger
-from swift.data.stream import StreamDataset
 from swift.hub.checkpoint_uploader import Pusher
 from swift.params.args import Args
 from swift.params.checkpoint_args import SFT_ARGS
 from swift.plan.methods import METHODS
 from swift.plan.sft import SftPlan
 from swift.plan.train import PushPlan
-from swift.prompts.encode import Encoder, build_encoder
-from swift.prompts.parity import say_differences_from_own
-from swift.training import process_group
+from swift.prompts.encode import Encoder
 from swift.training.artifacts import example, model_info, saved_args, write_json
 from swift.training.causality import require_causal
 from swift.training.checkpoint_contents import Contents, write_contents
-from swift.training.fit_to_model import fit_to_model
 from swift.training.generation_eval import Answers
 from swift.training.loop import Run, finish, train
 from swift.training.objectives import Objective, Setting
 from swift.training.objectives.reference import reference_source
-from swift.training.resume import check_fits, nothing_left
+from swift.training.prepare import Prepared, prepare
+from swift.training.resume import nothing_left
 from swift.training.run_dir import claimed
 from swift.training.scored_rows import score, scores_first
-from swift.training.training_arguments import check_names
 from swift.training.varlen_attention import keep_inside_sequences
 from swift.tuners.adapter_files import Card
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """All that a run knows before its weights are loaded."""
-
-    plan: SftPlan
-    """As it was, within what the model can do."""
-    source: Path
-    """The model's folder."""
-    tokenizer: PreTrainedTokenizerBase
-    encoder: Encoder
-    ledger: Ledger
-    built: data.Built
-    per_epoch: int
-    steps: int
-    """Optimizer steps of an epoch and of the run."""
-
-
-def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path | None) -> Prepared:
-    """Fetch the model's files and make examples of the rows, in `run_dir` their ledger. With None nothing is written.
-
-    Everything that can be wrong with names, rows, the folder or the base of `resume` shows here.
-    """
-    check_names(plan.train)
-    source = models.fetch(plan.model)
-    if resume is not None:
-        check_fits(plan, source, resume)
-    tokenizer = models.load_tokenizer(plan.model, source)
-    plan = fit_to_model(plan, models.load_config(plan.model, source), tokenizer)
-    encoder = build_encoder(plan.prompt, tokenizer, catalog)
-    say_differences_from_own(encoder)
-    ledger = Ledger.of_plan(plan.data, run_dir and run_dir / FILE_NAME)
-    with process_group.first_ahead():
-        built = data.build(plan.data, encoder, ledger)
-    if isinstance(built.train, StreamDataset):
-        per_epoch = steps = plan.train.group.max_steps
-    else:
-        per_epoch, steps = plan.train.steps(len(built.train))
-        if left_out := plan.train.left_out(len(built.train)):
-            log.warning("--dataloader_drop_last leaves %d of %d rows out of each epoch", left_out, len(built.train))
-    if (few := plan.train.few_steps(steps)) is not None:
-        log.warning(few)
-    return Prepared(
-        plan=plan,
-        source=source,
-        tokenizer=tokenizer,
-        encoder=encoder,
-        ledger=ledger,
-        built=built,
-        per_epoch=per_epoch,
-        steps=steps,
-    )
 
 
 def run_training(

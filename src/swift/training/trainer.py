@@ -18,7 +18,6 @@ from accelerate.utils import gather_object, send_to_device
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from transformers import TrainerCallback, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 
 from swift.core.log import log
@@ -277,7 +276,7 @@ class SwiftTrainer(CheckpointTrainer):
             if self.args.should_save:
                 self._save_into(scratch)
                 self._save_place(scratch)
-                self.state.save_to_json(str(scratch / TRAINER_STATE_NAME))
+                self.state.save_to_json(str(scratch / checkpoints.TRAINER_STATE))
             if not self.args.save_only_model:
                 self.save_training_state(scratch)
             self.accelerator.wait_for_everyone()

@@ -1,0 +1,77 @@
+"""All of a run that comes before its weights: the model's files, tokenizer and template, and examples of the rows.
+
+A dry run ends here, so nothing that only training needs is imported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from swift import data, models
+from swift.catalog import Catalog
+from swift.core.log import log
+from swift.data.ledger import FILE_NAME, Ledger
+from swift.data.stream import StreamDataset
+from swift.plan.sft import SftPlan
+from swift.prompts.encode import Encoder, build_encoder
+from swift.prompts.parity import say_differences_from_own
+from swift.training import process_group
+from swift.training.fit_to_model import fit_to_model
+from swift.training.resume import check_fits
+from swift.training.training_arguments import check_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """All that a run knows before its weights are loaded."""
+
+    plan: SftPlan
+    """As it was, within what the model can do."""
+    source: Path
+    """The model's folder."""
+    tokenizer: PreTrainedTokenizerBase
+    encoder: Encoder
+    ledger: Ledger
+    built: data.Built
+    per_epoch: int
+    steps: int
+    """Optimizer steps of an epoch and of the run."""
+
+
+def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path | None) -> Prepared:
+    """Fetch the model's files and make examples of the rows, in `run_dir` their ledger. With None nothing is written.
+
+    Everything that can be wrong with names, rows, the folder or the base of `resume` shows here.
+    """
+    check_names(plan.train)
+    source = models.fetch(plan.model)
+    if resume is not None:
+        check_fits(plan, source, resume)
+    tokenizer = models.load_tokenizer(plan.model, source)
+    plan = fit_to_model(plan, models.load_config(plan.model, source), tokenizer)
+    encoder = build_encoder(plan.prompt, tokenizer, catalog)
+    say_differences_from_own(encoder)
+    ledger = Ledger.of_plan(plan.data, run_dir and run_dir / FILE_NAME)
+    with process_group.first_ahead():
+        built = data.build(plan.data, encoder, ledger)
+    if isinstance(built.train, StreamDataset):
+        per_epoch = steps = plan.train.group.max_steps
+    else:
+        per_epoch, steps = plan.train.steps(len(built.train))
+        if left_out := plan.train.left_out(len(built.train)):
+            log.warning("--dataloader_drop_last leaves %d of %d rows out of each epoch", left_out, len(built.train))
+    if (few := plan.train.few_steps(steps)) is not None:
+        log.warning(few)
+    return Prepared(
+        plan=plan,
+        source=source,
+        tokenizer=tokenizer,
+        encoder=encoder,
+        ledger=ledger,
+        built=built,
+        per_epoch=per_epoch,
+        steps=steps,
+    )
