@@ -309,3 +309,19 @@ def test_an_offer_to_change_the_protocol_is_passed_over_in_silence(module_server
         headers = {"Connection": "Upgrade", "Upgrade": offer}
         assert httpx.get(f"{module_server.url}/health", headers=headers).status_code == 200
     assert capfd.readouterr().err == ""
+
+
+def test_keys_of_messages_that_nobody_reads_are_named_once(running, caplog: pytest.LogCaptureFixture) -> None:
+    part = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}", "parsed": {"a": 1}}}
+    messages = [
+        {"role": "user", "content": [part], "mood": "bright"},
+        {"role": "assistant", "content": "yes", "tool_calls": [call], "audio": {"id": "a"}, "annotations": []},
+        {"role": "tool", "content": "1", "tool_call_id": "c"},
+    ]
+    for _ in range(2):
+        assert httpx.post(f"{running.url}/v1/chat/completions", content=chat(messages=messages)).status_code == 200
+    lines = [record.getMessage() for record in caplog.records if "not read" in record.getMessage()]
+    for place in ("messages[].mood", "messages[].content[].cache_control", "messages[].audio", "function.parsed"):
+        assert len([line for line in lines if place in line]) == 1
+    assert "annotations" not in "".join(lines)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from pydantic import BaseModel
 
+from swift.core.log import log
 from swift.prompts.bad_row import BadRow
 from swift.prompts.messages import MEDIA_TAGS, Aside, read_message
 from swift.prompts.tool_formats import join_observations
@@ -55,10 +57,19 @@ def _read(messages: Sequence[ChatMessage], aside: Aside) -> list[Message]:
                 raise ApiError(400, "Only the assistant makes tool calls.", param=f"{key}.tool_calls")
             turn = read_message(given.model_dump(exclude_none=True), key, aside, empty=given.content is not None)
             turns.append(replace(turn, weight=None))
-        return in_order_of_calls(turns, keys)
+        turns = in_order_of_calls(turns, keys)
     except BadRow as fault:
         message = f"{fault.reason.capitalize()}: expected {fault.expected}, got {fault.value}."
         raise ApiError(400, message, param=fault.key or "messages") from None
+    for place in sorted(aside.unread):
+        _name_unread(place)
+    return turns
+
+
+@lru_cache(1000)
+def _name_unread(place: str) -> None:
+    """Say once that requests hold a key which has no effect, at most for the 1000 places that were seen last."""
+    log.warning("requests hold a key that is not read: %.100r", place)
 
 
 def _ordered(turns: Sequence[Message]) -> list[Message]:

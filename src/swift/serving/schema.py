@@ -15,7 +15,9 @@ JsonObject = dict[str, Any]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(allow_inf_nan=False)
+    """Keys that nobody here knows are kept, so that whoever reads the object can name them."""
+
+    model_config = ConfigDict(allow_inf_nan=False, extra="allow")
 
     @model_validator(mode="before")
     @classmethod
@@ -75,7 +77,6 @@ class ChatMessage(_Model):
 class Function(_Model):
     """A function the model may call; `parameters` is a JSON schema."""
 
-    model_config = ConfigDict(extra="allow")
     name: str = Field(min_length=1, max_length=256)
     description: str | None = None
     parameters: JsonObject | None = None
