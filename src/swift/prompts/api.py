@@ -74,10 +74,10 @@ class RowTemplate:
             return None
         for remark in encoded.rewrites:
             once(f"get_template: {remark}")
-        row: dict[str, Any] = {"input_ids": encoded.input_ids, "labels": encoded.labels if answered else None}
+        fields: dict[str, Any] = {"input_ids": encoded.input_ids, "labels": encoded.labels if answered else None}
         if encoded.loss_scale is not None:
-            row["loss_scale"] = encoded.loss_scale
-        return row
+            fields["loss_scale"] = encoded.loss_scale
+        return fields
 
 
 def conversation_of(row: Mapping[str, Any]) -> Conversation:
