@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -50,3 +51,12 @@ def test_the_package_itself_is_light() -> None:
     code = "import sys, swift; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {module.partition(".")[0] for module in done.stdout.split()} & set(HEAVY)
+
+
+def test_a_dry_run_loads_no_trainer(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"query": "Say it", "response": "It is said"}\n' * 4)
+    words = ["sft", "--model_id_or_path", str(tiny_llama_dir), "--dataset", str(rows), "--output_dir", str(tmp_path)]
+    ended, modules = loaded(*words, "--dry_run", "true")
+    assert ended == 0
+    assert modules.isdisjoint({"pandas", "datasets", "tensorboard", "gradio", "sklearn", "wandb"})
