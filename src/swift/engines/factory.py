@@ -18,6 +18,7 @@ from swift.core.log import log
 from swift.core.transaction import write_file
 from swift.core.writable import writing
 from swift.engines.base import Engine, SamplingParams
+from swift.models.value_head import has_head
 from swift.plan.infer import InferPlan, SamplingPlan, plan_sampling
 from swift.prompts.encode import Encoder, build_encoder
 from swift.prompts.parity import require_same_template, say_differences_from_own
@@ -56,8 +57,18 @@ class Prepared:
 
 
 def prepare(plan: InferPlan, catalog: Catalog) -> Prepared:
-    """Fetch the model's files, build tokenizer and encoder, settle the sampling. Raises SwiftError."""
+    """Fetch the model's files, build tokenizer and encoder, settle the sampling.
+
+    Raises SwiftError, also for a reward model, which answers nothing.
+    """
     source = models.fetch(plan.model)
+    heads = _heads(plan, source)
+    if heads:
+        folder = next(iter(heads.values()))
+        raise SwiftError(
+            f"{folder} is a reward model: it scores answers and writes none",
+            next="give the model that answers; a reward model is for swift rlhf",
+        )
     for _, adapter in plan.engine.adapters:
         models.check_base(adapter, plan.model, source)
     tokenizer = models.load_tokenizer(plan.model, source)
@@ -70,6 +81,12 @@ def prepare(plan: InferPlan, catalog: Catalog) -> Prepared:
     name = encoder.template_type
     one_turn = name in catalog.templates and catalog.templates.get(name).generation
     return Prepared(source, tokenizer, encoder, plan_sampling(plan.generate, own), one_turn)
+
+
+def _heads(plan: InferPlan, source: Path) -> dict[str | None, Path]:
+    """Where the value heads of the model (None) and its adapters lie; empty for models that write answers."""
+    whole = [(None, source)] if plan.model.adapter is None else []
+    return {name: folder for name, folder in (*whole, *plan.engine.adapters) if has_head(folder)}
 
 
 async def start(plan: InferPlan, prepared: Prepared) -> Engine:

@@ -26,6 +26,7 @@ from swift.models import quantize
 from swift.models.context_window import context_length, rope_kinds, stated_length
 from swift.models.download import fetch
 from swift.models.quantize import TORCH_DTYPES
+from swift.models.value_head import classifies
 from swift.plan.model import ModelPlan, RopePlan
 from swift.plan.quantization import stored_quant
 
@@ -109,6 +110,9 @@ def load_config(plan: ModelPlan, folder: Path) -> PretrainedConfig:
             why="only its decoder would be loaded, without the encoder that reads the prompt",
             next="choose a model that is a decoder alone",
         )
+    if classifies(config.architectures):
+        # A classifier has no head for tokens. Its embeddings stand in for one, so that no numbers are made up.
+        config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = True
     _override(config, plan)
     if plan.rope_scaling:
         _stretch(config, plan.rope_scaling)

@@ -30,6 +30,8 @@ class Method(Frozen):
 
     ranking: tuple[str, ...] = ()
     """Metrics besides the loss that tell a better checkpoint from a worse one."""
+    scores: bool = False
+    """Whether what is trained gives scores of answers instead of answers."""
 
 
 GENERATED = ("rouge-1", "rouge-2", "rouge-l", "bleu-4")
@@ -48,7 +50,11 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         ),
         "simpo": Method("pairs", PAIRS, "swift.training.objectives.cpo:build", REWARDS),
         "cpo": Method("pairs", PAIRS, "swift.training.objectives.cpo:build", REWARDS),
-        "rm": Method("pairs", PAIRS, "swift.training.objectives.reward:build", ("accuracy", "rewards/margins")),
+        "rm": Method(
+            *("pairs", PAIRS, "swift.training.objectives.reward:build"),
+            ranking=("accuracy", "rewards/margins"),
+            scores=True,
+        ),
         "kto": Method(
             *("kto", "swift.training.preference_batches:build_unpaired", "swift.training.objectives.kto:build"),
             ranking=("rewards/margins", "rewards/chosen"),

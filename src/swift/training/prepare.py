@@ -15,6 +15,8 @@ from swift.catalog import Catalog
 from swift.core.log import log
 from swift.data.ledger import FILE_NAME, Ledger
 from swift.data.stream import StreamDataset
+from swift.models.reward_model import require_tokens_head
+from swift.plan.methods import METHODS
 from swift.plan.sft import SftPlan
 from swift.prompts.encode import Encoder, build_encoder
 from swift.prompts.parity import say_differences_from_own
@@ -50,6 +52,8 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
     source = models.fetch(plan.model)
     if resume is not None:
         check_fits(plan, source, resume)
+    if not METHODS[plan.method].scores:
+        require_tokens_head(source)
     tokenizer = models.load_tokenizer(plan.model, source)
     plan = fit_to_model(plan, models.load_config(plan.model, source), tokenizer)
     encoder = build_encoder(plan.prompt, tokenizer, catalog)
