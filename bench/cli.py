@@ -22,9 +22,9 @@ from train import smollm2
 
 ROUNDS, STARTS = 15, 3
 ANSWERS = {"swift --help": 6.0, "swift sft --lerning_rate 1": 6.0, "swift sft --help-all": 8.0}
-BARS = {"dry run": 2.8, "infer": 4.2, "deploy": 4.2}
-"""Of `import torch`, which takes 1.43 CPU seconds where a dry run is to take 4 and a server 6. That of the first step
-stands in train.py."""
+BARS = {"dry run": 1.75, "infer": 2.6, "deploy": 2.6}
+"""Of `import torch`: 4 CPU seconds for a dry run and 6 for a server over 2.3, the strict end of what the import took in
+several sittings (1.4 to 2.4). The bar of the first step stands in train.py."""
 SWIFT = str(Path(sys.executable).with_name("swift"))
 
 
