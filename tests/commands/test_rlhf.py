@@ -95,6 +95,23 @@ def test_accumulation_and_shared_prompts_change_nothing(tiny_llama_dir: Path, pa
     torch.testing.assert_close(runs[2], runs[0], rtol=2e-4, atol=1e-5)
 
 
+def test_a_dry_run_counts_the_reference_and_says_when_it_is_in_memory(
+    tiny_llama_dir: Path, tiny_qwen2_dir: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = words(tmp_path / "run", model_id_or_path=tiny_llama_dir, dataset=pairs, dry_run="true")
+    peaks = []
+    for more in (
+        [],
+        ["--ref_model_id_or_path", str(tiny_qwen2_dir), "--precompute_ref_log_probs", "false"],
+        ["--sft_type", "full"],
+    ):
+        assert main(["dpo", *given, *more]) == 0
+        peaks.append(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("memory")))
+    assert "reference" not in peaks[0]
+    assert "reference 0.02 GiB (in memory while training)" in peaks[1]
+    assert "reference 0.01 GiB (asked before training and then out of memory)" in peaks[2]
+
+
 @pytest.mark.parametrize("kind", ["orpo", "simpo", "cpo", "rm"])
 def test_every_kind_of_pairs_trains(kind: str, tiny_llama_dir: Path, pairs: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"

@@ -62,6 +62,15 @@ class ReferencePlan:
     precompute: bool | None
     """Whether its log-probabilities are computed before training; None decides by what it saves."""
 
+    def asked_first(self, steps: int, per_epoch: int) -> bool:
+        """Whether it is asked before training: as `--precompute_ref_log_probs` says, else where it saves work.
+
+        It does where the reference is a model of its own, which then leaves the memory, and where rows come again.
+        """
+        if self.precompute is not None:
+            return self.precompute
+        return self.kind == "model" or steps > per_epoch
+
     def summary(self) -> str:
         """One line for the plan that a command prints."""
         if self.kind == "adapter off":

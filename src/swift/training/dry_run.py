@@ -89,9 +89,16 @@ def _sizes(sizes: Estimate) -> list[str]:
         f"parameters {sizes.parameters:,}, {sizes.trainable:,} trained ({sizes.trainable / sizes.parameters:.2%})",
         f"memory     about {_gib(sizes.peak)} at the peak: weights {_gib(sizes.weights)}, gradients and optimizer "
         f"{_gib(sizes.gradients + sizes.optimizer)}, activations {_gib(sizes.activations)} for a batch of "
-        f"{sizes.tokens} tokens",
+        f"{sizes.tokens} tokens" + _reference(sizes),
         f"disk       about {_mib(sizes.disk)}: {sizes.checkpoints} checkpoints of {_mib(sizes.checkpoint)}",
     ]
+
+
+def _reference(sizes: Estimate) -> str:
+    if not sizes.reference:
+        return ""
+    when = "asked before training and then out of memory" if sizes.reference_first else "in memory while training"
+    return f", reference {_gib(sizes.reference)} ({when})"
 
 
 def _gib(size: int) -> str:

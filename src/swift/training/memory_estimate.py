@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from swift import tuners
+from swift import models, tuners
 from swift.models.integrity import weight_files
 from swift.models.load import TORCH_DTYPES, load_config
 from swift.plan.quantization import GROUP_SIZE, QuantPlan
+from swift.plan.rlhf import ReferencePlan
 from swift.plan.sft import SftPlan
 from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
@@ -53,6 +54,10 @@ class Estimate:
     """Bytes of the weights' files that stay in memory beside the quantized weights made of them, on a CPU."""
     loading: int = 0
     """Bytes that are in memory while HQQ's layers are made of the full weights."""
+    reference: int = 0
+    """Bytes of the reference's weights, where it is a model of its own."""
+    reference_first: bool = False
+    """Whether the reference has left the memory when training begins."""
     checkpoint: int
     checkpoints: int
     """Checkpoints that are on the disk when the run ends."""
@@ -60,8 +65,9 @@ class Estimate:
     @property
     def peak(self) -> int:
         """The most memory the process will hold."""
-        held = self.weights + self.mapped + self.gradients + self.optimizer + self.activations
-        return PROCESS_BYTES + max(held + 2 * CHUNK_BYTES, self.loading)
+        training = self.gradients + self.optimizer + self.activations
+        beside = max(training, self.reference) if self.reference_first else training + self.reference
+        return PROCESS_BYTES + max(self.weights + self.mapped + beside + 2 * CHUNK_BYTES, self.loading)
 
     @property
     def disk(self) -> int:
@@ -93,6 +99,7 @@ def estimate(
     elif plan.model.stored_quant is not None:
         weights = stored
     written = weights if plan.tuner.sft_type == "full" else gradients
+    reference = plan.alignment.reference if plan.alignment else None
     state = 0 if plan.train.group.save_only_model else optimizer
     return Estimate(
         parameters=sum(p.numel() for p in model.parameters()),
@@ -104,6 +111,8 @@ def estimate(
         tokens=tokens,
         mapped=stored if quant is not None and plan.train.device == "cpu" else 0,
         loading=loading,
+        reference=reference_bytes(reference, weights),
+        reference_first=reference is not None and reference.asked_first(steps, per_epoch),
         checkpoint=written + state + _tokenizer_bytes(tokenizer) + CHECKPOINT_EXTRA,
         checkpoints=_kept(plan.train, steps, per_epoch),
     )
@@ -119,6 +128,24 @@ def meta_model(plan: SftPlan, source: Path) -> nn.Module:
             attn_implementation=None if plan.model.attn == "sdpa" else plan.model.attn,  # None: SDPA if the model can
         )
         return tuners.attach(base, _plain(plan), total_steps=1)
+
+
+def reference_bytes(reference: ReferencePlan | None, weights: int) -> int:
+    """Bytes of a reference that is a model of its own; `weights` are those of the trained model, which it may copy."""
+    if reference is None or reference.kind != "model":
+        return 0
+    if reference.model is None:
+        return weights
+    source = models.fetch(reference.model)
+    if reference.model.stored_quant is not None:
+        return sum(path.stat().st_size for path in weight_files(source))
+    with torch.device("meta"):
+        other = AutoModelForCausalLM.from_config(
+            load_config(reference.model, source), dtype=TORCH_DTYPES[reference.model.dtype]
+        )
+    quant = reference.model.quant
+    whole = sum(p.nbytes for p in {id(p): p for p in other.parameters()}.values())
+    return whole if quant is None else whole - saved_by_quantizing(other.requires_grad_(False), quant)
 
 
 def activation_bytes(model: Any, tokens: int, *, recompute: bool) -> int:

@@ -46,17 +46,14 @@ class ScoredRows:
 
 
 def scores_first(setting: Setting) -> bool:
-    """Whether the reference is asked before training: as `--precompute_ref_log_probs` says, else where it saves work.
-
-    It does where the reference is a model of its own, which then leaves the memory, and where rows come again.
-    """
+    """Whether the reference is asked before training."""
     reference = setting.plan.alignment and setting.plan.alignment.reference
     if not reference:
         return False
-    if reference.precompute is not None:
+    if reference.precompute is not None:  # the rows of a stream have no number
         return reference.precompute
     per_epoch, steps = setting.plan.train.steps(len(setting.rows))
-    return reference.kind == "model" or steps > per_epoch
+    return reference.asked_first(steps, per_epoch)
 
 
 def score(setting: Setting, collate: Callable[[list[dict[str, Any]]], Batch], *sides: MapDataset | None) -> list[Any]:
