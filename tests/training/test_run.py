@@ -88,7 +88,7 @@ def test_evaluation_is_the_mean_over_all_trained_tokens_and_leaves_training_alon
     total = count = 0.0
     run.model.eval()
     for item in val.items:
-        batch = trainer.data_collator([item])
+        batch = run.collate([item])
         with torch.no_grad():
             total += objective.sums(run.model, batch).loss.item()
         count += objective.denominator(batch).item()

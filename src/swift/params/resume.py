@@ -71,6 +71,7 @@ INSTEAD = (
     ("lr_scheduler_type", "lr_scheduler_kwargs"),
     ("eval_steps", "save_steps"),
     ("seed", "dataset_seed"),
+    ("batch_size", "micro_batching"),
 )
 """Giving the first takes the place of the second, which is then not taken from the checkpoint."""
 

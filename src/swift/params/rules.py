@@ -129,6 +129,14 @@ def streams_are_read_in_order(args: Args) -> Mistakes:
         )
 
 
+def micro_batching_is_a_way_or_a_size(args: Args) -> Mistakes:
+    value = str(args.values.get("micro_batching", "auto"))
+    if value not in ("auto", "said") and not re.fullmatch(r"[1-9]\d*", value):
+        yield SwiftError(
+            f"--micro_batching takes auto, said or a number of tokens, not {value}", next="leave it out for auto"
+        )
+
+
 def weights_alone_come_from_a_checkpoint(args: Args) -> Mistakes:
     if args.values.get("resume_only_model") and not args.values["resume_from_checkpoint"]:
         yield SwiftError(
@@ -224,6 +232,7 @@ _RULES: tuple[Callable[[Args], Mistakes], ...] = (
     lora_variants_need_lora,
     streaming_has_an_end,
     streams_are_read_in_order,
+    micro_batching_is_a_way_or_a_size,
     weights_alone_come_from_a_checkpoint,
     the_lowest_rate_is_that_of_a_cosine,
     answers_are_generated_in_evaluation,

@@ -16,6 +16,8 @@ from swift.plan.tuner import TunerPlan
 
 ReferenceKind = Literal["adapter off", "start", "model"]
 """The model without its adapter, the trained weights as they were at the start, or a model of its own."""
+DEPENDS_ON_MICRO_BATCH = ("aot", "aot_pair", "kto")
+"""Losses that look at all rows of a micro-batch at once: the first two sort them, KTO estimates its KL from them."""
 ROWS_OF_KTO = 4
 """Rows of a micro-batch when `--batch_size` is not given: with one there is no KL to estimate."""
 

@@ -53,6 +53,9 @@ class TrainPlan:
     batch_size: int
     """Rows of a micro-batch; halved where memory is short (`--auto_find_batch_size`), with `accumulation` doubled."""
     accumulation: int
+    pass_tokens: int | None = None
+    """The most tokens of a forward pass, into which the rows of an optimizer step are laid; None keeps the
+    micro-batches as they are. Decided when the rows are known, see `swift.training.passes`."""
     eval_batch_size: int
     data_seed: int
     """Seed of the order in which rows come."""

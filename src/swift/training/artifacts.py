@@ -39,6 +39,7 @@ def decided(plan: SftPlan) -> dict[str, Any]:
         "learning_rate": train.learning_rate,
         "batch_size": train.batch_size,
         "gradient_accumulation_steps": train.accumulation,
+        "micro_batching": str(train.pass_tokens or train.group.micro_batching),
         "eval_batch_size": train.eval_batch_size,
         "eval_steps": train.eval_steps,
         "save_steps": train.save_steps,

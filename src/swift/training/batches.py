@@ -30,6 +30,13 @@ class Collate:
         return {**batch, "items": len(items)}
 
 
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows as they leave the DataLoader, before they are laid into passes; accelerate does not look into this class."""
+
+    rows: list[dict[str, Any]]
+
+
 class Endless(IterableDataset[dict[str, Any]]):
     """A stream that starts over when it ends, so that an optimizer step may reach from one pass into the next."""
 

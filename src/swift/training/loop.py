@@ -92,7 +92,8 @@ def halved(plan: TrainPlan) -> TrainPlan:
         rows // size,
         rows * plan.world_size,
     )
-    return replace(plan, batch_size=size, accumulation=rows // size)
+    tokens = plan.pass_tokens and max(1, plan.pass_tokens * size // plan.batch_size)
+    return replace(plan, batch_size=size, accumulation=rows // size, pass_tokens=tokens)
 
 
 def build(run: Run) -> SwiftTrainer:
@@ -121,6 +122,7 @@ def build(run: Run) -> SwiftTrainer:
         args=args,
         objective=run.objective,
         collate=run.collate,
+        plan=plan,
         train_dataset=Endless(stream) if stream else _in_order(run),
         eval_dataset=run.val,
         save_into=run.save_into,
@@ -129,7 +131,6 @@ def build(run: Run) -> SwiftTrainer:
         stop=stop,
         optimizer_groups=groups,
         evaluator=run.evaluator,
-        save_total_limit=plan.save_total_limit,
         where=run.where,
         stream=stream,
         stream_resumed=_enter(stream, run) if stream else None,

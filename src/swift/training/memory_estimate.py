@@ -10,6 +10,7 @@ import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from swift.plan.sft import SftPlan
 from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
 from swift.training.chunked_cross_entropy import CHUNK_BYTES
+from swift.training.passes import step_sizes
 from swift.training.varlen_attention import NAME
 
 PROCESS_BYTES = 620 * 2**20
@@ -49,7 +51,7 @@ class Estimate:
     optimizer: int
     activations: int
     tokens: int
-    """Tokens of the largest micro-batch, for which the activations are."""
+    """Tokens of the largest forward pass, for which the activations are."""
     mapped: int = 0
     """Bytes of the weights' files that stay in memory beside the quantized weights made of them, on a CPU."""
     loading: int = 0
@@ -164,22 +166,10 @@ def activation_bytes(model: Any, tokens: int, *, recompute: bool) -> int:
 
 
 def largest_batch(plan: TrainPlan, lengths: Sequence[int], steps: int) -> int:
-    """Tokens of the largest micro-batch the run will meet, in the order that the seed gives."""
-    batches = steps * plan.accumulation * plan.world_size
-    largest, epoch = 0, 0
-    while batches > 0 and epoch < math.ceil(max(plan.group.num_train_epochs, 1)) + 1:
-        generator = torch.Generator().manual_seed(plan.data_seed + epoch)
-        order = torch.randperm(len(lengths), generator=generator).tolist()
-        if plan.group.test_oom_error:
-            order = sorted(order, key=lambda row: -lengths[row])
-        sizes = [
-            sum(lengths[row] for row in order[start : start + plan.batch_size])
-            for start in range(0, len(order), plan.batch_size)
-        ]
-        largest = max(largest, *sizes[:batches], 0)
-        batches -= len(sizes)
-        epoch += 1
-    return largest
+    """Tokens of the largest forward pass the run will meet, in the order that the seed gives."""
+    epochs = range(math.ceil(max(plan.group.num_train_epochs, 1)) + 1)
+    of_steps = chain.from_iterable(step_sizes(plan, lengths, epoch) for epoch in epochs)
+    return max((max(sizes) for sizes in islice(of_steps, steps * plan.world_size)), default=0)
 
 
 def _kept_by_autograd(model: nn.Module, tokens: int) -> int:

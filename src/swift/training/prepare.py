@@ -22,6 +22,7 @@ from swift.prompts.encode import Encoder, build_encoder
 from swift.prompts.parity import say_differences_from_own
 from swift.training import process_group
 from swift.training.fit_to_model import fit_to_model
+from swift.training.passes import with_pass_tokens
 from swift.training.resume import check_fits
 from swift.training.training_arguments import check_names
 
@@ -61,6 +62,7 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
     ledger = Ledger.of_plan(plan.data, run_dir and run_dir / FILE_NAME)
     with process_group.first_ahead():
         built = data.build(plan.data, encoder, ledger)
+    plan = with_pass_tokens(plan, built)
     if isinstance(built.train, StreamDataset):
         per_epoch = steps = plan.train.group.max_steps
     else:

@@ -96,7 +96,7 @@ def assemble(
     flat = keep_inside_sequences(base)
     if not flat:
         require_causal(base)  # a flat row that gave the same was read with causal attention
-        log.info("batches are padded: this model's attention cannot be kept inside sequences")
+        log.info("batches are padded, as --batch_size says: this model's attention cannot be kept inside sequences")
     pad_id: Any = tokenizer.pad_token_id
     setting = Setting(
         plan=plan,
@@ -124,7 +124,7 @@ def assemble(
         model=model, card=card, tokenizer=tokenizer, encoder=encoder, arguments=arguments, objective=objective
     )
     return Run(
-        plan=plan.train,
+        plan=plan.train if flat else replace(plan.train, pass_tokens=None),
         tuner=plan.tuner,
         folder=run_dir,
         model=model,

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -22,16 +22,21 @@ from transformers.trainer_callback import PrinterCallback
 
 from swift.core.log import log
 from swift.data.stream import StreamDataset
+from swift.plan.train import TrainPlan
 from swift.training import checkpoints
+from swift.training.batches import MicroBatch
 from swift.training.callbacks.loss_watch import not_a_number
 from swift.training.callbacks.resumed_schedule import ResumedSchedule
 from swift.training.callbacks.stop import EvaluationStopped, StopOnSignal
 from swift.training.objectives import Batch, Objective
+from swift.training.passes import passes_needed, split, tokens_of
 from swift.training.throughput import Meter, peak_memory
 from swift.training.trainer_private import CheckpointTrainer
 
 PLACE = "data_state.json"
 TERM = "term of the loss "
+NOTHING: Batch = {"input_ids": torch.empty((1, 0), dtype=torch.long)}
+"""What stands for a micro-batch whose rows are in a pass with others."""
 Evaluator = Callable[[nn.Module], dict[str, float]]
 
 
@@ -57,9 +62,9 @@ class SwiftTrainer(CheckpointTrainer):
         callbacks: list[TrainerCallback],
         meter: Meter,
         stop: StopOnSignal,
+        plan: TrainPlan,
         optimizer_groups: Callable[[nn.Module], list[dict[str, Any]]] | None = None,
         evaluator: Evaluator | None = None,
-        save_total_limit: int | None = None,
         where: Callable[[int], str] = str,
         stream: StreamDataset | None = None,
         stream_resumed: Path | None = None,
@@ -71,7 +76,8 @@ class SwiftTrainer(CheckpointTrainer):
         self._save_into = save_into
         self._optimizer_groups = optimizer_groups
         self._evaluator = evaluator
-        self._keep = save_total_limit
+        self._plan = plan
+        self._collate = collate
         self._where = where
         self._stream = stream
         self._items = self._items_before = stream.state_dict()["consumed"] if stream is not None else 0
@@ -80,10 +86,11 @@ class SwiftTrainer(CheckpointTrainer):
         self._metrics: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
         config: Any = model.config
         own = config.to_dict().get("use_cache")
+        into_micro_batch: Any = MicroBatch  # transformers expects a dict of tensors and only hands it on
         super().__init__(
             model=model,
             args=args,
-            data_collator=collate,
+            data_collator=into_micro_batch,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             callbacks=callbacks,
@@ -105,22 +112,40 @@ class SwiftTrainer(CheckpointTrainer):
     # The loss.
 
     def get_batch_samples(
-        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+        self, epoch_iterator: Iterator[MicroBatch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Tensor]:
-        """The micro-batches of an optimizer step and its denominator, summed over them and over all processes."""
-        batches = list(islice(epoch_iterator, num_batches))
+        """The forward passes of an optimizer step and its denominator, summed over them and over all processes.
+
+        The loop counts in micro-batches, of which there are never fewer: the first may be `NOTHING`.
+        """
+        micro_batches = list(islice(epoch_iterator, num_batches))
         if self._random_state_from is not None:  # opening a stream must not touch the restored random state
             self.restore_random_state(self._random_state_from)
             self._random_state_from = None
-        if not batches:
+        if not micro_batches:
             return [], torch.ones((), device=device)
+        batches = self._passes(micro_batches, agreed=True)
         assert self.model is not None
         with self.compute_loss_context_manager():
             self.objective.begin_step(self.model, map(self._on_device, batches))
         total = torch.stack([self.objective.denominator(batch).to(device) for batch in batches]).sum(0)
         if self.args.world_size > 1:
             dist.all_reduce(total)
-        return batches, total.clamp(min=torch.finfo(total.dtype).tiny)
+        empty = [NOTHING] * (len(micro_batches) - len(batches))
+        return [*empty, *batches], total.clamp(min=torch.finfo(total.dtype).tiny)
+
+    def _passes(self, micro_batches: Sequence[MicroBatch], *, agreed: bool = False) -> list[Batch]:
+        """The rows of some micro-batches in forward passes; when `agreed`, as many in every process."""
+        if self._plan.pass_tokens is None:
+            return [self._collate(micro_batch.rows) for micro_batch in micro_batches]
+        rows = [row for micro_batch in micro_batches for row in micro_batch.rows]
+        sizes = [tokens_of(row) for row in rows]
+        count = passes_needed(sizes, self._plan, len(micro_batches))
+        if agreed and self.args.world_size > 1:
+            most = torch.tensor(count, device=self.args.device)
+            dist.all_reduce(most, dist.ReduceOp.MAX)
+            count = int(most)
+        return [self._collate(rows[run]) for run in split(sizes, count)]
 
     def _on_device(self, batch: Batch) -> Batch:
         moved: Any = send_to_device(batch, self.args.device)
@@ -133,7 +158,7 @@ class SwiftTrainer(CheckpointTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Tensor:
-        """The micro-batch's share of the step's mean. DDP averages gradients over processes, hence the factor."""
+        """The share of a pass in the step's mean. DDP averages gradients over processes, hence the factor."""
         sums = self.objective.sums(model, inputs)
         for name, (total, count) in sums.metrics.items():
             self._metrics[name] += torch.stack([total, count]).detach().double().cpu()
@@ -142,7 +167,9 @@ class SwiftTrainer(CheckpointTrainer):
         return (sums.loss * (self.args.world_size / num_items_in_batch)).sum()
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
-        """A micro-batch forward and backward. Raises CheckFailed, naming the rows, when its loss is not a number."""
+        """A pass forward and backward. Raises CheckFailed, naming the rows, when its loss is not a number."""
+        if inputs is NOTHING:
+            return torch.zeros((), device=self.args.device)
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
             raise not_a_number(
@@ -215,30 +242,39 @@ class SwiftTrainer(CheckpointTrainer):
     def _loss_over(self, model: nn.Module) -> dict[str, float]:
         """Loss and metrics of the validation rows. Each process takes every n-th row, so none counts twice."""
         rows = Subset(self.eval_dataset, range(self.args.process_index, len(self.eval_dataset), self.args.world_size))  # type: ignore[arg-type]
+        size = self.args.per_device_eval_batch_size
         loader = DataLoader(
             rows,
-            self.args.per_device_eval_batch_size,
+            size,
             collate_fn=self.data_collator,
             generator=torch.Generator(),  # a loader without one draws from the random state that training depends on
         )
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
         fewest = len(self.eval_dataset) // self.args.world_size  # type: ignore[arg-type]
-        for number, batch in enumerate(loader):
-            # Later, some processes may have no batch left, at which they would meet the others.
-            if number * self.args.per_device_eval_batch_size < fewest:
+        micro_batches = iter(loader)
+        number = 0  # of micro-batches begun
+        while group := list(islice(micro_batches, self.args.gradient_accumulation_steps)):
+            # Later, some processes may have no rows left, at which they would meet the others.
+            if number * size < fewest:
                 self._leave_when_stopped()
-            denominator = self.objective.denominator(batch)
-            result = self.objective.sums(model, self._on_device(batch))
-            terms = zip(result.loss.detach().cpu().reshape(-1), denominator.cpu().reshape(-1), strict=True)
-            for number_of_term, term in enumerate(terms):
-                sums[f"{TERM}{number_of_term}"] += torch.stack(term).double()
-            for name, (total, count) in result.metrics.items():
-                sums[name] += torch.stack([total, count]).double().cpu()
-            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+            number += len(group)
+            for batch in self._passes(group):
+                self._add(batch, model, sums)
+                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         self._leave_when_stopped()
         measured = means(self._over_processes(sums))
         terms = [measured.pop(name) for name in list(measured) if name.startswith(TERM)]
         return {"loss": sum(terms), **self.objective.derived(measured)}
+
+    def _add(self, batch: Batch, model: nn.Module, sums: dict[str, Tensor]) -> None:
+        """Add the terms of the loss of a pass, each with its denominator, and its metrics to `sums`."""
+        denominator = self.objective.denominator(batch)
+        result = self.objective.sums(model, self._on_device(batch))
+        terms = zip(result.loss.detach().cpu().reshape(-1), denominator.cpu().reshape(-1), strict=True)
+        for number, term in enumerate(terms):
+            sums[f"{TERM}{number}"] += torch.stack(term).double()
+        for name, (total, count) in result.metrics.items():
+            sums[name] += torch.stack([total, count]).double().cpu()
 
     def _leave_when_stopped(self) -> None:
         self.stop.obey(self.args, self.control)
@@ -284,7 +320,7 @@ class SwiftTrainer(CheckpointTrainer):
         if self.args.should_save:
             self._checkpoint_bytes = checkpoints.size(target)
             best = self.state.best_model_checkpoint
-            checkpoints.rotate(run, self._keep, {target, *([Path(best)] if best else [])})
+            checkpoints.rotate(run, self._plan.save_total_limit, {target, *([Path(best)] if best else [])})
 
     _written: Path | None = None
 

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 
 from swift.core.errors import CheckFailed
 from swift.core.log import log, once
-from swift.plan.rlhf import LossPlan
+from swift.plan.rlhf import DEPENDS_ON_MICRO_BATCH, LossPlan
 from swift.training.objectives import Batch, Objective, Setting, Sums
 from swift.training.objectives.answer_log_probs import AnswerLogProbs, TokenScores, token_counts, weighted
 from swift.training.objectives.pairs import Method, Pairs, Terms
 from swift.training.objectives.reference import Reference, build_reference, evaluating, starts_equal
 
 SHIFT_FILE = "running_reward.json"
-OVER_MICRO_BATCHES = ("aot", "aot_pair")
 
 
 def build_pairs(setting: Setting, method: Method) -> PairObjective:
@@ -57,7 +56,7 @@ class PairObjective(Objective):
         self._method, self._plan, self._answers, self._reference = method, plan, answers, reference
         self._unchecked = starts_equal
         self._shift = RunningMean.load(resume) if plan.loss_type == "bco_pair" else None
-        if plan.loss_type in OVER_MICRO_BATCHES:
+        if plan.loss_type in DEPENDS_ON_MICRO_BATCH:
             once(f"the loss {plan.loss_type} sorts the rows of a micro-batch: it depends on --batch_size")
 
     def denominator(self, batch: Batch) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -34,7 +35,7 @@ class SftObjective(Objective):
     def __init__(self, model: PreTrainedModel, accuracy: Literal["token", "sentence"] = "token", acc_steps: int = 1):
         self.accuracy = accuracy
         self.acc_steps = acc_steps
-        self._calls = 0
+        self._steps = 0
         self._head = OutputHead(model)
 
     def denominator(self, batch: Batch) -> Tensor:
@@ -43,6 +44,10 @@ class SftObjective(Objective):
         if "loss_scale" not in batch:
             return targets.sum().float()
         return batch["loss_scale"][..., 1:][targets].float().sum()
+
+    def begin_step(self, model: nn.Module, batches: Iterable[Batch]) -> None:
+        """Count the step: every `acc_steps`-th has an accuracy."""
+        self._steps += 1
 
     def sums(self, model: nn.Module, batch: Batch) -> Sums:
         """Sum of weight x cross-entropy over the targets of `batch`, and `acc`."""
@@ -58,8 +63,7 @@ class SftObjective(Objective):
             nll = cross_entropy(logits, labels, reduction="none")
             loss = (nll if weights is None else nll * weights).sum()
             hits = logits.detach().argmax(-1) == labels
-        self._calls += 1
-        if torch.is_grad_enabled() and self._calls % self.acc_steps:
+        if torch.is_grad_enabled() and self._steps % self.acc_steps:
             return Sums(loss)
         return Sums(loss, {"acc": self._accuracy(hits, targets, batch)})
 
