@@ -113,11 +113,14 @@ def test_a_dry_run_counts_the_reference_and_says_when_it_is_in_memory(
 
 
 @pytest.mark.parametrize("kind", ["orpo", "simpo", "cpo", "rm"])
-def test_every_kind_of_pairs_trains(kind: str, tiny_llama_dir: Path, pairs: Path, tmp_path: Path) -> None:
+def test_every_kind_of_pairs_trains(
+    kind: str, tiny_llama_dir: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "run"
     given = words(run, rlhf_type=kind, model_id_or_path=tiny_llama_dir, dataset=pairs, max_steps=1)
     assert main(["rlhf", *given]) == 0
     (first,) = logged(run)
+    assert ("swift infer --ckpt_dir" in capsys.readouterr().err) == (kind != "rm")
     if kind == "rm":
         head = load_file(run / "checkpoint-1" / "value_head.safetensors")
         assert {name: tuple(tensor.shape) for name, tensor in head.items()} == {

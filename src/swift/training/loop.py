@@ -21,6 +21,7 @@ from swift.core.errors import CheckFailed, Interrupted
 from swift.core.log import log
 from swift.data.stream import StreamDataset
 from swift.hub.checkpoint_uploader import Pusher
+from swift.models.value_head import has_head
 from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
 from swift.training.artifacts import length_info, model_info, write_training_args
@@ -234,7 +235,7 @@ def finish(trainer: SwiftTrainer, run: Run) -> dict[str, Any]:
     log.info("images_dir: %s", run.folder / "images")
     if run.pusher is not None and best:
         log.info("pushed to %s", run.pusher.finish(Path(best)))
-    if best:
+    if best and not has_head(Path(best)):  # a reward model answers nothing
         log.info("try it:  %s", shlex.join(["swift", "infer", "--ckpt_dir", best]))
     return summary
 
