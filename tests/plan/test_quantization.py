@@ -72,7 +72,34 @@ BNB = QuantPlan(method="bnb", bits=4, compute_dtype="fp32")
 def test_flags(
     catalog: Catalog, model: Path, command: str, words: str, machine: Machine, expected: QuantPlan | None
 ) -> None:
-    assert plan(catalog, f"{command} --model_id_or_path {model} {words}", machine).quant == expected
+    found = plan(catalog, f"{command} --model_id_or_path {model} {words}", machine).quant
+    kernels_for_answers = found is not None and found.method == "torch"
+    assert kernels_for_answers or found == expected
+    assert kernels_for_answers == (
+        command == "infer" and words in ("--quantization_bit 4", "--quantization_bit 8") and machine is CPU
+    )
+
+
+@pytest.mark.parametrize("command", ["infer", "deploy", "app-ui"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_answers_on_a_cpu_have_kernels_of_their_own(catalog: Catalog, model: Path, command: str, bits: int) -> None:
+    words = f"{command} --model_id_or_path {model} --quantization_bit {bits}"
+    found = plan(catalog, words, BARE)  # they need no package
+    assert (found.quant, found.dtype) == (QuantPlan(method="torch", bits=bits), "bf16")
+    assert f"{bits} bit by PyTorch's kernels" in found.summary()
+    for more in ("--quant_method bnb", "--dtype fp32", "--bnb_4bit_quant_type fp4"):
+        other = plan(catalog, f"{words} {more}").quant
+        assert other is not None and other.method == "bnb", more
+    assert plan(catalog, words, GPU).quant == QuantPlan(method="bnb", bits=bits)
+
+
+def test_an_adapter_answers_on_the_base_it_was_trained_on(catalog: Catalog, model: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint-2"
+    checkpoint.mkdir()
+    (checkpoint / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(model)}))
+    saved = {"model_id_or_path": str(model), "quantization_bit": 4, "quant_method": "bnb", "dtype": "fp32"}
+    (checkpoint / "sft_args.json").write_text(json.dumps(saved))
+    assert plan(catalog, f"infer --ckpt_dir {checkpoint}").quant == BNB
 
 
 @pytest.mark.parametrize(
@@ -81,7 +108,12 @@ def test_flags(
         ("--quantization_bit 3", CPU, "bnb has no 3 bit", "--quant_method hqq has it"),
         ("--quantization_bit 4 --quant_method eetq", GPU, "eetq has no 4 bit", "--quant_method bnb"),
         ("--quantization_bit 8 --quant_method eetq", CPU, "needs an NVIDIA GPU", "--quant_method bnb"),
-        ("--quantization_bit 4", BARE, "`bitsandbytes`, which is not installed", "swift-llm[quant-bnb]"),
+        (
+            "--quantization_bit 4 --quant_method bnb",
+            BARE,
+            "`bitsandbytes`, which is not installed",
+            "swift-llm[quant-bnb]",
+        ),
         ("--quant_method hqq", BARE, "`hqq`, which is not installed", "swift-llm[quant-hqq]"),
         ("--quantization_bit 4 --quant_method awq", CPU, "awq does not quantize while it loads", "published"),
         ("--quant_method bnb", CPU, "needs to know the bits", "--quantization_bit 4 or 8"),

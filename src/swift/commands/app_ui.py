@@ -11,6 +11,7 @@ def run(args: Args) -> int:
     from swift.core.log import log
     from swift.core.optional_imports import need
     from swift.core.probe import probe
+    from swift.engines.bf16_speedup import bf16_speedup
     from swift.export.merge_first import with_merged
     from swift.params.groups import Data, Model, Page
     from swift.plan.infer import plan_infer
@@ -19,7 +20,7 @@ def run(args: Args) -> int:
     machine = probe()
     catalog = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info)
     args = with_merged(args, catalog, machine)
-    plan = plan_infer(args, catalog, machine, answers_rows=False)
+    plan = plan_infer(args, catalog, machine, answers_rows=False, bf16_speedup=bf16_speedup)
     log.info("plan\n%s", plan.summary())
 
     from swift.engines.factory import prepare, start

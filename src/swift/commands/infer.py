@@ -12,6 +12,7 @@ def run(args: Args) -> int:
     from swift.catalog import load_catalog
     from swift.core.log import log
     from swift.core.probe import probe
+    from swift.engines.bf16_speedup import bf16_speedup
     from swift.export.merge_first import with_merged
     from swift.inference.result_file import require_room_for_results
     from swift.params.groups import Data, Infer, Model
@@ -22,7 +23,7 @@ def run(args: Args) -> int:
     if (folder := args[Infer].result_dir) and args[Infer].save_result:
         require_room_for_results(Path(folder).expanduser())
     args = with_merged(args, catalog, machine)
-    plan = plan_infer(args, catalog, machine)
+    plan = plan_infer(args, catalog, machine, bf16_speedup=bf16_speedup)
     log.info("plan\n%s", plan.summary())
 
     from dataclasses import replace

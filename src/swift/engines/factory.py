@@ -119,6 +119,10 @@ async def start(plan: InferPlan, prepared: Prepared) -> Engine:
 
     _check_length(engine.vllm.max_model_len, models.load_config(plan.model, source))
     load = partial(models.load_model, plan.model, source)
+    if plan.model.quant is not None and plan.model.quant.method == "torch":
+        from swift.engines.weight_only import load_quantized
+
+        load = partial(load_quantized, plan.model, source, tokenizer)
     return TorchEngine(load, tokenizer, adapters=adapters, admit=admit, max_model_len=engine.vllm.max_model_len)
 
 

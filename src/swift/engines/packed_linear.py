@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,23 +12,48 @@ ROWS = 16
 """Rows of input that the order is chosen for. It was the fastest for every number from 1 to 1024 all the same."""
 
 
+class Packed(Protocol):
+    """The weights of a linear layer in the order, or the precision, that a product reads them in."""
+
+    def product(self, input: Tensor, bias: Tensor | None) -> Tensor:
+        """(…, in features) -> (…, out features)."""
+        ...
+
+    def dense(self) -> Tensor:
+        """A copy of the weights in their plain order, (out features, in features)."""
+        ...
+
+
+class OneDnn:
+    """The same weights in another order: the sums are the same, taken in another order."""
+
+    def __init__(self, weight: Tensor):
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
+
+    def product(self, input: Tensor, bias: Tensor | None) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(input, self._weight, bias, "none", [], "")
+
+    def dense(self) -> Tensor:
+        return self._weight.to_dense()
+
+
 class PackedLinear(nn.Linear):
-    """A linear layer with the weights of another, without gradient. The sums are the same, taken in another order.
+    """A linear layer with the weights of another, without gradient.
 
     A plain layer sorts its weights anew in each call, which for a handful of rows takes as long as the product.
     Packed weights cannot be written: who wants to change a layer, or computes with its weights, takes it `unpacked`.
     """
 
-    def __init__(self, layer: nn.Linear):
+    def __init__(self, layer: nn.Linear, form: Callable[[Tensor], Packed] = OneDnn):
         nn.Module.__init__(self)  # nn.Linear would make a weight of its own
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.register_parameter("bias", layer.bias)
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), ROWS)
+        self._packed = form(layer.weight)
 
     @property
     def weight(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]  # a copy, made when asked for
         """The weights in their plain order, (out features, in features), to be read only."""
-        return self._packed.to_dense()
+        return self._packed.dense()
 
     def unpacked(self) -> nn.Linear:
         """A plain layer with a copy of the weights and the bias."""
@@ -50,17 +75,18 @@ class PackedLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(…, in features) -> (…, out features)."""
-        return torch.ops.mkldnn._linear_pointwise(input, self._packed, self.bias, "none", [], "")
+        return self._packed.product(input, self.bias)
 
 
 @torch.no_grad()
 def pack(model: nn.Module) -> None:
-    """Put `PackedLinear` in the place of the plain fp32 linear layers that lie on a CPU."""
+    """Put `PackedLinear` in the place of the plain linear layers on a CPU whose dtype oneDNN multiplies there."""
     if not torch.backends.mkldnn.is_available():
         return
+    dtypes = {torch.float32, *([torch.bfloat16] if torch.ops.mkldnn._is_mkldnn_bf16_supported() else [])}
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
-            if type(layer) is nn.Linear and layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32:
+            if type(layer) is nn.Linear and layer.weight.device.type == "cpu" and layer.weight.dtype in dtypes:
                 setattr(parent, name, PackedLinear(layer))
 
 

@@ -12,6 +12,7 @@ from swift.core.errors import SwiftError, raise_together
 from swift.core.machine import Machine
 from swift.params.args import Args
 from swift.params.groups import Checkpoint, Data, Generate, Infer, Lmdeploy, Vllm
+from swift.plan.answer_dtype import Speedup, in_faster_dtype
 from swift.plan.data import DataPlan, plan_data
 from swift.plan.model import ModelPlan, is_adapter, plan_model
 from swift.plan.prompt import PromptPlan, plan_prompt
@@ -115,19 +116,30 @@ class InferPlan:
         return "\n".join(lines)
 
 
-def plan_infer(args: Args, catalog: Catalog, machine: Machine, *, answers_rows: bool = True) -> InferPlan:
+def plan_infer(
+    args: Args,
+    catalog: Catalog,
+    machine: Machine,
+    *,
+    answers_rows: bool = True,
+    bf16_speedup: Speedup | None = None,
+) -> InferPlan:
     """Decide everything that flags, checkpoint and machine settle; `--merge_lora` has been seen to before.
 
     A server and a page have no rows to answer (`answers_rows` False), whatever data sets their checkpoint carries.
+    `bf16_speedup` measures, and is called only where its answer decides; without it a CPU answers in fp32.
     Raises SwiftError for what does not go together.
     """
     model = plan_model(args, catalog, machine)
+    engine = plan_engine(args, model, machine)
+    if engine.backend == "pt" and bf16_speedup is not None:
+        model = in_faster_dtype(args, model, machine, bf16_speedup)
     settings, infer = args[Checkpoint], args[Infer]
     checkpoint = Path(settings.ckpt_dir).expanduser() if settings.ckpt_dir else None
     return InferPlan(
         model=model,
         prompt=plan_prompt(args, catalog, model.entry.template if model.entry else None),
-        engine=plan_engine(args, model, machine),
+        engine=engine,
         generate=args[Generate],
         rows=_rows(args, infer, catalog) if answers_rows else None,
         stream=infer.stream,

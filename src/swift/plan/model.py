@@ -51,6 +51,8 @@ class ModelPlan:
     hub: Source
     revision: str | None = None
     dtype: Dtype
+    dtype_reason: str = ""
+    """Why this dtype, where it is neither given nor the model's own."""
     device_map: str | Mapping[str, Any] | None = None
     max_memory: tuple[str, ...] = ()
     attn: Literal["sdpa", "flash_attention_2", "eager"] = "sdpa"
@@ -80,7 +82,8 @@ class ModelPlan:
         """One line for the plan that a command prints."""
         place = "folder" if self.hub == "local" else TITLES[self.hub]
         weights = f"{self.quant or self.stored_quant}, " if self.quant or self.stored_quant else ""
-        return f"{self.model_type} from {place} {self.source}, {weights}{self.dtype}, {self.attn} attention"
+        dtype = f"{self.dtype} ({self.dtype_reason})" if self.dtype_reason else self.dtype
+        return f"{self.model_type} from {place} {self.source}, {weights}{dtype}, {self.attn} attention"
 
 
 def plan_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
@@ -96,16 +99,17 @@ def plan_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
     local_config = read_config(Path(source)) if hub == "local" else None
     dtype = plan_dtype(model.dtype, machine, _stored_dtype(entry, local_config))
     stored = stored_quant(local_config) if hub == "local" else _published(entry)
+    quant = plan_quant(args, machine, dtype, stored)
     return ModelPlan(
         model_type=entry.name if entry else given.model_type or name_of(source),
         source=source,
         hub=hub,
         revision=model.model_revision or (entry.revision if entry and hub == "modelscope" else None),
-        dtype=dtype,
+        dtype="bf16" if quant and quant.method == "torch" else dtype,
         device_map=_device_map(model, machine),
         max_memory=_max_memory(model, machine),
         attn=_attention(model.use_flash_attn, machine),
-        quant=plan_quant(args, machine, dtype, stored),
+        quant=quant,
         stored_quant=stored,
         rope_scaling=_rope(args, model),
         model_kwargs=json_mapping(model.model_kwargs, "--model_kwargs"),

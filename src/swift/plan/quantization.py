@@ -14,8 +14,11 @@ from swift.core.machine import Machine
 from swift.params.args import Args
 from swift.params.groups import Quant
 
-Method = Literal["bnb", "hqq", "eetq"]
+Method = Literal["bnb", "hqq", "eetq", "torch"]
+"""`torch`: PyTorch's own kernels for CPUs, which have no gradient; it is what answers get where no method is given."""
 Dtype = Literal["fp32", "fp16", "bf16"]
+ANSWERING = ("infer", "deploy", "app-ui")
+"""Commands that load a model to answer and for nothing else."""
 BITS: Mapping[str, tuple[int, ...]] = {"bnb": (4, 8), "hqq": (1, 2, 3, 4, 8), "eetq": (8,)}
 """Bits that each method can quantize to while the weights load."""
 PACKAGES = {
@@ -56,6 +59,8 @@ class QuantPlan:
     """HQQ: settings of the layers whose path ends in the key; layers it does not name stay as they are."""
 
     def __str__(self) -> str:
+        if self.method == "torch":
+            return f"{self.bits} bit by PyTorch's kernels for CPUs (--quant_method bnb for those of training)"
         each = f" ({len(self.layers)} kinds of layers)" if self.layers else ""
         return f"{self.method} {self.bits} bit{each}"
 
@@ -102,6 +107,8 @@ def plan_quant(args: Args, machine: Machine, dtype: Dtype, stored: StoredQuant |
             why=f"it has {', '.join(map(str, BITS[method]))}",
             next=f"--quant_method {able[0]} has it" if able else None,
         )
+    if bits in BITS["bnb"] and _answers_on_cpu(args, machine):
+        return QuantPlan(method="torch", bits=bits)
     _check_machine(method, machine)
     layers = _layers(quant.hqq_dynamic_config_path, quant.hqq_axis) if method == "hqq" else {}
     return QuantPlan(
@@ -125,6 +132,18 @@ def _bits(args: Args, quant: Quant) -> int:
     if quant.quant_method == "bnb":
         raise SwiftError("--quant_method bnb needs to know the bits", next="add --quantization_bit 4 or 8")
     return 0
+
+
+def _answers_on_cpu(args: Args, machine: Machine) -> bool:
+    """Whether the kernels for answers on a CPU serve: they compute in bf16, and take the bits for themselves.
+
+    An adapter that was trained on a base in few bits gets that base, and so does who sets how bitsandbytes works.
+    """
+    if args.command not in ANSWERING or machine.device != "cpu" or args.origins["quantization_bit"] == "checkpoint":
+        return False
+    given = [name for name in args.values if name.startswith("bnb_4bit") and args.is_explicit(name)]
+    other_dtype = args.is_explicit("dtype") and args.values["dtype"] not in ("AUTO", "bf16")
+    return args.values["quant_method"] is None and not given and not other_dtype
 
 
 def _check_machine(method: str, machine: Machine) -> None:

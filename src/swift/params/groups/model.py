@@ -21,8 +21,8 @@ class Model(Frozen):
     model_revision: Annotated[str | None, Saved("model")] = None
     """Branch, tag or commit on the hub; None takes the registered one."""
     dtype: Annotated[Dtype, Saved("model")] = "AUTO"
-    """Precision the model is loaded in. AUTO takes the registered or stored one, bf16 where the device has it,
-    fp32 on a CPU."""
+    """Precision the model is loaded in. AUTO takes the registered or stored one, bf16 where the device has it; on a CPU
+    fp32, and for answers bf16 where it is measured to be faster."""
     use_flash_attn: Annotated[bool | None, Basic()] = None
     """Use flash attention; None takes what the device and the model do best."""
     check_model_is_latest: Annotated[bool, Basic()] = True
@@ -53,8 +53,9 @@ class Quant(Frozen):
     """Quantizing the weights while they load."""
 
     quant_method: Annotated[Literal["bnb", "hqq", "eetq", "awq", "gptq", "aqlm"] | None, Saved("model")] = None
-    """Library that quantizes the weights while they load; None is bnb. bnb: 4 and 8 bits, hqq: 1, 2, 3, 4 and 8, eetq:
-    8 on a GPU. awq, gptq and aqlm are found in the model's folder and need no flag."""
+    """Library that quantizes the weights while they load; None is bnb, and for answers on a CPU PyTorch itself. bnb: 4
+    and 8 bits, hqq: 1, 2, 3, 4 and 8, eetq: 8 on a GPU. awq, gptq and aqlm are found in the model's folder and need no
+    flag."""
     quantization_bit: Annotated[Literal[0, 1, 2, 3, 4, 8], Saved("model")] = 0
     """Bits the linear layers are quantized to while they load, the head left out; 0 leaves them as they are."""
     bnb_4bit_comp_dtype: Annotated[Dtype, Saved("model")] = "AUTO"

@@ -1,0 +1,94 @@
+"""python bench/precision.py [MODEL_DIR] [--rounds N]
+
+The PyTorch engine on a CPU in fp32, in bf16, and with weights of 8 and 4 bits: one answer, and sixteen at once, turn by
+turn in one run. Greedy, 64-token prompts, 64 new tokens, each engine in a process of its own. Prints tokens/s and the
+medians of the ratios to fp32. Exit code 1 when a bar is missed: one answer at 1.7 (bf16), 2.0 (8 bit) and 3.0 (4 bit)
+times fp32, sixteen at once not below it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+from infer import BATCH, NEW, PROMPT, _answer, _packaged
+from swift import models
+from swift.engines.torch import TorchEngine
+from swift.engines.weight_only import load_quantized
+from swift.plan.model import ModelPlan
+from swift.plan.quantization import QuantPlan
+
+BARS = {"bf16": 1.7, "8 bit": 2.0, "4 bit": 3.0}
+
+
+def main() -> int:
+    """Measure and print. -> exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    folder = given.model or _packaged()
+    context = multiprocessing.get_context("spawn")
+    pools = {name: ProcessPoolExecutor(1, context) for name in ("fp32", *BARS)}
+    for name, pool in pools.items():
+        pool.submit(_start, folder, name).result()
+    rates: dict[tuple[str, int], list[float]] = {(name, size): [] for name in pools for size in (1, BATCH)}
+    for number in range(given.rounds):
+        for size in (1, BATCH):
+            for name, pool in pools.items():
+                rates[name, size].append(size * NEW / pool.submit(_seconds, number, size).result())
+        last = "  ".join(f"{name} x{size} {values[-1]:.1f}" for (name, size), values in rates.items())
+        print(f"load {os.getloadavg()[0]:.1f}, tokens/s: {last}", flush=True)
+    missed = False
+    for name, bar in BARS.items():
+        for size, least in ((1, bar), (BATCH, 1.0)):
+            ratios = [a / b for a, b in zip(rates[name, size], rates["fp32", size], strict=True)]
+            median = statistics.median(ratios)
+            print(f"{name} x{size}: {median:.2f} of fp32 ({', '.join(f'{r:.2f}' for r in ratios)}; bar: {least})")
+            missed |= median < least
+    return int(missed)
+
+
+_engine: list[TorchEngine] = []
+_prompts: list[list[int]] = []
+_loop = asyncio.new_event_loop()
+
+
+def _start(folder: Path, precision: str) -> None:
+    """In the engine's process."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    text = tokenizer(Path(__file__).read_text("utf-8") * 2)["input_ids"]
+    _prompts.extend(text[at * 29 : at * 29 + PROMPT] for at in range(BATCH))
+    quant = QuantPlan(method="torch", bits=int(precision[0])) if precision.endswith("bit") else None
+    plan = ModelPlan(
+        model_type="model",
+        source=str(folder),
+        hub="local",
+        dtype="fp32" if precision == "fp32" else "bf16",
+        quant=quant,
+    )
+    load = partial(load_quantized, plan, folder, tokenizer) if quant else partial(models.load_model, plan, folder)
+    _engine.append(TorchEngine(load, tokenizer))
+    _loop.run_until_complete(_answer(_engine[0], _prompts[:2], 4))
+
+
+def _seconds(number: int, size: int) -> float:
+    """For `size` answers at once to prompts of their own each round and size: nothing is found in the cache."""
+    prompts = [[(token + 2 * number + (size > 1)) % 40000 for token in prompt] for prompt in _prompts[:size]]
+    start = time.perf_counter()
+    _loop.run_until_complete(_answer(_engine[0], prompts, NEW))
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    sys.exit(main())
