@@ -4,47 +4,46 @@ from __future__ import annotations
 
 import time
 
-import torch
-from torch import nn
-
-from swift.engines.packed_linear import PackedLinear
-
 WEIGHTS = 2**24
 """Numbers in the layers that are timed, 64 MiB of fp32: more than the caches of most CPUs keep of a model."""
 TRIES = 4
 
 
-@torch.inference_mode()
 def bf16_speedup(inputs: int, outputs: int) -> float:
     """Of linear layers with so many inputs and outputs; 0 for a CPU without instructions for bf16. Takes 0.1-0.3 s."""
+    import torch  # most plans fail or end without a measurement
+    from torch import nn
+
+    from swift.engines.packed_linear import PackedLinear
+
     capabilities = torch.cpu.get_capabilities()
     has_bf16 = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
     if not (has_bf16 and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         return 0.0
     outputs = max(1, min(outputs, WEIGHTS // inputs))
     count = max(1, WEIGHTS // (inputs * outputs))
+
+    def packed(dtype: torch.dtype) -> list[PackedLinear]:
+        layer = nn.Linear(inputs, outputs, bias=False, device="meta")
+        layer.weight = nn.Parameter(torch.ones(outputs, inputs, dtype=dtype), requires_grad=False)
+        return [PackedLinear(layer) for _ in range(count)]
+
+    def seconds(layers: list[PackedLinear], dtype: torch.dtype) -> float:
+        row = torch.ones(1, inputs, dtype=dtype)
+        start = time.perf_counter()
+        for layer in layers:
+            layer(row)
+        return time.perf_counter() - start
+
     threads = torch.get_num_threads()
     # By one thread: a team of threads that was once used here would be in the way of the engine's, and on a busy
     # machine a team waits for its slowest, which is no news of the layers.
     torch.set_num_threads(1)
     try:
-        fp32, bf16 = (_layers(inputs, outputs, count, dtype) for dtype in (torch.float32, torch.bfloat16))
-        # Turn by turn, and the best of each: a neighbour's busy moment is nobody's.
-        times = [(_seconds(fp32, torch.float32), _seconds(bf16, torch.bfloat16)) for _ in range(TRIES)]
+        with torch.inference_mode():
+            fp32, bf16 = packed(torch.float32), packed(torch.bfloat16)
+            # Turn by turn, and the best of each: a neighbour's busy moment is nobody's.
+            times = [(seconds(fp32, torch.float32), seconds(bf16, torch.bfloat16)) for _ in range(TRIES)]
     finally:
         torch.set_num_threads(threads)
     return min(slow for slow, _ in times) / min(fast for _, fast in times)
-
-
-def _layers(inputs: int, outputs: int, count: int, dtype: torch.dtype) -> list[PackedLinear]:
-    layer = nn.Linear(inputs, outputs, bias=False, device="meta")
-    layer.weight = nn.Parameter(torch.ones(outputs, inputs, dtype=dtype), requires_grad=False)
-    return [PackedLinear(layer) for _ in range(count)]
-
-
-def _seconds(layers: list[PackedLinear], dtype: torch.dtype) -> float:
-    row = torch.ones(1, layers[0].in_features, dtype=dtype)
-    start = time.perf_counter()
-    for layer in layers:
-        layer(row)
-    return time.perf_counter() - start
