@@ -135,7 +135,7 @@ def test_the_decision_is_said_written_and_kept(
     flags = ["sft", "--model_id_or_path", str(tiny_llama_dir), "--dataset", str(rows), "--lora_dropout", "0"]
     flags += ["--add_output_dir_suffix", "false", "--max_steps", "2", "--logging_steps", "1", "--report_to", "none"]
     flags += ["--max_length", "128", "--streaming", str(streaming).lower(), "--evaluation_strategy", "no"]
-    assert main([*flags, "--output_dir", str(tmp_path / "auto")]) == 0
+    assert main([*flags, "--output_dir", str(tmp_path / "auto"), "--micro_batching", "auto"]) == 0
     tokens = sft_args(tmp_path / "auto")["micro_batching"]
     said = capfd.readouterr()
     assert f"passes of up to {tokens} tokens" in said.out + said.err
