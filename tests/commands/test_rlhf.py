@@ -284,7 +284,6 @@ REFUSED = [
     ("dpo", ["--precompute_ref_log_probs", "true", "--streaming", "true", "--max_steps", "2"], "--streaming true"),
     ("dpo", ["--metric_for_best_model", "rewards/accuracy"], "did you mean rewards/accuracies?"),
     ("dpo", ["--metric_for_best_model", "rouge-l"], "does not tell the best checkpoint of dpo"),
-    ("ppo", [], "not built yet"),
 ]
 
 

@@ -55,6 +55,7 @@ class TorchEngine:
 
     `load` makes the model in the worker thread. OpenMP keeps a team of threads for each thread that ever computed with
     PyTorch, and once the teams together outnumber the cores every parallel region waits for the operating system.
+    `repack` may lay its weights out anew, after which they cannot be trained.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class TorchEngine:
         places: int = PLACES,
         chunk: int | None = None,
         cache_bytes: int | None = None,
+        repack: bool = True,
     ):
         self.tokenizer = tokenizer
         self._grammars = Grammars(tokenizer)
@@ -77,7 +79,7 @@ class TorchEngine:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._closing = self._closed = False
         ready: Future[None] = Future()
-        set_up = partial(self._set_up, load, adapters or {}, max_model_len, places, chunk, cache_bytes)
+        set_up = partial(self._set_up, load, adapters or {}, max_model_len, places, chunk, cache_bytes, repack)
         self._worker = threading.Thread(target=self._live, args=(set_up, ready), name="torch-engine", daemon=True)
         self._worker.start()
         ready.result()
@@ -100,11 +102,13 @@ class TorchEngine:
         places: int,
         chunk: int | None,
         cache_bytes: int | None,
+        repack: bool,
     ) -> None:
         model = load()
         device = model.device
         self.max_model_len = max_model_len or context_length(model.config) or ENDLESS
-        pack(model)
+        if repack:
+            pack(model)
         self._model = AdaptedModel(model.eval())
         for name, folder in adapters.items():
             self._model.add(name, Path(folder))
@@ -176,6 +180,32 @@ class TorchEngine:
 
         self._inbox.put(add)
         await asyncio.wrap_future(added)
+
+    async def together(self, requests: Many[Request]) -> list[list[Delta]]:
+        """The deltas of each request (of one answer each). They begin in the same step, so that what shares a batch,
+        and with it the rounding, does not depend on when a request arrived. Raises SwiftError for what cannot run."""
+        for request in requests:
+            self._check(request)
+        sequences = [await self._sequences(request) for request in requests]
+        deltas: list[list[Delta]] = [[] for _ in requests]
+        unfinished = set(range(len(requests)))
+        done: Future[None] = Future()
+
+        def deliver(number: int, delta: Delta) -> None:
+            deltas[number].append(delta)
+            if delta.finish_reason is not None:
+                unfinished.discard(number)
+                if not unfinished:
+                    done.set_result(None)
+
+        def join() -> None:
+            for number, request in enumerate(requests):
+                self._join(request, sequences[number], partial(deliver, number))
+
+        if requests:
+            self._inbox.put(join)
+            await asyncio.wrap_future(done)
+        return deltas
 
     def statistics(self) -> dict[str, float]:
         """Sequences running and waiting, and the share of the KV cache in use."""

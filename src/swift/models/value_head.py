@@ -19,6 +19,8 @@ from swift.plan.model import read_config
 
 NAME = "v_head"
 FILES = ("value_head.safetensors", "value_head.bin")
+CRITIC = "critic.safetensors"
+"""The head of a critic, in the checkpoints of a policy: a name of its own, or they would look like reward models."""
 KEYS = (f"{NAME}.summary.weight", f"{NAME}.summary.bias")
 CLASSIFIER_KEYS = ("score.weight", "score.bias")
 """What the decoders of transformers call the head of their sequence classifiers; most have no bias."""
@@ -41,14 +43,14 @@ def has_head(folder: Path) -> bool:
     return head_file(folder) is not None or _is_classifier(folder)
 
 
-def head_file(folder: Path) -> Path | None:
+def head_file(folder: Path, names: Sequence[str] = FILES) -> Path | None:
     """The file of a value head in a folder, if it has one."""
-    return next((folder / name for name in FILES if (folder / name).is_file()), None)
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def read_head(head: ValueHead, folder: Path) -> bool:
+def read_head(head: ValueHead, folder: Path, names: Sequence[str] = FILES) -> bool:
     """Fill `head` from `folder`; False when there is none. Raises SwiftError for one that does not fit."""
-    path = head_file(folder)
+    path = head_file(folder, names)
     if path is None and not _is_classifier(folder):
         return False
     try:
@@ -112,11 +114,11 @@ def _tensors(folder: Path) -> tuple[Tensor, Tensor]:
     return weight, tensors.get(CLASSIFIER_KEYS[1], torch.zeros(1)).float()
 
 
-def save_head(head: ValueHead, folder: Path) -> None:
+def save_head(head: ValueHead, folder: Path, name: str = FILES[0]) -> None:
     """Write the file of the head."""
     tensors = {KEYS[0]: head.summary.weight, KEYS[1]: head.summary.bias}
     save_file(
-        {name: t.detach().float().cpu().contiguous() for name, t in tensors.items()},
-        folder / FILES[0],
+        {key: t.detach().float().cpu().contiguous() for key, t in tensors.items()},
+        folder / name,
         {"format": "pt"},
     )

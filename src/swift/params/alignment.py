@@ -11,6 +11,7 @@ from swift.core.errors import SwiftError
 from swift.params.args import Args
 from swift.params.frozen import Frozen
 from swift.params.groups.rlhf import Rlhf
+from swift.params.roll_outs import RULES as ROLL_OUT_RULES
 
 Mistakes = Iterator[SwiftError]
 REFERENCE = ("ref_model_type", "ref_model_id_or_path", "ref_model_revision", "precompute_ref_log_probs")
@@ -67,7 +68,7 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
         "ppo": Algorithm(
             flags=(
                 *("local_rollout_forward_batch_size", "whiten_rewards", "kl_coef", "cliprange", "vf_coef"),
-                *("cliprange_value", "gamma", "lam"),
+                *("cliprange_value", "gamma", "lam", "num_ppo_epochs", "num_mini_batches", "missing_eos_penalty"),
                 *REWARD_MODEL,
                 *REFERENCE,
             ),
@@ -201,6 +202,10 @@ def the_reference_can_be_asked_first(args: Args, *, wanted: bool = False) -> Mis
     if args.command != "rlhf" or not (wanted or args.values["precompute_ref_log_probs"] == "true"):
         return
     flag = "--precompute_ref_log_probs true"
+    if args.values["rlhf_type"] == "ppo":
+        yield SwiftError(
+            f"{flag} does not work with ppo", why="its answers are not known before training", next="drop it"
+        )
     if args.values["rlhf_type"] == "kto" and loss_type(args) == "kto":
         yield SwiftError(
             f"{flag} does not work with the loss kto",
@@ -221,4 +226,5 @@ RULES = (
     flags_of_fine_tuning_do_nothing,
     unpaired_rows_have_neighbours,
     the_reference_can_be_asked_first,
+    *ROLL_OUT_RULES,
 )

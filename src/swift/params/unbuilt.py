@@ -63,8 +63,6 @@ IDLE_GROUPS = ("Adalora", "Ia3", "Vera", "Boft", "Fourierft", "Reft", "Llamapro"
 IDLE_FLAGS = (
     *("quant_method", "quant_n_samples", "quant_seqlen", "quant_batch_size", "quant_device_map", "quant_output_dir"),
     *("megatron_output_dir", "hf_output_dir"),
-    *("reward_model_id_or_path", "reward_model_type", "reward_model_revision", "local_rollout_forward_batch_size"),
-    *("whiten_rewards", "kl_coef", "cliprange", "vf_coef", "cliprange_value", "gamma", "lam"),
 )
 """Groups of flags, and flags, that only matter with work that the table refuses."""
 

@@ -101,7 +101,7 @@ def plan_data(args: Args, catalog: Catalog, *, multimodal: bool = False, media: 
         kind=kind,
         rounds="all" if kind == "pairs" and args[Rlhf].rlhf_type == "orpo" else "last",
         mode=_mode(data, multimodal),
-        test_ratio=0.0 if val else data.dataset_test_ratio,
+        test_ratio=0.0 if val or (kind == "prompt" and args.command == "rlhf") else data.dataset_test_ratio,
         seed=seed,
         num_proc=max(1, data.preprocess_num_proc),
         packing=data.packing,

@@ -33,6 +33,9 @@ class Method(Frozen):
     scores: bool = False
     """Whether what is trained gives scores of answers instead of answers."""
 
+    arrange: str | None = None
+    """`module:function` from a Setting to the rows in the order in which they are trained; None shuffles them."""
+
 
 GENERATED = ("rouge-1", "rouge-2", "rouge-l", "bleu-4")
 """Metrics of answers that are generated."""
@@ -59,7 +62,10 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             *("kto", "swift.training.preference_batches:build_unpaired", "swift.training.objectives.kto:build"),
             ranking=("rewards/margins", "rewards/chosen"),
         ),
-        "ppo": Method("prompt"),
+        "ppo": Method(
+            *("prompt", "swift.training.policy_gradient.ppo:collator", "swift.training.policy_gradient.ppo:build"),
+            arrange="swift.training.policy_gradient.schedule:arrange",
+        ),
     }
 )
 

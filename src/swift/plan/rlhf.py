@@ -12,6 +12,7 @@ from swift.params.alignment import ALGORITHMS, loss_type, the_reference_can_be_a
 from swift.params.args import Args
 from swift.params.groups import Rlhf, Train
 from swift.plan.model import ModelPlan, plan_model
+from swift.plan.roll_outs import PpoPlan, plan_ppo
 from swift.plan.tuner import TunerPlan
 
 ReferenceKind = Literal["adapter off", "start", "model"]
@@ -87,15 +88,21 @@ class AlignmentPlan:
     """What is special about an alignment run."""
 
     loss: LossPlan
+    ppo: PpoPlan | None = None
+    """Set for PPO, which has no other loss."""
     reference: ReferencePlan | None
     share_prompts: bool | None
     """Whether a pair's prompt is computed once; None decides by what it saves."""
     dropout: bool
     """Whether dropout stays on. Off where two models, or two answers, are compared."""
 
-    def summary(self) -> list[str]:
-        """Lines for the plan that a command prints."""
-        lines = [f"  loss      {self.loss.summary()}{'' if self.dropout else '; dropout off'}"]
+    def summary(self, rows: int) -> list[str]:
+        """Lines for the plan that a command prints; an optimizer step has `rows`."""
+        lines = (
+            self.ppo.summary(rows)
+            if self.ppo
+            else [f"  loss      {self.loss.summary()}{'' if self.dropout else '; dropout off'}"]
+        )
         if self.reference is not None:
             lines.append(f"  reference {self.reference.summary()}")
         return lines
@@ -115,9 +122,10 @@ def plan_alignment(args: Args, catalog: Catalog, machine: Machine, tuner: TunerP
     algorithm = ALGORITHMS[rlhf.rlhf_type]
     return AlignmentPlan(
         loss=_loss(args, rlhf),
+        ppo=plan_ppo(args, catalog, machine) if rlhf.rlhf_type == "ppo" else None,
         reference=_reference(args, catalog, machine, tuner) if algorithm.has_reference else None,
         share_prompts=_choice(rlhf.share_prompts),
-        dropout=rlhf.rlhf_type in ("rm", "ppo"),
+        dropout=rlhf.rlhf_type == "rm",
     )
 
 

@@ -53,7 +53,7 @@ class SftPlan:
                 f"  model     {self.model.summary()}",
                 f"  template  {self.prompt.template_type}, {length}, {self.prompt.truncation_strategy} what is longer",
                 f"  tuner     {self.tuner.summary()}",
-                *(self.alignment.summary() if self.alignment else ()),
+                *(self.alignment.summary(train.effective_batch) if self.alignment else ()),
                 f"  data      {rows}; validation: {held_back}",
                 f"  batch     {batch} = {train.effective_batch} rows a step, {length_of_run}",
                 f"  optimizer {train.optim.optim}, {train.scheduler} from {train.learning_rate:g}",

@@ -41,6 +41,19 @@ class PushPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reuse:
+    """How often the rows of a roll-out are trained on, and in how many optimizer steps each time."""
+
+    epochs: int
+    mini_batches: int
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of a roll-out."""
+        return self.epochs * self.mini_batches
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainPlan:
     """Everything the Trainer is told: what was decided, and the flags as they are."""
 
@@ -77,6 +90,8 @@ class TrainPlan:
     dtype: Dtype
     device: str
     world_size: int
+    reuse: Reuse | None = None
+    """Set where the model trains on answers of its own."""
 
     @property
     def effective_batch(self) -> int:
@@ -89,6 +104,8 @@ class TrainPlan:
         The last step of an epoch takes what is left, so no row is lost: ceil(micro-batches / accumulation). Raises
         SwiftError when there is no batch at all.
         """
+        if self.reuse is not None:
+            return self._reusing(self.reuse, rows)
         drop_last, max_steps = self.group.dataloader_drop_last, self.group.max_steps
         batches = rows // self.batch_size if drop_last else math.ceil(rows / self.batch_size)
         batches = batches // self.world_size if drop_last else math.ceil(batches / self.world_size)
@@ -100,6 +117,13 @@ class TrainPlan:
             )
         per_epoch = math.ceil(batches / self.accumulation)
         return per_epoch, max_steps if max_steps > 0 else math.ceil(self.group.num_train_epochs * per_epoch)
+
+    def _reusing(self, reuse: Reuse, rows: int) -> tuple[int, int]:
+        """A roll-out is always full: it goes on with the rows of the next pass."""
+        size, max_steps = self.effective_batch * reuse.mini_batches, self.group.max_steps
+        of_passes = (math.ceil(passes * rows / size) * reuse.steps for passes in (1, self.group.num_train_epochs))
+        per_pass, of_all = of_passes
+        return per_pass, max_steps if max_steps > 0 else of_all
 
     def left_out(self, rows: int) -> int:
         """How many of so many rows each epoch leaves out, as they make no full batch of all processes."""
@@ -158,7 +182,14 @@ def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, 
         dtype=dtype,
         device=machine.device,
         world_size=machine.world_size,
+        reuse=_reuse(args),
     )
+
+
+def _reuse(args: Args) -> Reuse | None:
+    if args.command != "rlhf" or args.values["rlhf_type"] != "ppo":
+        return None
+    return Reuse(epochs=args.values["num_ppo_epochs"], mini_batches=args.values["num_mini_batches"])
 
 
 def _resume(given: str | None) -> Path | Literal["auto"] | None:

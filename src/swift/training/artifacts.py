@@ -121,10 +121,15 @@ def ends_of(item: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
+def labels_of(item: Mapping[str, Any]) -> list[int]:
+    """What of a row is trained; nothing of a prompt, whose answer the model gives itself."""
+    return item["labels"] if "labels" in item else [IGNORED] * len(item["input_ids"])
+
+
 def runs(item: Mapping[str, Any]) -> list[tuple[bool, list[int]]]:
     """The row cut where training starts and stops: (trained, ids)."""
     spans: list[tuple[bool, list[int]]] = []
-    for token, label in zip(item["input_ids"], item["labels"], strict=True):
+    for token, label in zip(item["input_ids"], labels_of(item), strict=True):
         trained = label != IGNORED
         if not spans or spans[-1][0] != trained:
             spans.append((trained, []))

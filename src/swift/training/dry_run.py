@@ -13,7 +13,7 @@ from swift.catalog import Catalog
 from swift.data.stream import StreamDataset
 from swift.plan.sft import SftPlan
 from swift.prompts.types import IGNORED
-from swift.training.artifacts import ends_of
+from swift.training.artifacts import ends_of, labels_of
 from swift.training.memory_estimate import Estimate, estimate
 from swift.training.prepare import prepare
 
@@ -65,10 +65,10 @@ def longest(row: Mapping[str, Any]) -> int:
 
 def table(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
     """A row as lines `token · id · trained`, or with the weight where it is not 1; long rows without their middle."""
-    weights = row.get("loss_scale") or [1] * len(row["labels"])
+    weights = row.get("loss_scale") or [1] * len(row["input_ids"])
     shown = [
         (repr(tokenizer.decode([token]))[1:-1], token, _trained(label, weight))
-        for token, label, weight in zip(row["input_ids"], row["labels"], weights, strict=True)
+        for token, label, weight in zip(row["input_ids"], labels_of(row), weights, strict=True)
     ]
     hidden = len(shown) - TOKENS
     if hidden > 0:

@@ -50,6 +50,8 @@ class Run:
     train: Any
     """A map-style dataset (length, items by index) or a `StreamDataset`."""
     val: Any | None
+    steps: int | None = None
+    """Optimizer steps; None counts them by the rows."""
     save_into: Callable[[Path], None]
     """Writes what a checkpoint holds beside the Trainer's state into its folder."""
     resume: Path | None = None
@@ -103,7 +105,9 @@ def build(run: Run) -> SwiftTrainer:
     if plan.group.gpu_memory_fraction and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(plan.group.gpu_memory_fraction)
     stream = run.train if isinstance(run.train, StreamDataset) else None
-    steps = plan.group.max_steps if stream else plan.steps(len(run.train))[1]  # type: ignore[arg-type]
+    steps = run.steps
+    if steps is None:
+        steps = plan.group.max_steps if stream else plan.steps(len(run.train))[1]  # type: ignore[arg-type]
     args = training_arguments(plan, run.folder, steps=steps, evaluates=run.val is not None, streams=stream is not None)
     # The Trainer writes it into the model's configuration, with which the model is saved; batches say it themselves.
     args.use_cache = bool(tuners.base_model(run.model).config.to_dict().get("use_cache"))

@@ -26,19 +26,26 @@ class OutputHead:
 
         The head itself only gets one position to work on.
         """
+        return self._run(model, inputs, keep_logits=False)[0]
+
+    def with_logits(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Final hidden states (B, T, H), and the logits (B, T, V) that the model makes of them."""
+        return self._run(model, inputs, keep_logits=True)
+
+    def _run(self, model: nn.Module, inputs: dict[str, Any], *, keep_logits: bool) -> tuple[Tensor, Tensor]:
         inputs_of_head: list[Tensor] = []
 
-        def take(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        def take(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
             inputs_of_head.append(given[0])
-            return (given[0][:, :1].detach(),)
+            return None if keep_logits else (given[0][:, :1].detach(),)
 
         assert self.module is not None
         handle = self.module.register_forward_pre_hook(take)
         try:
-            model(**inputs)
+            logits: Tensor = model(**inputs).logits
         finally:
             handle.remove()
-        return inputs_of_head[0]
+        return inputs_of_head[0], logits
 
 
 @torch.no_grad()

@@ -48,7 +48,7 @@ class ScoredRows:
 def scores_first(setting: Setting) -> bool:
     """Whether the reference is asked before training."""
     reference = setting.plan.alignment and setting.plan.alignment.reference
-    if not reference:
+    if not reference or setting.plan.train.reuse is not None:
         return False
     if reference.precompute is not None:  # the rows of a stream have no number
         return reference.precompute

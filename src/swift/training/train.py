@@ -106,8 +106,14 @@ def assemble(
         resume=resume,
         pad_id=pad_id,
         rows=rows,
+        encoder=encoder,
+        steps=prepared.steps,
+        folder=run_dir,
         flat=flat,
     )
+    if method.arrange is not None:
+        rows = _named(method.arrange)(setting)
+        setting = replace(setting, rows=rows)
     collate = _named(method.collator)(setting)
     if scores_first(setting):
         rows, val = score(setting, collate, rows, val)
@@ -131,6 +137,7 @@ def assemble(
         objective=objective,
         collate=collate,
         train=rows,
+        steps=prepared.steps,
         val=val,
         save_into=partial(write_contents, contents),
         resume=resume,

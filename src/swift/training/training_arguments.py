@@ -72,7 +72,7 @@ def training_arguments(
         activation_checkpointing_kwargs={"use_reentrant": False} if train.gradient_checkpointing else None,
         seed=train.seed,
         data_seed=plan.data_seed,
-        train_sampling_strategy="sequential" if train.test_oom_error else "random",
+        train_sampling_strategy="sequential" if train.test_oom_error or plan.reuse else "random",
         full_determinism=train.full_determinism,
         ignore_data_skip=train.ignore_data_skip or streams,  # a stream finds its own place
         accelerator_config={"dispatch_batches": False} if streams else None,

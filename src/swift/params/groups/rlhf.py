@@ -50,17 +50,24 @@ class Rlhf(Frozen):
     """PPO: model_type of the reward model."""
     reward_model_revision: str | None = None
     """PPO: revision of the reward model."""
+    num_ppo_epochs: Annotated[int, Ours(), Range(1)] = 4
+    """PPO: how often the answers of a roll-out are trained on."""
+    num_mini_batches: Annotated[int, Ours(), Range(1)] = 1
+    """PPO: optimizer steps that share the answers of a roll-out in each of its epochs. A roll-out has so many times the
+    rows of a step."""
+    missing_eos_penalty: Annotated[float | None, Ours(), Range(0)] = None
+    """PPO: what is taken off the score of an answer that did not come to its end in --max_new_tokens."""
     local_rollout_forward_batch_size: Annotated[int, Range(1)] = 64
     """PPO: rows of one forward pass while rolling out."""
     whiten_rewards: bool = False
     """PPO: normalize rewards."""
-    kl_coef: float = 0.05
+    kl_coef: Annotated[float, Range(0)] = 0.05
     """PPO: coefficient of the KL term."""
-    cliprange: float = 0.2
+    cliprange: Annotated[float, Range(0, above=True)] = 0.2
     """PPO: clip range of the policy loss."""
-    vf_coef: float = 0.1
+    vf_coef: Annotated[float, Range(0)] = 0.1
     """PPO: coefficient of the value loss."""
-    cliprange_value: float = 0.2
+    cliprange_value: Annotated[float, Range(0, above=True)] = 0.2
     """PPO: clip range of the value loss."""
     gamma: Annotated[float, Range(0, 1)] = 1.0
     """PPO: discount factor."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from swift.plan.sft import SftPlan
+from swift.prompts.encode import Encoder
 
 Batch = dict[str, Any]
 Metrics = Mapping[str, tuple[Tensor, Tensor]]
@@ -78,6 +79,12 @@ class Setting:
     """What fills up a padded row."""
     rows: Any
     """The training examples."""
+    encoder: Encoder
+    """How rows were rendered; it has the tokenizer."""
+    steps: int
+    """Optimizer steps of the run."""
+    folder: Path
+    """The run's own folder."""
     flat: bool
     """Whether batches come without padding (see `swift.training.batches`)."""
     scored: bool = False

@@ -25,6 +25,8 @@ class TokenScores:
     """(N) fp32, differentiable."""
     mean_logits: Tensor
     """(N) mean of the logits over the vocabulary, without gradient."""
+    hidden: Tensor
+    """(N, H) what the head was given: the state from which each token is predicted."""
     batch: Batch
 
     def sums(self) -> Tensor:
@@ -58,28 +60,35 @@ def model_inputs(batch: Batch) -> dict[str, Any]:
 
 
 class AnswerLogProbs:
-    """Scores the answers of a batch with one model; `base` is the model inside its tuner."""
+    """Scores the answers of a batch with one model; `base` is the model inside its tuner.
 
-    def __init__(self, base: PreTrainedModel):
+    Logits are divided by `temperature`.
+    """
+
+    def __init__(self, base: PreTrainedModel, temperature: float = 1.0):
         self._head = OutputHead(base)
+        self.temperature = temperature
 
     def __call__(self, model: nn.Module, batch: Batch) -> TokenScores:
         """Run `model` (possibly wrapped) on a batch."""
         at, targets = batch["predicted_at"], batch["targets"]
         linear = self._head.linear
         if linear is None:
-            logits = model(**model_inputs(batch)).logits
-            logits = logits.reshape(-1, logits.shape[-1])[at].float()
+            hidden, logits = self._head.with_logits(model, model_inputs(batch))
+            hidden = hidden.reshape(-1, hidden.shape[-1])[at]
+            logits = logits.reshape(-1, logits.shape[-1])[at].float() / self.temperature
             log_probs = -cross_entropy(logits, targets, reduction="none")
-            return TokenScores(log_probs, logits.detach().mean(-1), batch)
+            return TokenScores(log_probs, logits.detach().mean(-1), hidden, batch)
         hidden = self._head.hidden(model, model_inputs(batch))
         hidden = hidden.reshape(-1, hidden.shape[-1])[at]
         frozen = not torch.is_grad_enabled()
         weight = linear.weight.detach() if frozen else linear.weight
         bias = linear.bias.detach() if frozen and linear.bias is not None else linear.bias
-        return TokenScores(
-            linear_log_probs(hidden, weight, bias, targets), _mean_logits(linear, hidden.detach()), batch
-        )
+        cold = hidden
+        if self.temperature != 1.0:
+            cold, bias = hidden / self.temperature, None if bias is None else bias / self.temperature
+        log_probs = linear_log_probs(cold, weight, bias, targets)
+        return TokenScores(log_probs, _mean_logits(linear, hidden.detach()), hidden, batch)
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from swift.plan.model import ModelPlan
 from swift.plan.rlhf import ReferencePlan
 from swift.plan.sft import SftPlan
 from swift.training.objectives import Batch, Setting
-from swift.training.objectives.answer_log_probs import AnswerLogProbs
+from swift.training.objectives.answer_log_probs import AnswerLogProbs, TokenScores
 from swift.training.varlen_attention import keep_inside_sequences
 
 FILE = "reference.safetensors"
@@ -38,6 +38,10 @@ class Reference(Protocol):
         """(A) log-probabilities of the answers of a batch, fp32, without gradient."""
         ...
 
+    def log_probs(self, batch: Batch) -> Tensor:
+        """(N) those of their tokens. Not known to one that was asked before (`Scored`)."""
+        ...
+
     def save(self, folder: Path) -> None:
         """Write into a checkpoint what a resumed run needs to have the same reference."""
         ...
@@ -46,7 +50,7 @@ class Reference(Protocol):
 def build_reference(setting: Setting, plan: ReferencePlan, answers: AnswerLogProbs) -> Reference:
     """The reference of a run; `answers` scores with the trained model. Loads a second model where the plan has one."""
     if plan.kind == "model":
-        return Scored() if setting.scored else OtherModel(setting, plan)
+        return Scored() if setting.scored else OtherModel(setting, plan, answers.temperature)
     within = _within(setting, plan, answers)
     return Scored(within) if setting.scored else within
 
@@ -97,8 +101,16 @@ class WithoutAdapter:
     @torch.no_grad()
     def sums(self, batch: Batch) -> Tensor:
         """See Reference."""
+        return self._scores(batch).sums()
+
+    def log_probs(self, batch: Batch) -> Tensor:
+        """See Reference."""
+        return self._scores(batch).log_probs
+
+    @torch.no_grad()
+    def _scores(self, batch: Batch) -> TokenScores:
         with evaluating(self._model), self._model.disable_adapter():
-            return self._answers(self._model, batch).sums()
+            return self._answers(self._model, batch)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Nothing besides the base."""
@@ -125,8 +137,16 @@ class StartingWeights:
     @torch.no_grad()
     def sums(self, batch: Batch) -> Tensor:
         """See Reference."""
+        return self._scores(batch).sums()
+
+    def log_probs(self, batch: Batch) -> Tensor:
+        """See Reference."""
+        return self._scores(batch).log_probs
+
+    @torch.no_grad()
+    def _scores(self, batch: Batch) -> TokenScores:
         with evaluating(self._model), self._swapped():
-            return self._answers(self._model, batch).sums()
+            return self._answers(self._model, batch)
 
     @contextmanager
     def _swapped(self) -> Iterator[None]:
@@ -158,6 +178,10 @@ class Scored:
         """See Reference."""
         return batch["reference"]
 
+    def log_probs(self, batch: Batch) -> Tensor:
+        """See Reference."""
+        raise NotImplementedError("sums are all that is known of the rows")
+
     def save(self, folder: Path) -> None:
         """As the reference that was asked."""
         if self._kept is not None:
@@ -167,7 +191,7 @@ class Scored:
 class OtherModel:
     """A frozen model of its own."""
 
-    def __init__(self, setting: Setting, plan: ReferencePlan):
+    def __init__(self, setting: Setting, plan: ReferencePlan, temperature: float = 1.0):
         model_plan, folder = _other(setting, plan)
         self._model: PreTrainedModel = models.load_model(model_plan, folder)
         self._model.requires_grad_(False)
@@ -179,12 +203,17 @@ class OtherModel:
                 why="its attention cannot be kept inside sequences",
                 next="take a reference of the same architecture",
             )
-        self._answers = AnswerLogProbs(self._model)
+        self._answers = AnswerLogProbs(self._model, temperature)
 
     @torch.no_grad()
     def sums(self, batch: Batch) -> Tensor:
         """See Reference."""
         return self._answers(self._model, batch).sums()
+
+    @torch.no_grad()
+    def log_probs(self, batch: Batch) -> Tensor:
+        """See Reference."""
+        return self._answers(self._model, batch).log_probs
 
     def save(self, folder: Path) -> None:
         """Nothing: `sft_args.json` names it."""
@@ -194,7 +223,7 @@ def _other(setting: Setting, plan: ReferencePlan) -> tuple[ModelPlan, Path]:
     """Which model, and the folder of its files."""
     if plan.model is not None:
         folder = models.fetch(plan.model)
-        _same_vocabulary(setting, plan.model, folder)
+        same_vocabulary(setting, plan.model, folder)
         return plan.model, folder
     start, source = setting.plan.model, reference_source(setting.plan, setting.resume)
     if source is None or source == start.source:
@@ -217,14 +246,14 @@ def reference_source(plan: SftPlan, resume: Path | None) -> str | None:
     return str(resume) if plan.train.group.resume_only_model else read_saved(resume).get("ref_model_id_or_path")
 
 
-def _same_vocabulary(setting: Setting, other: ModelPlan, folder: Path) -> None:
-    """Raise SwiftError when token numbers mean other tokens to the reference."""
+def same_vocabulary(setting: Setting, other: ModelPlan, folder: Path, role: str = "reference") -> None:
+    """Raise SwiftError when token numbers mean other tokens to the model of that role (`reference`, `reward`)."""
     ours = models.load_tokenizer(setting.plan.model, setting.source).get_vocab()
     if models.load_tokenizer(other, folder).get_vocab() != ours:
         raise SwiftError(
-            f"the reference model {other.source} has another vocabulary than the trained one",
-            where="--ref_model_id_or_path",
-            next="take a reference of the same family",
+            f"the {role} model {other.source} has another vocabulary than the trained one",
+            where="--ref_model_id_or_path" if role == "reference" else "--reward_model_id_or_path",
+            next=f"take a {role} model of the same family",
         )
 
 

@@ -1,0 +1,96 @@
+"""How a model trains on its own answers, decided: sampling, reward, and the numbers of PPO. Pure: no torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from swift.catalog import Catalog
+from swift.core.errors import NotBuilt, SwiftError
+from swift.core.machine import Machine
+from swift.params.args import Args
+from swift.params.groups import Generate, Rlhf
+from swift.plan.model import ModelPlan, is_adapter, plan_model
+
+TEMPERATURE = 0.7
+"""Of the answers when none is given, as in the trainer that 2.5 called."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PpoPlan:
+    """What PPO does with the answers that the model gives, and how it gives them."""
+
+    reward_model: ModelPlan
+    """Where it is an adapter, `adapter` names its folder, and the rest the model below it."""
+    max_new_tokens: int
+    temperature: float
+    """Of the answers, and of the policy whose log-probabilities are compared: the two are one distribution."""
+    top_k: int
+    top_p: float
+    forward_rows: int
+    """Rows of one forward pass, and answers under way at once, while rolling out."""
+    kl_coef: float
+    whiten_rewards: bool
+    gamma: float
+    lam: float
+    cliprange: float
+    cliprange_value: float
+    vf_coef: float
+    missing_eos_penalty: float
+    epochs: int
+    mini_batches: int
+
+    def summary(self, rows: int) -> list[str]:
+        """Lines for the plan that a command prints; an optimizer step has `rows`."""
+        penalty = f", -{self.missing_eos_penalty:g} without an end" if self.missing_eos_penalty else ""
+        return [
+            f"  loss      PPO: clipped policy loss ({self.cliprange:g}) + {self.vf_coef:g} x clipped value loss "
+            f"({self.cliprange_value:g}), gamma {self.gamma:g}, lambda {self.lam:g}; dropout off",
+            f"  roll-outs {rows * self.mini_batches} answers of up to {self.max_new_tokens} tokens at temperature "
+            f"{self.temperature:g}, trained on {self.epochs} times in {self.mini_batches} mini-batches",
+            f"  reward    {self.reward_model.adapter or self.reward_model.source}{penalty}, "
+            f"- {self.kl_coef:g} x KL{', whitened' if self.whiten_rewards else ''}",
+        ]
+
+
+def plan_ppo(args: Args, catalog: Catalog, machine: Machine) -> PpoPlan:
+    """Decide a PPO run. Raises SwiftError for a reward model that cannot be one."""
+    if machine.world_size > 1:
+        raise NotBuilt("ppo in several processes is not built yet", where="NPROC_PER_NODE", next="run it in one")
+    rlhf, generate = args[Rlhf], args[Generate]
+    return PpoPlan(
+        reward_model=_reward_model(args, catalog, machine),
+        max_new_tokens=generate.max_new_tokens,
+        temperature=TEMPERATURE if generate.temperature is None else generate.temperature,
+        top_k=max(0, generate.top_k or 0),
+        top_p=1.0 if generate.top_p is None else generate.top_p,
+        forward_rows=rlhf.local_rollout_forward_batch_size,
+        kl_coef=rlhf.kl_coef,
+        whiten_rewards=rlhf.whiten_rewards,
+        gamma=rlhf.gamma,
+        lam=rlhf.lam,
+        cliprange=rlhf.cliprange,
+        cliprange_value=rlhf.cliprange_value,
+        vf_coef=rlhf.vf_coef,
+        missing_eos_penalty=rlhf.missing_eos_penalty or 0.0,
+        epochs=rlhf.num_ppo_epochs,
+        mini_batches=rlhf.num_mini_batches,
+    )
+
+
+def _reward_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
+    rlhf = args[Rlhf]
+    source, revision = rlhf.reward_model_id_or_path, rlhf.reward_model_revision
+    folder = Path(source).expanduser() if source else None
+    adapter = None
+    if folder is not None and is_adapter(folder):
+        adapter = str(folder)
+        source = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path")
+    named = args.with_values(model_type=rlhf.reward_model_type, model_id_or_path=source, model_revision=revision)
+    try:
+        return replace(plan_model(named, catalog, machine), adapter=adapter)
+    except SwiftError as error:
+        raise SwiftError(
+            f"the reward model: {error.what}", where="--reward_model_id_or_path", why=error.why, next=error.next
+        ) from error

@@ -1,0 +1,76 @@
+"""Answers with all that is known of them, as lines of `rollouts.jsonl`: whoever reads them can compute a step again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from swift.prompts.types import IGNORED
+
+FILE = "rollouts.jsonl"
+"""All roll-outs of a run, in its folder; in a checkpoint those of the roll-out under way."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """One answer. Lists have a number for each of its tokens; fp32 numbers are written so that they come back equal."""
+
+    roll_out: int
+    """Which roll-out of the run it belongs to, from 0."""
+    place: int
+    row: int
+    """The number of its prompt among the training rows."""
+    origin: str
+    """`file:line` of the prompt."""
+    prompt_ids: list[int]
+    answer_ids: list[int]
+    text: str
+    ended: bool
+    score: float
+    """Of the reward model, less the penalty of an answer without an end."""
+    log_probs: list[float]
+    """Under the policy as it was, at the temperature of the run, by the forward pass of training."""
+    ref_log_probs: list[float]
+    engine_log_probs: list[float]
+    """Under the policy at temperature 1, by the engine that sampled."""
+    values: list[float]
+    advantages: list[float]
+    returns: list[float]
+
+    @property
+    def item(self) -> dict[str, Any]:
+        """The answer as an item that trains its tokens."""
+        return item(self.prompt_ids, self.answer_ids)
+
+
+def item(prompt: list[int], answer: list[int]) -> dict[str, Any]:
+    """Prompt and answer as an item in which the answer is trained."""
+    return {"input_ids": [*prompt, *answer], "labels": [IGNORED] * len(prompt) + answer}
+
+
+def write(path: Path, rollouts: Iterable[Rollout], *, mode: str = "w") -> None:
+    """Write, or with mode `a` add, lines."""
+    with path.open(mode, encoding="utf-8") as file:
+        for rollout in rollouts:
+            file.write(json.dumps(asdict(rollout), ensure_ascii=False) + "\n")
+
+
+def read(path: Path) -> list[Rollout]:
+    """The lines of a file."""
+    with path.open(encoding="utf-8") as file:
+        return [Rollout(**json.loads(line)) for line in file]
+
+
+def forget_after(path: Path, last: int) -> None:
+    """Leave out of a run's file what follows after roll-out number `last`, and a line that was cut: a run that goes on
+    from a checkpoint makes it again."""
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("}\n")]
+    kept = [line for line in whole if json.loads(line)["roll_out"] <= last]
+    if len(kept) < len(lines):
+        path.write_text("".join(kept), encoding="utf-8")

@@ -1,0 +1,69 @@
+"""Which prompts make a roll-out, and in which order its answers are trained: all by seed and number, no state."""
+
+from __future__ import annotations
+
+import random
+from functools import lru_cache
+from typing import Any
+
+from swift.training.objectives import Setting
+
+
+class Schedule:
+    """The training rows of a run in their order: item i belongs to micro-batch i // batch size.
+
+    Passes over the prompts follow each other, each in an order of its own; every `size` of them are a roll-out, which
+    comes `epochs` times, each time in another order. An item is `roll_out` and `place` in it, and the prompt's `row`.
+    """
+
+    def __init__(self, prompts: Any, *, size: int, epochs: int, rows: int, seed: int):
+        """`size` is the answers of a roll-out, `rows` the items of the whole run."""
+        self.prompts, self.size = prompts, size
+        self._epochs, self._rows, self._seed = epochs, rows, seed
+        self._pass = lru_cache(maxsize=2)(self._shuffled_pass)
+        self._order = lru_cache(maxsize=2)(self._shuffled_places)
+        self.lengths = None
+        """Of the items, which are not known before there are answers."""
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        time, at = divmod(index, self.size)
+        roll_out, epoch = divmod(time, self._epochs)
+        place = self._order(roll_out, epoch)[at]
+        return {"roll_out": roll_out, "place": place, "row": self.row(roll_out, place)}
+
+    def row(self, roll_out: int, place: int) -> int:
+        """The number of the prompt at a place of a roll-out."""
+        number, at = divmod(roll_out * self.size + place, len(self.prompts))
+        return self._pass(number)[at]
+
+    def origin(self, row: int) -> str:
+        """`file:line` of a prompt."""
+        return self.prompts.origin(row)
+
+    def _shuffled_pass(self, number: int) -> list[int]:
+        return _shuffled(len(self.prompts), f"{self._seed} pass {number}")
+
+    def _shuffled_places(self, roll_out: int, epoch: int) -> list[int]:
+        return _shuffled(self.size, f"{self._seed} roll-out {roll_out} epoch {epoch}")
+
+
+def arrange(setting: Setting) -> Schedule:
+    """The schedule of a run over its prompts."""
+    train = setting.plan.train
+    assert train.reuse is not None
+    return Schedule(
+        setting.rows,
+        size=train.effective_batch * train.reuse.mini_batches,
+        epochs=train.reuse.epochs,
+        rows=setting.steps * train.effective_batch,
+        seed=train.data_seed,
+    )
+
+
+def _shuffled(count: int, seed: str) -> list[int]:
+    numbers = list(range(count))
+    random.Random(seed).shuffle(numbers)
+    return numbers
