@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,8 @@ from transformers import PreTrainedModel
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.tuners.adapter_files import Adapter, adapter_tensors, read_adapter
+from swift.tuners.names_as_given import names_as_given
+from swift.tuners.target_modules import linear_kinds
 
 Precision = Literal["stored", "raised", "base"]
 """The adapter's weights as the file has them (to train on), never less than that (to merge), or as the layers below."""
@@ -160,14 +162,31 @@ def _wrap(model: Any, adapter: Adapter, name: str) -> Any:
         config.init_lora_weights = False  # pyright: ignore[reportAttributeAccessIssue]  # only LoRA writes factors
     elif str(start).startswith("pissa_niter_"):
         log.warning("%s started from a random factorisation that is not in its files: it is made anew", adapter.folder)
-    if isinstance(model, peft.PeftModel):
-        model.add_adapter(name, config, autocast_adapter_dtype=False)
-        tuned = model
-    else:
-        tuned = peft.get_peft_model(model, config, adapter_name=name, autocast_adapter_dtype=False)
+    with _names_of(adapter, model):
+        if isinstance(model, peft.PeftModel):
+            model.add_adapter(name, config, autocast_adapter_dtype=False)
+            tuned = model
+        else:
+            tuned = peft.get_peft_model(model, config, adapter_name=name, autocast_adapter_dtype=False)
     if adapter.factors is not None:
         config.init_lora_weights = start  # pyright: ignore[reportAttributeAccessIssue]
     return tuned
+
+
+def _names_of(adapter: Adapter, model: Any) -> AbstractContextManager[None]:
+    """PEFT turns names of transformers 4 where the file has layers that this model has not as layers of their own."""
+    import peft
+
+    base = model.get_base_model() if isinstance(model, peft.PeftModel) else model
+    layers = {name.partition(".lora_")[0] for name in base_names(adapter).values() if ".lora_" in name}
+    kinds = (*linear_kinds(), nn.Embedding, nn.Conv1d, nn.Conv2d)
+    modules = dict(base.named_modules())
+    # Under another adapter a layer is the wrapper's base_layer.
+    own = all(
+        isinstance(modules.get(layer), kinds) or isinstance(modules.get(f"{layer}.base_layer"), kinds)
+        for layer in layers
+    )
+    return names_as_given(model) if own else nullcontext()
 
 
 def _check_fit(adapter: Adapter, tuned: Any, name: str) -> None:

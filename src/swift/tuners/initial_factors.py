@@ -22,6 +22,7 @@ from transformers.pytorch_utils import Conv1D
 
 from swift.core.errors import SwiftError
 from swift.core.safetensors_header import read_header
+from swift.tuners.names_as_given import names_as_given
 
 FILE = "initial_factors.safetensors"
 
@@ -41,7 +42,8 @@ def make(model: PreTrainedModel, config: peft.PeftConfig) -> dict[str, Tensor]:
     """The factors that PEFT starts from on this base, which is changed by it."""
     config = copy.deepcopy(config)
     config.base_model_name_or_path = model.name_or_path or None
-    tuned = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+    with names_as_given(model):
+        tuned = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
     remember(tuned)
     return _remembered(tuned)
 

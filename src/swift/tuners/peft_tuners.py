@@ -16,8 +16,10 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from swift.core.errors import SwiftError
+from swift.core.log import log
 from swift.plan.tuner import TunerPlan
 from swift.tuners import initial_factors
+from swift.tuners.names_as_given import check_adapted, names_as_given, parameters_of_experts
 from swift.tuners.target_modules import is_linear_by_name_only, matches, read_past, resolve_saved, resolve_targets
 
 CONFIGS: dict[str, type[peft.PeftConfig]] = {
@@ -35,12 +37,23 @@ ON_EMBEDDINGS = ("lora",)
 
 def attach_adapter(model: PreTrainedModel, plan: TunerPlan, total_steps: int | None) -> peft.PeftModel:
     """Wrap `model` in the plan's adapter; the base's own parameters are frozen."""
-    config = _config(model, plan, total_steps)
+    targets = resolve_targets(model, plan)
+    reached = _reached(model, targets)
+    _check_kinds(model, plan, reached)
+    config = _config(model, plan, targets, reached, total_steps)
+    fused = parameters_of_experts(model)
     try:
-        with known_warnings():
+        with known_warnings(), names_as_given(model):
             tuned = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
     except ValueError as error:
         raise _unfit(plan, error) from error
+    check_adapted(tuned, reached)
+    if fused:
+        log.info(
+            "target_modules: %d layers; the experts' own weights (%s) stay as they are: they are no linear layers",
+            len(reached),
+            ", ".join(fused),
+        )
     if initial_factors.takes_from_base(config):
         initial_factors.remember(tuned)
     set_dtype(tuned, plan.dtype)
@@ -105,10 +118,13 @@ def orthogonality(tuner: AdaLoraModel) -> Tensor:
     return config.orth_reg_weight * torch.stack(norms).mean()
 
 
-def _config(model: PreTrainedModel, plan: TunerPlan, total_steps: int | None) -> peft.PeftConfig:
-    targets = resolve_targets(model, plan)
-    reached = _reached(model, targets)
-    _check_kinds(model, plan, reached)
+def _config(
+    model: PreTrainedModel,
+    plan: TunerPlan,
+    targets: list[str] | str,
+    reached: dict[str, nn.Module],
+    total_steps: int | None,
+) -> peft.PeftConfig:
     settings: dict[str, Any] = {**plan.settings, "target_modules": targets}
     saved = resolve_saved(model, plan.modules_to_save)
     if saved:
