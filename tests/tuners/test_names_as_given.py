@@ -71,6 +71,6 @@ def test_another_layer_than_was_meant_is_an_error(deepseek: Path, plans: Plans) 
 def test_peft_itself_leaves_dense_layers_out(deepseek: Path) -> None:
     """When this fails, PEFT takes names as they are given, and `names_as_given` can go."""
     model = AutoModelForCausalLM.from_pretrained(deepseek)
-    with known_warnings():
+    with pytest.warns(RuntimeWarning, match="alpha_pattern keys"), known_warnings():
         tuned = peft.get_peft_model(model, peft.LoraConfig(target_modules=["gate_proj", "up_proj", "q_b_proj"]))
     assert DENSE not in adapted(tuned)
