@@ -32,6 +32,10 @@ def trained_spans(encoded: Encoded) -> list[set[float]]:
     return [{scale for _, scale in run} for ignored, run in runs if not ignored]
 
 
+def trained_labels(labels: list[int]) -> list[int]:
+    return [label for label in labels if label != IGNORED]
+
+
 @pytest.mark.parametrize("name", SEVERAL_TURNS)
 def test_the_end_of_every_answer_has_its_weight(
     name: str, golden_tokenizer: Callable[[str], Any], encoder_of: Callable[..., Encoder]
@@ -42,6 +46,9 @@ def test_the_end_of_every_answer_has_its_weight(
     assert trained_spans(encoded) == [{0.25}, {1.0}, {0.5}]
     assert (encoded.input_ids, encoded.labels) == (plain.input_ids, plain.labels)
     assert trained_spans(encoder.encode(weighted_turns(0.5, 0, None))[0]) == [{0.5}, {1.0}]
+    last = len(plain.labels) - plain.labels[::-1].index(IGNORED)
+    silent_last = encoder.encode(weighted_turns(None, None, 0))[0].labels
+    assert trained_labels(silent_last) == trained_labels(plain.labels[:last])
 
 
 @pytest.mark.parametrize("name", JINJA)

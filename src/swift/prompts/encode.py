@@ -224,31 +224,33 @@ class Encoder:
                 scales += [segment.weight] * len(tokens)
             if segment.weight > 0:
                 if gap is not None and tokens:
-                    count = self._end_turn(labels, gap, start)
-                    if weighted and count and end_weight is not None:
-                        scales[gap : gap + count] = [end_weight] * count
+                    self._end_turn(labels, scales, gap, start, end_weight)
                     gap = None
                 labels += tokens
             else:
                 labels += [IGNORED] * len(tokens)
                 if gap is None and tokens and start and labels[start - 1] != IGNORED:
                     gap, end_weight = -1 if segment.inside_turn else start, segment.end_weight
+        if gap is not None and end_weight is not None:
+            # No answer behind this one is trained; its end is all the same.
+            self._end_turn(labels, scales, gap, len(labels), end_weight)
         rows = self.plan.vocab_size
         if rows is not None and max(input_ids, default=0) >= rows:
             raise NoEmbedding(self.tokens.decode([max(input_ids)]), rows, row.origin)
         return Encoded(input_ids, labels, scales if weighted else None, row.media, rewrites=example.rewrites)
 
-    def _end_turn(self, labels: list[int], gap: int, until: int) -> int:
+    def _end_turn(self, labels: list[int], scales: list[float], gap: int, until: int, weight: float | None) -> None:
         """Teach that an answer ends: the labels after it carry the template's end of turn, whatever stands there.
 
-        Without it a template whose separator is not its suffix would never train the end of an earlier answer. Gives
-        how many labels that are.
+        Without it a template whose separator is not its suffix would never train the end of an earlier answer. `scales`
+        are empty where nothing is weighted; a `weight` of None leaves them as they are.
         """
-        count = len(self._turn_end)
-        if gap <= 0 or self.tokens.whole or until - gap < count:
-            return 0
-        labels[gap : gap + count] = self._turn_end
-        return count
+        end = gap + len(self._turn_end)
+        if gap <= 0 or self.tokens.whole or until < end:
+            return
+        labels[gap:end] = self._turn_end
+        if scales and weight is not None:
+            scales[gap:end] = [weight] * len(self._turn_end)
 
     def _excess(self, encoded: Sequence[Encoded], origin: Origin | None) -> int:
         """Tokens of the longest that do not fit. Raises TooLong when they are not to be cut off."""
