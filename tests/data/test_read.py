@@ -118,6 +118,19 @@ def test_csv_records_over_several_lines(tmp_path: Path) -> None:
     assert values(file)[0] == {"query": "two\nlines", "response": "r1"}
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_the_header_of_a_csv_tells_what_parts_its_cells(mark: str, tmp_path: Path) -> None:
+    cells = [["query", "response"], ['"a; b, c"', "d"], ["", "e"]]
+    content = "\r\n".join(mark.join(row) for row in cells)
+
+    assert values(write(tmp_path / "a.csv", b"\xef\xbb\xbf" + content.encode())) == [
+        {"query": "a; b, c", "response": "d"},
+        {"query": None, "response": "e"},
+    ]
+    if mark == "\t":
+        assert values(write(tmp_path / "a.tsv", "a,b\tc\n1\t2")) == [{"a,b": "1", "c": "2"}]
+
+
 def test_an_empty_cell_says_nothing(tmp_path: Path) -> None:
     file = write(tmp_path / "a.csv", 'query,response,system\na,b,\nc,"",d\n')
 

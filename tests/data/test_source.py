@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 
 from hub.small_hub import Repo, SmallHub
 from swift.core.errors import SwiftError
@@ -95,3 +96,23 @@ def test_a_registered_data_set_brings_its_converter(hub: SmallHub, encoder: Enco
 def test_a_missing_data_set_is_named(hub: SmallHub, encoder: Encoder, tmp_path: Path) -> None:
     with pytest.raises(SwiftError, match="there is no dataset bob/typo"):
         rows(encoder, tmp_path, "bob/typo")
+
+
+def test_files_of_a_folder_that_are_not_read_are_named(
+    encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mine"
+    (folder / "data").mkdir(parents=True)
+    for name in ("b.xlsx", "dataset_info.json", "README.md", "p.png", ".git"):
+        (folder / name).write_text("{}")
+    (folder / "data" / "a.jsonl").write_text("\n".join(map(json.dumps, chat_rows(2))))
+
+    assert rows(encoder, tmp_path, str(folder)) == 2
+    assert f"{folder}: 2 files are not read: b.xlsx, dataset_info.json\n" in capsys.readouterr().err
+
+
+def test_a_data_set_saved_to_disk_is_named(encoder: Encoder, tmp_path: Path) -> None:
+    Dataset.from_list(chat_rows(2)).save_to_disk(tmp_path / "saved")
+
+    with pytest.raises(SwiftError, match="save_to_disk"):
+        rows(encoder, tmp_path, str(tmp_path / "saved"))

@@ -217,3 +217,81 @@ def test_get_template_names_keys_that_nobody_reads(capsys: pytest.CaptureFixture
     assert "nothing reads the key messages[].a_key_of_my_own" in logged
     assert "nothing reads the key my_column" in logged
     assert logging.getLogger("swift").handlers
+
+
+USES = [{"type": "tool_use", "id": name, "name": "ship", "input": {"to": name}} for name in ("Oslo", "Rome")]
+RESULTS = [
+    {"type": "tool_result", "tool_use_id": "Rome", "content": [{"type": "text", "text": "sent to Rome"}]},
+    {"type": "tool_result", "tool_use_id": "Oslo", "content": "sent to Oslo", "is_error": False},
+]
+
+
+@DOORS
+@pytest.mark.parametrize("role", ["user", "tool"])
+def test_results_that_are_parts_of_one_turn_answer_their_calls(
+    read: Callable[..., tuple[Message, ...]], role: str
+) -> None:
+    turns = read([ASK, {"role": "assistant", "content": USES}, {"role": role, "content": RESULTS}, SAY])
+    assert [turn.role for turn in turns] == ["user", "assistant", "tool", "tool", "assistant"]
+    assert [turn.content for turn in turns[2:4]] == ["sent to Oslo", "sent to Rome"]
+
+
+@DOORS
+def test_a_result_without_its_call_is_named_by_its_part(read: Callable[..., Any]) -> None:
+    turns = [ASK, {"role": "assistant", "content": USES[:1]}, {"role": "user", "content": RESULTS}, SAY]
+    with pytest.raises((BadRow, SwiftError), match=r"result without its call: messages\[2\].content\[0\].tool_call_id"):
+        read(turns)
+
+
+def test_a_failed_result_and_what_stands_beside_results() -> None:
+    failed = {**RESULTS[1], "is_error": True, "cache_control": {"type": "ephemeral"}}
+    turns = [ASK, {"role": "assistant", "content": USES[:1]}, {"role": "user", "content": [failed]}, SAY]
+    unused = {"messages[].content[].is_error", "messages[].content[].cache_control"}
+    assert convert({"messages": turns}).unused == unused
+    turns[2] = {"role": "user", "content": [failed, {"type": "text", "text": "hurry"}]}
+    assert [turn.content for turn in from_template(turns)] == ["q", "", "sent to Oslo", "hurry", "a"]
+    with pytest.raises(BadRow, match=r"roles out of order: messages\[2\]"):
+        from_file(turns)
+
+
+@DOORS
+def test_thinking_in_front_of_a_call_written_as_text(read: Callable[..., tuple[Message, ...]]) -> None:
+    call = {"role": "function_call", "content": '<think>\nfar away\n</think>\n{"name": "ship", "arguments": "{}"}'}
+    message = read([ASK, call, {"role": "tool", "content": "sent"}, SAY])[1]
+    assert (message.reasoning, message.content) == ("far away", "")
+    assert message.tool_calls == (ToolCall("ship", "{}"),)
+
+
+def test_thinking_in_a_column_beside_the_answer() -> None:
+    thinking = {"reasoning_content": "t"}
+    rows = [
+        {"query": "q", "response": "a"},
+        {"question": "q", "answer": "a"},
+        {"instruction": "q", "output": "a"},
+        {"prompt": "q", "completion": "a"},
+        {"query": "q", "response": "a", "history": [["q", "a"]]},
+    ]
+    for row in rows:
+        converted = convert({**row, **thinking})
+        assert isinstance(converted.row, Conversation)
+        thought = [message.reasoning for message in converted.row.messages if message.role == "assistant"]
+        assert thought[-1] == "t" and not any(thought[:-1])
+        assert not converted.unused
+    assert conversation_of({**rows[0], **thinking}).messages[-1].reasoning == "t"
+    others = [
+        {"prompt": "q", "chosen": "a", "rejected": "b"},
+        {"query": "q", "response": "n", "chosen": "a", "rejected": "b"},
+        {"messages": [ASK, SAY]},
+        {"response": "a"},
+    ]
+    for row in others:
+        assert convert({**row, **thinking}).unused == {"reasoning_content"}, row
+
+
+@pytest.mark.parametrize("name", ["parameters", "input_schema", "inputSchema"])
+def test_tools_with_their_schema_under_all_its_names(name: str) -> None:
+    schema = {"type": "object", "properties": {"to": {"type": "string"}}}
+    row = {"messages": [ASK, SAY], "tools": [{"name": "ship", "description": "d", name: schema}]}
+    for read in (convert(row).row, conversation_of(row)):
+        assert isinstance(read, Conversation)
+        assert read.tools == ({"name": "ship", "description": "d", "parameters": schema},)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from swift.catalog import DatasetEntry
 from swift.core.errors import SwiftError
+from swift.core.log import log
 from swift.data.columns import refuse_unknown
 from swift.data.hub_splits import choose_files
 from swift.data.read import suffix
@@ -19,6 +20,8 @@ ARCHIVES = ("*.zip", "*.tar", "*.tar.*", "*.tgz", "*.7z", "*.rar")
 PICTURES = ("*.jpg", "*.jpeg", "*.png", "*.gif", "*.webp", "*.bmp")
 MEDIA = (*PICTURES, "*.mp4", "*.avi", "*.mkv", "*.webm", "*.wav", "*.mp3", "*.flac")
 """Downloaded only where they are looked at."""
+BESIDE_ROWS = (*MEDIA, "*.md", "*.py", "*.toml", "*.yaml", "*.yml", "LICENSE*", "README*")
+"""Of a local folder: files that hold no rows by their names."""
 
 
 def dataset_files(spec: DatasetSpec, plan: DataPlan) -> list[SourceFile]:
@@ -37,10 +40,10 @@ def _files(spec: DatasetSpec, plan: DataPlan) -> list[SourceFile]:
     entry = spec.entry
     if spec.hub == "local":
         root = Path(spec.name)
-        return [SourceFile(path, _label(spec.name, root, path), media=plan.media) for path in data_files(root)]
+        return [SourceFile(path, _label(spec.name, root, path), media=plan.media) for path in _in_folder(root)]
     if entry is not None and entry.path is not None:
         root = Path(entry.path)
-        files = [SourceFile(path, _label(entry.path, root, path), media=plan.media) for path in data_files(root)]
+        files = [SourceFile(path, _label(entry.path, root, path), media=plan.media) for path in _in_folder(root)]
         return [_registered(file, entry) for file in files]
     if entry is None:
         return _from_hub(spec, spec.name, spec.subsets or (), ("train",), plan)
@@ -71,6 +74,29 @@ def data_files(path: Path) -> list[Path]:
             where=str(path),
         )
     return files
+
+
+def _in_folder(root: Path) -> list[Path]:
+    """The data files at `root`; files of a folder beside them that may hold rows, too, are named.
+
+    Raises SwiftError for a folder that `save_to_disk` of Hugging Face has written.
+    """
+    files = data_files(root)
+    if not root.is_dir():
+        return files
+    if any(root.rglob("*.arrow")) and any(path.name == "state.json" for path in files):
+        raise SwiftError(
+            f"{root} is a data set as `save_to_disk` writes it, which is not read",
+            where=str(root),
+            next="write it as Parquet: datasets.load_from_disk(FOLDER).to_parquet(FILE)",
+        )
+    kept = [path for path in files if path.name not in _NOT_DATA] or files
+    others = [path for path in root.rglob("*") if path.is_file() and path not in kept and not _hidden(path, root)]
+    left = sorted(path for path in others if not any(map(path.match, BESIDE_ROWS)))
+    if left:
+        first = ", ".join(path.relative_to(root).as_posix() for path in left[:6]) + ", …" * (len(left) > 6)
+        log.info("%s: %d files are not read: %s", root, len(left), first)
+    return kept
 
 
 def _registered(file: SourceFile, entry: DatasetEntry) -> SourceFile:

@@ -16,7 +16,7 @@ from swift.data.column_proposal import is_turns, proposal
 from swift.data.turn_order import Turns, arrange
 from swift.prompts import values
 from swift.prompts.bad_row import BadRow
-from swift.prompts.messages import role, spoken, tools
+from swift.prompts.messages import REASONING, role, spoken, tools
 from swift.prompts.types import Conversation, Message, Origin, Preference, Row
 
 Fields = Mapping[str, Any]
@@ -64,6 +64,7 @@ def convert(
         prompt = turns if _opens(row["chosen"]) else _without_answer(turns)
         if len(prompt.messages) < len(turns.messages):
             turns.notes.append("an answer beside `chosen` and `rejected` is not used")
+            turns.columns.discard(REASONING)
         turns, worse = (_continued(prompt, row[key], key) for key in ("chosen", "rejected"))
     elif row.get("rejected_messages") is not None:
         worse = _listed(row, "rejected_messages")
@@ -78,7 +79,8 @@ def convert(
     read = list(map(conversation, ends))
     paired_or_labelled = worse is not None or label is not None
     meant: Row = Preference(read[0], *read[1:], label=label) if paired_or_labelled else read[0]
-    unused = (frozenset(row) - format_.reads).union(*(end.aside.unread for end in ends))
+    unread = frozenset(row) - format_.reads - turns.columns
+    unused = frozenset(key for key in unread if row[key] is not None).union(*(end.aside.unread for end in ends))
     return Converted(meant, format_.name, unused, tuple(dict.fromkeys(note for end in ends for note in end.notes)))
 
 
@@ -176,9 +178,9 @@ def prompt_completion(row: Fields, answered: bool) -> Turns:
     turns = _continued(Turns(), row.get("prompt"), "prompt", speaker="user")
     if row.get("completion") is None and not answered:
         return turns
-    if "completion" not in row:
-        raise _missing(row, "completion")
-    return _continued(turns, row.get("completion"), "completion")
+    if isinstance(row.get("completion"), list | tuple | Mapping):
+        return _continued(turns, row["completion"], "completion")
+    return _answer(turns, row, "completion", answered=True)
 
 
 def chosen_rejected(row: Fields, answered: bool) -> Turns:
@@ -227,7 +229,7 @@ FORMATS = (
     _format("chosen/rejected", ("chosen", "rejected"), chosen_rejected),
 )
 """In order of precedence."""
-NAMES = frozenset[str]().union(*(format_.reads for format_ in FORMATS))
+NAMES = frozenset((REASONING,)).union(*(format_.reads for format_ in FORMATS))
 """Every column that some format reads."""
 KNOWN = (
     "query+response, instruction+output, question+answer, conversations, messages, text, prompt+completion, "
@@ -249,7 +251,9 @@ def _answer(turns: Turns, row: Fields, key: str, answered: bool) -> Turns:
     if answered or row.get(key):
         if key not in row:
             raise _missing(row, key)
-        turns.add(key, Message("assistant", values.text(row[key], key)))
+        turns.columns.add(REASONING)
+        thinking = values.optional_text(row, REASONING) or None
+        turns.add(key, Message("assistant", values.text(row[key], key), reasoning=thinking))
     return turns
 
 

@@ -45,7 +45,7 @@ def read_rows(path: Path, *, offset: int = 0, line: int = 1, media: Path | None 
     if kind == ".parquet":
         yield from read_parquet(path, media)
     elif kind in (".csv", ".tsv"):
-        yield from read_csv(path, "\t" if kind == ".tsv" else ",")
+        yield from read_csv(path, "\t" if kind == ".tsv" else None)
     elif kind == ".txt":
         yield from _text(path)
     elif _layout(path) == "array":

@@ -15,9 +15,13 @@ from swift.data.raw_row import RawRow, dumped
 from swift.prompts.bad_row import BadRow
 
 
-def read_csv(path: Path, delimiter: str) -> Iterator[RawRow]:
-    """The records below the header, each with the line it begins on. An empty cell is null: it says nothing."""
+def read_csv(path: Path, delimiter: str | None = None) -> Iterator[RawRow]:
+    """The records below the header, each with the line it begins on. An empty cell is null: it says nothing.
+
+    Without a `delimiter` the header tells it.
+    """
     csv.field_size_limit(1 << 30)
+    delimiter = delimiter or _delimiter(path)
     with open_file(path) as file:
         lines = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
         # Without `strict` a quote that is never closed would swallow the rest of the file.
@@ -44,6 +48,16 @@ def read_csv(path: Path, delimiter: str) -> Iterator[RawRow]:
             elif cells:
                 fault = BadRow("broken CSV", expected=f"{len(names)} cells as in the header", value=cells)
                 yield RawRow(line, dumped(cells), line, fault)
+
+
+def _delimiter(path: Path) -> str:
+    """What parts the names in the header: spreadsheets of half the world write semicolons into their CSV."""
+    with open_file(path) as file:
+        try:
+            header = next((line for line in file if line.strip()), b"")
+        except DAMAGE:
+            return ","  # reading the rows says what is wrong
+    return next((mark for mark in (",", "\t", ";") if mark.encode() in header), ",")
 
 
 def _header(names: list[str], where: str) -> list[str]:

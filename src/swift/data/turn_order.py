@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from swift.prompts.bad_row import BadRow
-from swift.prompts.messages import Aside, read_message
+from swift.prompts.messages import Aside, read_message, results_apart
 from swift.prompts.tool_results import in_order_of_calls
 from swift.prompts.types import Message, Role
 
@@ -19,6 +19,8 @@ class Turns:
     keys: list[str] = field(default_factory=list)
     aside: Aside = field(default_factory=Aside)
     notes: list[str] = field(default_factory=list)
+    columns: set[str] = field(default_factory=set)
+    """Columns that were read besides those of the row's format."""
     plain: bool = False
     """A text without turns, trained from its first token on; it is kept as one assistant message."""
 
@@ -34,8 +36,9 @@ class Turns:
         self.keys.append(key)
 
     def read(self, key: str, item: Any) -> None:
-        """Add a turn as it stands at `key` of the row."""
-        self.add(key, read_message(item, key, self.aside))
+        """Add what stands as one turn at `key` of the row."""
+        for place, turn in results_apart(item, key):
+            self.add(place, read_message(turn, place, self.aside))
 
 
 def arrange(turns: Turns, system: str | None, *, answered: bool) -> tuple[Message, ...]:

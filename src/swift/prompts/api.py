@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from swift.core.log import once
 from swift.plan.prompt import JINJA, PromptPlan
 from swift.prompts.bad_row import BadRow
 from swift.prompts.encode import Encoder, TooLong, build_encoder
-from swift.prompts.messages import MEDIA_TAGS, Aside, read_message, spoken, tools
+from swift.prompts.messages import MEDIA_TAGS, REASONING, Aside, read_message, results_apart, spoken, tools
 from swift.prompts.tool_results import in_order_of_calls
 from swift.prompts.types import Conversation, Media, Message
 
@@ -107,7 +108,7 @@ def conversation_of(row: Mapping[str, Any]) -> Conversation:
     return Conversation(tuple(messages), declared, _media(row, aside))
 
 
-_ROUNDS = frozenset(("query", "response", "history", "query_role", "history_roles"))
+_ROUNDS = frozenset(("query", "response", "history", "query_role", "history_roles", REASONING))
 _KEYS = frozenset(("query", "response", "history", "messages"))
 _ALWAYS = frozenset(("system", "tools", "functions", *MEDIA_TAGS))
 
@@ -137,14 +138,16 @@ def _rounds(row: Mapping[str, Any], aside: Aside) -> dict[str, Message]:
     if response is not None:
         given.append(("response", response, "assistant"))
     turns = {key: spoken(speaker, key, text, key, aside) for key, text, speaker in given if text or speaker != "user"}
+    if response is not None:
+        turns["response"] = replace(turns["response"], reasoning=_text(row.get(REASONING), REASONING) or None)
     return turns if response is not None or "query" in turns else {**turns, "query": Message("user", "")}
 
 
 def _listed(given: Any, aside: Aside) -> dict[str, Message]:
     if not isinstance(given, list | tuple):
         raise SwiftError("messages is not a list", why=repr(given)[:80])
-    keys = [f"messages[{place}]" for place in range(len(given))]
-    return {key: read_message(item, key, aside, empty=True) for item, key in zip(given, keys, strict=True)}
+    turns = [turn for place, item in enumerate(given) for turn in results_apart(item, f"messages[{place}]")]
+    return {key: read_message(item, key, aside, empty=True) for key, item in turns}
 
 
 def _media(row: Mapping[str, Any], aside: Aside) -> Media:

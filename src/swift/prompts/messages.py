@@ -39,7 +39,9 @@ ROLES: dict[str, Role] = {
 CALLS = ("function_call", "tool_call")
 """Roles whose text is a tool call written as JSON."""
 CALL_KEYS = ("tool_calls", "function_call", "tool_call")
-THINKING = ("reasoning_content", "reasoning", "thinking", "think", "thought", "thoughts")
+REASONING = "reasoning_content"
+"""The thinking of an answer, in a message or in a column beside it."""
+THINKING = (REASONING, "reasoning", "thinking", "think", "thought", "thoughts")
 WEIGHTS = ("weight", "loss", "loss_weight", "loss_scale", "loss_mask", "train", "trained", "training", "trainable")
 """How much an answer counts; true is 1, false is 0."""
 MASKS = ("masked",)
@@ -47,7 +49,11 @@ MASKS = ("masked",)
 MAX_WEIGHT = 1e6
 """What a sum of losses in single precision bears."""
 ARGUMENTS = ("arguments", "parameters", "args", "input")
+RESULTS = ("tool_result", "tool_response")
+"""Types of content parts that are results of tools."""
 RESULT_IDS = ("tool_call_id", "tool_use_id", "call_id")
+_THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
+"""Thinking in front of a call that is written as text."""
 MEDIA_TAGS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
 
 
@@ -72,6 +78,28 @@ def role(value: Any, key: str) -> Role:
     return known
 
 
+def results_apart(item: Any, key: str) -> list[tuple[str, Any]]:
+    """Turns with their places in the row: results of tools that are parts of a turn, as Anthropic has them, one each.
+
+    What else the turn says follows them. Every other turn stays as it is.
+    """
+    parts = item.get("content") if isinstance(item, Mapping) else None
+    speaker = ROLES.get(str(item.get("role")).lower()) if isinstance(item, Mapping) else None
+    if not isinstance(parts, list | tuple) or speaker not in ("user", "tool"):
+        return [(key, item)]
+    places = [number for number, part in enumerate(parts) if isinstance(part, Mapping) and part.get("type") in RESULTS]
+    if not places:
+        return [(key, item)]
+    turns: list[tuple[str, Any]] = []
+    for number in places:
+        result = {**parts[number], "role": "tool", "content": parts[number].get("content") or ""}
+        silent = {"type"} if result.get("is_error") else {"type", "is_error"}
+        given = {name: value for name, value in result.items() if name not in silent}
+        turns.append((f"{key}.content[{number}]", given))
+    left = [part for number, part in enumerate(parts) if number not in places]
+    return [*turns, (key, {**item, "content": left})] if left else turns
+
+
 def read_message(item: Any, key: str, aside: Aside, *, empty: bool = False) -> Message:
     """A turn as `role`/`content` or `from`/`value`, with all that OpenAI and other tools add to it.
 
@@ -87,6 +115,9 @@ def read_message(item: Any, key: str, aside: Aside, *, empty: bool = False) -> M
     given, where, read = item.get(content_key), f"{key}.{content_key}", {role_key, content_key}
     content = _Content()
     if item[role_key].lower() in CALLS:
+        if isinstance(given, str) and (thought := _THOUGHT.match(given)):
+            content.thinking.append(thought[1].strip())
+            given = thought[2]
         content.calls += tool_calls(given if isinstance(given, list | dict) else text(given, where), where, aside)
     elif given is not None:
         content.add(given, where, aside)
@@ -298,4 +329,12 @@ def tools(row: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     for number, tool in enumerate(given):
         if not isinstance(tool, dict):
             raise BadRow("wrong type", key=f"{key}[{number}]", expected="an object with a name", value=tool)
-    return tuple(given)
+    return tuple(map(_declared, given))
+
+
+def _declared(tool: dict[str, Any]) -> dict[str, Any]:
+    """A declaration with its schema under OpenAI's name, where it stands under that of Anthropic or of MCP."""
+    name = next((name for name in ("input_schema", "inputSchema") if isinstance(tool.get(name), dict)), None)
+    if name is None or tool.get("parameters") is not None:
+        return tool
+    return {("parameters" if key == name else key): value for key, value in tool.items() if key != "parameters"}
