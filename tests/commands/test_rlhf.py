@@ -186,6 +186,21 @@ def test_kto_takes_the_rows_own_labels_and_needs_no_validation(
     assert "--desirable_weight 1.00 to 1.33, or --undesirable_weight 2.25 to 3.00" in capsys.readouterr().err
 
 
+def test_kto_goes_on_with_the_micro_batch_of_its_checkpoint(
+    tiny_llama_dir: Path, labelled: Path, tmp_path: Path
+) -> None:
+    def trained(run: Path, *more: str, **values: Any) -> None:
+        given = words(run, model_id_or_path=tiny_llama_dir, dataset=labelled, gradient_accumulation_steps=1, **values)
+        at = given.index("--batch_size")
+        assert main(["kto", *given[:at], *given[at + 2 :], *more]) == 0
+
+    for name, first in (("default", ()), ("given", ("--batch_size", "3"))):
+        trained(tmp_path / name, *first)
+        trained(tmp_path / name, max_steps=4, resume_from_checkpoint="auto")
+    assert [event["kl_rows"] for event in logged(tmp_path / "default")] == [4] * 4
+    assert [event["kl_rows"] for event in logged(tmp_path / "given")] == [3] * 4
+
+
 def test_a_named_reference_counts_without_its_type(tiny_llama_dir: Path, pairs: Path, tmp_path: Path) -> None:
     base, run = tmp_path / "base", tmp_path / "run"
     first = words(base, model_id_or_path=tiny_llama_dir, dataset=pairs, sft_type="full", learning_rate=1e-3)

@@ -231,8 +231,10 @@ def test_preferences_in_every_format(name: str) -> None:
 @pytest.mark.parametrize("label", [True, 1, 1.0, "true", "True", "1"])
 def test_kto_labels(label: Any) -> None:
     for fields in ({"query": "q", "response": "r"}, {"prompt": "q", "completion": "r"}, {"messages": [*PROMPT, GOOD]}):
-        row = convert({**fields, "label": label}, labelled=True).row
-        assert isinstance(row, Preference) and row.label is True and row.rejected is None
+        for key in ("label", "kto_tag"):
+            converted = convert({**fields, key: label}, labelled=True)
+            assert isinstance(converted.row, Preference) and not converted.unused
+            assert converted.row.label is True and converted.row.rejected is None
 
 
 def test_a_prompt_may_lack_its_answer() -> None:

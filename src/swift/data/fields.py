@@ -17,6 +17,8 @@ from swift.prompts.values import a_list, text
 MEDIA_KEYS = {"images": ("images", "image"), "videos": ("videos", "video"), "audios": ("audios", "audio")}
 MEDIA_NAMES = frozenset(("objects",)).union(*MEDIA_KEYS.values())
 """Every key of a row that has to do with media."""
+LABELS = ("label", "kto_tag")
+"""Names of the KTO label, ours and that of LLaMA-Factory."""
 REMOTE = ("http://", "https://", "data:", "s3://", "oss://", LEFT_OUT)
 
 
@@ -64,7 +66,8 @@ def _located(link: Any, key: str, folder: Path | None, there: bool) -> str:
 
 def label(row: Mapping[str, Any], *, needed: bool) -> bool | None:
     """The KTO label: true or false (1, 0 and the words will do). Other values are none unless one is needed."""
-    value = row.get("label")
+    key = next((key for key in LABELS if row.get(key) is not None), LABELS[0])
+    value = row.get(key)
     if isinstance(value, bool):
         return value
     if isinstance(value, int | float) and value in (0, 1) and needed:
@@ -74,8 +77,8 @@ def label(row: Mapping[str, Any], *, needed: bool) -> bool | None:
     if isinstance(value, str) and value.strip().lower() in _TRUTH:
         return _TRUTH[value.strip().lower()]
     if needed or (isinstance(value, float) and math.isnan(value)):
-        reason = "missing key" if "label" not in row else "wrong type"
-        raise BadRow(reason, key="label", expected="true or false", value=value)
+        reason = "missing key" if key not in row else "wrong type"
+        raise BadRow(reason, key=key, expected="true or false", value=value)
     return None
 
 

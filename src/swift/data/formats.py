@@ -196,8 +196,8 @@ CONTEXTS = ("input", "context")
 """Columns that follow the question in one turn with it."""
 PLAIN_ANSWER = "a response with nothing before it is trained as plain text"
 _COMMON = frozenset(
-    ["tools", "functions", "objects", "label", "rejected_response", "rejected_messages", "chosen", "rejected"]
-).union(SYSTEM, *fields.MEDIA_KEYS.values())
+    ["tools", "functions", "objects", "rejected_response", "rejected_messages", "chosen", "rejected"]
+).union(SYSTEM, fields.LABELS, *fields.MEDIA_KEYS.values())
 _PAIRS = ("history", "history_roles")
 
 

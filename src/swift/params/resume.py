@@ -187,7 +187,7 @@ def _refuse(changed: list[str], kind: str, otherwise: str) -> None:
     raise SwiftError(
         f"the checkpoint cannot go on with {', '.join(changed)}",
         where="--resume_from_checkpoint",
-        why=f"its {kind} have another shape",
+        why=f"its {kind} belong to the settings that it was saved with",
         next=f"leave {'it' if len(changed) == 1 else 'them'} out to go on as before, or {otherwise}",
     )
 
