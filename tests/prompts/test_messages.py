@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from swift.core.errors import SwiftError
-from swift.data.formats import convert
+from swift.data.formats import PLAIN_ANSWER, convert
 from swift.prompts.api import conversation_of
 from swift.prompts.bad_row import BadRow
 from swift.prompts.types import Conversation, Message, ToolCall
@@ -295,3 +296,70 @@ def test_tools_with_their_schema_under_all_its_names(name: str) -> None:
     for read in (convert(row).row, conversation_of(row)):
         assert isinstance(read, Conversation)
         assert read.tools == ({"name": "ship", "description": "d", "parameters": schema},)
+
+
+@DOORS
+@pytest.mark.parametrize("inline", ["<think>\nt\n</think>\n\na", "<think>\n\n</think>\n\na", "a"])
+def test_thinking_in_the_text_and_beside_it_counts_once(read: Callable[..., tuple[Message, ...]], inline: str) -> None:
+    message = read([ASK, {"role": "assistant", "content": inline, "reasoning_content": "t"}])[1]
+    assert (message.content, message.reasoning) == ("a", "t")
+    row = {"query": "q", "response": inline, "reasoning_content": "t"}
+    for conversation in (convert(row).row, conversation_of(row)):
+        assert isinstance(conversation, Conversation)
+        assert conversation.messages[-1] == Message("assistant", "a", reasoning="t")
+
+
+@DOORS
+def test_two_thinkings_of_one_answer_are_named(read: Callable[..., Any]) -> None:
+    answer = {"role": "assistant", "content": "<think>one</think>a", "reasoning": "another"}
+    with pytest.raises((BadRow, SwiftError), match=r"thinking twice: messages\[1\].content"):
+        read([ASK, answer])
+    assert read([ASK, {"role": "assistant", "content": "<think>one</think>a"}])[1].reasoning is None
+
+
+@DOORS
+def test_a_call_that_is_written_twice_is_made_once(read: Callable[..., tuple[Message, ...]]) -> None:
+    twice = {"tool_calls": [{"function": CALL}], "function_call": {**CALL, "arguments": '{"to":"Oslo"}'}}
+    assert read([ASK, {"role": "assistant", **twice}])[1].tool_calls == (SHIP,)
+
+
+@DOORS
+@pytest.mark.parametrize("keys", [("role", "content"), ("from", "value"), ("role", "value"), ("from", "content")])
+def test_roles_and_texts_under_either_name(read: Callable[..., tuple[Message, ...]], keys: tuple[str, str]) -> None:
+    turns = [dict(zip(keys, turn, strict=True)) for turn in ((" User", "q"), ("GPT ", "a"))]
+    assert read(turns) == (Message("user", "q"), Message("assistant", "a"))
+
+
+@pytest.mark.parametrize("given", ["list", "text", "texts", "texts in a text", "alone", "alone as text"])
+def test_tools_in_all_their_forms(given: str) -> None:
+    tool = {"type": "function", "function": {"name": "ship"}}
+    forms: dict[str, Any] = {
+        "list": [tool],
+        "text": json.dumps([tool]),
+        "texts": [json.dumps(tool)],
+        "texts in a text": json.dumps([json.dumps(tool)]),
+        "alone": tool,
+        "alone as text": json.dumps(tool),
+    }
+    row = {"messages": [ASK, SAY], "tools": forms[given]}
+    for read in (convert(row).row, conversation_of(row)):
+        assert isinstance(read, Conversation) and read.tools == (tool,)
+
+
+@pytest.mark.parametrize("given", ["ship", [3], {"ship": {}}, ["{"]])
+def test_tools_that_are_none_are_named(given: Any) -> None:
+    with pytest.raises(BadRow, match="wrong type: tools"):
+        convert({"messages": [ASK, SAY], "tools": given})
+
+
+def test_one_answer_to_nothing_is_plain_text() -> None:
+    for row in ({"messages": [SAY]}, {"conversations": [{"from": "gpt", "value": "a"}]}, {"response": "a"}):
+        converted = convert(row)
+        assert isinstance(converted.row, Conversation)
+        assert converted.row.messages == (Message("assistant", "a"),)
+        assert converted.notes == (PLAIN_ANSWER,)
+        noted = convert({**row, "system": "S"}).notes
+        assert noted == (PLAIN_ANSWER, "a plain text has no system text: it is left out")
+    for answer in ({**SAY, "train": False}, {**SAY, "thinking": "t"}, {"role": "assistant", "tool_calls": [CALL]}):
+        with pytest.raises(BadRow, match="roles out of order"):
+            convert({"messages": [answer]})

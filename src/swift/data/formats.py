@@ -16,7 +16,7 @@ from swift.data.column_proposal import is_turns, proposal
 from swift.data.turn_order import Turns, arrange
 from swift.prompts import values
 from swift.prompts.bad_row import BadRow
-from swift.prompts.messages import REASONING, role, spoken, tools
+from swift.prompts.messages import REASONING, role, spoken, tools, without_thinking
 from swift.prompts.types import Conversation, Message, Origin, Preference, Row
 
 Fields = Mapping[str, Any]
@@ -140,12 +140,12 @@ def question_answer(row: Fields, answered: bool, *, question: str) -> Turns:
 
 def conversations(row: Fields, answered: bool) -> Turns:
     """ShareGPT: a list of `from`/`value` turns."""
-    return _listed(row, "conversations")
+    return _alone(_listed(row, "conversations"))
 
 
 def messages(row: Fields, answered: bool) -> Turns:
     """OpenAI: a list of `role`/`content` turns, with tool calls and content parts."""
-    return _listed(row, "messages")
+    return _alone(_listed(row, "messages"))
 
 
 def conversation(row: Fields, answered: bool) -> Turns:
@@ -253,7 +253,8 @@ def _answer(turns: Turns, row: Fields, key: str, answered: bool) -> Turns:
             raise _missing(row, key)
         turns.columns.add(REASONING)
         thinking = values.optional_text(row, REASONING) or None
-        turns.add(key, Message("assistant", values.text(row[key], key), reasoning=thinking))
+        answer = without_thinking(values.text(row[key], key), thinking, key)
+        turns.add(key, Message("assistant", answer, reasoning=thinking))
     return turns
 
 
@@ -286,6 +287,14 @@ def _listed(row: Fields, key: str) -> Turns:
     if not turns.messages:
         raise BadRow("empty value", key=key, expected="a list of turns", value=row.get(key))
     return turns
+
+
+def _alone(turns: Turns) -> Turns:
+    """The turns, or the text that is meant by one answer to nothing, as later releases write rows of pre-training."""
+    first = turns.messages[0]
+    if len(turns.messages) > 1 or first != Message("assistant", first.content):
+        return turns
+    return replace(turns, plain=True, notes=[*turns.notes, PLAIN_ANSWER])
 
 
 def _continued(turns: Turns, end: Any, key: str, speaker: str = "assistant") -> Turns:

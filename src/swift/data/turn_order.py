@@ -49,6 +49,8 @@ def arrange(turns: Turns, system: str | None, *, answered: bool) -> tuple[Messag
     the end. Raises BadRow for any other order, and for calls and results that do not belong together.
     """
     if turns.plain:
+        if system:
+            turns.notes.append("a plain text has no system text: it is left out")
         return tuple(turns.messages)
     arranged: list[Message] = []
     previous: Role | None = None

@@ -13,7 +13,16 @@ from swift.core.log import once
 from swift.plan.prompt import JINJA, PromptPlan
 from swift.prompts.bad_row import BadRow
 from swift.prompts.encode import Encoder, TooLong, build_encoder
-from swift.prompts.messages import MEDIA_TAGS, REASONING, Aside, read_message, results_apart, spoken, tools
+from swift.prompts.messages import (
+    MEDIA_TAGS,
+    REASONING,
+    Aside,
+    read_message,
+    results_apart,
+    spoken,
+    tools,
+    without_thinking,
+)
 from swift.prompts.tool_results import in_order_of_calls
 from swift.prompts.types import Conversation, Media, Message
 
@@ -139,7 +148,9 @@ def _rounds(row: Mapping[str, Any], aside: Aside) -> dict[str, Message]:
         given.append(("response", response, "assistant"))
     turns = {key: spoken(speaker, key, text, key, aside) for key, text, speaker in given if text or speaker != "user"}
     if response is not None:
-        turns["response"] = replace(turns["response"], reasoning=_text(row.get(REASONING), REASONING) or None)
+        thinking = _text(row.get(REASONING), REASONING) or None
+        answer = without_thinking(turns["response"].content, thinking, "response")
+        turns["response"] = replace(turns["response"], content=answer, reasoning=thinking)
     return turns if response is not None or "query" in turns else {**turns, "query": Message("user", "")}
 
 

@@ -53,7 +53,7 @@ RESULTS = ("tool_result", "tool_response")
 """Types of content parts that are results of tools."""
 RESULT_IDS = ("tool_call_id", "tool_use_id", "call_id")
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
-"""Thinking in front of a call that is written as text."""
+"""Thinking in front of an answer, and the rest."""
 MEDIA_TAGS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
 
 
@@ -72,10 +72,14 @@ class Aside:
 
 def role(value: Any, key: str) -> Role:
     """The role behind any of its usual names, in any case. Raises BadRow for an unknown one."""
-    known = ROLES.get(value.lower()) if isinstance(value, str) else None
+    known = ROLES.get(_plain(value)) if isinstance(value, str) else None
     if known is None:
         raise BadRow("unknown role", key=key, expected="system, user, assistant or tool", value=value)
     return known
+
+
+def _plain(role: str) -> str:
+    return role.strip().lower()
 
 
 def results_apart(item: Any, key: str) -> list[tuple[str, Any]]:
@@ -84,7 +88,7 @@ def results_apart(item: Any, key: str) -> list[tuple[str, Any]]:
     What else the turn says follows them. Every other turn stays as it is.
     """
     parts = item.get("content") if isinstance(item, Mapping) else None
-    speaker = ROLES.get(str(item.get("role")).lower()) if isinstance(item, Mapping) else None
+    speaker = ROLES.get(_plain(str(item.get("role")))) if isinstance(item, Mapping) else None
     if not isinstance(parts, list | tuple) or speaker not in ("user", "tool"):
         return [(key, item)]
     places = [number for number, part in enumerate(parts) if isinstance(part, Mapping) and part.get("type") in RESULTS]
@@ -109,12 +113,14 @@ def read_message(item: Any, key: str, aside: Aside, *, empty: bool = False) -> M
     if not isinstance(item, Mapping):
         raise BadRow("wrong type", key=key, expected="an object with role and content", value=item)
     role_key, content_key = ("role", "content") if "role" in item else ("from", "value")
+    if item.get(content_key) is None:
+        content_key = next((name for name in ("content", "value") if item.get(name) is not None), content_key)
     if role_key not in item:
         raise BadRow("missing key", key=f"{key}.role", expected="system, user, assistant or tool", value=sorted(item))
     speaker = role(item[role_key], f"{key}.{role_key}")
     given, where, read = item.get(content_key), f"{key}.{content_key}", {role_key, content_key}
     content = _Content()
-    if item[role_key].lower() in CALLS:
+    if _plain(item[role_key]) in CALLS:
         if isinstance(given, str) and (thought := _THOUGHT.match(given)):
             content.thinking.append(thought[1].strip())
             given = thought[2]
@@ -138,7 +144,21 @@ def read_message(item: Any, key: str, aside: Aside, *, empty: bool = False) -> M
         raise BadRow("empty value", key=where, expected="some text", value=written if content.texts else given)
     aside.leave(item, read, key)
     reasoning = "\n".join(content.thinking) or None
+    written = without_thinking(written, reasoning, where)
     return Message(speaker, written, tuple(content.calls), reasoning, weight, identity, name)
+
+
+def without_thinking(written: str, reasoning: str | None, key: str) -> str:
+    """The text of an answer without the thinking in front of it, where the same stands beside it: it counts once.
+
+    Raises BadRow where the two differ.
+    """
+    thought = _THOUGHT.match(written) if reasoning else None
+    if reasoning is None or thought is None:
+        return written
+    if thought[1].strip() not in ("", reasoning.strip()):
+        raise BadRow("thinking twice", key=key, expected="no other thinking than that beside it", value=thought[1])
+    return thought[2].lstrip("\n")
 
 
 def _says(value: Any) -> bool:
@@ -149,15 +169,15 @@ def _says(value: Any) -> bool:
 def spoken(speaker: Any, speaker_key: str, written: str, key: str, aside: Aside) -> Message:
     """A text and who says it; under a role such as `function_call` the text is a tool call. Raises BadRow."""
     who = role(speaker, speaker_key)
-    return Message(who, "", tool_calls(written, key, aside)) if speaker.lower() in CALLS else Message(who, written)
+    return Message(who, "", tool_calls(written, key, aside)) if _plain(speaker) in CALLS else Message(who, written)
 
 
 def _read_answer(item: Mapping[str, Any], key: str, content: _Content, aside: Aside) -> set[str]:
     """Calls, thinking and refusal that stand beside the text of an answer; the keys that were read."""
     for name in CALL_KEYS:
         calls = tool_calls(item.get(name), f"{key}.{name}", aside)
-        known = {(call.name, call.arguments) for call in content.calls}
-        content.calls += [call for call in calls if (call.name, call.arguments) not in known]
+        known = [(call.name, json.loads(call.arguments)) for call in content.calls]
+        content.calls += [call for call in calls if (call.name, json.loads(call.arguments)) not in known]
     for name in THINKING:
         if item.get(name) is not None:
             thought = _Content()
@@ -323,13 +343,18 @@ def _weight(item: Mapping[str, Any], key: str) -> float | None:
 
 
 def tools(row: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    """The row's tool declarations: a list of objects, or the same as JSON text; older files call it `functions`."""
+    """The row's tool declarations: one object or a list, all or each as JSON text; older files call it `functions`."""
     key = "functions" if row.get("tools") is None and row.get("functions") is not None else "tools"
-    given = a_list(row.get(key), key)
-    for number, tool in enumerate(given):
+    given = literal(row.get(key), key, "a list")
+    alone = isinstance(given, Mapping) and ("function" in given or "name" in given)
+    declared = [
+        literal(tool, f"{key}[{number}]", "an object with a name")
+        for number, tool in enumerate([given] if alone else a_list(given, key))
+    ]
+    for number, tool in enumerate(declared):
         if not isinstance(tool, dict):
             raise BadRow("wrong type", key=f"{key}[{number}]", expected="an object with a name", value=tool)
-    return tuple(map(_declared, given))
+    return tuple(map(_declared, declared))
 
 
 def _declared(tool: dict[str, Any]) -> dict[str, Any]:
