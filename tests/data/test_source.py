@@ -108,7 +108,17 @@ def test_files_of_a_folder_that_are_not_read_are_named(
     (folder / "data" / "a.jsonl").write_text("\n".join(map(json.dumps, chat_rows(2))))
 
     assert rows(encoder, tmp_path, str(folder)) == 2
-    assert f"{folder}: 2 files are not read: b.xlsx, dataset_info.json\n" in capsys.readouterr().err
+    log = capsys.readouterr().err
+    assert f"{folder}: 2 files are not read: b.xlsx, dataset_info.json\n" in log and "other splits" not in log
+
+    for name in ("train-0.jsonl", "test-0.jsonl"):
+        (folder / "data" / name).write_text(json.dumps(chat_rows(1)[0]))
+    (folder / "data" / "unnamed.csv").write_text(",query,response\n0,q,a\n")
+    (folder / "data" / "a.jsonl").unlink()
+    rows(encoder, tmp_path, str(folder))
+    log = capsys.readouterr().err
+    assert f"{folder}: all of it is read, other splits and subsets too: data/test-0.jsonl" in log
+    assert "keys not used: (no name) (1 rows)" in log
 
 
 def test_a_data_set_saved_to_disk_is_named(encoder: Encoder, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def data_files(path: Path) -> list[Path]:
 
 
 def _in_folder(root: Path) -> list[Path]:
-    """The data files at `root`; files of a folder beside them that may hold rows, too, are named.
+    """The data files at `root`; of a folder, what is not read but may hold rows is named, and what is not for training.
 
     Raises SwiftError for a folder that `save_to_disk` of Hugging Face has written.
     """
@@ -94,9 +94,15 @@ def _in_folder(root: Path) -> list[Path]:
     others = [path for path in root.rglob("*") if path.is_file() and path not in kept and not _hidden(path, root)]
     left = sorted(path for path in others if not any(map(path.match, BESIDE_ROWS)))
     if left:
-        first = ", ".join(path.relative_to(root).as_posix() for path in left[:6]) + ", …" * (len(left) > 6)
-        log.info("%s: %d files are not read: %s", root, len(left), first)
+        log.info("%s: %d files are not read: %s", root, len(left), _named(root, left))
+    train = choose_files(root, kept, (), ("train",)) or kept
+    if apart := [path for path in kept if path not in train]:
+        log.warning("%s: all of it is read, other splits and subsets too: %s", root, _named(root, apart))
     return kept
+
+
+def _named(root: Path, files: list[Path]) -> str:
+    return ", ".join(path.relative_to(root).as_posix() for path in files[:6]) + ", …" * (len(files) > 6)
 
 
 def _registered(file: SourceFile, entry: DatasetEntry) -> SourceFile:

@@ -161,7 +161,7 @@ def say_formats(name: str, shards: Sequence[Shard]) -> None:
         renamed.update(shard.renamed)
     if formats:
         counts = ", ".join(f"{format_} ({rows} rows)" for format_, rows in formats.most_common())
-        left = ", ".join(f"{key} ({rows} rows)" for key, rows in sorted(unused.items()))
+        left = ", ".join(f"{key or '(no name)'} ({rows} rows)" for key, rows in sorted(unused.items()))
         log.info("%s: format %s%s", name, counts, f"; keys not used: {left}" if left else "")
         if renamed:
             log.info("%s: columns %s", name, in_words(renamed))
