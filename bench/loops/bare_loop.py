@@ -63,7 +63,7 @@ def main() -> None:
             optimizer.step()
             optimizer.zero_grad()
             speed = ids.numel() / (time.monotonic() - began)
-            log.write(json.dumps({"loss": loss.item(), "tokens/s": speed}) + "\n")
+            log.write(json.dumps({"loss": loss.item(), "tokens": ids.numel(), "tokens/s": speed}) + "\n")
 
 
 if __name__ == "__main__":

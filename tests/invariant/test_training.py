@@ -89,7 +89,7 @@ def test_chunked_loss_equals_the_models_own_logits(collated: str) -> None:
 @pytest.mark.parametrize("tuner", [DROPOUT, FULL], ids=["lora", "full"])
 def test_gradient_checkpointing(tuner: TunerPlan, tmp_path: Path) -> None:
     plain = tiny_run(tmp_path / "plain", tuner=tuner)
-    recomputed = tiny_run(tmp_path / "recomputed", tuner=tuner, gradient_checkpointing=True)
+    recomputed = tiny_run(tmp_path / "recomputed", tuner=tuner, recompute=True)
     plain_losses, recomputed_losses = losses(train(plain)), losses(train(recomputed))
     torch.testing.assert_close(torch.tensor(recomputed_losses), torch.tensor(plain_losses), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(weights(recomputed.model), weights(plain.model), rtol=1e-6, atol=1e-6)

@@ -74,7 +74,6 @@ def tiny_plan(folder: Path, **changes: Any) -> TrainPlan:
     """
     group = Train(
         max_steps=4,
-        gradient_checkpointing=False,
         evaluation_strategy="no",
         save_strategy="no",
         logging_steps=1,
@@ -90,6 +89,7 @@ def tiny_plan(folder: Path, **changes: Any) -> TrainPlan:
         model_type="tiny",
         batch_size=2,
         accumulation=2,
+        recompute=False,
         eval_batch_size=2,
         data_seed=42,
         resume=None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class _Stderr(logging.StreamHandler):
@@ -33,6 +35,17 @@ _given: set[str] = set()
 
 def once(message: str, *, level: int = logging.WARNING) -> None:
     """Log `message` the first time this process comes across it."""
-    if message not in _given:
+    if message not in _given and log.isEnabledFor(level):
         _given.add(message)
         log.log(level, message)
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """Leave out what is no error, inside."""
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

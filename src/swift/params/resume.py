@@ -51,7 +51,7 @@ FLAGS: Mapping[str, Fate] = {
     **dict.fromkeys(("batch_size", "gradient_accumulation_steps", "seed", "dataloader_drop_last"), "rows"),
     **dict.fromkeys(("output_dir", "add_output_dir_suffix", "logging_dir", "report_to", "disable_tqdm"), "own"),
     **dict.fromkeys(("resume_from_checkpoint", "resume_only_model", "ignore_data_skip", "dry_run"), "own"),
-    **dict.fromkeys(("auto_find_batch_size", "gradient_checkpointing", "vit_use_gc", "full_determinism"), "own"),
+    **dict.fromkeys(("auto_find_batch_size", "vit_use_gc", "full_determinism"), "own"),
     **dict.fromkeys(("save_only_model", "save_safetensors", "save_on_each_node", "use_liger"), "own"),
     **dict.fromkeys(("dataloader_num_workers", "dataloader_pin_memory", "gpu_memory_fraction"), "own"),
     **dict.fromkeys(("include_num_input_tokens_seen", "metric_warmup_step"), "own"),
@@ -73,7 +73,7 @@ INSTEAD = (
     ("seed", "dataset_seed"),
     ("batch_size", "micro_batching"),
 )
-"""Giving the first takes the place of the second, which is then not taken from the checkpoint."""
+"""Another value of the first takes the place of the second, which is then not taken from the checkpoint."""
 
 PEFT_NAMES = {
     "r": "lora_rank",
@@ -149,14 +149,18 @@ def resumed(args: Args, saved: Mapping[str, Any], decided: Mapping[str, Any], *,
     counted: tuple[Fate, ...] = ("weights",) if only_model else ("next", "rows", "weights", "state")
     taken: dict[str, Any] = {}
     changed: dict[Fate, list[str]] = {fate: [] for fate in counted}
-    replaced = {other for name, other in INSTEAD if _given(args, name)}
+    flags = COMMANDS[args.command].flags
+    known = {name: _typed(flags[name], saved[name]) for name in fates(args.command) if name in saved}
+    values = {**args.values, **{name: value for name, value in decided.items() if name in flags}}
+    replaced = {
+        other for name, other in INSTEAD if _given(args, name) and (name not in known or known[name] != values[name])
+    }
     if saved.get("world_size", processes) != processes:
         replaced.add("gradient_accumulation_steps")
     for name, fate in fates(args.command).items():
-        if fate not in counted or name not in saved:
+        if fate not in counted or name not in known:
             continue
-        before = _typed(COMMANDS[args.command].flags[name], saved[name])
-        now = decided.get(name, args.values[name])
+        before, now = known[name], values[name]
         if before == now:
             continue
         if _given(args, name):

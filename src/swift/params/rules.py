@@ -130,7 +130,7 @@ def streams_are_read_in_order(args: Args) -> Mistakes:
 
 
 def micro_batching_is_a_way_or_a_size(args: Args) -> Mistakes:
-    value = str(args.values.get("micro_batching", "said"))
+    value = str(args.values.get("micro_batching", "auto"))
     if value not in ("auto", "said") and not re.fullmatch(r"[1-9]\d*", value):
         yield SwiftError(
             f"--micro_batching takes auto, said or a number of tokens, not {value}",

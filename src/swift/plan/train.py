@@ -69,6 +69,9 @@ class TrainPlan:
     pass_tokens: int | None = None
     """The most tokens of a forward pass, into which the rows of an optimizer step are laid; None keeps the
     micro-batches as they are. Decided when the rows are known, see `swift.training.passes`."""
+    recompute: bool | None = None
+    """Whether activations are computed again in the backward pass; None: where there is no room to keep them, which is
+    known when the rows are, see `swift.training.recompute`."""
     eval_batch_size: int
     data_seed: int
     """Seed of the order in which rows come."""
@@ -165,6 +168,7 @@ def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, 
         model_type=model_type,
         batch_size=batch,
         accumulation=train.gradient_accumulation_steps or math.ceil(ROWS_PER_STEP / batch / machine.world_size),
+        recompute=_recompute(args),
         eval_batch_size=train.eval_batch_size or (1 if train.predict_with_generate else batch),
         data_seed=train.seed if data_seed is None else data_seed,
         resume=_resume(train.resume_from_checkpoint),
@@ -190,6 +194,12 @@ def _reuse(args: Args) -> Reuse | None:
     if args.command != "rlhf" or args.values["rlhf_type"] != "ppo":
         return None
     return Reuse(epochs=args.values["num_ppo_epochs"], mini_batches=args.values["num_mini_batches"])
+
+
+def _recompute(args: Args) -> bool | None:
+    """What the user, or the checkpoint that the run goes on from, says; the default only allows it."""
+    name = "gradient_checkpointing"
+    return args.values[name] if args.is_explicit(name) or args.origins.get(name) == "checkpoint" else None
 
 
 def _resume(given: str | None) -> Path | Literal["auto"] | None:

@@ -32,7 +32,7 @@ def decided(plan: SftPlan) -> dict[str, Any]:
         "model_revision": model.revision,
         "dtype": model.dtype,
         "template_type": plan.prompt.template_type,
-        "gradient_checkpointing": train.group.gradient_checkpointing,
+        "gradient_checkpointing": train.recompute,
         "quantization_bit": model.quant.bits if model.quant else 0,
         **({"quant_method": model.quant.method} if model.quant else {}),
         "dataset_seed": plan.data.seed,

@@ -14,7 +14,7 @@ from swift.data.stream import StreamDataset
 from swift.plan.sft import SftPlan
 from swift.prompts.types import IGNORED
 from swift.training.artifacts import ends_of, labels_of
-from swift.training.memory_estimate import Estimate, estimate
+from swift.training.memory_estimate import DiskEstimate, Estimate, disk_estimate, estimate, gib, largest_batch
 from swift.training.prepare import prepare
 
 ROWS = 2
@@ -36,7 +36,8 @@ def preview(plan: SftPlan, catalog: Catalog, folder: Path, resume: Path | None =
         first = [train[i] for i in range(min(ROWS if train.lengths is not None else SAMPLED, len(train)))]
     known = train.lengths
     lengths = [longest(item) for item in first] if known is None else known.tolist()
-    sizes = estimate(plan, prepared.source, tokenizer, lengths, steps=steps, per_epoch=prepared.per_epoch)
+    counts = {"steps": steps, "per_epoch": prepared.per_epoch}
+    sizes = estimate(plan, prepared.source, largest_batch(plan.train, lengths, steps), **counts)
     count = "a stream of" if isinstance(train, StreamDataset) else len(train)
     rows = first[:ROWS]
     return "\n".join(
@@ -51,7 +52,11 @@ def preview(plan: SftPlan, catalog: Catalog, folder: Path, resume: Path | None =
             f"train      {count} rows, validation {len(val) if val else 0} rows",
             f"steps      {steps} ({prepared.per_epoch} an epoch, {plan.train.effective_batch} rows each, "
             f"{plan.train.warmup(steps)} warm-up)",
-            *_sizes(sizes),
+            *(
+                _sizes(sizes, disk_estimate(plan, sizes, tokenizer, **counts))
+                if sizes
+                else ["memory     not known: this model does not compute without its weights"]
+            ),
             f"output     {folder}",
             "dry run: no weights were loaded and no run folder was made",
         ]
@@ -84,13 +89,13 @@ def _trained(label: int, weight: float) -> str:
     return "trained" if weight == 1 else f"{weight:g}"
 
 
-def _sizes(sizes: Estimate) -> list[str]:
+def _sizes(sizes: Estimate, disk: DiskEstimate) -> list[str]:
     return [
         f"parameters {sizes.parameters:,}, {sizes.trainable:,} trained ({sizes.trainable / sizes.parameters:.2%})",
-        f"memory     about {_gib(sizes.peak)} at the peak: weights {_gib(sizes.weights)}, gradients and optimizer "
-        f"{_gib(sizes.gradients + sizes.optimizer)}, activations {_gib(sizes.activations)} for a batch of "
+        f"memory     about {gib(sizes.peak)} at the peak: weights {gib(sizes.weights)}, gradients and optimizer "
+        f"{gib(sizes.gradients + sizes.optimizer)}, activations {gib(sizes.activations)} for a batch of "
         f"{sizes.tokens} tokens" + _reference(sizes),
-        f"disk       about {_mib(sizes.disk)}: {sizes.checkpoints} checkpoints of {_mib(sizes.checkpoint)}",
+        f"disk       about {_mib(disk.total)}: {disk.checkpoints} checkpoints of {_mib(disk.checkpoint)}",
     ]
 
 
@@ -98,11 +103,7 @@ def _reference(sizes: Estimate) -> str:
     if not sizes.reference:
         return ""
     when = "asked before training and then out of memory" if sizes.reference_first else "in memory while training"
-    return f", reference {_gib(sizes.reference)} ({when})"
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"
+    return f", reference {gib(sizes.reference)} ({when})"
 
 
 def _mib(size: int) -> str:

@@ -32,8 +32,7 @@ def _within_context(plan: SftPlan, config: PretrainedConfig) -> SftPlan:
 def _recomputing(plan: SftPlan, config: PretrainedConfig) -> SftPlan:
     """The plan without gradient checkpointing where the class has none."""
     kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    group = plan.train.group
-    if not group.gradient_checkpointing or kind is None or kind.supports_gradient_checkpointing:
+    if plan.train.recompute is False or kind is None or kind.supports_gradient_checkpointing:
         return plan
     log.info("%s has no gradient checkpointing: all activations are kept", kind.__name__)
-    return replace(plan, train=replace(plan.train, group=group.replace(gradient_checkpointing=False)))
+    return replace(plan, train=replace(plan.train, recompute=False))

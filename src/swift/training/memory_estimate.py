@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from swift import models, tuners
+from swift.core.log import log
 from swift.models.integrity import weight_files
 from swift.models.load import TORCH_DTYPES, load_config
 from swift.plan.quantization import GROUP_SIZE, QuantPlan
@@ -60,34 +62,46 @@ class Estimate:
     """Bytes of the reference's weights, where it is a model of its own."""
     reference_first: bool = False
     """Whether the reference has left the memory when training begins."""
-    checkpoint: int
-    checkpoints: int
-    """Checkpoints that are on the disk when the run ends."""
+    reward: int = 0
+    """Bytes of the reward model's files."""
 
     @property
     def peak(self) -> int:
         """The most memory the process will hold."""
         training = self.gradients + self.optimizer + self.activations
         beside = max(training, self.reference) if self.reference_first else training + self.reference
-        return PROCESS_BYTES + max(self.weights + self.mapped + beside + 2 * CHUNK_BYTES, self.loading)
+        held = self.weights + self.mapped + self.reward + beside + 2 * CHUNK_BYTES
+        return PROCESS_BYTES + max(held, self.loading)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskEstimate:
+    """What a run writes."""
+
+    checkpoint: int
+    """Bytes of one."""
+    checkpoints: int
+    """Checkpoints that are there when the run ends."""
 
     @property
-    def disk(self) -> int:
-        """What the run's folder will hold at the end."""
+    def total(self) -> int:
+        """Bytes of the run's folder at the end."""
         return self.checkpoint * self.checkpoints + RUN_EXTRA
 
 
-def estimate(
-    plan: SftPlan,
-    source: Path,
-    tokenizer: PreTrainedTokenizerBase,
-    lengths: Sequence[int],
-    *,
-    steps: int,
-    per_epoch: int,
-) -> Estimate:
-    """Sizes of the run over training rows of these lengths, with the model's configuration in `source`."""
-    tokens = largest_batch(plan.train, lengths, steps)
+def estimate(plan: SftPlan, source: Path, tokens: int, *, steps: int, per_epoch: int) -> Estimate | None:
+    """Sizes of the run, the largest forward pass of which has `tokens`, with the model's configuration in `source`.
+
+    None for a model that does not compute without numbers.
+    """
+    try:
+        return _estimate(plan, source, tokens, steps=steps, per_epoch=per_epoch)
+    except (RuntimeError, TypeError, ValueError) as error:
+        log.debug("no estimate of the memory: %s: %s", type(error).__name__, error)
+        return None
+
+
+def _estimate(plan: SftPlan, source: Path, tokens: int, *, steps: int, per_epoch: int) -> Estimate:
     model = meta_model(plan, source)
     trainable = [p for p in model.parameters() if p.requires_grad]
     gradients = sum(p.nbytes for p in trainable)
@@ -100,21 +114,30 @@ def estimate(
         weights -= saved_by_quantizing(model, quant)
     elif plan.model.stored_quant is not None:
         weights = stored
-    written = weights if plan.tuner.sft_type == "full" else gradients
     reference = plan.alignment.reference if plan.alignment else None
-    state = 0 if plan.train.group.save_only_model else optimizer
     return Estimate(
         parameters=sum(p.numel() for p in model.parameters()),
         trainable=sum(p.numel() for p in trainable),
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
-        activations=activation_bytes(model, tokens, recompute=bool(plan.train.group.gradient_checkpointing)),
+        activations=activation_bytes(model, tokens, recompute=bool(plan.train.recompute)),
         tokens=tokens,
         mapped=stored if quant is not None and plan.train.device == "cpu" else 0,
         loading=loading,
         reference=reference_bytes(reference, weights),
         reference_first=reference is not None and reference.asked_first(steps, per_epoch),
+        reward=reward_bytes(plan),
+    )
+
+
+def disk_estimate(
+    plan: SftPlan, sizes: Estimate, tokenizer: PreTrainedTokenizerBase, *, steps: int, per_epoch: int
+) -> DiskEstimate:
+    """What the run will write."""
+    written = sizes.weights if plan.tuner.sft_type == "full" else sizes.gradients
+    state = 0 if plan.train.group.save_only_model else sizes.optimizer
+    return DiskEstimate(
         checkpoint=written + state + _tokenizer_bytes(tokenizer) + CHECKPOINT_EXTRA,
         checkpoints=_kept(plan.train, steps, per_epoch),
     )
@@ -148,6 +171,13 @@ def reference_bytes(reference: ReferencePlan | None, weights: int) -> int:
     quant = reference.model.quant
     whole = sum(p.nbytes for p in {id(p): p for p in other.parameters()}.values())
     return whole if quant is None else whole - saved_by_quantizing(other.requires_grad_(False), quant)
+
+
+def reward_bytes(plan: SftPlan) -> int:
+    """Bytes of the weights of the reward model, where there is one."""
+    if plan.alignment is None or plan.alignment.ppo is None:
+        return 0
+    return sum(path.stat().st_size for path in weight_files(models.fetch(plan.alignment.ppo.reward_model)))
 
 
 def activation_bytes(model: Any, tokens: int, *, recompute: bool) -> int:
@@ -186,14 +216,25 @@ def _kept_by_autograd(model: nn.Module, tokens: int) -> int:
     ids = torch.zeros((1, tokens), dtype=torch.long, device="meta")
     base: Any = model if isinstance(model, PreTrainedModel) else model.get_base_model()  # type: ignore[operator]
     ours = base.config._attn_implementation == NAME
-    # A finished mask where none is used: making one would ask for numbers.
-    mask = torch.zeros((1, 1, 1, 1), device="meta") if ours else None
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        output = model(
-            input_ids=ids, attention_mask=mask, use_cache=False, sequence_lengths=(tokens,), logits_to_keep=1
-        )
+    # A finished mask where none is used.
+    given = {"attention_mask": torch.zeros((1, 1, 1, 1), device="meta"), "position_ids": ids} if ours else {}
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), _WithoutNumbers():
+        output = model(input_ids=ids, use_cache=False, sequence_lengths=(tokens,), logits_to_keep=1, **given)
     del output
     return sum(tensor.untyped_storage().nbytes() for tensor in seen.values())
+
+
+class _WithoutNumbers(TorchFunctionMode):
+    """Answers for what models ask of tensors without numbers."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__name__ == "_grouped_mm":  # in bf16 only; the product with one expert has and keeps the same sizes
+            return args[0] @ args[1][0]
+        if func is Tensor.__bool__ and args[0].is_meta:  # whether all tokens are of one sequence
+            return True
+        if func is Tensor.__contains__ and args[0].is_meta:  # whether there is padding
+            return False
+        return func(*args, **(kwargs or {}))
 
 
 def saved_by_quantizing(model: nn.Module, quant: QuantPlan) -> int:
@@ -239,3 +280,8 @@ def _kept(plan: TrainPlan, steps: int, per_epoch: int) -> int:
     every = plan.save_steps if plan.group.save_strategy == "steps" else per_epoch
     saves = math.ceil(steps / every)
     return saves if plan.save_total_limit is None else min(saves, max(plan.save_total_limit, 1))
+
+
+def gib(size: int) -> str:
+    """Bytes in words: `1.25 GiB`."""
+    return f"{size / 2**30:.2f} GiB"

@@ -23,6 +23,7 @@ from swift.prompts.parity import say_differences_from_own
 from swift.training import process_group
 from swift.training.fit_to_model import fit_to_model
 from swift.training.passes import with_pass_tokens
+from swift.training.recompute import with_recompute
 from swift.training.resume import check_fits
 from swift.training.training_arguments import check_names
 
@@ -71,6 +72,7 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
             log.warning("--dataloader_drop_last leaves %d of %d rows out of each epoch", left_out, len(built.train))
     if (few := plan.train.few_steps(steps)) is not None:
         log.warning(few)
+    plan = with_recompute(plan, built, source, steps=steps, per_epoch=per_epoch)
     return Prepared(
         plan=plan,
         source=source,

@@ -62,3 +62,12 @@ def told_by_first(value: T) -> T:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def in_all(value: bool) -> bool:
+    """Whether `value` is true in every process."""
+    if not dist.is_initialized():
+        return value
+    values = [value] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return all(values)

@@ -27,13 +27,14 @@ class Train(Frozen):
     """Rows a device takes in one forward pass of evaluation; None takes batch_size."""
     gradient_accumulation_steps: Annotated[int | None, Basic(), Range(1)] = None
     """Forward passes an optimizer step; None means ceil(16 / batch_size / devices)."""
-    micro_batching: Annotated[str, Ours()] = "said"
-    """How the rows of an optimizer step are laid into forward passes: said takes batch_size rows each, auto as few as
-    fit into batch_size times the longest row (faster, the same loss), a number is the most tokens of one."""
+    micro_batching: Annotated[str, Ours()] = "auto"
+    """How the rows of an optimizer step are laid into forward passes: auto into as few as fit in batch_size times the
+    longest row (on a CPU, beyond a single row, in 1,024 tokens), said into batch_size rows each; the loss is the same.
+    A number is the most tokens of one."""
     auto_find_batch_size: bool = False
     """Halve batch_size until it fits into memory, keeping the rows of an optimizer step."""
     gradient_checkpointing: Annotated[bool | None, Basic()] = True
-    """Recompute activations to save memory at the cost of some speed."""
+    """Recompute activations to save memory at the cost of speed; not given: only where there is no room for them."""
     vit_use_gc: bool = True
     """Recompute activations in the vision tower too."""
     seed: int = 42

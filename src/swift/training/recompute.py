@@ -1,0 +1,50 @@
+"""Whether activations are kept for the backward pass or computed again in it, where the command line leaves it open.
+
+Keeping them is faster and takes more memory, and no number depends on it. It is decided once, before the weights are
+loaded, and written into the checkpoints: a run that goes on from one does the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from swift.core.log import log, muted
+from swift.data import Built
+from swift.models.free_memory import free_memory
+from swift.plan.sft import SftPlan
+from swift.training import process_group
+from swift.training.memory_estimate import estimate, gib
+from swift.training.passes import most_tokens
+
+SHARE = 0.5
+"""The part of the free memory that a run may fill to keep its activations; the rest is for what is not foreseen."""
+
+
+def with_recompute(plan: SftPlan, built: Built, source: Path, *, steps: int, per_epoch: int) -> SftPlan:
+    """The plan, decided where it is not; the decision is said, and the same in all processes."""
+    if plan.train.recompute is not None:
+        return plan
+    fits, sizes = _fits(plan, built, source, steps, per_epoch)
+    everywhere = process_group.in_all(fits)
+    log.info("%s: %s", "activations are kept" if everywhere else "activations are computed again going backward", sizes)
+    return replace(plan, train=replace(plan.train, recompute=not everywhere))
+
+
+def _fits(plan: SftPlan, built: Built, source: Path, steps: int, per_epoch: int) -> tuple[bool, str]:
+    """Whether there is room for all activations of this process, and why."""
+    train = plan.train
+    tokens, free = most_tokens(plan, built), free_memory(train.device)
+    if tokens is None:
+        return False, "a row may have any length, so nobody knows what they take"
+    if free is None:
+        return False, f"{train.device} does not tell how much memory is free"
+    if train.device == "cpu":
+        free //= train.world_size
+    keeping = replace(plan, train=replace(train, recompute=False))
+    with muted():  # what there is to say of the tuner is said when it is attached
+        sizes = estimate(keeping, source, tokens, steps=steps, per_epoch=per_epoch)
+    if sizes is None:
+        return False, "what they take is not known for this model"
+    about = f"about {gib(sizes.peak)} at the peak with {tokens:,} tokens in a pass"
+    return sizes.peak <= free * SHARE, f"{about}, and {gib(free)} are free"
