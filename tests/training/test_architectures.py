@@ -40,7 +40,9 @@ def own_loss(folder: Path, rows: list[dict[str, str]]) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CLASSES["holds"])
-def test_one_step_and_what_follows(kind: str, smollm2_tokenizer_dir: Path, tmp_path: Path) -> None:
+def test_one_step_and_what_follows(
+    kind: str, smollm2_tokenizer_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     model = save_small(kind, tmp_path / "model", smollm2_tokenizer_dir)
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
@@ -49,6 +51,7 @@ def test_one_step_and_what_follows(kind: str, smollm2_tokenizer_dir: Path, tmp_p
     words += ["--batch_size", "2", "--max_steps", "1", "--gradient_accumulation_steps", "1", "--report_to", "none"]
     words += ["--target_modules", "ALL", "--lora_dropout", "0", "--add_output_dir_suffix", "false"]
     assert main(["sft", *words, "--output_dir", str(run), "--no_cache", "true"]) == 0
+    assert "activations are kept" in capfd.readouterr().err  # its memory can be estimated
     logged = [json.loads(line) for line in (run / "logging.jsonl").read_text().splitlines()]
     assert next(line["loss"] for line in logged if "loss" in line) == pytest.approx(own_loss(model, ROWS), abs=1e-4)
     checkpoint = str(run / "checkpoint-1")
