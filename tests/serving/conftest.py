@@ -47,12 +47,12 @@ def servers(tokenizer, encoder) -> Iterator[Callable[..., Running]]:
     """A function that starts servers; all are stopped at the end."""
     started: list[tuple[Server, threading.Thread]] = []
 
-    def go(engine: ScriptedEngine | None = None, **plan: object) -> Running:
+    def go(engine: ScriptedEngine | None = None, heads: frozenset[str | None] = frozenset(), **plan: object) -> Running:
         engine = engine or ScriptedEngine(tokenizer)
         service = Service(ServePlan(**{"model_name": "tiny", **plan}))
         listener = bind("127.0.0.1", 0)
         ready = threading.Event()
-        server = Server(service, listener, lambda loop: Loaded(engine, encoder, Defaults()), ready.set)
+        server = Server(service, listener, lambda loop: Loaded(engine, encoder, Defaults(), heads), ready.set)
         thread = threading.Thread(target=server.answer, daemon=True)
         thread.start()
         started.append((server, thread))

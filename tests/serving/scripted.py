@@ -27,6 +27,7 @@ class ScriptedEngine:
         self.vectors = True
         self.running = 0
         self.requests: list[Request] = []
+        self.scored: list[str] = []
         self.closed = False
         self.go_on = threading.Event()
         self.go_on.set()
@@ -66,6 +67,10 @@ class ScriptedEngine:
         if not self.vectors:
             raise NoVectors("the script")
         return [[float(len(ids)), 0.5 if adapter is None else -0.5] for ids in texts]
+
+    async def score(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[float]:
+        self.scored = [self.tokenizer.decode(ids) for ids in texts]
+        return [len(ids) - 20.0 for ids in texts]
 
     async def add_adapter(self, name: str, folder: str) -> None:
         self.adapters = (*self.adapters, name)

@@ -37,18 +37,18 @@ def run(args: Args) -> int:
     from swift.serving.service import Loaded, Service
 
     def load(loop: asyncio.AbstractEventLoop) -> Loaded:
-        prepared = prepare(infer, catalog)
+        prepared = prepare(infer, catalog, scores=True)
         if infer.engine.backend == "pt":
             # Bound to no event loop, so the weights are loaded without holding up the server's.
             engine = asyncio.run(start(infer, prepared))
         else:
             engine = asyncio.run_coroutine_threadsafe(start(infer, prepared), loop).result()
-        return Loaded(engine, prepared.encoder, plan.defaults(prepared.sampling))
+        return Loaded(engine, prepared.encoder, plan.defaults(prepared.sampling), frozenset(prepared.heads))
 
     def ready() -> None:
         port = listener.getsockname()[1]
         show_key = plan.api_key is not None and sys.stdout.isatty()
-        print(greeting(plan, port, service.model_names, show_key=show_key), flush=True)
+        print(greeting(plan, port, service.model_names, show_key=show_key, scores=service.scores), flush=True)
 
     service = Service(plan)
     # The port is taken first: a port that is not free must not show only after minutes of loading.

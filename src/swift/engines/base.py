@@ -94,10 +94,10 @@ class Delta:
 
 
 class NoVectors(SwiftError):
-    """This engine gives no vectors of texts."""
+    """This engine gives no vectors and scores of texts."""
 
     def __init__(self, backend: str):
-        super().__init__(f"{backend} gives no embeddings here", next="use --infer_backend pt")
+        super().__init__(f"{backend} gives no embeddings and scores here", next="use --infer_backend pt")
 
 
 class Engine(Protocol):
@@ -118,6 +118,10 @@ class Engine(Protocol):
 
     async def embed(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[list[float]]:
         """A vector of length 1 for each text. Raises NoVectors in an engine that gives none."""
+        ...
+
+    async def score(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[float]:
+        """The number that the value head gives each text. Raises SwiftError where there is no head, or no scores."""
         ...
 
     async def add_adapter(self, name: str, folder: str) -> None:

@@ -1,4 +1,8 @@
-"""Vectors of texts: the normalised last hidden state of the last token, computed between the steps of the answers."""
+"""Vectors of texts, and scores of answers: what the last hidden state of a text's last token gives.
+
+A vector is that state, normalised; a score is what a value head makes of it. Both are computed between the steps of the
+answers under way.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from swift.core.log import log
 from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.dynamic_rope import DynamicRope
 from swift.engines.runner_probe import reads_in_stretches
+from swift.models.value_head import ValueHead
 
 Vector = list[float]
 
@@ -26,6 +31,7 @@ class _Texts:
 
     token_ids: Sequence[tuple[int, ...]]
     adapter: str | None
+    head: ValueHead | None
     result: Future[list[Vector]]
     vectors: list[Vector] = field(default_factory=list)
     read: int = 0
@@ -50,9 +56,18 @@ class Vectors:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, token_ids: Sequence[tuple[int, ...]], adapter: str | None, result: Future[list[Vector]]) -> None:
-        """Queue the texts of one request; `result` takes their vectors, or what went wrong."""
-        self._waiting.append(_Texts(token_ids, adapter, result))
+    def add(
+        self,
+        token_ids: Sequence[tuple[int, ...]],
+        adapter: str | None,
+        result: Future[list[Vector]],
+        head: ValueHead | None = None,
+    ) -> None:
+        """Queue the texts of one request; `result` takes their vectors, or what went wrong.
+
+        With a `head` each vector is one number, the text's score.
+        """
+        self._waiting.append(_Texts(token_ids, adapter, head, result))
 
     def step(self) -> None:
         """Read the next stretch of a text. A mistake ends its request and nothing else."""
@@ -98,5 +113,6 @@ class Vectors:
             raise SwiftError(
                 "the model's states are not numbers (NaN or infinite)", next="check the weights, or --dtype"
             )
-        texts.vectors.append(torch.nn.functional.normalize(state, dim=0).tolist())
+        vector = torch.nn.functional.normalize(state, dim=0) if texts.head is None else texts.head(state)[None]
+        texts.vectors.append(vector.tolist())
         texts.read, texts.cache = 0, None

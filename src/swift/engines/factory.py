@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from swift.core.log import log
 from swift.core.transaction import write_file
 from swift.core.writable import writing
 from swift.engines.base import Engine, SamplingParams
-from swift.models.value_head import has_head
 from swift.plan.infer import InferPlan, SamplingPlan, plan_sampling
+from swift.plan.reward_model import classifies, has_head
 from swift.prompts.encode import Encoder, build_encoder
 from swift.prompts.parity import require_same_template, say_differences_from_own
 
@@ -35,6 +35,8 @@ class Prepared:
     sampling: SamplingPlan
     one_turn: bool
     """A base model's template: there is no second turn."""
+    heads: Mapping[str | None, Path] = field(default_factory=dict)
+    """Where the value heads of reward models lie, by the adapter's name; None is the model itself."""
 
     def sampling_of(self, room: int, *, tools: bool = False, seed: int | None = None) -> SamplingParams:
         """How an answer is sampled when nothing more is said; it may have `room` tokens at most.
@@ -56,19 +58,21 @@ class Prepared:
         )
 
 
-def prepare(plan: InferPlan, catalog: Catalog) -> Prepared:
+def prepare(plan: InferPlan, catalog: Catalog, *, scores: bool = False) -> Prepared:
     """Fetch the model's files, build tokenizer and encoder, settle the sampling.
 
-    Raises SwiftError, also for a reward model, which answers nothing.
+    Raises SwiftError, also for a reward model, which answers nothing; unless the surface gives `scores`.
     """
     source = models.fetch(plan.model)
     heads = _heads(plan, source)
-    if heads:
-        folder = next(iter(heads.values()))
+    mute = [folder for name, folder in heads.items() if name is not None or plan.model.adapter is None]
+    if mute and not scores:
+        folder = mute[0]
         raise SwiftError(
             f"{folder} is a reward model: it scores answers and writes none",
-            next="give the model that answers; a reward model is for swift rlhf",
+            next=f"swift deploy --ckpt_dir {folder} gives scores (POST /v1/score); here, give the model that answers",
         )
+    _check_heads(plan, source, heads)
     for _, adapter in plan.engine.adapters:
         models.check_base(adapter, plan.model, source)
     tokenizer = models.load_tokenizer(plan.model, source)
@@ -80,13 +84,29 @@ def prepare(plan: InferPlan, catalog: Catalog) -> Prepared:
         require_same_template(plan.checkpoint, encoder, plan.prompt.ignore_mismatch)
     name = encoder.template_type
     one_turn = name in catalog.templates and catalog.templates.get(name).generation
-    return Prepared(source, tokenizer, encoder, plan_sampling(plan.generate, own), one_turn)
+    return Prepared(source, tokenizer, encoder, plan_sampling(plan.generate, own), one_turn, heads)
 
 
 def _heads(plan: InferPlan, source: Path) -> dict[str | None, Path]:
     """Where the value heads of the model (None) and its adapters lie; empty for models that write answers."""
-    whole = [(None, source)] if plan.model.adapter is None else []
-    return {name: folder for name, folder in (*whole, *plan.engine.adapters) if has_head(folder)}
+    return {name: folder for name, folder in ((None, source), *plan.engine.adapters) if has_head(folder)}
+
+
+def _check_heads(plan: InferPlan, source: Path, heads: Mapping[str | None, Path]) -> None:
+    """Raise SwiftError for scores that the engine does not give, and answers from a model without a head for tokens."""
+    if heads and plan.engine.backend != "pt":
+        raise SwiftError(
+            f"{plan.engine.backend} gives no scores here, and {next(iter(heads.values()))} is a reward model",
+            where="--infer_backend",
+            next="use --infer_backend pt",
+        )
+    if classifies(models.load_config(plan.model, source).architectures):
+        for name, folder in plan.engine.adapters:
+            if name not in heads:
+                raise SwiftError(
+                    f"the adapter {folder} has no value head, and its model {source} no head for tokens",
+                    next="name adapters of the language model that it was made from",
+                )
 
 
 async def start(plan: InferPlan, prepared: Prepared) -> Engine:
@@ -123,7 +143,14 @@ async def start(plan: InferPlan, prepared: Prepared) -> Engine:
         from swift.engines.weight_only import load_quantized
 
         load = partial(load_quantized, plan.model, source, tokenizer)
-    return TorchEngine(load, tokenizer, adapters=adapters, admit=admit, max_model_len=engine.vllm.max_model_len)
+    return TorchEngine(
+        load,
+        tokenizer,
+        adapters=adapters,
+        heads=prepared.heads,
+        admit=admit,
+        max_model_len=engine.vllm.max_model_len,
+    )
 
 
 def _check_length(given: int | None, config: PretrainedConfig) -> None:

@@ -243,6 +243,10 @@ class LmdeployEngine:
         """Refused: raises NoVectors."""
         raise NoVectors("LMDeploy")
 
+    async def score(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[float]:
+        """Refused: raises NoVectors."""
+        raise NoVectors("LMDeploy")
+
     async def add_adapter(self, name: str, folder: str) -> None:
         """LMDeploy takes adapters at the start only. Raises SwiftError."""
         raise SwiftError(

@@ -166,14 +166,16 @@ class RemoteEngine:
         """Refused: raises NoVectors."""
         raise NoVectors("a remote server")
 
+    async def score(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[float]:
+        """Refused: raises NoVectors."""
+        raise NoVectors("a remote server")
+
     async def add_adapter(self, name: str, folder: str) -> None:
         """Have the server load the LoRA at `folder`, a path on its machine. vLLM does so when it was told it may."""
         try:
             response = await self._client.post("load_lora_adapter", json={"lora_name": name, "lora_path": folder})
         except httpx.HTTPError as problem:
-            raise SwiftError(
-                f"the server did not load the adapter: {_reason(problem)}", where=self._settings.url
-            ) from None
+            raise SwiftError(f"no adapter is loaded: {_reason(problem)}", where=self._settings.url) from None
         if response.is_error:
             raise SwiftError(
                 f"the server refused to load the adapter `{name}`: {_given(response)}",
@@ -392,9 +394,7 @@ async def _models(client: httpx.AsyncClient, url: str) -> dict[str, dict[str, An
     try:
         return {entry["id"]: entry for entry in response.json()["data"]}
     except (ValueError, KeyError, TypeError):
-        raise SwiftError(
-            "this is no OpenAI server", where=url, why="it does not list models under /v1/models"
-        ) from None
+        raise SwiftError("this is no OpenAI server", where=url, why="it lists no models in /v1/models") from None
 
 
 def _choose(settings: RemoteSettings, listed: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ from swift.core.log import log
 from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.base import Delta, Request
 from swift.engines.beam_search import beam_search, check_beams
-from swift.engines.embeddings import Vectors
+from swift.engines.embeddings import Vector, Vectors
 from swift.engines.grammar import Grammars
 from swift.engines.packed_linear import pack
 from swift.engines.runner_probe import choose_runner
@@ -34,6 +34,7 @@ from swift.engines.sampler import Pick, pick_all
 from swift.engines.scheduler import Scheduler, Work
 from swift.engines.sequence import Sequence
 from swift.models.context_window import context_length
+from swift.models.value_head import ValueHead, load_head
 from swift.prompts.types import Media
 
 CPU_CHUNK, GPU_CHUNK = 512, 4096
@@ -51,7 +52,8 @@ Deliver = Callable[[Delta], None]
 class TorchEngine:
     """A model in this process as an Engine. `adapters` maps names to LoRA folders.
 
-    More may be added later, for whose folders `admit` does not raise.
+    More may be added later, for whose folders `admit` does not raise. `heads` maps adapters (None: the model itself)
+    to the folders of their value heads.
 
     `load` makes the model in the worker thread. OpenMP keeps a team of threads for each thread that ever computed with
     PyTorch, and once the teams together outnumber the cores every parallel region waits for the operating system.
@@ -64,6 +66,7 @@ class TorchEngine:
         tokenizer: Any,
         *,
         adapters: Mapping[str, Path] | None = None,
+        heads: Mapping[str | None, Path] | None = None,
         admit: Callable[[Path], None] = lambda adapter: None,
         max_model_len: int | None = None,
         places: int = PLACES,
@@ -79,7 +82,10 @@ class TorchEngine:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._closing = self._closed = False
         ready: Future[None] = Future()
-        set_up = partial(self._set_up, load, adapters or {}, max_model_len, places, chunk, cache_bytes, repack)
+        self._heads: dict[str | None, ValueHead] = {}
+        set_up = partial(
+            *(self._set_up, load, adapters or {}, heads or {}, max_model_len, places, chunk, cache_bytes, repack)
+        )
         self._worker = threading.Thread(target=self._live, args=(set_up, ready), name="torch-engine", daemon=True)
         self._worker.start()
         ready.result()
@@ -98,6 +104,7 @@ class TorchEngine:
         self,
         load: Callable[[], PreTrainedModel],
         adapters: Mapping[str, Path],
+        heads: Mapping[str | None, Path],
         max_model_len: int | None,
         places: int,
         chunk: int | None,
@@ -112,6 +119,7 @@ class TorchEngine:
         self._model = AdaptedModel(model.eval())
         for name, folder in adapters.items():
             self._model.add(name, Path(folder))
+        self._heads.update((name, load_head(model, folder)) for name, folder in heads.items())
         self._runner = choose_runner(
             self._model,
             budget=cache_bytes or _free_memory(device),
@@ -153,15 +161,24 @@ class TorchEngine:
                     sequence.abandoned = True
                 self._inbox.put(lambda: self._leave(sequences))
 
-    async def embed(self, texts: Many[tuple[int, ...]], adapter: str | None = None) -> list[list[float]]:
+    async def embed(self, texts: Many[tuple[int, ...]], adapter: str | None = None) -> list[Vector]:
         """The normalised last hidden state of each text's last token. Raises SwiftError for what cannot be read."""
+        return await self._read(texts, adapter, None)
+
+    async def score(self, texts: Many[tuple[int, ...]], adapter: str | None = None) -> list[float]:
+        """What the value head gives for each text's last token. Raises SwiftError for what cannot be read."""
+        if adapter not in self._heads:
+            raise SwiftError(f"{f'`{adapter}`' if adapter else 'the model'} has no value head, and gives no scores")
+        return [score for (score,) in await self._read(texts, adapter, self._heads[adapter])]
+
+    async def _read(self, texts: Many[tuple[int, ...]], adapter: str | None, head: ValueHead | None) -> list[Vector]:
         self._check_adapter(adapter)
         for ids in texts:
             if not ids or len(ids) > self.max_model_len:
                 raise SwiftError(f"a text has {len(ids)} tokens", why=f"1 to {self.max_model_len} can be read")
             self._check_tokens(ids, adapter)
-        result: Future[list[list[float]]] = Future()
-        self._inbox.put(lambda: self._vectors.add(texts, adapter, result))
+        result: Future[list[Vector]] = Future()
+        self._inbox.put(lambda: self._vectors.add(texts, adapter, result, head))
         return await asyncio.wrap_future(result)
 
     async def add_adapter(self, name: str, folder: str) -> None:

@@ -191,6 +191,10 @@ class VllmEngine:
         """Refused: raises NoVectors."""
         raise NoVectors("vLLM")
 
+    async def score(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[float]:
+        """Refused: raises NoVectors."""
+        raise NoVectors("vLLM")
+
     async def add_adapter(self, name: str, folder: str) -> None:
         """Serve the LoRA at `folder` under `name`. Raises SwiftError when `admit` or vLLM does not take it."""
         await asyncio.to_thread(self._admit, Path(folder))

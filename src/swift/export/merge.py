@@ -21,12 +21,13 @@ from swift.core.log import log
 from swift.core.transaction import fault, sha256, write_file, write_folder
 from swift.core.writable import require_writable
 from swift.export import model_comparison
-from swift.models import saving, value_head
+from swift.models import saving
 from swift.models.load import TORCH_DTYPES
 from swift.params.checkpoint_args import SFT_ARGS, read_saved
 from swift.plan.merge import MergePlan, quantized_base
 from swift.plan.model import ModelPlan, read_config
 from swift.plan.quantization import stored_quant
+from swift.plan.reward_model import HEAD_FILES
 
 REPORT = "merge_report.json"
 CAST_SHARE = {"fp32": 0.0, "bf16": 0.25, "fp16": 0.05}
@@ -191,7 +192,7 @@ def _write(
         torch.save(merged.state_dict(), folder / "pytorch_model.bin")
     tokenizer.save_pretrained(folder)
     (folder / "configuration.json").write_text("{}\n", encoding="utf-8")
-    beside = ((plan.checkpoint, name) for name in ("template.json", *value_head.FILES))
+    beside = ((plan.checkpoint, name) for name in ("template.json", *HEAD_FILES))
     for origin, name in ((source, "configuration.json"), *beside):
         if (origin / name).is_file():
             shutil.copyfile(origin / name, folder / name)

@@ -26,9 +26,9 @@ from swift.models import quantize
 from swift.models.context_window import context_length, rope_kinds, stated_length
 from swift.models.download import fetch
 from swift.models.quantize import TORCH_DTYPES
-from swift.models.value_head import classifies
 from swift.plan.model import ModelPlan, RopePlan
 from swift.plan.quantization import stored_quant
+from swift.plan.reward_model import classifies
 
 UNREADABLE = (OSError, EOFError, UnpicklingError, SafetensorError)
 """What readers of weight files raise for a damaged one, besides RuntimeError and ValueError."""

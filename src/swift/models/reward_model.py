@@ -8,8 +8,9 @@ from transformers import PreTrainedModel
 
 from swift.core.errors import SwiftError
 from swift.models.load import load_model
-from swift.models.value_head import FILES, ValueHead, classifies, has_head, read_head
+from swift.models.value_head import ValueHead, load_head
 from swift.plan.model import ModelPlan, read_config
+from swift.plan.reward_model import HEAD_FILES, classifies, has_head
 
 
 def load_reward_model(plan: ModelPlan, folder: Path, where: str | None = None) -> tuple[PreTrainedModel, ValueHead]:
@@ -23,17 +24,11 @@ def load_reward_model(plan: ModelPlan, folder: Path, where: str | None = None) -
         raise SwiftError(
             f"{folder} is not a reward model",
             where=where,
-            why=f"it has no {' or '.join(FILES)}, and is no sequence classifier of one label",
+            why=f"it has no {' or '.join(HEAD_FILES)}, and is no sequence classifier of one label",
             next="train one: swift rlhf --rlhf_type rm (an adapter becomes whole with swift merge-lora)",
         )
-    model = load_model(plan, folder)
-    head = ValueHead(model.config.get_text_config().hidden_size)
-    read_head(head, folder)
-    head.to(model.device)
-    for module in (model, head):
-        module.requires_grad_(False)
-        module.eval()
-    return model, head
+    model = load_model(plan, folder).requires_grad_(False).eval()
+    return model, load_head(model, folder)
 
 
 def require_tokens_head(folder: Path) -> None:

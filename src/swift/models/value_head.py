@@ -12,13 +12,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from swift.core.errors import SwiftError
 from swift.models.integrity import weight_files
-from swift.plan.model import read_config
+from swift.plan.reward_model import HEAD_FILES, head_file, is_classifier
 
 NAME = "v_head"
-FILES = ("value_head.safetensors", "value_head.bin")
 CRITIC = "critic.safetensors"
 """The head of a critic, in the checkpoints of a policy: a name of its own, or they would look like reward models."""
 KEYS = (f"{NAME}.summary.weight", f"{NAME}.summary.bias")
@@ -38,20 +38,18 @@ class ValueHead(nn.Module):
         return (hidden.float() * self.summary.weight[0]).sum(-1) + self.summary.bias[0]
 
 
-def has_head(folder: Path) -> bool:
-    """Whether the model or adapter in `folder` scores answers. Raises SwiftError for a classifier of several labels."""
-    return head_file(folder) is not None or _is_classifier(folder)
+def load_head(model: PreTrainedModel, folder: Path) -> ValueHead:
+    """The head of the reward model in `folder`, frozen and on the model's device. Raises SwiftError without one."""
+    head = ValueHead(model.config.get_text_config().hidden_size)
+    if not read_head(head, folder):
+        raise SwiftError(f"{folder} has no {' or '.join(HEAD_FILES)}", next="copy the reward model again")
+    return head.to(model.device).requires_grad_(False).eval()
 
 
-def head_file(folder: Path, names: Sequence[str] = FILES) -> Path | None:
-    """The file of a value head in a folder, if it has one."""
-    return next((folder / name for name in names if (folder / name).is_file()), None)
-
-
-def read_head(head: ValueHead, folder: Path, names: Sequence[str] = FILES) -> bool:
+def read_head(head: ValueHead, folder: Path, names: Sequence[str] = HEAD_FILES) -> bool:
     """Fill `head` from `folder`; False when there is none. Raises SwiftError for one that does not fit."""
     path = head_file(folder, names)
-    if path is None and not _is_classifier(folder):
+    if path is None and not is_classifier(folder):
         return False
     try:
         weight, bias = _tensors(folder) if path is None else _tensors_of_file(path)
@@ -69,28 +67,6 @@ def read_head(head: ValueHead, folder: Path, names: Sequence[str] = FILES) -> bo
         head.summary.weight.copy_(weight.reshape(1, -1))
         head.summary.bias.copy_(bias.reshape(1))
     return True
-
-
-def _is_classifier(folder: Path) -> bool:
-    """Whether it is a sequence classifier of one label."""
-    if not (folder / "config.json").is_file():
-        return False
-    config = read_config(folder)
-    if not classifies(config.get("architectures")):
-        return False
-    labels = len(config.get("id2label") or {0: "", 1: ""})  # two is what transformers takes where nothing is said
-    if labels != 1:
-        raise SwiftError(
-            f"{folder} is a classifier of {labels} labels",
-            why="a reward model has one: the score of an answer",
-            next="take a causal language model, or a sequence classifier with num_labels 1",
-        )
-    return True
-
-
-def classifies(architectures: Sequence[str] | None) -> bool:
-    """Whether a configuration names a sequence classifier, which has no head for tokens."""
-    return any(name.endswith("ForSequenceClassification") for name in architectures or ())
 
 
 def _tensors_of_file(path: Path) -> tuple[Tensor, Tensor]:
@@ -114,7 +90,7 @@ def _tensors(folder: Path) -> tuple[Tensor, Tensor]:
     return weight, tensors.get(CLASSIFIER_KEYS[1], torch.zeros(1)).float()
 
 
-def save_head(head: ValueHead, folder: Path, name: str = FILES[0]) -> None:
+def save_head(head: ValueHead, folder: Path, name: str = HEAD_FILES[0]) -> None:
     """Write the file of the head."""
     tensors = {KEYS[0]: head.summary.weight, KEYS[1]: head.summary.bias}
     save_file(

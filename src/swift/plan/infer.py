@@ -17,6 +17,7 @@ from swift.plan.data import DataPlan, plan_data
 from swift.plan.model import ModelPlan, is_adapter, plan_model
 from swift.plan.prompt import PromptPlan, plan_prompt
 from swift.plan.quantization import check_stored
+from swift.plan.reward_model import local_reward_model
 
 Backend = Literal["pt", "vllm", "lmdeploy"]
 DEFAULT_LORA = "default-lora"
@@ -127,12 +128,13 @@ def plan_infer(
     """Decide everything that flags, checkpoint and machine settle; `--merge_lora` has been seen to before.
 
     A server and a page have no rows to answer (`answers_rows` False), whatever data sets their checkpoint carries.
-    `bf16_speedup` measures, and is called only where its answer decides; without it a CPU answers in fp32.
+    `bf16_speedup` measures, and is called only where its answer decides; without it a CPU answers in fp32, and a reward
+    model always, as scores are compared with those of its evaluation.
     Raises SwiftError for what does not go together.
     """
     model = plan_model(args, catalog, machine)
     engine = plan_engine(args, model, machine)
-    if engine.backend == "pt" and bf16_speedup is not None:
+    if engine.backend == "pt" and bf16_speedup is not None and not local_reward_model(model):
         model = in_faster_dtype(args, model, machine, bf16_speedup)
     settings, infer = args[Checkpoint], args[Infer]
     checkpoint = Path(settings.ckpt_dir).expanduser() if settings.ckpt_dir else None
@@ -177,11 +179,11 @@ def plan_engine(args: Args, model: ModelPlan, machine: Machine) -> EnginePlan:
 
 
 def _backend(args: Args, model: ModelPlan, machine: Machine, *, unmerged: bool) -> Backend:
-    """AUTO takes vLLM where it is installed, serves the model, and no adapter, quantization or beam search is set."""
+    """AUTO takes vLLM where it is installed and serves the model: no adapter, head, quantization or beam search."""
     backend = args[Infer].infer_backend
     if backend == "AUTO":
         served = model.entry is not None and model.entry.vllm
-        plain = not unmerged and model.quant is None and args[Generate].num_beams == 1
+        plain = not (unmerged or local_reward_model(model)) and model.quant is None and args[Generate].num_beams == 1
         return "vllm" if "vllm" in machine.packages and served and plain else "pt"
     if backend == "pt":
         return "pt"

@@ -22,20 +22,20 @@ from swift.serving.completions import completions
 from swift.serving.embeddings import embeddings
 from swift.serving.errors import ApiError
 from swift.serving.middleware import Guards
+from swift.serving.reading_schema import EmbeddingRequest, Embeddings, ScoreRequest, Scores
 from swift.serving.running_request import ClientGone
 from swift.serving.schema import (
     ChatCompletion,
     ChatRequest,
     Completion,
     CompletionRequest,
-    EmbeddingRequest,
-    Embeddings,
     ErrorEnvelope,
     Health,
     ModelCard,
     ModelList,
     Version,
 )
+from swift.serving.scores import scores
 from swift.serving.service import Service
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -102,6 +102,11 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     async def create_embeddings(body: EmbeddingRequest, http: Request) -> Response:
         """The vector of each text: the normalised last hidden state of its last token."""
         return await embeddings(service, http, body)
+
+    @app.post("/v1/score", response_model=Scores, tags=["answers"])
+    async def create_score(body: ScoreRequest, http: Request) -> Response:
+        """What a reward model thinks of answers: a number for each, at the end of the answer."""
+        return await scores(service, http, body)
 
 
 def _streamed(model: Any) -> dict[int | str, dict[str, Any]]:

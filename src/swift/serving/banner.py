@@ -17,39 +17,59 @@ def url(plan: ServePlan, port: int) -> str:
     return f"{'https' if plan.ssl_certfile else 'http'}://{host}:{port}"
 
 
-def greeting(plan: ServePlan, port: int, models: tuple[str, ...], *, show_key: bool) -> str:
-    """The lines to print. The key itself is shown only where `show_key` says so (a terminal, not a log)."""
+def greeting(plan: ServePlan, port: int, models: tuple[str, ...], *, show_key: bool, scores: bool = False) -> str:
+    """The lines to print: for a reward model (`scores`) how to score, else how to chat.
+
+    The key itself is shown only where `show_key` says so (a terminal, not a log).
+    """
     base = f"{url(plan, port)}/v1"
     model = DEFAULT_LORA if DEFAULT_LORA in models else models[0]
-    messages = [{"role": "user", "content": "Who are you?"}]
-    body = json.dumps({"model": model, "messages": messages})
-    python_key = 'os.environ["OPENAI_API_KEY"]' if not show_key else json.dumps(plan.api_key)
-    curl = ["curl", f"{base}/chat/completions", "-H 'Content-Type: application/json'"]
+    hides = plan.api_key is not None and not show_key
+    if scores:
+        route, program = "score", _scores
+        body: dict[str, object] = {"model": model, "text_1": "Who are you?", "text_2": ["A model.", "None of that."]}
+    else:
+        route, program = "chat/completions", _chats
+        body = {"model": model, "messages": [{"role": "user", "content": "Who are you?"}]}
+    curl = ["curl", f"{base}/{route}", "-H 'Content-Type: application/json'"]
     if plan.api_key is not None:
         shown = shlex.quote(f"Authorization: Bearer {plan.api_key}")
         curl.append(f"-H {shown}" if show_key else '-H "Authorization: Bearer $OPENAI_API_KEY"')
     if plan.ssl_certfile is not None:
         curl.append(f"--cacert {shlex.quote(plan.ssl_certfile)}")
-    curl.append(f"-d {shlex.quote(body)}")
-    arguments = [f'base_url="{base}"', f"api_key={python_key}" if plan.api_key is not None else 'api_key="none"']
-    imports = ["from openai import OpenAI"]
-    if plan.api_key is not None and not show_key:
-        imports.insert(0, "import os")
+    curl.append(f"-d {shlex.quote(json.dumps(body))}")
+    key = 'os.environ["OPENAI_API_KEY"]' if hides else json.dumps(plan.api_key)
+    lines = [
+        *(f"Serving {', '.join(models)} at {base}", ""),
+        *(["The key is taken from OPENAI_API_KEY here.", ""] if hides else []),
+        *(" ".join(curl), ""),
+        *(["import os"] if hides else []),
+        *program(plan, base, key, body),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _chats(plan: ServePlan, base: str, key: str, body: dict[str, object]) -> list[str]:
+    """A program that chats, without the import of `os`; `key` is the expression of the key."""
+    arguments = [f'base_url="{base}"', f"api_key={key}" if plan.api_key is not None else 'api_key="none"']
     if plan.ssl_certfile is not None:
-        imports.insert(-1, "import httpx")
         arguments.append(f"http_client=httpx.Client(verify={json.dumps(plan.ssl_certfile)})")
-    hidden = ["The key is taken from OPENAI_API_KEY here.", ""] if plan.api_key is not None and not show_key else []
-    return "\n".join(
-        [
-            f"Serving {', '.join(models)} at {base}",
-            "",
-            *hidden,
-            " ".join(curl),
-            "",
-            *imports,
-            f"client = OpenAI({', '.join(arguments)})",
-            f"answer = client.chat.completions.create(model={json.dumps(model)}, messages={json.dumps(messages)})",
-            "print(answer.choices[0].message.content)",
-            "",
-        ]
-    )
+    model, messages = json.dumps(body["model"]), json.dumps(body["messages"])
+    return [
+        *(["import httpx"] if plan.ssl_certfile is not None else []),
+        "from openai import OpenAI",
+        f"client = OpenAI({', '.join(arguments)})",
+        f"answer = client.chat.completions.create(model={model}, messages={messages})",
+        "print(answer.choices[0].message.content)",
+    ]
+
+
+def _scores(plan: ServePlan, base: str, key: str, body: dict[str, object]) -> list[str]:
+    """A program that scores, as above."""
+    arguments = [f'"{base}/score"', f"json={json.dumps(body)}"]
+    if plan.api_key is not None:
+        arguments.append(f'headers={{"Authorization": "Bearer " + {key}}}')
+    if plan.ssl_certfile is not None:
+        arguments.append(f"verify={json.dumps(plan.ssl_certfile)}")
+    return ["import httpx", f"answer = httpx.post({', '.join(arguments)})", 'print(answer.json()["data"])']

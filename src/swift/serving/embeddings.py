@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
@@ -15,30 +16,21 @@ from swift.core.log import log
 from swift.engines.base import NoVectors
 from swift.serving.errors import ApiError
 from swift.serving.messages import shown
+from swift.serving.reading_schema import EmbeddingRequest, EmbeddingUsage
 from swift.serving.running_request import until_gone
-from swift.serving.schema import EmbeddingRequest, EmbeddingUsage
 from swift.serving.service import Service
+
+T = TypeVar("T")
 
 
 async def embeddings(service: Service, http: HttpRequest, body: EmbeddingRequest) -> Response:
     """The vectors of the texts, in their order. Raises ApiError."""
-    adapter = service.adapter(body.model)
+    adapter = service.writer(body.model)
     if service.plan.verbose:
         log.info("embeddings asked: %s", shown(body))
     texts = [await _token_ids(service, text, at) for at, text in enumerate(_texts(body))]
-    started, tokens = time.monotonic(), sum(map(len, texts))
-    # One place for the whole request: its texts are read one after the other.
-    with service.gate.seats(1):
-        try:
-            vectors = await until_gone(http, service.loaded.engine.embed(texts, adapter))
-        except NoVectors as error:
-            message = f"{error.what}: {error.next}."
-            raise ApiError(400, message, param="model", code="no_embeddings") from error
-        except SwiftError as error:
-            raise ApiError(400, " ".join(filter(None, (error.what, error.why))), param="input") from error
-        finally:
-            service.metrics.duration.observe(time.monotonic() - started)
-            service.metrics.answered(tokens, 0, 0)
+    tokens = sum(map(len, texts))
+    vectors = await read(service, http, service.loaded.engine.embed(texts, adapter), tokens, "input")
     if body.dimensions not in (None, len(vectors[0])):
         # Cutting a vector means something only for models that were trained for it, and nothing says which were.
         message = f"This model's vectors have {len(vectors[0])} dimensions and cannot be shortened."
@@ -49,6 +41,23 @@ async def embeddings(service: Service, http: HttpRequest, body: EmbeddingRequest
         for at, vector in enumerate(vectors)
     ]
     return JSONResponse({"object": "list", "data": data, "model": body.model, "usage": usage})
+
+
+async def read(service: Service, http: HttpRequest, work: Awaitable[T], tokens: int, param: str) -> T:
+    """What the engine makes of the texts of a request, which have `tokens`. Raises ApiError."""
+    started = time.monotonic()
+    # One place for the whole request: its texts are read one after the other.
+    with service.gate.seats(1):
+        try:
+            return await until_gone(http, work)
+        except NoVectors as error:
+            message = f"{error.what}: {error.next}."
+            raise ApiError(400, message, param="model", code="no_embeddings") from error
+        except SwiftError as error:
+            raise ApiError(400, " ".join(filter(None, (error.what, error.why))), param=param) from error
+        finally:
+            service.metrics.duration.observe(time.monotonic() - started)
+            service.metrics.answered(tokens, 0, 0)
 
 
 def _texts(body: EmbeddingRequest) -> Sequence[str | Sequence[int]]:

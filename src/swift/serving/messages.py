@@ -26,14 +26,7 @@ def conversation(body: ChatRequest, use: ToolUse, *, is_multimodal: bool) -> tup
     System and developer messages open the conversation as one; two turns of the same side in a row are joined. Raises
     ApiError with the message's place where the order makes no sense.
     """
-    aside = Aside()
-    turns = _read(body.messages, aside)
-    media = {kind: aside.media.get(kind, []) for kind in MEDIA_TAGS}
-    for kind, given in (("images", body.images), ("videos", body.videos), ("audios", body.audios)):
-        media[kind].extend(given or [])
-        if media[kind] and not is_multimodal:
-            raise ApiError(400, f"This model takes text only, no {kind}.", param=kind if given else "messages")
-    turns = list(join_observations(_ordered(turns)))
+    turns, media = _turns(body, is_multimodal)
     begun = ""
     if turns[-1].role == "assistant":
         if turns[-1].tool_calls:
@@ -41,8 +34,27 @@ def conversation(body: ChatRequest, use: ToolUse, *, is_multimodal: bool) -> tup
         begun = turns.pop().content
     if not any(turn.role in ("user", "tool") for turn in turns):
         raise ApiError(400, "No message of the user to answer.", param="messages")
+    return Conversation(tuple(turns), use.tools, media), begun
+
+
+def answered(body: ChatRequest, use: ToolUse, *, is_multimodal: bool) -> Conversation:
+    """The conversation whose last message is the answer to score. Raises ApiError where there is no such."""
+    turns, media = _turns(body, is_multimodal)
+    if turns[-1].role != "assistant" or not any(turn.role in ("user", "tool") for turn in turns):
+        raise ApiError(400, "The messages end with the user's turn and the answer to score.", param="messages")
+    return Conversation(tuple(turns), use.tools, media)
+
+
+def _turns(body: ChatRequest, is_multimodal: bool) -> tuple[list[Message], Media]:
+    aside = Aside()
+    turns = _read(body.messages, aside)
+    media = {kind: aside.media.get(kind, []) for kind in MEDIA_TAGS}
+    for kind, given in (("images", body.images), ("videos", body.videos), ("audios", body.audios)):
+        media[kind].extend(given or [])
+        if media[kind] and not is_multimodal:
+            raise ApiError(400, f"This model takes text only, no {kind}.", param=kind if given else "messages")
     carried = Media(tuple(media["images"]), tuple(media["videos"]), tuple(media["audios"]))
-    return Conversation(tuple(turns), use.tools, carried), begun
+    return list(join_observations(_ordered(turns))), carried
 
 
 def _read(messages: Sequence[ChatMessage], aside: Aside) -> list[Message]:

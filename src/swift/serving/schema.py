@@ -145,7 +145,7 @@ class StreamOptions(_Model):
 StopText = Annotated[str, Field(max_length=1000)]
 
 
-class _Body(_Model):
+class Body(_Model):
     """A whole request. Fields that nobody here knows are kept, so that those which would matter can be refused."""
 
     model_config = ConfigDict(allow_inf_nan=False, extra="allow")
@@ -166,7 +166,7 @@ TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 LogitBias = dict[TokenId, Annotated[float, Field(ge=-100, le=100)]]
 
 
-class Generation(_Body):
+class Generation(Body):
     """The fields that chat and completions share."""
 
     model: str
@@ -228,20 +228,6 @@ class CompletionRequest(Generation):
     suffix: str | None = None
 
 
-Texts = Annotated[list[str], Field(min_length=1, max_length=2048)]
-TextOfIds = Annotated[list[TokenId], Field(min_length=1)]
-TextsOfIds = Annotated[list[TextOfIds], Field(min_length=1, max_length=2048)]
-
-
-class EmbeddingRequest(_Body):
-    """POST /v1/embeddings."""
-
-    model: str
-    input: str | Texts | TextOfIds | TextsOfIds
-    encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = Field(default=None, ge=1, le=2**31 - 1)
-
-
 # Answers are plain dictionaries: they are written once and never read back. The types say their shape to the
 # type checker and to /openapi.json.
 
@@ -259,30 +245,6 @@ class Usage(TypedDict):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: CachedTokens
-
-
-class EmbeddingUsage(TypedDict):
-    """Token counts of a request for vectors."""
-
-    prompt_tokens: int
-    total_tokens: int
-
-
-class Embedding(TypedDict):
-    """The vector of one text: numbers, or base64 of 32-bit floats."""
-
-    object: str
-    index: int
-    embedding: list[float] | str
-
-
-class Embeddings(TypedDict):
-    """Answer of POST /v1/embeddings."""
-
-    object: str
-    data: list[Embedding]
-    model: str
-    usage: EmbeddingUsage
 
 
 class TopLogprob(TypedDict):

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from swift.core.errors import SwiftError
 from swift.engines.base import Engine, SamplingParams
+from swift.plan.infer import DEFAULT_LORA
 from swift.plan.serve import Defaults, ServePlan
 from swift.prompts.encode import Encoder, TooLong
 from swift.prompts.tool_calls import CallSyntax
@@ -19,7 +20,7 @@ from swift.prompts.types import Conversation, Media
 from swift.serving.admission import Gate
 from swift.serving.constraints import constraint
 from swift.serving.errors import ApiError
-from swift.serving.messages import conversation
+from swift.serving.messages import answered, conversation
 from swift.serving.metrics import Metrics
 from swift.serving.sampling_params import sampling
 from swift.serving.schema import ChatRequest, CompletionRequest, ModelCard
@@ -42,6 +43,8 @@ class Loaded:
     engine: Engine
     encoder: Encoder
     defaults: Defaults
+    heads: frozenset[str | None] = frozenset()
+    """The adapters (None: the model itself) that are reward models: they give scores, and no answers."""
 
     @cached_property
     def token_bytes(self) -> TokenBytes:
@@ -107,6 +110,12 @@ class Service:
         """The base model's name and those of the adapters."""
         return (self.plan.model_name, *self.loaded.engine.adapters)
 
+    @property
+    def scores(self) -> bool:
+        """Whether the model to ask first, that of `--ckpt_dir`, is a reward model."""
+        names = self.model_names
+        return self.adapter(DEFAULT_LORA if DEFAULT_LORA in names else names[0]) in self.loaded.heads
+
     def adapter(self, model: str) -> str | None:
         """The adapter that `model` names; None is the base. Raises ApiError 404 for a name that is not served."""
         if model == self.plan.model_name:
@@ -116,6 +125,23 @@ class Service:
         message = f"`{model}` is not in the model_list: `{list(self.model_names)}`."
         raise ApiError(404, message, param="model", code="model_not_found")
 
+    def writer(self, model: str) -> str | None:
+        """The adapter that `model` names, where it is no reward model. Raises ApiError."""
+        adapter = self.adapter(model)
+        if adapter in self.loaded.heads:
+            message = f"`{model}` is a reward model: it gives scores of answers (POST /v1/score) and nothing else."
+            raise ApiError(400, message, param="model", code="reward_model")
+        return adapter
+
+    def judge(self, model: str) -> str | None:
+        """The adapter that `model` names, where it is a reward model. Raises ApiError."""
+        adapter = self.adapter(model)
+        if adapter not in self.loaded.heads:
+            names = [name for name in self.model_names if self.adapter(name) in self.loaded.heads]
+            served = f"Reward models here: {', '.join(names)}." if names else "This server has no reward model."
+            raise ApiError(400, f"`{model}` gives no scores. {served}", param="model", code="no_scores")
+        return adapter
+
     def cards(self) -> list[ModelCard]:
         """What /v1/models shows."""
         return [
@@ -124,7 +150,7 @@ class Service:
                 "object": "model",
                 "created": self.created,
                 "owned_by": self.plan.owned_by,
-                "is_chat": self.plan.is_chat,
+                "is_chat": self.plan.is_chat and self.adapter(name) not in self.loaded.heads,
                 "is_multimodal": self.plan.is_multimodal,
                 "max_model_len": self.loaded.engine.max_model_len,
                 "root": self.plan.model_name,
@@ -135,7 +161,7 @@ class Service:
 
     async def prepare(self, body: ChatRequest | CompletionRequest) -> Prepared:
         """Make a request ready for the engine. Raises ApiError for what cannot be answered."""
-        adapter = self.adapter(body.model)
+        adapter = self.writer(body.model)
         encoder, media, use, syntax, ends = self.loaded.encoder, Media(), ToolUse(), None, ()
         if isinstance(body, ChatRequest):
             self._check_turns(body)
@@ -177,6 +203,16 @@ class Service:
             raise ApiError(400, f"Token {max(text)} is not in the vocabulary of {size}.", param=param)
         return tuple(text)
 
+    async def answer_ids(self, body: ChatRequest, param: str) -> tuple[int, ...]:
+        """The token ids of a conversation with its last answer, as training has them. Raises ApiError."""
+        talk = answered(body, tool_use(body), is_multimodal=self.plan.is_multimodal)
+        ids = await self._apart(self._encode_answered, talk, param)
+        longest = self.loaded.engine.max_model_len
+        if len(ids) > longest:
+            message = f"An answer with its prompt has {len(ids)} tokens; the model's context holds {longest}."
+            raise ApiError(400, message, param=param, code="context_length_exceeded")
+        return ids
+
     def text(self, ids: Sequence[int], *, special: bool = True) -> str:
         """The text of token ids, with the special ones or without."""
         return self.loaded.engine.tokenizer.decode(list(ids), skip_special_tokens=not special)
@@ -207,6 +243,12 @@ class Service:
         if begun:
             ids = ids + self.loaded.engine.tokenizer(begun, add_special_tokens=False)["input_ids"]
         return tuple(ids)
+
+    def _encode_answered(self, talk: Conversation, param: str) -> tuple[int, ...]:
+        try:
+            return tuple(self.loaded.encoder.text_ids(talk))
+        except SwiftError as error:
+            raise ApiError(400, " ".join(filter(None, (error.what, error.why))), param=param) from error
 
     async def _apart(self, work: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)

@@ -21,7 +21,7 @@ from swift.core.errors import CheckFailed, Interrupted
 from swift.core.log import log
 from swift.data.stream import StreamDataset
 from swift.hub.checkpoint_uploader import Pusher
-from swift.models.value_head import has_head
+from swift.plan.reward_model import has_head
 from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
 from swift.training.artifacts import length_info, model_info, write_training_args

@@ -1,0 +1,50 @@
+"""Which folders hold a reward model: a value head beside the weights, or a sequence classifier of one label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from swift.core.errors import SwiftError
+from swift.plan.model import ModelPlan, read_config
+
+HEAD_FILES = ("value_head.safetensors", "value_head.bin")
+
+
+def has_head(folder: Path) -> bool:
+    """Whether the model or adapter in `folder` scores answers. Raises SwiftError for a classifier of several labels."""
+    return head_file(folder) is not None or is_classifier(folder)
+
+
+def head_file(folder: Path, names: Sequence[str] = HEAD_FILES) -> Path | None:
+    """The file of a value head in a folder, if it has one."""
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def is_classifier(folder: Path) -> bool:
+    """Whether it is a sequence classifier of one label."""
+    if not (folder / "config.json").is_file():
+        return False
+    config = read_config(folder)
+    if not classifies(config.get("architectures")):
+        return False
+    labels = len(config.get("id2label") or {0: "", 1: ""})  # two is what transformers takes where nothing is said
+    if labels != 1:
+        raise SwiftError(
+            f"{folder} is a classifier of {labels} labels",
+            why="a reward model has one: the score of an answer",
+            next="take a causal language model, or a sequence classifier with num_labels 1",
+        )
+    return True
+
+
+def classifies(architectures: Sequence[str] | None) -> bool:
+    """Whether a configuration names a sequence classifier, which has no head for tokens."""
+    return any(name.endswith("ForSequenceClassification") for name in architectures or ())
+
+
+def local_reward_model(model: ModelPlan) -> bool:
+    """Whether the plan's model is a reward model, as far as that shows before it is fetched."""
+    if model.adapter is not None:
+        return has_head(Path(model.adapter))
+    return model.hub == "local" and has_head(Path(model.source))
