@@ -20,7 +20,8 @@ from serving.scripted import ScriptedEngine
 from swift.catalog import load_catalog
 from swift.core.errors import SwiftError
 from swift.engines.base import Constraint, Delta, Request, SamplingParams
-from swift.engines.remote import RemoteEngine, RemoteSettings, completion_body
+from swift.engines.openai_wire import completion_body
+from swift.engines.remote import RemoteEngine, RemoteSettings
 from swift.plan.prompt import PromptPlan
 from swift.prompts.encode import build_encoder
 from swift.prompts.types import Conversation, Media, Message, ToolCall

@@ -65,7 +65,7 @@ def _every_row(name: str, source: RowSource, tabulator: Tabulator, read: list[Sh
             outcomes = tabulator.preprocess(chunk.rows)
             shards.append(shard_of(outcomes, tabulator.keep))
             tabulator.check(chunk, shards[-1])
-            yield from map(_question, chunk.rows, outcomes)
+            yield from map(question_of, chunk.rows, outcomes)
     say_formats(name, shards)
     read += shards
 
@@ -77,11 +77,12 @@ def _chosen(part: Part, preprocess: Preprocessor) -> Iterator[Question]:
         fault = "%s: %d of %d rows cannot be used and none of them is chosen; the first is %s: %s: %s"
         log.warning(fault, table.name, len(bad), len(table), table.origin(bad[0]), *table.fault(bad[0]))
     rows = list(table.fetch(np.unique(part.val)))
-    by_place = {row.place: _question(row, outcome) for row, outcome in zip(rows, preprocess(rows), strict=True)}
+    by_place = {row.place: question_of(row, outcome) for row, outcome in zip(rows, preprocess(rows), strict=True)}
     return (by_place[table.place(row)] for row in part.val)
 
 
-def _question(row: SourceRow, outcome: Outcome) -> Question:
+def question_of(row: SourceRow, outcome: Outcome) -> Question:
+    """The row as a question, or why it is none."""
     origin = Origin(row.source.label, row.place.line)
     if outcome.converted is None:
         return Question(origin, None, fault=f"{outcome.result} ({origin})")

@@ -18,27 +18,12 @@ from typing import Any
 import httpx
 
 from swift.core.errors import SwiftError
-from swift.engines.base import (
-    JSON_OBJECT,
-    Constraint,
-    Delta,
-    FinishReason,
-    NoVectors,
-    Request,
-    SamplingParams,
-    TokenLogprob,
-)
-from swift.prompts.types import Conversation, Media, Message, ToolCall
+from swift.engines.base import Delta, NoVectors, Request, SamplingParams
+from swift.engines.openai_wire import chat_body, completion_body, delta_of, events, read_message, wire_messages
+from swift.prompts.types import Conversation, Media, Message
 
 UNBOUNDED = 2**31 - 1
 """`max_model_len` of a server that does not tell it: its own check is the one that counts."""
-FINISH: Mapping[str, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    "content_filter": "stop",
-    "tool_calls": "stop",
-    "abort": "abort",
-}
 BUSY = (429, 503)
 
 
@@ -120,12 +105,12 @@ class RemoteEngine:
         self._running += 1
         try:
             async with self._answering("/completions", body) as response:
-                async for event in _events(response):
+                async for event in events(response):
                     if "error" in event:
                         error = _message(event)
                         break
                     for choice in event.get("choices", ()):
-                        delta = _delta(request.id, choice)
+                        delta = delta_of(request.id, choice)
                         if delta.finish_reason is not None:
                             unfinished.discard(delta.index)
                         yield delta
@@ -145,20 +130,55 @@ class RemoteEngine:
         body = {
             **chat_body(sampling, extensions=self._settings.extensions),
             "model": self._served(adapter),
-            "messages": _wire_messages(conversation.messages),
+            "messages": wire_messages(conversation.messages),
         }
         if conversation.tools:
             body["tools"] = [
                 tool if "function" in tool else {"type": "function", "function": tool} for tool in conversation.tools
             ]
+        try:
+            return read_message(await self._posted("/chat/completions", body))
+        except (LookupError, TypeError, AttributeError):
+            raise SwiftError("the server's answer is no chat completion", where=self._settings.url) from None
+
+    async def complete(self, prompt: str, sampling: SamplingParams) -> str:
+        """What the server writes behind a text, whose tokens it makes itself. Raises SwiftError."""
+        body = {**completion_body(sampling, extensions=False), "model": self.model, "prompt": prompt}
+        completion = await self._posted("/completions", body)
+        try:
+            return str(completion["choices"][0]["text"])
+        except (LookupError, TypeError):
+            raise SwiftError("the server's answer is no completion", where=self._settings.url) from None
+
+    async def first_tokens(self, conversation: Conversation, most: int) -> dict[str, float]:
+        """The likeliest first tokens of an answer, as texts, with their log-probabilities. Raises SwiftError."""
+        body = {
+            "model": self.model,
+            "messages": wire_messages(conversation.messages),
+            "max_tokens": 1,
+            "temperature": 0,
+            "logprobs": True,
+            "top_logprobs": most,
+        }
+        completion = await self._posted("/chat/completions", body)
+        try:
+            (first,) = completion["choices"][0]["logprobs"]["content"]
+            return {each["token"]: float(each["logprob"]) for each in first["top_logprobs"]}
+        except (LookupError, TypeError, ValueError):
+            raise SwiftError(
+                "the server tells no log-probabilities", where=self._settings.url, next="--choice_scores generated"
+            ) from None
+
+    async def _posted(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The JSON that comes back. Raises SwiftError."""
         self._running += 1
         try:
-            async with self._answering("/chat/completions", body) as response:
-                return _read_message(json.loads(await response.aread()))
+            async with self._answering(path, body) as response:
+                return json.loads(await response.aread())
         except httpx.HTTPError as problem:
             raise SwiftError(f"no answer: {_reason(problem)}", where=self._settings.url) from None
-        except (ValueError, LookupError, TypeError, AttributeError):
-            raise SwiftError("the server's answer is no chat completion", where=self._settings.url) from None
+        except ValueError:
+            raise SwiftError("the server's answer is no JSON", where=self._settings.url) from None
         finally:
             self._running -= 1
 
@@ -215,158 +235,6 @@ class RemoteEngine:
             if response.status_code not in BUSY or attempt == self._settings.retries:
                 raise _refusal(self._settings.url, path, response)
             await asyncio.sleep(_pause(response, attempt))
-
-
-def completion_body(sampling: SamplingParams, *, extensions: bool) -> dict[str, Any]:
-    """The sampling fields of `/v1/completions`. Raises SwiftError for a wish the wire has no field for."""
-    body = _shared_body(sampling, extensions=extensions)
-    body["max_tokens"] = sampling.max_tokens
-    if sampling.logprobs is not None:
-        body["logprobs"] = sampling.logprobs
-    if extensions:
-        body["return_token_ids"] = True
-    return body
-
-
-def chat_body(sampling: SamplingParams, *, extensions: bool) -> dict[str, Any]:
-    """The sampling fields of `/v1/chat/completions`; one answer, no log-probabilities."""
-    if sampling.n != 1 or sampling.logprobs is not None:
-        raise SwiftError("a chat server is asked for one answer without log-probabilities", next="use its completions")
-    return {**_shared_body(sampling, extensions=extensions), "max_completion_tokens": sampling.max_tokens}
-
-
-def _shared_body(sampling: SamplingParams, *, extensions: bool) -> dict[str, Any]:
-    if sampling.num_beams > 1:
-        raise SwiftError("a remote server does no beam search", where="num_beams", next="use num_beams 1")
-    body: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "n": sampling.n}
-    body |= {
-        name: value
-        for name, value in (
-            ("seed", sampling.seed),
-            ("stop", list(sampling.stop) or None),
-            ("presence_penalty", sampling.presence_penalty or None),
-            ("frequency_penalty", sampling.frequency_penalty or None),
-            ("logit_bias", {str(token_id): bias for token_id, bias in sampling.logit_bias} or None),
-            ("response_format", _response_format(sampling.grammar)),
-        )
-        if value is not None
-    }
-    beyond = {
-        "top_k": sampling.top_k or None,
-        "repetition_penalty": sampling.repetition_penalty if sampling.repetition_penalty != 1 else None,
-        "min_tokens": sampling.min_tokens or None,
-        "min_p": sampling.min_p or None,
-        "ignore_eos": sampling.ignore_eos or None,
-        "structured_outputs": _structured_outputs(sampling.grammar),
-        "stop_token_ids": list(sampling.stop_token_ids) or None,
-    }
-    wanted = {name: value for name, value in beyond.items() if value is not None}
-    # The likeliest token is taken whatever top_k says, and a server knows the end-of-turn tokens of its model.
-    dispensable = {"stop_token_ids"} | ({"top_k", "min_p"} if sampling.temperature == 0 else set())
-    needed = sorted(wanted.keys() - dispensable)
-    if needed and not extensions:
-        raise SwiftError(f"this server takes no `{needed[0]}`", where="the OpenAI API", next=f"leave {needed[0]} out")
-    return body | wanted if extensions else body
-
-
-def _response_format(grammar: Constraint | None) -> dict[str, Any] | None:
-    if grammar is None or grammar.kind != "json":
-        return None
-    if grammar == JSON_OBJECT:
-        return {"type": "json_object"}
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": json.loads(grammar.text)}}
-
-
-def _structured_outputs(grammar: Constraint | None) -> dict[str, Any] | None:
-    """vLLM's field for what OpenAI's `response_format` cannot say."""
-    if grammar is None or grammar.kind == "json":
-        return None
-    if grammar.kind == "regex":
-        return {"regex": grammar.text}
-    if grammar.kind == "choice":
-        return {"choice": json.loads(grammar.text)}
-    raise SwiftError("a remote server takes no grammar", where="response_format", next="leave out `tools`")
-
-
-async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-    """The JSON objects of a server-sent event stream, up to `[DONE]`.
-
-    Lines end at CR or LF alone: a line separator (U+2028) inside a JSON string is text.
-    """
-    rest = b""
-    async for piece in response.aiter_bytes():
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            data = line.removesuffix(b"\r").removeprefix(b"data:").strip()
-            if data == b"[DONE]":
-                return
-            if line.startswith(b"data:") and data:
-                yield _object(data)
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    try:
-        event = json.loads(data)
-    except ValueError:
-        event = None
-    return event if isinstance(event, dict) else {"error": "the server sent an event that is no JSON object"}
-
-
-def _delta(request_id: str, choice: Mapping[str, Any]) -> Delta:
-    reason = choice.get("finish_reason")
-    finish = None if reason is None else FINISH.get(reason, "error")
-    token_ids = tuple(choice.get("token_ids") or ())
-    return Delta(
-        request_id=request_id,
-        index=choice.get("index", 0),
-        text=choice.get("text") or "",
-        token_ids=token_ids,
-        logprobs=_logprobs(choice.get("logprobs"), token_ids),
-        finish_reason=finish,
-        error=f"the server finished with {reason!r}" if finish == "error" else None,
-    )
-
-
-def _logprobs(logprobs: Mapping[str, Any] | None, token_ids: tuple[int, ...]) -> tuple[TokenLogprob, ...]:
-    """The log-probabilities of a completions choice. A token whose id the server does not tell has id -1."""
-    if not logprobs:
-        return ()
-    tokens = logprobs["tokens"]
-    ids = token_ids if len(token_ids) == len(tokens) else (-1,) * len(tokens)
-    tops = logprobs.get("top_logprobs") or ({},) * len(tokens)
-    return tuple(
-        TokenLogprob(token, token_id, value, tuple((text, -1, top_value) for text, top_value in (top or {}).items()))
-        for token, token_id, value, top in zip(tokens, ids, logprobs["token_logprobs"], tops, strict=True)
-    )
-
-
-def _wire_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """OpenAI's messages. A tool turn names the call it answers: the calls of the turn before, in their order."""
-    wire: list[dict[str, Any]] = []
-    unanswered: list[str] = []
-    for message in messages:
-        entry: dict[str, Any] = {"role": message.role, "content": message.content}
-        if message.tool_calls:
-            unanswered = [call.id or f"call_{len(wire)}_{i}" for i, call in enumerate(message.tool_calls)]
-            entry["tool_calls"] = [
-                {"id": id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-                for id, call in zip(unanswered, message.tool_calls, strict=True)
-            ]
-        elif message.role == "tool":
-            entry["tool_call_id"] = unanswered.pop(0) if unanswered else f"call_{len(wire)}"
-        wire.append(entry)
-    return wire
-
-
-def _read_message(completion: Mapping[str, Any]) -> Message:
-    answer = completion["choices"][0]["message"]
-    calls = [(call["function"], call.get("id")) for call in answer.get("tool_calls") or ()]
-    return Message(
-        role="assistant",
-        content=answer.get("content") or "",
-        reasoning=answer.get("reasoning_content"),
-        tool_calls=tuple(ToolCall(function["name"], function["arguments"], id=id) for function, id in calls),
-    )
 
 
 def _base_url(url: str) -> str:

@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 from swift.core.errors import SwiftError
 from swift.engines.base import Delta, Engine, FinishReason, Request
 
+S = TypeVar("S")
 T = TypeVar("T")
+_END = object()
 
 
 @dataclass
@@ -102,6 +104,22 @@ class SyncEngine:
                 reply.add(delta)
             yield reply
 
+    def map(self, work: Callable[[Engine, S], Awaitable[T]], items: Iterable[S], concurrency: int) -> Iterator[T]:
+        """What `work` makes of each item, in order, while up to `concurrency` of them are under way."""
+        under_way: deque[Future[T]] = deque()
+        source = iter(items)
+        try:
+            while True:
+                while len(under_way) < concurrency and (item := next(source, _END)) is not _END:
+                    under_way.append(asyncio.run_coroutine_threadsafe(_worked(work, self.engine, item), self._loop))
+                if not under_way:
+                    return
+                yield _result(under_way[0])
+                under_way.popleft()
+        finally:
+            for future in under_way:
+                future.cancel()
+
     def _begin(self, request: Request) -> tuple[queue.SimpleQueue[Any], Future[None]]:
         deltas: queue.SimpleQueue[Any] = queue.SimpleQueue()
         return deltas, asyncio.run_coroutine_threadsafe(_pump(self.engine, request, deltas.put), self._loop)
@@ -126,6 +144,20 @@ async def _settled() -> None:
             task.cancel()
     await asyncio.gather(*rest, return_exceptions=True)
     await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+async def _worked(work: Callable[[Engine, S], Awaitable[T]], engine: Engine, item: Any) -> T:
+    return await work(engine, item)
+
+
+def _result(future: Future[T]) -> T:
+    """The result; waiting in short pieces lets Ctrl-C through on every system."""
+    while True:
+        try:
+            return future.result(timeout=0.2)
+        except TimeoutError:
+            if future.done():
+                raise
 
 
 async def _awaited(start: Callable[[], Awaitable[Engine]]) -> Engine:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from swift.params.flag import Basic, Deprecated, Exists, Range
+from swift.params.flag import Basic, Deprecated, Exists, Ours, Range
 from swift.params.frozen import Frozen
+
+ChoiceScore = Literal["letter", "text", "generated"]
 
 
 class Evaluate(Frozen):
@@ -36,6 +38,11 @@ class Evaluate(Frozen):
     """Requests of one evaluation batch."""
     eval_nproc: Annotated[int, Range(1)] = 16
     """Parallel workers; multimodal evaluation only."""
+    choice_scores: Annotated[tuple[ChoiceScore, ...], Ours()] = ("letter", "text", "generated")
+    """How a multiple-choice question is answered: by the likeliest letter, by the likeliest text of an option (a byte),
+    by the letter in the written answer. The first is the score."""
+    compare: Annotated[str | None, Ours()] = None
+    """Folder of an earlier evaluation of the same questions, to compare with question by question."""
     deploy_timeout: Annotated[int, Range(1)] = 1800
     """Seconds to wait for the deployed model to come up before evaluating."""
     eval_few_shot: Annotated[int | None, Deprecated(""), Range(0)] = None

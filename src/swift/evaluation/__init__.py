@@ -1,0 +1,1 @@
+"""Measuring a model: questions, what it answers, and how well."""

@@ -1,0 +1,202 @@
+"""Who answers: a model of this machine, or a server.
+
+Both get the same conversation. A model of this machine answers through the template and the engine of `swift infer`.
+A chat server renders the prompt itself; the likeliest letter is then the likeliest among the 20 first tokens it tells.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from swift.core.errors import SwiftError
+from swift.engines.base import Engine, Request, SamplingParams
+from swift.engines.factory import Prepared, start
+from swift.engines.remote import RemoteEngine, RemoteSettings
+from swift.evaluation.questions import Choice, Question
+from swift.models.fingerprint import identity
+from swift.params.groups.evaluate import ChoiceScore
+from swift.plan.evaluation import EvalPlan, RemotePlan
+from swift.plan.infer import InferPlan, plan_sampling
+from swift.prompts.types import Conversation
+
+TOP = 20
+"""Most first tokens that a chat server tells of; OpenAI's own limit."""
+LETTER_TOKENS = 32
+"""Tokens of an answer that is to be a letter, where `--max_new_tokens` is not given."""
+WRITTEN: tuple[ChoiceScore, ...] = ("generated",)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back for one question; log-probabilities by letter, those of the texts divided by their bytes."""
+
+    generated: str | None = None
+    finish_reason: str | None = None
+    letter: Mapping[str, float] | None = None
+    text: Mapping[str, float] | None = None
+    error: str | None = None
+
+
+class Answerer(Protocol):
+    """Answers questions by an engine of its own."""
+
+    scores: tuple[ChoiceScore, ...]
+    """The ways to score a choice that it can do."""
+
+    def key(self, question: Question, conversation: Conversation) -> list[Any]:
+        """What decides the answer. Raises SwiftError for a conversation that cannot be asked."""
+        ...
+
+    async def start(self) -> Engine:
+        """The engine, with the weights loaded or the server reached."""
+        ...
+
+    async def answer(self, engine: Engine, question: Question, conversation: Conversation) -> Answer:
+        """The answer to one question. Raises SwiftError where there is none."""
+        ...
+
+
+class LocalAnswerer:
+    """The model of an InferPlan."""
+
+    def __init__(self, eval_plan: EvalPlan, plan: InferPlan, prepared: Prepared):
+        self.scores = eval_plan.choice_scores
+        self._plan = plan
+        self._prepared = prepared
+        self._short = eval_plan.short_letters
+        adapter = plan.model.adapter
+        quant = plan.model.quant
+        self._model = [identity(prepared.source), adapter and identity(Path(adapter)), plan.model.dtype, repr(quant)]
+
+    def key(self, question: Question, conversation: Conversation) -> list[Any]:
+        """Weights, precision, token ids of the prompt, sampling and scores."""
+        return [self._model, self._prompt(conversation), repr(self._sampling(question, 2**31)), self._scores(question)]
+
+    async def start(self) -> Engine:
+        """Load the weights."""
+        return await start(self._plan, self._prepared)
+
+    async def answer(self, engine: Engine, question: Question, conversation: Conversation) -> Answer:
+        """Score the options first, whose prompt the written answer then finds computed."""
+        ids = tuple(self._prompt(conversation))
+        room = engine.max_model_len - len(ids)
+        if room < 1:
+            raise SwiftError(f"the prompt has {len(ids)} tokens, the context holds {engine.max_model_len}")
+        scores, letter, text = self._scores(question), None, None
+        if isinstance(question, Choice):
+            letters = {letter: letter for letter in question.options}
+            letter = await self._log_probs(engine, ids, letters) if "letter" in scores else None
+            text = await self._log_probs(engine, ids, question.options) if "text" in scores else None
+            text = text and {name: value / len(question.options[name].encode()) for name, value in text.items()}
+        if "generated" not in scores:
+            return Answer(letter=letter, text=text)
+        request = Request(
+            id=question.id,
+            prompt_ids=ids,
+            sampling=self._sampling(question, room),
+            adapter=self._plan.engine.default_adapter,
+            media=conversation.media,
+        )
+        written, reason = "", None
+        async for delta in engine.stream(request):
+            if delta.error:
+                raise SwiftError(delta.error)
+            written, reason = written + delta.text, delta.finish_reason
+        return Answer(written, reason, letter, text)
+
+    def _prompt(self, conversation: Conversation) -> list[int]:
+        return self._prepared.encoder.encode(conversation, inference=True)[-1].input_ids
+
+    def _scores(self, question: Question) -> tuple[ChoiceScore, ...]:
+        return self.scores if isinstance(question, Choice) else WRITTEN
+
+    def _sampling(self, question: Question, room: int) -> SamplingParams:
+        most = min(room, LETTER_TOKENS) if isinstance(question, Choice) and self._short else room
+        return self._prepared.sampling_of(most, seed=self._plan.seed)
+
+    async def _log_probs(self, engine: Engine, prompt: tuple[int, ...], options: Mapping[str, str]) -> dict[str, float]:
+        """The log-probability of each option's tokens behind the prompt."""
+        space = " " if self._prepared.one_turn else ""  # a base model goes on behind "Answer:"
+        ids = self._prepared.encoder.tokens.of_texts([space + text for text in options.values()])
+        per_token = await engine.log_probs(prompt, [tuple(each) for each in ids], self._plan.engine.default_adapter)
+        return {letter: sum(values) for letter, values in zip(options, per_token, strict=True)}
+
+
+class RemoteAnswerer:
+    """A server that speaks the OpenAI API."""
+
+    def __init__(self, plan: EvalPlan, remote: RemotePlan):
+        self._remote = remote
+        self._short = plan.short_letters
+        self._chat = remote.is_chat is not False
+        possible: tuple[ChoiceScore, ...] = ("letter", "generated") if self._chat else ("generated",)
+        self.scores: tuple[ChoiceScore, ...] = tuple(score for score in plan.choice_scores if score in possible)
+        if not self.scores:
+            raise SwiftError(
+                "a server does not tell how likely a text is",
+                where=f"--choice_scores {' '.join(plan.choice_scores)}",
+                next=f"add {' or '.join(possible)}",
+            )
+        sampling = plan_sampling(plan.generate, {})
+        self._sampling = SamplingParams(
+            max_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k if sampling.temperature else 0,
+            top_p=sampling.top_p,
+            repetition_penalty=sampling.repetition_penalty,
+            num_beams=sampling.num_beams,
+            stop=sampling.stop_words,
+        )
+
+    def key(self, question: Question, conversation: Conversation) -> list[Any]:
+        """The server, the messages, sampling and scores."""
+        scores = self.scores if isinstance(question, Choice) else WRITTEN
+        return [
+            self._remote.url,
+            self._remote.model,
+            self._chat,
+            repr(conversation.messages),
+            repr(self._sampling),
+            scores,
+        ]
+
+    async def start(self) -> Engine:
+        """Reach the server; one that is still loading is waited for."""
+        remote = self._remote
+        settings = RemoteSettings(
+            url=remote.url, api_key=remote.token, model=remote.model, max_model_len=remote.max_model_len
+        )
+        until = time.monotonic() + remote.timeout
+        while True:
+            try:
+                return await RemoteEngine.start(settings)
+            except SwiftError as error:
+                if time.monotonic() > until or "cannot be reached" not in error.what:
+                    raise
+            await asyncio.sleep(1.0)
+
+    async def answer(self, engine: Engine, question: Question, conversation: Conversation) -> Answer:
+        """Ask by chat, or complete the plain text of the question."""
+        assert isinstance(engine, RemoteEngine)
+        scores = self.scores if isinstance(question, Choice) else WRITTEN
+        letter = None
+        if isinstance(question, Choice) and "letter" in scores:
+            first = await engine.first_tokens(conversation, TOP)
+            letter = {name: first[name] for name in question.options if name in first}
+        if "generated" not in scores:
+            return Answer(letter=letter)
+        sampling = self._limited(question)
+        if not self._chat:
+            text = "\n\n".join(message.content for message in conversation.messages)
+            return Answer(await engine.complete(text, sampling))
+        return Answer((await engine.chat(conversation, sampling)).content, letter=letter)
+
+    def _limited(self, question: Question) -> SamplingParams:
+        if not (isinstance(question, Choice) and self._short):
+            return self._sampling
+        return replace(self._sampling, max_tokens=min(self._sampling.max_tokens, LETTER_TOKENS))

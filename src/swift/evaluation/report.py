@@ -1,0 +1,133 @@
+"""What the answers say together: report.json, report.html and a table."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from swift.core.transaction import write_file
+from swift.evaluation.compare import Comparison
+from swift.evaluation.metrics import Mean, mean_of
+from swift.evaluation.run_folder import Record
+
+OPEN_SCORE = "exact"
+"""The score of open questions; the others stand beside it."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One score of one subset (None: of the whole suite)."""
+
+    suite: str
+    subset: str | None
+    metric: str
+    is_score: bool
+    """Whether it is the score of the suite; the others stand beside it."""
+    mean: Mean
+
+
+def rows_of(records: Sequence[Record], choice_score: str) -> list[Row]:
+    """The means of every score, of each suite with several subsets first as a whole."""
+    groups: dict[tuple[str, str | None], list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record["suite"], None].append(record)
+        groups[record["suite"], record["subset"]].append(record)
+    rows = []
+    for (suite, subset), group in groups.items():
+        if subset is None and len({record["subset"] for record in group}) == 1:
+            continue
+        for metric in dict.fromkeys(name for record in group for name in record["scores"]):
+            values = [record["scores"].get(metric, 0.0) for record in group]
+            is_score = metric in (choice_score, OPEN_SCORE)
+            rows.append(Row(suite, subset, metric, is_score, mean_of(values)))
+    return rows
+
+
+def write_report(
+    folder: Path, facts: Mapping[str, Any], rows: Sequence[Row], records: Sequence[Record], other: Comparison | None
+) -> None:
+    """report.json and report.html in the folder of the run."""
+    compared = None if other is None else asdict(other)
+    results = [{**{k: v for k, v in asdict(row).items() if k != "mean"}, **asdict(row.mean)} for row in rows]
+    errors = [record["origin"] for record in records if "error" in record]
+    report = {**facts, "questions": len(records), "errors": errors, "results": results, "comparison": compared}
+    write_file(folder / "report.json", json.dumps(report, ensure_ascii=False, indent=2) + "\n")
+    write_file(folder / "report.html", _page(facts, rows, records, other))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows for people, numbers in percent; `*` marks the score of each suite."""
+    cells = [("suite", "subset", "score", "n", "mean", "95 % interval")]
+    cells += [
+        (
+            row.suite,
+            row.subset or "(all)",
+            row.metric + ("*" if row.is_score else ""),
+            str(row.mean.n),
+            f"{100 * row.mean.mean:.1f}",
+            f"{100 * row.mean.low:.1f} - {100 * row.mean.high:.1f}",
+        )
+        for row in rows
+    ]
+    widths = [max(len(line[at]) for line in cells) for at in range(6)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+
+
+STYLE = """body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem}
+table{border-collapse:collapse}td,th{padding:.2rem .8rem;text-align:left;border-bottom:1px solid #8884}
+td.n{text-align:right}pre{white-space:pre-wrap;background:#8881;padding:.5rem}.right{color:#187a2f}.wrong{color:#b3261e}
+@media(prefers-color-scheme:dark){body{background:#111;color:#eee}.right{color:#6fcf87}.wrong{color:#ff8a80}}"""
+
+
+def _page(facts: Mapping[str, Any], rows: Sequence[Row], records: Sequence[Record], other: Comparison | None) -> str:
+    title = f"Evaluation of {facts['model']}"
+    parts = [
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(title)}</title><style>{STYLE}</style>',
+        f'<meta name="viewport" content="width=device-width"><h1>{_text(title)}</h1><table>',
+        *(f"<tr><th>{_text(name)}<td>{_text(value)}" for name, value in facts.items()),
+        "</table><h2>Scores</h2><table><tr><th>suite<th>subset<th>score<th>n<th>mean<th>95 % interval",
+        *map(_row, rows),
+        "</table>",
+    ]
+    if other is not None:
+        parts += [f"<h2>Compared with {_text(other.folder)}</h2>", *(f"<p>{_text(line)}" for line in other.lines())]
+    parts += ["<h2>Questions</h2>", *map(_question, records)]
+    return "\n".join(parts) + "\n"
+
+
+def _row(row: Row) -> str:
+    mean = row.mean
+    name = f"<b>{_text(row.metric)}</b>" if row.is_score else _text(row.metric)
+    numbers = f"<td class=n>{mean.n}<td class=n>{100 * mean.mean:.1f}<td>{100 * mean.low:.1f} - {100 * mean.high:.1f}"
+    return f"<tr><td>{_text(row.suite)}<td>{_text(row.subset or '(all)')}<td>{name}{numbers}"
+
+
+def _question(record: Record) -> str:
+    scores: Mapping[str, float] = record["scores"]
+    good = any(scores.get(name) == 1 for name in ("letter", "text", "generated", "exact"))
+    shown = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
+    answer = record["answer"]
+    written = record.get("error") or answer["generated"] or ""
+    return (
+        f'<details><summary class="{"right" if good else "wrong"}">{_text(record["origin"])}: '
+        f"{_text(record['question'][:200])}</summary><p>{_text(shown)}<p>right: {_text(record['right'])}"
+        f"<pre>{_text(written)}</pre>{_likelihoods(answer)}</details>"
+    )
+
+
+def _likelihoods(answer: Mapping[str, Any]) -> str:
+    lines: Iterable[str] = (
+        f"<p>{name}: " + ", ".join(f"{letter} {value:.3f}" for letter, value in answer[name].items())
+        for name in ("letter", "text")
+        if answer[name]
+    )
+    return "".join(lines)
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))
