@@ -37,6 +37,11 @@ class Parrot:
         self.prompts.append(self.tokenizer.decode(request.prompt_ids))
         yield Delta(request_id=request.id, text=self.answers.pop(0), finish_reason="stop")
 
+    async def log_probs(
+        self, prompt_ids: tuple[int, ...], continuations: Sequence[tuple[int, ...]], adapter: str | None = None
+    ) -> list[list[float]]:
+        raise NotImplementedError
+
     async def embed(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[list[float]]:
         raise NotImplementedError
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from swift.engines.base import Delta, NoVectors, Request, TokenLogprob
+from swift.engines.base import Delta, NoLogProbs, NoVectors, Request, TokenLogprob
 
 
 class ScriptedEngine:
@@ -62,6 +62,12 @@ class ScriptedEngine:
             top = tuple((text, token, -0.5) for _ in range(request.sampling.logprobs))
             logprobs = (TokenLogprob(text, token, float("-inf") if text == "!" else -0.5, top),)
         return Delta(request_id=request.id, index=index, text=text, token_ids=(token,), logprobs=logprobs)
+
+    async def log_probs(
+        self, prompt_ids: tuple[int, ...], continuations: Sequence[tuple[int, ...]], adapter: str | None = None
+    ) -> list[list[float]]:
+        """Refused, as by an engine that does not tell."""
+        raise NoLogProbs("a script")
 
     async def embed(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[list[float]]:
         if not self.vectors:

@@ -120,6 +120,11 @@ class AdaptedModel:
         with self.as_loaded():
             return self._with(adapter).generate(**inputs)
 
+    def whole(self, adapter: str | None, **inputs: Any) -> Any:
+        """The model's output with one adapter, and with the attention the model was loaded with."""
+        with self.as_loaded():
+            return self._with(adapter)(**inputs)
+
     def read(self, adapter: str | None, **inputs: Any) -> Any:
         """The output of the layers below the head, with one adapter and the attention the model was loaded with."""
         with self.as_loaded():

@@ -100,6 +100,13 @@ class NoVectors(SwiftError):
         super().__init__(f"{backend} gives no embeddings and scores here", next="use --infer_backend pt")
 
 
+class NoLogProbs(SwiftError):
+    """This engine does not tell how likely a given text is."""
+
+    def __init__(self, backend: str):
+        super().__init__(f"{backend} does not tell how likely a given text is", next="use --infer_backend pt")
+
+
 class Engine(Protocol):
     """A loaded model that answers many requests at once."""
 
@@ -122,6 +129,15 @@ class Engine(Protocol):
 
     async def score(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[float]:
         """The number that the value head gives each text. Raises SwiftError where there is no head, or no scores."""
+        ...
+
+    async def log_probs(
+        self, prompt_ids: tuple[int, ...], continuations: Sequence[tuple[int, ...]], adapter: str | None = None
+    ) -> list[list[float]]:
+        """The log-probability (natural log) of each token of each continuation, which follows the prompt.
+
+        Raises NoLogProbs in an engine that does not tell, SwiftError for what it cannot read.
+        """
         ...
 
     async def add_adapter(self, name: str, folder: str) -> None:

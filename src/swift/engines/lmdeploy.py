@@ -25,6 +25,7 @@ from swift.engines.base import (
     Constraint,
     Delta,
     FinishReason,
+    NoLogProbs,
     NoVectors,
     Request,
     SamplingParams,
@@ -246,6 +247,12 @@ class LmdeployEngine:
     async def score(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[float]:
         """Refused: raises NoVectors."""
         raise NoVectors("LMDeploy")
+
+    async def log_probs(
+        self, prompt_ids: tuple[int, ...], continuations: Sequence[tuple[int, ...]], adapter: str | None = None
+    ) -> list[list[float]]:
+        """Refused: raises NoLogProbs."""
+        raise NoLogProbs("LMDeploy")
 
     async def add_adapter(self, name: str, folder: str) -> None:
         """LMDeploy takes adapters at the start only. Raises SwiftError."""

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from swift.core.errors import SwiftError
-from swift.engines.base import Delta, NoVectors, Request, SamplingParams
+from swift.engines.base import Delta, NoLogProbs, NoVectors, Request, SamplingParams
 from swift.engines.openai_wire import chat_body, completion_body, delta_of, events, read_message, wire_messages
 from swift.prompts.types import Conversation, Media, Message
 
@@ -189,6 +189,12 @@ class RemoteEngine:
     async def score(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[float]:
         """Refused: raises NoVectors."""
         raise NoVectors("a remote server")
+
+    async def log_probs(
+        self, prompt_ids: tuple[int, ...], continuations: Sequence[tuple[int, ...]], adapter: str | None = None
+    ) -> list[list[float]]:
+        """Refused: raises NoLogProbs."""
+        raise NoLogProbs("a remote server")
 
     async def add_adapter(self, name: str, folder: str) -> None:
         """Have the server load the LoRA at `folder`, a path on its machine. vLLM does so when it was told it may."""

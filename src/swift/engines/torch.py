@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sized
 from collections.abc import Sequence as Many
 from concurrent.futures import Future
 from functools import partial
@@ -28,6 +28,7 @@ from swift.engines.base import Delta, Request
 from swift.engines.beam_search import beam_search, check_beams
 from swift.engines.embeddings import Vector, Vectors
 from swift.engines.grammar import Grammars
+from swift.engines.log_probs import Continuations, Scored
 from swift.engines.packed_linear import pack
 from swift.engines.runner_probe import choose_runner
 from swift.engines.sampler import Pick, pick_all
@@ -129,6 +130,7 @@ class TorchEngine:
         chunk = chunk or (CPU_CHUNK if device.type == "cpu" else GPU_CHUNK)
         self._scheduler = Scheduler(self._runner, chunk=chunk, places=places)
         self._vectors = Vectors(self._model, chunk if self._runner.splits_prompts else None, self.max_model_len)
+        self._continuations = Continuations(self._model)
         vocabulary = max(map(self._model.tokens, (None, *self.adapters)))
         self._end_ids = frozenset(token for token in _end_ids(model, self.tokenizer) if token < vocabulary)
 
@@ -136,6 +138,11 @@ class TorchEngine:
     def adapters(self) -> tuple[str, ...]:
         """The names of the LoRAs it serves."""
         return self._model.names
+
+    @property
+    def _queues(self) -> tuple[Sized, ...]:
+        """What waits for a turn."""
+        return self._scheduler.waiting, self._beams, self._vectors, self._continuations
 
     async def stream(self, request: Request) -> AsyncIterator[Delta]:
         """Deltas as they are made; closing the iterator frees the place. Raises SwiftError for what cannot run."""
@@ -179,6 +186,21 @@ class TorchEngine:
             self._check_tokens(ids, adapter)
         result: Future[list[Vector]] = Future()
         self._inbox.put(lambda: self._vectors.add(texts, adapter, result, head))
+        return await asyncio.wrap_future(result)
+
+    async def log_probs(
+        self, prompt_ids: tuple[int, ...], continuations: Many[tuple[int, ...]], adapter: str | None = None
+    ) -> list[list[float]]:
+        """The log-probability of each token of each continuation. Raises SwiftError for what cannot be read."""
+        self._check_adapter(adapter)
+        longest = len(prompt_ids) + max(map(len, continuations))
+        if not prompt_ids or not all(continuations) or longest > self.max_model_len:
+            raise SwiftError(
+                f"a text of {longest} tokens cannot be scored", why=f"1 to {self.max_model_len} can, none of them empty"
+            )
+        self._check_tokens((*prompt_ids, *(token for each in continuations for token in each)), adapter)
+        result: Future[list[list[float]]] = Future()
+        self._inbox.put(lambda: self._continuations.add(Scored(prompt_ids, continuations, adapter, result)))
         return await asyncio.wrap_future(result)
 
     async def add_adapter(self, name: str, folder: str) -> None:
@@ -228,7 +250,7 @@ class TorchEngine:
         """Sequences running and waiting, and the share of the KV cache in use."""
         return {
             "running": float(len(self._scheduler.running)),
-            "waiting": float(len(self._scheduler.waiting) + len(self._beams) + len(self._vectors)),
+            "waiting": float(sum(map(len, self._queues))),
             "kv_used": self._runner.used,
         }
 
@@ -301,7 +323,7 @@ class TorchEngine:
 
     def _read_inbox(self) -> None:
         """Do what was asked meanwhile; with nothing to compute, wait for it."""
-        idle = not (self._scheduler.running or self._scheduler.waiting or self._beams or self._vectors)
+        idle = not (self._scheduler.running or any(self._queues))
         while idle or not self._inbox.empty():
             self._inbox.get()()
             idle = False
@@ -328,6 +350,7 @@ class TorchEngine:
         for sequence in list(self._deliver):
             self._send(sequence, sequence.end("abort"))
         self._vectors.end()
+        self._continuations.end()
         self._model.close()
 
     def _step(self) -> None:
@@ -335,6 +358,8 @@ class TorchEngine:
             self._search(self._beams.pop(0))
         if self._vectors:
             self._vectors.step()
+        if self._continuations:
+            self._continuations.step()
         work = self._scheduler.next()
         if not work.sequences:
             # Nothing runs and still there is no room for the first in the queue: there never will be.

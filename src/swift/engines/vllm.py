@@ -16,6 +16,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
+from uuid import uuid4
 
 from swift.core.errors import NotBuilt, SwiftError
 from swift.core.optional_imports import installed
@@ -194,6 +195,31 @@ class VllmEngine:
     async def score(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[float]:
         """Refused: raises NoVectors."""
         raise NoVectors("vLLM")
+
+    async def log_probs(
+        self, prompt_ids: tuple[int, ...], continuations: Sequence[tuple[int, ...]], adapter: str | None = None
+    ) -> list[list[float]]:
+        """The log-probability of each token of each continuation, which vLLM tells as those of a prompt."""
+        return list(await asyncio.gather(*(self._log_probs(prompt_ids, tokens, adapter) for tokens in continuations)))
+
+    async def _log_probs(self, prompt: tuple[int, ...], tokens: tuple[int, ...], adapter: str | None) -> list[float]:
+        from vllm.exceptions import VLLMClientError  # pyright: ignore[reportMissingImports]  # as above
+        from vllm.inputs import tokens_input  # pyright: ignore[reportMissingImports]  # as above
+
+        params = sampling_params(SamplingParams(max_tokens=1))
+        params.prompt_logprobs = 0
+        text = tokens_input([*prompt, *tokens])
+        outputs = self._llm.generate(text, params, f"log-probs-{uuid4().hex}", lora_request=self._lora(adapter))
+        values: list[float] = []
+        try:
+            async with aclosing(outputs):
+                async for output in outputs:
+                    if output.prompt_logprobs:
+                        told = output.prompt_logprobs[len(prompt) :]
+                        values = [each[token].logprob for token, each in zip(tokens, told, strict=True)]
+        except VLLMClientError as problem:
+            raise SwiftError(f"vLLM refuses the request: {problem}") from None
+        return values
 
     async def add_adapter(self, name: str, folder: str) -> None:
         """Serve the LoRA at `folder` under `name`. Raises SwiftError when `admit` or vLLM does not take it."""

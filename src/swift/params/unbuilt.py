@@ -55,6 +55,7 @@ TABLE: tuple[Missing, ...] = (
     Missing("quant_bits", "quantizing after training"),
     Missing("to_peft_format", "the conversion to the PEFT layout"),
     Missing("gguf_file", "loading GGUF weights"),
+    Missing("eval_dataset", "measuring on standard benchmarks", commands=("eval",)),
     Missing("to_megatron", "the conversion to megatron"),
     Missing("to_hf", "the conversion from megatron"),
 )
