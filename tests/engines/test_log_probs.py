@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ PROMPTS: list[tuple[Ids, list[Ids]]] = [
     ((7,), [(8, 9), (8,)]),
     (tuple(range(40, 70)), [tuple(range(70, 80))]),
 ]
-SMALL = {"vocab_size": 49152, "bos_token_id": 0, "eos_token_id": 0}
+SMALL: dict[str, Any] = {"vocab_size": 49152, "bos_token_id": 0, "eos_token_id": 0}
 KINDS: dict[str, PretrainedConfig] = {
     "mamba": MambaConfig(**SMALL, hidden_size=32, num_hidden_layers=2),
     "gpt2": GPT2Config(**SMALL, n_embd=32, n_layer=2, n_head=2, n_positions=128),
@@ -86,7 +87,8 @@ def test_of_a_model_and_its_adapter(tiny_llama_dir: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("kind", KINDS)
 def test_of_models_that_read_otherwise(tiny_llama_dir: Path, tmp_path: Path, kind: str) -> None:
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(KINDS[kind]).save_pretrained(tmp_path)
+    model: Any = AutoModelForCausalLM.from_config(KINDS[kind])
+    model.save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(tiny_llama_dir).save_pretrained(tmp_path)
     with engine_of(tmp_path) as sync:
         check(sync.engine, AutoModelForCausalLM.from_pretrained(tmp_path))

@@ -84,14 +84,14 @@ def test_the_subset_list_chooses_files(tmp_path: Path) -> None:
         ({"a_val.csv": HEADER + "1,,x,y,,,A,\n" + GOOD}, {}, ["a_val.csv:2", "question"]),
         ({"a_val.csv": HEADER + "1,Which?,x,,,,A,\n"}, {}, ["a_val.csv:2", "two options"]),
         ({"a_val.csv": "id,q,A,B\n1,Which?,x,y\n"}, {}, ["a_val.csv:2", "question"]),
-        ({"a_val.csv": HEADER}, {}, ["0 questions"]),
+        ({"a_val.csv": HEADER}, {}, ["no questions"]),
         ({"a_val.csv": HEADER + "1,Wh\xff?,x,y,,,A,\n"}, {}, []),
         ({"a_val.csv": (HEADER + "1,Wh").encode() + b"\xff\xfe?,x,y,,,A,\n"}, {}, ["a_val.csv:2"]),
         ({"a.jsonl": '{"query": "q"}\n'}, {"pattern": "general_qa"}, ["a.jsonl:1", "no answer"]),
         ({"a.jsonl": '{"query": "q", "respo'}, {"pattern": "general_qa"}, ["a.jsonl:1"]),
         ({"a.jsonl": '{"query": "q", "response": []}\n'}, {"pattern": "general_qa"}, ["a.jsonl:1", "no answer"]),
         ({"a.jsonl": '{"response": "q"}\n'}, {"pattern": "general_qa"}, ["a.jsonl:1"]),
-        ({"a.jsonl": ""}, {"pattern": "general_qa"}, ["0 questions"]),
+        ({"a.jsonl": ""}, {"pattern": "general_qa"}, ["no questions"]),
     ],
 )
 def test_what_cannot_be_used_is_named(

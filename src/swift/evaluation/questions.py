@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from swift.core.errors import SwiftError, raise_together
+from swift.core.log import log
 from swift.data.preprocess import Preprocessor
 from swift.data.prompt_rows import question_of
 from swift.data.raw_row import RawRow, dumped
@@ -75,7 +76,12 @@ def read_suites(suites: tuple[Suite, ...], rows: slice, few_shot: int) -> list[S
             except SwiftError as error:
                 errors += error.errors if isinstance(error, _Rows) else [error]
     raise_together(errors)
-    return subsets
+    for subset in subsets:
+        if not subset.questions:
+            log.info("%s %s has no question in the slice of --eval_limit", subset.suite, subset.name)
+    if not any(subset.questions for subset in subsets):
+        raise SwiftError("no question is chosen", where="--eval_limit")
+    return [subset for subset in subsets if subset.questions]
 
 
 def _files(suite: Suite) -> dict[str, Path]:
@@ -107,10 +113,9 @@ def _subset(suite: Suite, name: str, path: Path, rows: slice, few_shot: int) -> 
         questions = tuple(_read(path, _choice))
         dev = path.with_name(path.name.replace("_val.", "_dev."))
         shots = tuple(_read(dev, _choice))[:few_shot] if few_shot and dev.is_file() else ()
-    chosen = questions[rows]
-    if not chosen:
-        raise SwiftError(f"{path} has {len(questions)} questions, none of them chosen", where="--eval_limit")
-    return Subset(suite.name, name, chosen, shots)
+    if not questions:
+        raise SwiftError(f"{path} has no questions", where=f"suite {suite.name}")
+    return Subset(suite.name, name, questions[rows], shots)
 
 
 class _Rows(SwiftError):

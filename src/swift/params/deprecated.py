@@ -12,5 +12,6 @@ def notes(args: Args) -> list[str]:
     lines = []
     for name, flag in COMMANDS[args.command].flags.items():
         if args.is_explicit(name) and args.values[name] != flag.default and (old := flag.marker(Deprecated)):
-            lines.append(f"--{name} is deprecated" + (f": use --{old.use}" if old.use else " and has no effect"))
+            instead = f": use --{old.use}" if old.use else "" if old.works else " and has no effect"
+            lines.append(f"--{name} is deprecated{instead}")
     return lines

@@ -80,9 +80,10 @@ class Known(Frozen):
 
 
 class Deprecated(Frozen):
-    """The flag still works; `use` names what replaced it."""
+    """The flag still works; `use` names what replaced it. Without it the flag has no effect, unless it `works`."""
 
     use: str
+    works: bool = False
 
 
 class Alias(Frozen):

@@ -140,7 +140,8 @@ def describe(flag: Flag) -> str:
     if limits is not None:
         text += f" {str(limits).capitalize()}."
     if old is not None:
-        text += f" Deprecated: use --{old.use}." if old.use else " Deprecated: has no effect."
+        instead = f": use --{old.use}." if old.use else "." if old.works else ": has no effect."
+        text += f" Deprecated{instead}"
     return text
 
 

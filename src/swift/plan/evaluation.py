@@ -105,6 +105,12 @@ def plan_eval(args: Args, infer: InferPlan | None) -> EvalPlan:
             where="--custom_eval_config",
             next="give a JSON list of {name, pattern, dataset, subset_list}; docs/evaluation.md has an example",
         )
+    if args.is_explicit("eval_backend") and flags.eval_backend != "Native":
+        raise SwiftError(
+            "own questions are asked by this program itself",
+            where=f"--eval_backend {flags.eval_backend}",
+            next="leave it out; another harness can ask `swift deploy` at its URL",
+        )
     compare = Path(flags.compare).expanduser() if flags.compare else None
     if compare is not None and not (compare / "questions.jsonl").is_file():
         raise SwiftError(f"{compare} holds no questions.jsonl", where="--compare", next="name the folder of a run")

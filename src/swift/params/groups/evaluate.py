@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from swift.params.flag import Basic, Exists, Ours, Range
+from swift.params.flag import Basic, Deprecated, Exists, Ours, Range
 from swift.params.frozen import Frozen
 
 ChoiceScore = Literal["letter", "text", "generated"]
@@ -45,5 +45,5 @@ class Evaluate(Frozen):
     """Folder of an earlier evaluation of the same questions, to compare with question by question."""
     deploy_timeout: Annotated[int, Range(1)] = 1800
     """Seconds to wait for the server at eval_url to come up."""
-    eval_few_shot: Annotated[int | None, Range(0)] = None
+    eval_few_shot: Annotated[int | None, Deprecated("", works=True), Range(0)] = None
     """Solved questions before each multiple-choice question; None takes up to five."""
