@@ -63,7 +63,7 @@ def test_the_numbers_are_those_of_transformers(
 ) -> None:
     folder, questions, report = evaluate(config, "--model_id_or_path", str(tiny_llama_dir), "--template_type", "qwen")
     assert [question["id"] for question in questions] == [*"012345", "1", "2"]
-    model = AutoModelForCausalLM.from_pretrained(tiny_llama_dir)
+    model: Any = AutoModelForCausalLM.from_pretrained(tiny_llama_dir)
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama_dir)
     for question in questions:
         assert question["origin"].endswith(

@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from swift.core.errors import NotBuilt, SwiftError
+from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.adapter_pool import AdaptedModel
+from swift.engines.admission import Admission
 from swift.engines.base import Delta, Request
-from swift.engines.beam_search import beam_search, check_beams
+from swift.engines.beam_search import beam_search
 from swift.engines.embeddings import Vector, Vectors
 from swift.engines.grammar import Grammars
 from swift.engines.log_probs import Continuations, Scored
@@ -36,7 +37,6 @@ from swift.engines.scheduler import Scheduler, Work
 from swift.engines.sequence import Sequence
 from swift.models.context_window import context_length
 from swift.models.value_head import ValueHead, load_head
-from swift.prompts.types import Media
 
 CPU_CHUNK, GPU_CHUNK = 512, 4096
 """Prompt tokens computed in one step: what answers under way wait for at most."""
@@ -118,6 +118,7 @@ class TorchEngine:
         if repack:
             pack(model)
         self._model = AdaptedModel(model.eval())
+        self._admission = Admission(self._model, self.max_model_len)
         for name, folder in adapters.items():
             self._model.add(name, Path(folder))
         self._heads.update((name, load_head(model, folder)) for name, folder in heads.items())
@@ -146,7 +147,7 @@ class TorchEngine:
 
     async def stream(self, request: Request) -> AsyncIterator[Delta]:
         """Deltas as they are made; closing the iterator frees the place. Raises SwiftError for what cannot run."""
-        self._check(request)
+        self._admission.request(request)
         loop = asyncio.get_running_loop()
         deltas: asyncio.Queue[Delta] = asyncio.Queue()
         sequences = await self._sequences(request)
@@ -179,11 +180,7 @@ class TorchEngine:
         return [score for (score,) in await self._read(texts, adapter, self._heads[adapter])]
 
     async def _read(self, texts: Many[tuple[int, ...]], adapter: str | None, head: ValueHead | None) -> list[Vector]:
-        self._check_adapter(adapter)
-        for ids in texts:
-            if not ids or len(ids) > self.max_model_len:
-                raise SwiftError(f"a text has {len(ids)} tokens", why=f"1 to {self.max_model_len} can be read")
-            self._check_tokens(ids, adapter)
+        self._admission.texts(texts, adapter)
         result: Future[list[Vector]] = Future()
         self._inbox.put(lambda: self._vectors.add(texts, adapter, result, head))
         return await asyncio.wrap_future(result)
@@ -192,13 +189,8 @@ class TorchEngine:
         self, prompt_ids: tuple[int, ...], continuations: Many[tuple[int, ...]], adapter: str | None = None
     ) -> list[list[float]]:
         """The log-probability of each token of each continuation. Raises SwiftError for what cannot be read."""
-        self._check_adapter(adapter)
-        longest = len(prompt_ids) + max(map(len, continuations))
-        if not prompt_ids or not all(continuations) or longest > self.max_model_len:
-            raise SwiftError(
-                f"a text of {longest} tokens cannot be scored", why=f"1 to {self.max_model_len} can, none of them empty"
-            )
-        self._check_tokens((*prompt_ids, *(token for each in continuations for token in each)), adapter)
+        self._admission.texts([prompt_ids, *continuations], adapter)
+        self._admission.texts([(*prompt_ids, *tokens) for tokens in continuations], adapter)
         result: Future[list[list[float]]] = Future()
         self._inbox.put(lambda: self._continuations.add(Scored(prompt_ids, continuations, adapter, result)))
         return await asyncio.wrap_future(result)
@@ -224,7 +216,7 @@ class TorchEngine:
         """The deltas of each request (of one answer each). They begin in the same step, so that what shares a batch,
         and with it the rounding, does not depend on when a request arrived. Raises SwiftError for what cannot run."""
         for request in requests:
-            self._check(request)
+            self._admission.request(request)
         sequences = [await self._sequences(request) for request in requests]
         deltas: list[list[Delta]] = [[] for _ in requests]
         unfinished = set(range(len(requests)))
@@ -260,40 +252,6 @@ class TorchEngine:
             self._closing = True
             self._inbox.put(self._stop)
             await asyncio.to_thread(self._worker.join)
-
-    def _check(self, request: Request) -> None:
-        sampling = request.sampling
-        if request.media != Media():
-            raise NotBuilt("images, videos and audio do not reach the PyTorch engine yet")
-        self._check_adapter(request.adapter)
-        if not request.prompt_ids:
-            raise SwiftError("the prompt is empty")
-        if len(request.prompt_ids) >= self.max_model_len:
-            raise SwiftError(
-                f"the prompt has {len(request.prompt_ids)} tokens",
-                why=f"the model's context holds {self.max_model_len}, the answer included",
-                next="shorten the prompt",
-            )
-        self._check_tokens((*request.prompt_ids, *(token for token, _ in sampling.logit_bias)), request.adapter)
-        if sampling.max_tokens < 1 or sampling.n < 1:
-            raise SwiftError("max_tokens and n are at least 1")
-        if sampling.num_beams > 1:
-            check_beams(sampling)
-
-    def _check_adapter(self, name: str | None) -> None:
-        if name is not None and name not in self.adapters:
-            served = ", ".join(self.adapters) or "none"
-            raise SwiftError(f"there is no adapter `{name}`", next=f"it serves: {served}")
-
-    def _check_tokens(self, named: Many[int], adapter: str | None) -> None:
-        """Raise SwiftError for ids that are not in the embeddings; in a step they would fail whoever is beside them."""
-        vocabulary = self._model.tokens(adapter)
-        if min(named) < 0 or max(named) >= vocabulary:
-            raise SwiftError(
-                f"the request names token {max(named) if min(named) >= 0 else min(named)}",
-                why=f"{f'`{adapter}`' if adapter else 'the model'} knows the tokens 0 to {vocabulary - 1}",
-                next="use the tokenizer that belongs to the model",
-            )
 
     async def _sequences(self, request: Request) -> list[Sequence]:
         limit = min(len(request.prompt_ids) + request.sampling.max_tokens, self.max_model_len)
