@@ -22,7 +22,7 @@ from swift.params.parse import parse
 from swift.plan.infer import plan_infer
 from swift.plan.model import ModelPlan
 from swift.plan.tuner import TunerPlan
-from swift.tuners.adapter_files import Card
+from swift.tuners.adapter_saving import Card
 
 REFUSED = "is not the model that"
 

@@ -11,7 +11,7 @@ from swift import models, tuners
 from swift.cli import main
 from swift.plan.model import ModelPlan
 from swift.plan.tuner import TunerPlan
-from swift.tuners.adapter_files import Card
+from swift.tuners.adapter_saving import Card
 
 LORA = {"r": 4, "lora_alpha": 32, "lora_dropout": 0.0, "init_lora_weights": False}
 

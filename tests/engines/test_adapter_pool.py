@@ -25,6 +25,9 @@ from swift import tuners
 from swift.core.errors import SwiftError
 from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.packed_linear import PackedLinear, pack
+from swift.params.parse import parse
+from swift.plan.tuner import TunerPlan
+from swift.plan.tuner_settings import SETTINGS
 
 IDS = torch.randint(300, (3, 17), generator=torch.Generator().manual_seed(1))
 IDS[:, 3:6] = torch.tensor([3, 7, 11])  # the tokens that some kinds train
@@ -220,3 +223,29 @@ def test_packed_layers_are_held_once(base: PreTrainedModel, plain_lora: Path, tm
         assert len(others) == 0, kind
         assert len(bare) == plain + (kind == "saved_head"), (kind, bare)
     assert {id(layer) for layer in packed.modules() if isinstance(layer, PackedLinear)} == own
+
+
+@pytest.mark.parametrize(
+    "flags", ["--sft_type adapter --adapter_length 8", "--sft_type reft", "--init_lora_weights loftq"]
+)
+def test_methods_of_our_own_answer_beside_the_base_and_a_lora(
+    flags: str, base: PreTrainedModel, pool: AdaptedModel, tmp_path: Path
+) -> None:
+    args = parse(["sft", "--model_id_or_path", str(tmp_path), *flags.split()])
+    sft_type = args.values["sft_type"]
+    plan = TunerPlan(sft_type=sft_type, target_modules=("q_proj", "v_proj"), settings=SETTINGS[sft_type](args))
+    torch.manual_seed(3)
+    tuned = tuners.attach(copy.deepcopy(base), plan)
+    with torch.no_grad():
+        for parameter in tuned.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    tuners.save(tuned, tmp_path)
+    before = answers(pool, [None, "lora", None])
+    pool.add("own", tmp_path)
+    together = answers(pool, ["own", "lora", None])
+    assert (together[0] - before[0]).abs().max() > 1e-2
+    torch.testing.assert_close(together[0], logits(tuned)[0], **CLOSE)
+    torch.testing.assert_close(together[1:], before[1:], atol=1e-6, rtol=0)
+    pool.remove("own")
+    torch.testing.assert_close(answers(pool, [None, "lora", None]), before, atol=1e-6, rtol=0)

@@ -24,7 +24,7 @@ from swift.export.merge import REPORT, merge
 from swift.plan.merge import MergePlan
 from swift.plan.model import ModelPlan
 from swift.plan.tuner import TunerPlan
-from swift.tuners.adapter_files import Card
+from swift.tuners.adapter_saving import Card
 
 LORA = {"r": 4, "lora_alpha": 32, "lora_dropout": 0.0, "init_lora_weights": False}
 """`init_lora_weights` False starts A and B at random, so the adapter changes every answer without training."""

@@ -42,6 +42,7 @@ BROKEN: list[tuple[Rule, str, str]] = [
         TRAIN + "--resume_from_checkpoint /no/such",
         "--resume_from_checkpoint /no/such is not a",
     ),
+    (rules.longlora_learns_from_texts, "rlhf --rlhf_type dpo --sft_type longlora", "works with swift sft and swift pt"),
     (rules.checkpoints_exist, "infer --ckpt_dir /no/such", "--ckpt_dir /no/such is not a folder"),
     (
         rules.files_exist,
@@ -172,9 +173,7 @@ def test_what_is_not_built_is_refused_and_the_default_is_not(row: Missing) -> No
 @pytest.mark.parametrize(
     ("words", "message", "next"),
     [
-        ("sft --sft_type longlora", "--sft_type longlora: this tuning method", "use lora or full or ia3"),
-        ("sft --tuner_backend swift", "--tuner_backend swift: this adapter library", "use peft"),
-        ("sft --init_lora_weights LoftQ", "--init_lora_weights LoftQ: this start", "leave it out"),
+        ("sft --tuner_backend unsloth", "--tuner_backend unsloth: this adapter library", "use swift or peft"),
         ("sft --deepspeed default-zero2", "--deepspeed default-zero2: DeepSpeed", "leave it out"),
         ("infer --local_repo_path .", "--local_repo_path .: models with code", "leave it out"),
     ],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,26 +27,50 @@ SMALL = {
 }
 
 
+def _configurations() -> dict[str, Any]:
+    from transformers import GPT2Config, LlamaConfig, Phi3Config, Qwen2Config, Qwen2MoeConfig, Qwen3Config
+
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    return {
+        "llama": LlamaConfig(**SMALL, tie_word_embeddings=True),
+        "qwen2": Qwen2Config(**SMALL, tie_word_embeddings=False),
+        "qwen3": Qwen3Config(**SMALL, head_dim=8),
+        "phi3": Phi3Config(**SMALL, pad_token_id=0),
+        "gpt2": GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=4),
+        "qwen2_moe": Qwen2MoeConfig(
+            **SMALL, **experts, shared_expert_intermediate_size=16, mlp_only_layers=[0], decoder_sparse_step=1
+        ),
+    }
+
+
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "phi3", "gpt2", "qwen2_moe")
+
+
 @pytest.fixture(scope="session")
-def small_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Makes a folder with a two-layer model of an architecture, once."""
+    from transformers import AutoModelForCausalLM
+
+    @cache
+    def make(name: str) -> Path:
+        torch.manual_seed(0)
+        folder = tmp_path_factory.mktemp("small") / name
+        AutoModelForCausalLM.from_config(_configurations()[name]).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_llama(small_models: Callable[[str], Path]) -> Path:
     """Two layers, tied embeddings, no tokenizer."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("small") / "llama"
-    LlamaForCausalLM(LlamaConfig(**SMALL, tie_word_embeddings=True)).save_pretrained(folder)
-    return folder
+    return small_models("llama")
 
 
 @pytest.fixture(scope="session")
-def small_qwen2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_qwen2(small_models: Callable[[str], Path]) -> Path:
     """Two layers, an untied head, biases in attention."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("small") / "qwen2"
-    Qwen2ForCausalLM(Qwen2Config(**SMALL, tie_word_embeddings=False)).save_pretrained(folder)
-    return folder
+    return small_models("qwen2")
 
 
 @pytest.fixture(scope="session")

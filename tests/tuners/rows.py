@@ -16,6 +16,10 @@ class Row:
     """PiSSA and OLoRA move a part of the base weights into the adapter."""
     whole_modules: bool = False
     """Modules of the base are trained whole, so switching the adapter off does not give the base back."""
+    stays: bool = False
+    """It changes the model for good: there is no base below it to go back to."""
+    merges: bool = True
+    """Whether the weights of the base can hold it."""
     reload_error: float = 1e-6
     """Largest logit difference after a reload for use; a bf16 adapter on an fp32 base is then computed in fp32."""
 
@@ -41,6 +45,7 @@ ROWS = (
     _row("pissa", "--init_lora_weights pissa", changes_base=True),
     _row("pissa_niter", "--init_lora_weights pissa_niter_4", changes_base=True),
     _row("olora", "--init_lora_weights olora", changes_base=True),
+    _row("loftq", "--init_lora_weights loftq", changes_base=True),
     _row("bf16_adapter", "--lora_dtype bf16", reload_error=5e-3),
     _row("adalora", "--sft_type adalora"),
     _row("ia3", "--sft_type ia3"),
@@ -51,4 +56,28 @@ ROWS = (
     _row("boft", "--sft_type boft"),
     _row("boft_blocks", "--sft_type boft --boft_block_num 8"),
     _row("fourierft", "--sft_type fourierft --fourier_n_frequency 500"),
+    _row("longlora", "--sft_type longlora"),
+    _row("adapter", "--sft_type adapter --adapter_length 8", merges=False),
+    _row(
+        "adapter_attention",
+        "--sft_type adapter --adapter_length 8 --adapter_act silu --adapter_after_attention true",
+        merges=False,
+    ),
+    *(
+        _row(kind.lower(), f"--sft_type reft --reft_intervention_type {kind}Intervention", merges=False)
+        for kind in ("Loreft", "Noreft", "Consreft", "Lobireft", "Direft", "Nodireft")
+    ),
+    _row(
+        "reft_args",
+        "--sft_type reft --reft_layers 1 --reft_rank 2 --reft_args "
+        '{"act_fn":"relu","add_bias":true,"dropout":0} --reft_intervention_type NoreftIntervention',
+        merges=False,
+    ),
+    _row("llamapro", "--sft_type llamapro --llamapro_num_new_blocks 2", stays=True),
+    _row("llamapro_groups", "--sft_type llamapro --llamapro_num_new_blocks 2 --llamapro_num_groups 1", stays=True),
 )
+
+ON_EVERY_ARCHITECTURE = (
+    *("lora", "adalora", "ia3", "vera", "boft", "fourierft", "adapter_attention", "loreft", "llamapro", "loftq"),
+)
+"""Rows that are tried on all of them."""

@@ -13,7 +13,7 @@ from tests.tuners.test_behaviour import logits, train
 
 from swift import models, tuners
 from swift.core.errors import SwiftError
-from swift.tuners.adapter_files import Card
+from swift.tuners.adapter_saving import Card
 
 WEIGHTS = "adapter_model.safetensors"
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from tests.tuners.conftest import Plans
-from tests.tuners.rows import ROWS, Row
+from tests.tuners.conftest import ARCHITECTURES, Plans
+from tests.tuners.rows import ON_EVERY_ARCHITECTURE, ROWS, Row
 from torch import Tensor, nn
 
 from swift import models, tuners
+from swift.core.errors import SwiftError
+from swift.params.checkpoint_args import adapter_folder
+from swift.plan.model import ModelPlan
 
 IDS = torch.randint(300, (2, 17), generator=torch.Generator().manual_seed(1))
 
@@ -21,10 +26,10 @@ def logits(model: nn.Module) -> Tensor:
         return model(input_ids=IDS).logits
 
 
-def train(model: nn.Module, steps: int = 3) -> None:
+def train(model: nn.Module, steps: int = 3, *, first: int = 1) -> None:
     model.train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-    for step in range(1, steps + 1):
+    for step in range(first, first + steps):
         model(input_ids=IDS, labels=IDS).loss.backward()
         optimizer.step()
         tuners.on_step(model, step)
@@ -32,20 +37,22 @@ def train(model: nn.Module, steps: int = 3) -> None:
 
 
 CASES = [
-    *[pytest.param(row, "small_llama", id=row.name) for row in ROWS],
+    *[pytest.param(row, "llama", id=row.name) for row in ROWS],
     *[
-        pytest.param(row, "small_qwen2", id=f"{row.name}-untied")
+        pytest.param(row, base, id=f"{row.name}-{base}")
         for row in ROWS
-        if row.name in ("lora", "bias", "head")
+        for base in ARCHITECTURES[1:]
+        if (row.name in ON_EVERY_ARCHITECTURE and (row.name, base) != ("boft", "gpt2"))
+        or (base == "qwen2" and row.name in ("bias", "head"))
     ],
 ]
 
 
 @pytest.mark.parametrize(("row", "base"), CASES)
 def test_train_save_load_merge(
-    row: Row, base: str, plans: Plans, tmp_path: Path, request: pytest.FixtureRequest
+    row: Row, base: str, plans: Plans, tmp_path: Path, small_models: Callable[[str], Path]
 ) -> None:
-    model_plan, plan = plans(request.getfixturevalue(base), *row.flags)
+    model_plan, plan = plans(small_models(base), *row.flags)
     torch.manual_seed(0)
     tuned = tuners.attach(models.load_model(model_plan), plan, total_steps=10)
     frozen = {name: p.detach().clone() for name, p in tuned.named_parameters() if not p.requires_grad}
@@ -54,14 +61,19 @@ def test_train_save_load_merge(
     untouched = logits(models.load_model(model_plan))
     assert (trained - untouched).abs().max() > 1e-3
     assert all(torch.equal(p, frozen[name]) for name, p in tuned.named_parameters() if name in frozen)
-    if not row.changes_base and not row.whole_modules:
-        with tuned.disable_adapter():
+    if not row.changes_base and not row.whole_modules and not row.stays:
+        with tuners.without_adapter(tuned):
             torch.testing.assert_close(logits(tuned), untouched)
 
-    (tmp_path / "adapter").mkdir()
-    tuners.save(tuned, tmp_path / "adapter")
-    again = tuners.load(models.load_model(model_plan), tmp_path / "adapter")
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    tuners.save(tuned, folder)
+    again = _loaded(model_plan, folder)
     torch.testing.assert_close(logits(again), trained, atol=row.reload_error, rtol=0)
+    if not row.merges:
+        with pytest.raises(SwiftError, match="cannot be merged"):
+            tuners.merge(again)
+        return
     merged = tuners.merge(again)
     torch.testing.assert_close(logits(merged), trained, atol=max(3e-4, row.reload_error), rtol=0)
 
@@ -70,19 +82,35 @@ def test_train_save_load_merge(
     torch.testing.assert_close(logits(models.load_model(reread)), logits(merged), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if "adalora" not in row.name], ids=lambda row: row.name)
+def _loaded(model_plan: ModelPlan, folder: Path, *, trainable: bool = False, steps: int | None = None) -> nn.Module:
+    """What `swift infer` or a resumed run makes of a saved folder: an adapter on its base, or a whole model."""
+    if adapter_folder(folder) is None:
+        whole = models.load_model(replace(model_plan, source=str(folder)))
+        return whole.train() if trainable else whole
+    return tuners.load(models.load_model(model_plan), folder, trainable=trainable, total_steps=steps)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_training_goes_on_from_a_checkpoint(row: Row, small_llama: Path, plans: Plans, tmp_path: Path) -> None:
     model_plan, plan = plans(small_llama, *row.flags)
     torch.manual_seed(0)
-    tuned = tuners.attach(models.load_model(model_plan), plan)
-    train(tuned, 1)
+    tuned = tuners.attach(models.load_model(model_plan), plan, total_steps=10)
+    train(tuned, 2)
     tuners.save(tuned, tmp_path)
-    again = tuners.load(models.load_model(model_plan), tmp_path, trainable=True)
+    again = _loaded(model_plan, tmp_path, trainable=True, steps=10)
+    if row.stays:
+        again = tuners.attach(again, plan, resumed=True)  # type: ignore[arg-type]
     before = {name: (p.dtype, p.requires_grad) for name, p in tuned.named_parameters()}
     assert {name: (p.dtype, p.requires_grad) for name, p in again.named_parameters()} == before
-    train(tuned)
-    train(again)
+    train(tuned, first=3)
+    train(again, first=3)
     torch.testing.assert_close(logits(again), logits(tuned), atol=1e-6, rtol=0)
+
+
+def test_what_peft_lacks_is_refused_in_words(small_models: Callable[[str], Path], plans: Plans) -> None:
+    model_plan, plan = plans(small_models("gpt2"), "--sft_type", "boft")
+    with pytest.raises(SwiftError, match="Conv1D"):
+        tuners.attach(models.load_model(model_plan), plan)
 
 
 def test_adalora_adds_its_penalty_to_the_loss(small_llama: Path, plans: Plans) -> None:

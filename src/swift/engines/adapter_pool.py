@@ -19,6 +19,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from swift.core.errors import SwiftError
+from swift.engines.weight_sharing import share_weights
+from swift.tuners import added_modules, base_model
 from swift.tuners.adapter_files import read_adapter
 
 BASE = "__base__"
@@ -30,7 +32,7 @@ class _Adapted:
     """Where an adapter is."""
 
     tuned: Any
-    """The PeftModel that has it."""
+    """The model that has it, a PeftModel for PEFT's methods."""
     slot: str | None
     """Its name among the adapters that share that model; None when it is alone there."""
     tokens: int
@@ -61,6 +63,18 @@ class AdaptedModel:
 
     def add(self, name: str, folder: Path) -> None:
         """Take in the adapter in `folder` as `name`. Raises SwiftError when it does not fit the base."""
+        if added_modules.kind_of(folder) is not None:
+            adapted = _Adapted(added_modules.load(share_weights(self.base), folder), None, _rows(self.base))
+        else:
+            adapted = self._of_peft(folder)
+        if name in self._adapted:
+            self.remove(name)
+        if adapted.slot is not None:
+            self._shared, self._active = adapted.tuned, None
+        self._adapted[name] = adapted
+
+    def _of_peft(self, folder: Path) -> _Adapted:
+        """An adapter of one of PEFT's methods: beside others on one model where it can be, alone where not."""
         from swift.engines import adapter_layers  # PEFT takes seconds to import, and most models have no adapter
 
         adapter = adapter_layers.without_unchanged_ends(self.base, read_adapter(folder))
@@ -69,17 +83,11 @@ class AdaptedModel:
         slot = f"adapter_{next(self._slots)}"
         beside = adapter_layers.put_beside(self.base, adapter, slot, self._shared)
         if beside is not None:
-            adapted = _Adapted(beside, slot, _rows(self.base))
-        else:
-            tuned = adapter_layers.put_alone(self.base, adapter)
-            own: Any = tuned.get_base_model()
-            self._widen(_head_rows(own), folder)
-            adapted = _Adapted(tuned, None, _rows(own))
-        if name in self._adapted:
-            self.remove(name)
-        if beside is not None:
-            self._shared, self._active = beside, None
-        self._adapted[name] = adapted
+            return _Adapted(beside, slot, _rows(self.base))
+        tuned = adapter_layers.put_alone(self.base, adapter)
+        own: Any = base_model(tuned)
+        self._widen(_head_rows(own), folder)
+        return _Adapted(tuned, None, _rows(own))
 
     def remove(self, name: str) -> None:
         """Take the adapter `name` off."""
@@ -130,7 +138,7 @@ class AdaptedModel:
         with self.as_loaded():
             model = self._with(adapter)
             # An adapter's layers stand inside its model, so the inner model is the tuned one.
-            whole = model if adapter is None else model.get_base_model()
+            whole = base_model(model)
             return whole.base_model(**inputs)
 
     def close(self) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from swift import models
 from swift.catalog import Catalog
@@ -73,7 +73,7 @@ def prepare(plan: InferPlan, catalog: Catalog, *, scores: bool = False) -> Prepa
             next=f"swift deploy --ckpt_dir {folder} gives scores (POST /v1/score); here, give the model that answers",
         )
     _check_heads(plan, source, heads)
-    for _, adapter in plan.engine.adapters:
+    for adapter in (*(folder for _, folder in plan.engine.adapters), *filter(None, [plan.engine.layers])):
         models.check_base(adapter, plan.model, source)
     tokenizer = models.load_tokenizer(plan.model, source)
     models.embedded_tokens(tokenizer, models.load_config(plan.model, source))
@@ -143,6 +143,8 @@ async def start(plan: InferPlan, prepared: Prepared) -> Engine:
         from swift.engines.weight_only import load_quantized
 
         load = partial(load_quantized, plan.model, source, tokenizer)
+    if engine.layers is not None:
+        load = partial(_with_layers, load, engine.layers)
     return TorchEngine(
         load,
         tokenizer,
@@ -151,6 +153,12 @@ async def start(plan: InferPlan, prepared: Prepared) -> Engine:
         admit=admit,
         max_model_len=engine.vllm.max_model_len,
     )
+
+
+def _with_layers(load: Callable[[], PreTrainedModel], layers: Path) -> PreTrainedModel:
+    from swift.tuners.swift_layout import load_layers
+
+    return load_layers(load(), layers)
 
 
 def _check_length(given: int | None, config: PretrainedConfig) -> None:

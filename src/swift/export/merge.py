@@ -11,25 +11,27 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from swift import models, tuners
 from swift.core.errors import CheckFailed, SwiftError
 from swift.core.log import log
-from swift.core.transaction import fault, sha256, write_file, write_folder
+from swift.core.transaction import MANIFEST, fault, sha256, write_file, write_folder
 from swift.core.writable import require_writable
 from swift.export import model_comparison
 from swift.models import saving
 from swift.models.load import TORCH_DTYPES
-from swift.params.checkpoint_args import SFT_ARGS, read_saved
+from swift.params.checkpoint_args import ADAPTER_CONFIG, SFT_ARGS, adapter_folder, read_saved
 from swift.plan.merge import MergePlan, quantized_base
 from swift.plan.model import ModelPlan, read_config
 from swift.plan.quantization import stored_quant
 from swift.plan.reward_model import HEAD_FILES
+from swift.tuners.tensor_files import write_model
 
 REPORT = "merge_report.json"
+OF_TRAINING = ("rng_state.pth", "trainer_state.json", MANIFEST, SFT_ARGS)
+"""Files of a checkpoint, beside optimizer and schedule, that a model does not need or has anew."""
 CAST_SHARE = {"fp32": 0.0, "bf16": 0.25, "fp16": 0.05}
 """Largest change of a logit by rounding the weights to a dtype, as a share of the largest logit.
 
@@ -78,6 +80,8 @@ def merge(plan: MergePlan) -> Path:
     Raises SwiftError for a wrong base, a damaged file or a full disk, and CheckFailed when the merged model does not
     answer as base + adapter; nothing is left under the target's name then.
     """
+    if plan.whole:
+        return _take_over(plan)
     source = models.fetch(plan.model)
     stored = stored_quant(read_config(source))
     if stored is not None:
@@ -132,6 +136,25 @@ def merge(plan: MergePlan) -> Path:
     return plan.target
 
 
+def _take_over(plan: MergePlan) -> Path:
+    """The checkpoint of a deeper model as a model of its own, without what only training needs."""
+    if plan.target.exists():
+        wrong = fault(plan.target)
+        if wrong:
+            raise SwiftError(
+                f"{plan.target} is there already", why=wrong, next=f"remove or rename it: rm -r {plan.target}"
+            )
+        log.info("%s is there already and complete: left as it is", plan.target)
+        return plan.target
+    require_writable(plan.target.parent, "--ckpt_dir", "copy the checkpoint to where there is room, and merge it there")
+    with write_folder(plan.target) as scratch:
+        for path in plan.checkpoint.iterdir():
+            if path.is_file() and not path.match("*.pt") and path.name not in OF_TRAINING:
+                shutil.copyfile(path, scratch / path.name)
+        _write_saved(plan, scratch)
+    return plan.target
+
+
 def _judge(report: Report, plan: MergePlan, scratch: Path) -> None:
     text = json.dumps({**asdict(report), "faults": report.faults()}, indent=2, ensure_ascii=False) + "\n"
     if report.faults():
@@ -183,19 +206,18 @@ def _other_merge(plan: MergePlan, adapter: str, source: Path) -> str | None:
 def _write(
     plan: MergePlan, merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: Path, folder: Path
 ) -> None:
-    if plan.safetensors:
-        merged.save_pretrained(folder)
-    else:
-        merged.config.save_pretrained(folder)
-        if merged.generation_config is not None:
-            merged.generation_config.save_pretrained(folder)
-        torch.save(merged.state_dict(), folder / "pytorch_model.bin")
+    write_model(merged, folder, safetensors=plan.safetensors)
     tokenizer.save_pretrained(folder)
     (folder / "configuration.json").write_text("{}\n", encoding="utf-8")
     beside = ((plan.checkpoint, name) for name in ("template.json", *HEAD_FILES))
     for origin, name in ((source, "configuration.json"), *beside):
         if (origin / name).is_file():
             shutil.copyfile(origin / name, folder / name)
+    _write_saved(plan, folder)
+
+
+def _write_saved(plan: MergePlan, folder: Path) -> None:
+    """The arguments of the run, as those of a whole model."""
     if (plan.checkpoint / SFT_ARGS).is_file():
         whole = {"sft_type": "full", "quantization_bit": 0, "quant_method": None}
         saved = {**read_saved(plan.checkpoint), **whole, "dtype": plan.model.dtype}
@@ -214,7 +236,9 @@ def _reload(plan: ModelPlan, folder: Path) -> PreTrainedModel:
 
 def _adapter_digest(checkpoint: Path) -> str:
     """What tells the adapter from others: its weights alone do not, with another scaling they mean another merge."""
-    parts = [checkpoint / "adapter_config.json", checkpoint / "adapter_model.bin", *checkpoint.glob("*.safetensors")]
+    inside = adapter_folder(checkpoint) or checkpoint
+    parts = {inside / ADAPTER_CONFIG, inside / "adapter_model.bin", *inside.glob("*.safetensors")}
+    parts |= set(checkpoint.glob("*.safetensors"))
     return hashlib.sha256("".join(sha256(part) for part in sorted(parts) if part.is_file()).encode()).hexdigest()
 
 

@@ -16,6 +16,7 @@ from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.core.safetensors_header import read_header
 from swift.models.integrity import weight_files
+from swift.params.checkpoint_args import ADAPTER_CONFIG, adapter_folder
 from swift.plan.model import ModelPlan, name_of
 
 PAGE = 4096
@@ -73,7 +74,8 @@ def _recorded(adapter: Path) -> Mapping[str, Any] | None:
 
 
 def _named_base(adapter: Path) -> str | None:
-    return _json(adapter / "adapter_config.json").get("base_model_name_or_path")
+    folder = adapter_folder(adapter)
+    return None if folder is None else _json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
 
 
 def _compare_names(adapter: Path, plan: ModelPlan) -> None:

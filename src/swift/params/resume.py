@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from swift.core.errors import SwiftError
 from swift.params.args import Args
-from swift.params.checkpoint_args import read_saved
+from swift.params.checkpoint_args import ADAPTER_CONFIG, adapter_folder, adapter_kind, read_saved
 from swift.params.commands import COMMANDS
 from swift.params.flag import Flag
 from swift.params.frozen import Frozen
@@ -107,12 +107,10 @@ def trained_with(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
     saved = read_saved(checkpoint)
     if saved:
         return saved
-    path = os.path.join(checkpoint, "adapter_config.json")
-    if not os.path.isfile(path):
+    folder, kind = adapter_folder(checkpoint), adapter_kind(checkpoint)
+    if folder is None:
         return {"sft_type": "full"}
-    with open(path, encoding="utf-8") as file:
-        adapter = json.load(file)
-    kind = str(adapter.get("peft_type", "")).lower()
+    adapter = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     sizes = {ours: adapter[name] for name, ours in PEFT_NAMES.items() if name in adapter} if kind == "lora" else {}
     return {"sft_type": kind, **sizes}
 

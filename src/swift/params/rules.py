@@ -105,11 +105,20 @@ def lisa_needs_full_tuning(args: Args) -> Mistakes:
 
 def lora_variants_need_lora(args: Args) -> Mistakes:
     sft_type = args.values.get("sft_type")
-    if args.command not in TRAINING or sft_type == "lora":
+    if args.command not in TRAINING or sft_type in ("lora", "longlora"):
         return
     for name in ("use_dora", "use_rslora", "lora_lr_ratio"):
         if args.changed(name):
             yield SwiftError(f"--{name} works with LoRA only, not with {sft_type}", next="add --sft_type lora")
+
+
+def longlora_learns_from_texts(args: Args) -> Mistakes:
+    if args.command == "rlhf" and args.values["sft_type"] == "longlora":
+        yield SwiftError(
+            "--sft_type longlora works with swift sft and swift pt",
+            why="the reference of swift rlhf would attend to more than the model that is compared with it",
+            next="use --sft_type lora",
+        )
 
 
 def streaming_has_an_end(args: Args) -> Mistakes:
@@ -231,6 +240,7 @@ _RULES: tuple[Callable[[Args], Mistakes], ...] = (
     adapters_do_not_freeze,
     lisa_needs_full_tuning,
     lora_variants_need_lora,
+    longlora_learns_from_texts,
     streaming_has_an_end,
     streams_are_read_in_order,
     micro_batching_is_a_way_or_a_size,

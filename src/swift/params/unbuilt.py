@@ -26,13 +26,7 @@ class Missing(Frozen):
 
 
 TABLE: tuple[Missing, ...] = (
-    Missing(
-        "sft_type",
-        "this tuning method",
-        values=("longlora", "adalora", "llamapro", "adapter", "reft"),
-    ),
-    Missing("init_lora_weights", "this start of LoRA", values=("loftq",)),
-    Missing("tuner_backend", "this adapter library", values=("swift", "unsloth")),
+    Missing("tuner_backend", "this adapter library", values=("unsloth",)),
     Missing("use_galore", "GaLore"),
     Missing("lisa_activated_layers", "LISA"),
     Missing("use_liger", "liger-kernel"),
@@ -45,7 +39,6 @@ TABLE: tuple[Missing, ...] = (
     Missing("sequence_parallel", "sequence parallelism"),
     Missing("tp", "the megatron backend", commands=_TRAIN),
     Missing("pp", "the megatron backend"),
-    Missing("save_safetensors", "saving checkpoints in the old format", commands=_TRAIN, values=(False,)),
     Missing("vit_use_gc", "training multimodal models", values=(False,)),
     Missing("train_backend", "the megatron backend", values=("megatron",)),
     Missing("loss_name", "other loss functions"),
@@ -60,7 +53,7 @@ TABLE: tuple[Missing, ...] = (
     Missing("to_hf", "the conversion from megatron"),
 )
 
-IDLE_GROUPS = ("Adalora", "Ia3", "Vera", "Boft", "Fourierft", "Reft", "Llamapro", "Adapter", "Galore", "Lisa")
+IDLE_GROUPS = ("Galore", "Lisa")
 IDLE_FLAGS = (
     *("quant_method", "quant_n_samples", "quant_seqlen", "quant_batch_size", "quant_device_map", "quant_output_dir"),
     *("megatron_output_dir", "hf_output_dir"),

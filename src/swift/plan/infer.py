@@ -11,6 +11,7 @@ from swift.catalog import Catalog
 from swift.core.errors import SwiftError, raise_together
 from swift.core.machine import Machine
 from swift.params.args import Args
+from swift.params.checkpoint_args import adapter_kind
 from swift.params.groups import Checkpoint, Data, Generate, Infer, Lmdeploy, Vllm
 from swift.plan.answer_dtype import Speedup, in_faster_dtype
 from swift.plan.data import DataPlan, plan_data
@@ -22,6 +23,8 @@ from swift.plan.reward_model import local_reward_model
 Backend = Literal["pt", "vllm", "lmdeploy"]
 DEFAULT_LORA = "default-lora"
 """The name under which the adapter of `--ckpt_dir` is served."""
+NOT_LORA = ("adapter", "reft")
+"""Kinds of adapters that only our own engine knows."""
 BAR_FROM = 100
 """Rows from which on a progress bar replaces the printed answers, unless `--verbose` says otherwise."""
 
@@ -33,6 +36,8 @@ class EnginePlan:
     backend: Backend
     adapters: tuple[tuple[str, Path], ...] = ()
     """Name and folder of each; the first is that of `--ckpt_dir` when it has one."""
+    layers: Path | None = None
+    """Folder with layers of LLaMA-Pro, without those of the base, that go into the model for good."""
     vllm: Vllm
     memory_given: bool = False
     """Whether `--gpu_memory_utilization` was given."""
@@ -157,10 +162,12 @@ def plan_engine(args: Args, model: ModelPlan, machine: Machine) -> EnginePlan:
     """The engine and its adapters. Raises SwiftError for an engine that cannot serve this model here."""
     infer = args[Infer]
     own = [] if model.adapter is None else [(DEFAULT_LORA, Path(model.adapter))]
-    adapters = (*own, *_lora_modules(infer.lora_modules))
+    layers = next((folder for _, folder in own if adapter_kind(folder) == "llamapro"), None)
+    adapters = (*(own if layers is None else []), *_lora_modules(infer.lora_modules))
     plan = EnginePlan(
-        backend=_backend(args, model, machine, unmerged=bool(adapters)),
+        backend=_backend(args, model, machine, unmerged=bool(adapters) or layers is not None),
         adapters=adapters,
+        layers=layers,
         vllm=args[Vllm],
         memory_given=args.is_explicit("gpu_memory_utilization"),
         lmdeploy=args[Lmdeploy],
@@ -169,6 +176,14 @@ def plan_engine(args: Args, model: ModelPlan, machine: Machine) -> EnginePlan:
     )
     if plan.backend == "pt":
         check_stored(model.stored_quant, model.source, machine)
+    ours = next((str(folder) for _, folder in adapters if adapter_kind(folder) in NOT_LORA), layers)
+    if plan.backend != "pt" and ours is not None:
+        raise SwiftError(
+            f"{plan.backend} cannot put {ours} on a model",
+            where="--infer_backend",
+            why=f"an adapter of the kind {adapter_kind(ours)} is no LoRA",
+            next="use --infer_backend pt",
+        )
     if plan.backend == "vllm" and adapters and not plan.vllm.vllm_enable_lora:
         raise SwiftError(
             "vLLM serves an unmerged adapter only when it is told to",
@@ -205,6 +220,14 @@ def _lora_modules(modules: tuple[str, ...]) -> list[tuple[str, Path]]:
         folder = Path(path).expanduser()
         if not is_adapter(folder):
             errors.append(SwiftError(f"{folder} holds no adapter", where=f"--lora_modules {text}"))
+        elif adapter_kind(folder) == "llamapro":
+            errors.append(
+                SwiftError(
+                    f"{folder} holds layers that make the model deeper for all requests",
+                    where=f"--lora_modules {text}",
+                    next=f"--ckpt_dir {folder}, or swift merge-lora --ckpt_dir {folder} first",
+                )
+            )
         elif name == DEFAULT_LORA or name in adapters:
             errors.append(SwiftError(f"the adapter name {name} is taken", where=f"--lora_modules {text}"))
         adapters[name] = folder

@@ -10,9 +10,13 @@ from swift.core.errors import SwiftError
 from swift.core.machine import Machine
 from swift.core.transaction import MANIFEST, fault
 from swift.params.args import Args
+from swift.params.checkpoint_args import adapter_kind, read_saved
 from swift.params.groups import Checkpoint
 from swift.plan.model import ModelPlan, plan_model
 from swift.plan.quantization import StoredQuant
+
+NOT_MERGED = ("adapter", "reft")
+"""Kinds of adapters that are more than another weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +31,13 @@ class MergePlan:
     trained_on_bits: int = 0
     """Bits of the base that the adapter was trained on, if it was quantized; the merge takes the base itself."""
 
+    whole: bool = False
+    """The checkpoint is a model that was made deeper: there is nothing to compute, and its files are taken over."""
+
     def summary(self) -> str:
         """What is merged into what, and that a quantized base is not what it was trained on."""
+        if self.whole:
+            return f"take the deeper model in {self.checkpoint}, which is whole already -> {self.target}"
         text = f"merge {self.checkpoint} into {self.model.summary()} -> {self.target}"
         if not self.trained_on_bits:
             return text
@@ -48,12 +57,21 @@ def plan_merge(args: Args, catalog: Catalog, machine: Machine) -> MergePlan:
     folder = Path(checkpoint).expanduser()
     if model.stored_quant is not None:
         raise quantized_base(model.source, model.stored_quant, folder)
-    if model.adapter is None:
+    whole = model.adapter is None and read_saved(folder).get("sft_type") == "llamapro"
+    if model.adapter is None and not whole:
         raise SwiftError(
             f"{folder} has no adapter to merge",
             where="--ckpt_dir",
             why="it is a whole model",
             next=f"use it as it is: swift infer --ckpt_dir {folder}",
+        )
+    kind = adapter_kind(folder)
+    if kind in NOT_MERGED:
+        raise SwiftError(
+            f"the adapter in {folder} cannot be merged",
+            where="--ckpt_dir",
+            why=f"what {kind} computes between the layers no weight of the base computes",
+            next=f"use it unmerged: swift infer --ckpt_dir {folder}",
         )
     wrong = fault(folder) if (folder / MANIFEST).is_file() else None
     if wrong:
@@ -66,6 +84,7 @@ def plan_merge(args: Args, catalog: Catalog, machine: Machine) -> MergePlan:
         model=replace(model, device_map=_device_map(args, machine)),
         safetensors=args[Checkpoint].save_safetensors,
         trained_on_bits=trained_on,
+        whole=whole,
     )
 
 

@@ -15,7 +15,7 @@ from swift.core.errors import SwiftError
 from swift.core.hubs import TITLES, Source, default_hub
 from swift.core.machine import Machine
 from swift.params.args import Args
-from swift.params.checkpoint_args import SFT_ARGS
+from swift.params.checkpoint_args import ADAPTER_CONFIG, SFT_ARGS, adapter_folder
 from swift.params.groups import Model
 from swift.plan.json_flag import json_mapping
 from swift.plan.quantization import Dtype, QuantPlan, StoredQuant, plan_quant, stored_quant
@@ -123,7 +123,7 @@ def plan_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
 
 def is_adapter(folder: Path) -> bool:
     """Whether `folder` holds an adapter rather than a whole model."""
-    return (folder / "adapter_config.json").is_file()
+    return adapter_folder(folder) is not None
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,9 @@ def _checkpoint(args: Args) -> Path | None:
 def _given(args: Args, model: Model, checkpoint: Path | None) -> _Given:
     if checkpoint and not is_adapter(checkpoint):
         return _Given(model.model_type, str(checkpoint), True)
-    if checkpoint and not model.model_id_or_path and not model.model_type:
-        base = json.loads((checkpoint / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path")
+    inside = adapter_folder(checkpoint) if checkpoint else None
+    if inside and not model.model_id_or_path and not model.model_type:
+        base = json.loads((inside / ADAPTER_CONFIG).read_text("utf-8")).get("base_model_name_or_path")
         return _Given(None, base, True)
     from_checkpoint = args.origins.get("model_id_or_path") == "checkpoint"
     return _Given(model.model_type, model.model_id_or_path, from_checkpoint)

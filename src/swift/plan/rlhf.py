@@ -170,7 +170,7 @@ def _reference(args: Args, catalog: Catalog, machine: Machine, tuner: TunerPlan)
 def starts_as_the_base(tuner: TunerPlan) -> bool:
     """Whether a new adapter changes nothing at first, and the base is what remains when it is switched off."""
     start = tuner.settings.get("init_lora_weights", True)
-    if tuner.sft_type == "fourierft":  # its spectrum starts at random
+    if tuner.sft_type in ("fourierft", "reft", "llamapro"):  # the first two start at random, and layers stay
         return False
     return start in (True, "gaussian") and tuner.settings.get("bias", "none") == "none"
 

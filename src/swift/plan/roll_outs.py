@@ -10,8 +10,9 @@ from swift.catalog import Catalog
 from swift.core.errors import NotBuilt, SwiftError
 from swift.core.machine import Machine
 from swift.params.args import Args
+from swift.params.checkpoint_args import ADAPTER_CONFIG, adapter_folder
 from swift.params.groups import Generate, Rlhf
-from swift.plan.model import ModelPlan, is_adapter, plan_model
+from swift.plan.model import ModelPlan, plan_model
 
 TEMPERATURE = 0.7
 """Of the answers when none is given, as in the trainer that 2.5 called."""
@@ -84,9 +85,9 @@ def _reward_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
     source, revision = rlhf.reward_model_id_or_path, rlhf.reward_model_revision
     folder = Path(source).expanduser() if source else None
     adapter = None
-    if folder is not None and is_adapter(folder):
+    if folder is not None and (inside := adapter_folder(folder)) is not None:
         adapter = str(folder)
-        source = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path")
+        source = json.loads((inside / ADAPTER_CONFIG).read_text("utf-8")).get("base_model_name_or_path")
     named = args.with_values(model_type=rlhf.reward_model_type, model_id_or_path=source, model_revision=revision)
     try:
         return replace(plan_model(named, catalog, machine), adapter=adapter)

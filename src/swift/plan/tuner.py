@@ -8,15 +8,18 @@ from typing import Any
 
 from swift.core.errors import SwiftError
 from swift.params.args import Args
-from swift.params.groups import Adalora, Boft, Fourierft, Ia3, Lora, Tuner, Vera
+from swift.params.groups import Lora, Tuner
 from swift.plan.model import ModelPlan
+from swift.plan.tuner_settings import SETTINGS
 
 ON_QUANTIZED: Mapping[str, tuple[str, ...]] = {
-    "bnb": ("lora", "adalora", "ia3", "vera"),
-    "bitsandbytes": ("lora", "adalora", "ia3", "vera"),
-    "gptq": ("lora", "adalora"),
+    "bnb": ("lora", "longlora", "adalora", "ia3", "vera"),
+    "bitsandbytes": ("lora", "longlora", "adalora", "ia3", "vera"),
+    "gptq": ("lora", "longlora", "adalora"),
 }
 """The sft types that PEFT carries out on weights quantized with a method; LoRA alone on any other."""
+WITHOUT_TARGETS = ("adapter", "reft", "llamapro")
+"""The sft types that look for their places in the layers themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class TunerPlan:
     lora_lr_ratio: float | None = None
     tuner_backend: str = "peft"
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the method's PEFT configuration."""
+    """The method's own (`swift.plan.tuner_settings`): for those of PEFT the keyword arguments of its configuration."""
 
     def summary(self) -> str:
         """One line for the plan that a command prints."""
@@ -46,9 +49,11 @@ class TunerPlan:
             parts += [f"freeze {', '.join(names)}" for names in (self.freeze_parameters,) if names]
             parts += [f"train {', '.join(names)}" for names in (self.additional_trainable_parameters,) if names]
             return ", ".join(["full", *parts])
-        targets = self.target_regex or ", ".join(self.target_modules)
-        shown = ("r", "lora_alpha", "n_frequency")
+        shown = ("r", "lora_alpha", "n_frequency", "intervention_type", "adapter_length", "num_new_blocks")
         sizes = [f"{name} {self.settings[name]}" for name in shown if name in self.settings]
+        if self.sft_type in WITHOUT_TARGETS:
+            return ", ".join([self.sft_type, *sizes])
+        targets = self.target_regex or ", ".join(self.target_modules)
         return ", ".join([self.sft_type, *sizes, f"targets {targets}"])
 
 
@@ -71,71 +76,8 @@ def plan_tuner(args: Args, model: ModelPlan) -> TunerPlan:
         dtype=None if lora.lora_dtype == "AUTO" else lora.lora_dtype,
         lora_lr_ratio=lora.lora_lr_ratio,
         tuner_backend=tuner.tuner_backend,
-        settings=_settings(args, tuner.sft_type),
+        settings=SETTINGS[tuner.sft_type](args),
     )
-
-
-def _settings(args: Args, sft_type: str) -> dict[str, Any]:
-    """The method's own flags under PEFT's names."""
-    if sft_type == "lora":
-        return _lora(args[Lora])
-    if sft_type == "adalora":
-        lora, adalora = args[Lora], args[Adalora]
-        return {
-            "init_r": adalora.adalora_init_r,
-            "target_r": adalora.adalora_target_r,
-            "tinit": adalora.adalora_tinit,
-            "tfinal": adalora.adalora_tfinal,
-            "deltaT": adalora.adalora_deltaT,
-            "beta1": adalora.adalora_beta1,
-            "beta2": adalora.adalora_beta2,
-            "orth_reg_weight": adalora.adalora_orth_reg_weight,
-            "lora_alpha": lora.lora_alpha,
-            "lora_dropout": lora.lora_dropout,
-        }
-    if sft_type == "ia3":
-        return {"feedforward_modules": list(args[Ia3].ia3_feedforward_modules)}
-    if sft_type == "vera":
-        vera = args[Vera]
-        return {
-            "r": vera.vera_rank,
-            "projection_prng_key": int(vera.vera_projection_prng_key),
-            "vera_dropout": vera.vera_dropout,
-            "d_initial": vera.vera_d_initial,
-        }
-    if sft_type == "boft":
-        return _boft(args[Boft])
-    fourier = args[Fourierft]
-    return {"n_frequency": fourier.fourier_n_frequency, "scaling": fourier.fourier_scaling}
-
-
-def _lora(lora: Lora) -> dict[str, Any]:
-    return {
-        "r": lora.lora_rank,
-        "lora_alpha": lora.lora_alpha,
-        "lora_dropout": lora.lora_dropout,
-        "bias": lora.lora_bias_trainable,
-        "init_lora_weights": _initial_weights(lora.init_lora_weights),
-        "use_dora": lora.use_dora,
-        "use_rslora": lora.use_rslora,
-    }
-
-
-def _initial_weights(given: bool | str) -> bool | str:
-    """`--init_lora_weights` as PEFT takes it. `guassian` is how the 2.5 release spells gaussian."""
-    text = str(given).lower()
-    if text in ("true", "false"):
-        return text == "true"
-    return "gaussian" if text == "guassian" else text
-
-
-def _boft(boft: Boft) -> dict[str, Any]:
-    return {
-        "boft_block_num": boft.boft_block_num,
-        "boft_block_size": 0 if boft.boft_block_num else boft.boft_block_size,
-        "boft_n_butterfly_factor": boft.boft_n_butterfly_factor,
-        "boft_dropout": boft.boft_dropout,
-    }
 
 
 def _plan_full(tuner: Tuner, model: ModelPlan) -> TunerPlan:
@@ -162,7 +104,7 @@ def _check_quantized(sft_type: str, lora: Lora, model: ModelPlan) -> None:
     if base is None:
         return
     method = base.method
-    able = ON_QUANTIZED.get(method, ("lora",))
+    able = ON_QUANTIZED.get(method, ("lora", "longlora"))
     if sft_type not in able:
         raise SwiftError(
             f"--sft_type {sft_type} does not work on weights quantized with {method}",
@@ -170,11 +112,11 @@ def _check_quantized(sft_type: str, lora: Lora, model: ModelPlan) -> None:
             next=f"use {' or '.join(able)}",
         )
     start = str(lora.init_lora_weights).lower()
-    if sft_type == "lora" and start.startswith(("pissa", "olora")):
+    if sft_type in ("lora", "longlora") and start.startswith(("pissa", "olora", "loftq")):
         raise SwiftError(
             f"--init_lora_weights {start} does not work on a quantized base",
             where="--init_lora_weights",
-            why="it takes a part of the base weights into the adapter, and the rest would be quantized anew",
+            why="it takes a part of the full base weights into the adapter, and rounds or changes the rest itself",
             next="use true or gaussian",
         )
     if method == "hqq" and lora.lora_bias_trainable != "none":

@@ -16,7 +16,7 @@ from swift.prompts.encode import Encoder
 from swift.prompts.parity import write_certificate
 from swift.training.artifacts import write_json
 from swift.training.objectives import Objective
-from swift.tuners.adapter_files import Card
+from swift.tuners.adapter_saving import Card
 
 
 @dataclass(frozen=True, kw_only=True)

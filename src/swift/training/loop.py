@@ -114,6 +114,7 @@ def build(run: Run) -> SwiftTrainer:
     meter = Meter(plan.group.metric_warmup_step or 0)
     stop = StopOnSignal()
     callbacks: list[TrainerCallback] = [_Schedule(), Progress(run.folder, meter, bar=not plan.group.disable_tqdm), stop]
+    callbacks.append(_TunerStep())
     if run.pusher is not None:
         callbacks.append(_Push(run.pusher))
     if any(name in ("tensorboard", "all") for name in plan.group.report_to):
@@ -251,6 +252,17 @@ class _Schedule(TrainerCallback):
         """Ask for the evaluation."""
         if state.global_step >= state.max_steps and args.eval_strategy == "steps":
             control.should_evaluate = True
+
+
+class _TunerStep(TrainerCallback):
+    """Lets the tuner do what it does after each optimizer step, while the gradients are still there."""
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The optimizer has stepped, or left the step out because fp16 gradients were not finite."""
+        if not kwargs["optimizer"].step_was_skipped:
+            tuners.on_step(kwargs["model"], state.global_step + 1)
 
 
 class _Push(TrainerCallback):

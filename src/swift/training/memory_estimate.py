@@ -102,7 +102,7 @@ def estimate(plan: SftPlan, source: Path, tokens: int, *, steps: int, per_epoch:
 
 
 def _estimate(plan: SftPlan, source: Path, tokens: int, *, steps: int, per_epoch: int) -> Estimate:
-    model = meta_model(plan, source)
+    model = meta_model(plan, source, steps)
     trainable = [p for p in model.parameters() if p.requires_grad]
     gradients = sum(p.nbytes for p in trainable)
     optimizer = gradients * next((n for name, n in STATES.items() if name in plan.train.optim.optim), 2)
@@ -135,7 +135,7 @@ def disk_estimate(
     plan: SftPlan, sizes: Estimate, tokenizer: PreTrainedTokenizerBase, *, steps: int, per_epoch: int
 ) -> DiskEstimate:
     """What the run will write."""
-    written = sizes.weights if plan.tuner.sft_type == "full" else sizes.gradients
+    written = sizes.weights if plan.tuner.sft_type in ("full", "llamapro") else sizes.gradients
     state = 0 if plan.train.group.save_only_model else sizes.optimizer
     return DiskEstimate(
         checkpoint=written + state + _tokenizer_bytes(tokenizer) + CHECKPOINT_EXTRA,
@@ -143,8 +143,8 @@ def disk_estimate(
     )
 
 
-def meta_model(plan: SftPlan, source: Path) -> nn.Module:
-    """The model with its tuner, without storage."""
+def meta_model(plan: SftPlan, source: Path, steps: int) -> nn.Module:
+    """The model with the tuner of a run of so many steps, without storage."""
     config = load_config(plan.model, source)
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(
@@ -152,7 +152,7 @@ def meta_model(plan: SftPlan, source: Path) -> nn.Module:
             dtype=TORCH_DTYPES[plan.model.dtype],
             attn_implementation=None if plan.model.attn == "sdpa" else plan.model.attn,  # None: SDPA if the model can
         )
-        return tuners.attach(base, _plain(plan), total_steps=1)
+        return tuners.attach(base, _plain(plan), total_steps=steps)
 
 
 def reference_bytes(reference: ReferencePlan | None, weights: int) -> int:

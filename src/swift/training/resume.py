@@ -9,6 +9,7 @@ from swift import models
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.params.args import Args
+from swift.params.checkpoint_args import adapter_folder
 from swift.params.resume import another_run, resumed, trained_with
 from swift.plan.sft import SftPlan
 from swift.training import checkpoints
@@ -59,13 +60,15 @@ def _misfit(args: Args, plan: SftPlan, checkpoint: Path) -> str | None:
 
 def check_fits(plan: SftPlan, source: Path, resume: Path) -> None:
     """Raise SwiftError when the checkpoint was made from another model than the one in `source`."""
-    if plan.tuner.sft_type != "full":
+    if adapter_folder(resume) is not None:
         models.check_base(resume, plan.model, source)
         return
     if not (resume / "config.json").is_file():
         raise SwiftError(f"{resume} holds no whole model", where="--resume_from_checkpoint", why="no config.json")
     before, now = (json.loads((folder / "config.json").read_text("utf-8")) for folder in (resume, source))
     sizes = [name for name, size in before.items() if type(size) is int and not name.endswith(("_id", "embeddings"))]
+    if plan.tuner.sft_type == "llamapro":
+        sizes = [name for name in sizes if name not in ("num_hidden_layers", "n_layer")]
     other = [name for name in ("model_type", *sizes) if name in now and now[name] != before[name]]
     if other:
         raise SwiftError(

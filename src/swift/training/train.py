@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from swift import models, tuners
@@ -22,7 +22,7 @@ from swift.core.log import log
 from swift.core.machine import Machine
 from swift.hub.checkpoint_uploader import Pusher
 from swift.params.args import Args
-from swift.params.checkpoint_args import SFT_ARGS
+from swift.params.checkpoint_args import SFT_ARGS, adapter_folder
 from swift.plan.methods import METHODS
 from swift.plan.sft import SftPlan
 from swift.plan.train import PushPlan
@@ -31,6 +31,7 @@ from swift.training.artifacts import example, model_info, saved_args, write_json
 from swift.training.causality import require_causal
 from swift.training.checkpoint_contents import Contents, write_contents
 from swift.training.generation_eval import Answers
+from swift.training.longlora import shift_attention
 from swift.training.loop import Run, finish, train
 from swift.training.objectives import Objective, Setting
 from swift.training.objectives.reference import reference_source
@@ -39,7 +40,7 @@ from swift.training.resume import nothing_left
 from swift.training.run_dir import claimed
 from swift.training.scored_rows import score, scores_first
 from swift.training.varlen_attention import keep_inside_sequences
-from swift.tuners.adapter_files import Card
+from swift.tuners.adapter_saving import Card
 
 
 def run_training(
@@ -93,10 +94,7 @@ def assemble(
     base = tuners.base_model(model)
     if plan.alignment is not None and not plan.alignment.dropout:
         switch_off_dropout(model)
-    flat = keep_inside_sequences(base)
-    if not flat:
-        require_causal(base)  # a flat row that gave the same was read with causal attention
-        log.info("batches are padded, as --batch_size says: this model's attention cannot be kept inside sequences")
+    flat = _set_attention(plan, base)
     pad_id: Any = tokenizer.pad_token_id
     setting = Setting(
         plan=plan,
@@ -125,6 +123,7 @@ def assemble(
         template_type=encoder.template_type,
         system=plan.prompt.system,
         base=models.identity(prepared.source),
+        safetensors=plan.train.group.save_safetensors,
     )
     contents = Contents(
         model=model, card=card, tokenizer=tokenizer, encoder=encoder, arguments=arguments, objective=objective
@@ -148,6 +147,17 @@ def assemble(
     )
 
 
+def _set_attention(plan: SftPlan, base: PreTrainedModel) -> bool:
+    """Let the model attend as it is trained. -> whether it takes flattened batches."""
+    flat = keep_inside_sequences(base)
+    if not flat:
+        require_causal(base)  # a flat row that gave the same was read with causal attention
+        log.info("batches are padded, as --batch_size says: this model's attention cannot be kept inside sequences")
+    if plan.tuner.sft_type == "longlora":
+        shift_attention(base, plan.prompt.max_length)
+    return flat
+
+
 def switch_off_dropout(model: nn.Module) -> None:
     """For good: two models, or two answers, are compared, and chance would count as a difference."""
     for module in model.modules():
@@ -166,10 +176,10 @@ def load(plan: SftPlan, source: Path, resume: Path | None, steps: int) -> nn.Mod
     """The model to train: with a new tuner on top, or as the checkpoint to go on from left it."""
     if resume is None:
         return tuners.attach(models.load_model(plan.model, source), plan.tuner, total_steps=steps)
-    if plan.tuner.sft_type == "full":
+    if adapter_folder(resume) is None:
         whole = replace(plan.model, source=str(resume), hub="local", entry=None)
-        return tuners.attach(models.load_model(whole, resume), plan.tuner, total_steps=steps)
-    return tuners.load(models.load_model(plan.model, source), resume, trainable=True)
+        return tuners.attach(models.load_model(whole, resume), plan.tuner, total_steps=steps, resumed=True)
+    return tuners.load(models.load_model(plan.model, source), resume, trainable=True, total_steps=steps)
 
 
 def _pusher(push: PushPlan) -> Pusher:

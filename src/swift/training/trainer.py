@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from swift import tuners
 from swift.core.log import log
 from swift.data.stream import StreamDataset
 from swift.plan.train import TrainPlan
@@ -73,6 +74,7 @@ class SwiftTrainer(CheckpointTrainer):
         self.stop = stop
         self._meter = meter
         self._tokens = 0
+        self._passes_of_step = 1
         self._save_into = save_into
         self._optimizer_groups = optimizer_groups
         self._evaluator = evaluator
@@ -131,6 +133,7 @@ class SwiftTrainer(CheckpointTrainer):
         total = torch.stack([self.objective.denominator(batch).to(device) for batch in batches]).sum(0)
         if self.args.world_size > 1:
             dist.all_reduce(total)
+        self._passes_of_step = len(batches)
         empty = [NOTHING] * (len(micro_batches) - len(batches))
         return [*empty, *batches], total.clamp(min=torch.finfo(total.dtype).tiny)
 
@@ -158,13 +161,19 @@ class SwiftTrainer(CheckpointTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Tensor:
-        """The share of a pass in the step's mean. DDP averages gradients over processes, hence the factor."""
+        """The share of a pass in the step's mean, and in what the tuner adds to it.
+
+        DDP averages gradients over processes, hence the factor.
+        """
         sums = self.objective.sums(model, inputs)
         for name, (total, count) in sums.metrics.items():
             self._metrics[name] += torch.stack([total, count]).detach().double().cpu()
         self._tokens += _tokens(inputs)
         self._items += inputs["items"] * self.args.world_size
-        return (sums.loss * (self.args.world_size / num_items_in_batch)).sum()
+        loss = (sums.loss * (self.args.world_size / num_items_in_batch)).sum()
+        assert self.model is not None
+        term = tuners.regularizer(self.model)
+        return loss if term is None else loss + term / self._passes_of_step
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
         """A pass forward and backward. Raises CheckFailed, naming the rows, when its loss is not a number."""

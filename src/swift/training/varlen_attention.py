@@ -77,7 +77,7 @@ def _band(length: int, window: int | None, device: torch.device, prefix: int = 0
     return distance >= 0 if window is None else (distance >= 0) & (distance < window)
 
 
-def _mask(*, q_length: int, kv_length: int, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+def flat_mask(*, q_length: int, kv_length: int, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
     """No mask for a flattened row (no padding, no cache), transformers' own SDPA mask otherwise."""
     if attention_mask is None and q_length == kv_length:
         return None
@@ -85,7 +85,7 @@ def _mask(*, q_length: int, kv_length: int, attention_mask: Tensor | None = None
 
 
 AttentionInterface.register(NAME, sequence_attention)
-AttentionMaskInterface.register(NAME, _mask)
+AttentionMaskInterface.register(NAME, flat_mask)
 
 
 def keep_inside_sequences(model: PreTrainedModel) -> bool:

@@ -1,9 +1,19 @@
 """Makes a model trainable the planned way, and saves, loads and merges what was trained."""
 
-from swift.tuners.adapter_files import save
 from swift.tuners.adapter_loading import load
 from swift.tuners.adapter_merging import merge
-from swift.tuners.attach import attach, base_model, on_step, regularizer
+from swift.tuners.adapter_saving import save
+from swift.tuners.attach import attach, base_model, on_step, regularizer, without_adapter
 from swift.tuners.loraplus import loraplus_groups
 
-__all__ = ["attach", "base_model", "load", "loraplus_groups", "merge", "on_step", "regularizer", "save"]
+__all__ = [
+    "attach",
+    "base_model",
+    "load",
+    "loraplus_groups",
+    "merge",
+    "on_step",
+    "regularizer",
+    "save",
+    "without_adapter",
+]

@@ -1,69 +1,21 @@
-"""Adapters and tuned models on disk: written so that PEFT reads them too, read back strictly."""
+"""Adapters as their folders have them, PEFT's and those of 2.5 alike, read strictly."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch import Tensor
 
 from swift.core.errors import SwiftError
-from swift.core.safetensors_header import read_header
-from swift.plan.model import ModelPlan
-from swift.plan.tuner import TunerPlan
-from swift.tuners.loraplus import EMBEDDING_LR
+from swift.params.checkpoint_args import adapter_folder
+from swift.tuners import swift_layout
+from swift.tuners.tensor_files import CONFIG, read_fields, read_tensors
 
 if TYPE_CHECKING:
     from peft import PeftConfig
-
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """What a checkpoint says about its making, beside the weights."""
-
-    model: ModelPlan
-    tuner: TunerPlan
-    template_type: str | None = None
-    system: str | None = None
-    base: Mapping[str, Any] | None = None
-    """`models.identity` of the base the adapter was trained on."""
-
-
-def save(
-    model: nn.Module, folder: Path, card: Card | None = None, *, state_dict: Mapping[str, Tensor] | None = None
-) -> None:
-    """Write the trained part of `model` into the existing `folder`: an adapter, or for `full` the whole model.
-
-    `state_dict` replaces the model's own where a distributed run had to gather it. The files, also readable by PEFT,
-    are listed in docs/checkpoints; the tokenizer is the caller's.
-    """
-    if isinstance(model, PreTrainedModel):
-        model.save_pretrained(folder, state_dict=dict(state_dict) if state_dict is not None else None)
-        return
-    from peft import PeftModel
-
-    from swift.tuners import initial_factors
-
-    if not isinstance(model, PeftModel):
-        raise TypeError(f"{type(model).__name__} is neither a PreTrainedModel nor a PeftModel")
-    tensors = adapter_tensors(model, state_dict)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS, {"format": "pt"})
-    initial_factors.write(model, folder)
-    _write_config(model, folder)
-    base = model.get_base_model()
-    if isinstance(base, PreTrainedModel) and base.generation_config is not None:
-        base.generation_config.save_pretrained(folder)
-    _write_card(card, folder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,25 +39,39 @@ class Adapter:
 
 def read_adapter(folder: Path) -> Adapter:
     """Configuration and tensors. Raises SwiftError for what is missing, damaged or unknown to PEFT."""
+    from swift.tuners import initial_factors
+
+    inside = adapter_folder(folder)
+    if inside is None:
+        raise SwiftError(f"{folder} holds no adapter", next=f"give a folder with {CONFIG}")
+    fields, tensors = read_fields(inside), read_tensors(inside)
+    if swift_layout.is_swift(fields):
+        fields, tensors = swift_layout.fields_for_peft(fields), swift_layout.tensors_for_peft(tensors)
+    config = _peft_config(fields, inside / CONFIG)
+    return Adapter(folder=folder, config=config, tensors=_said_once(tensors), factors=initial_factors.read(folder))
+
+
+def _peft_config(fields: Mapping[str, Any], path: Path) -> PeftConfig:
+    """PEFT's own reading, but for LoftQ: it asks for a package there that only its own way to start needs."""
     import peft
 
-    from swift.tuners import initial_factors
+    from swift.tuners import loftq
     from swift.tuners.peft_tuners import known_warnings
 
-    path = folder / CONFIG
-    if not path.is_file():
-        raise SwiftError(f"{folder} holds no adapter", next=f"give a folder with {CONFIG}")
+    rounded = fields.get("init_lora_weights") == "loftq"
+    known = {**fields, "init_lora_weights": True, "loftq_config": {}} if rounded else dict(fields)
     try:
         with known_warnings():
-            config = peft.PeftConfig.from_pretrained(str(folder))
+            config = peft.PeftConfig.from_peft_type(**known)
     except (KeyError, TypeError, ValueError) as error:
         raise SwiftError(
             f"{path} is not a configuration that PEFT {peft.__version__} can read",
             why=str(error),
             next="pip install -U peft, or copy the adapter again",
         ) from error
-    tensors = _said_once(_read_tensors(folder))
-    return Adapter(folder=folder, config=config, tensors=tensors, factors=initial_factors.read(folder))
+    if rounded:
+        loftq.mark(config)
+    return config
 
 
 def adapter_tensors(
@@ -124,71 +90,3 @@ def _said_once(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed = {key.replace(own, "."): tensor for key, tensor in tensors.items() if own in key}
     plain = {key: tensor for key, tensor in tensors.items() if own not in key and ".original_module." not in key}
     return {**plain, **renamed}
-
-
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    path = folder / WEIGHTS
-    if not path.is_file():
-        if (folder / "adapter_model.bin").is_file():
-            return _read_pickle(folder / "adapter_model.bin")
-        raise SwiftError(f"{folder} has no {WEIGHTS}", next="give a checkpoint folder that training wrote")
-    read_header(path)
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise SwiftError(f"{path} cannot be read", why=str(error), next="use another checkpoint") from error
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (EOFError, OSError, RuntimeError, UnpicklingError) as error:
-        raise SwiftError(
-            f"{path} cannot be read", why=str(error).partition("\n")[0], next="use another checkpoint"
-        ) from error
-
-
-def _write_config(model: Any, folder: Path) -> None:
-    """adapter_config.json as PEFT writes it, with sets in a fixed order."""
-    config = model.peft_config[model.active_adapter]
-    fields = {**config.to_dict(), "inference_mode": True}
-    fields["base_model_name_or_path"] = model.get_base_model().name_or_path
-    ordered = {name: sorted(value) if isinstance(value, set) else value for name, value in fields.items()}
-    if isinstance(ordered.get("target_modules"), list):
-        ordered["target_modules"] = sorted(ordered["target_modules"])
-    _write_json(folder / CONFIG, dict(sorted(ordered.items())))
-
-
-def _write_card(card: Card | None, folder: Path) -> None:
-    additional = {
-        "lora_dtype": card.tuner.dtype if card else None,
-        "lorap_lr_ratio": card.tuner.lora_lr_ratio if card else None,
-        "lorap_emb_lr": EMBEDDING_LR,
-    }
-    _write_json(folder / "additional_config.json", additional)
-    if card is None:
-        return
-    adapter = {
-        "model_id_or_path": card.model.source,
-        "model_revision": card.model.revision,
-        "sft_type": card.tuner.sft_type,
-        "tuner_backend": card.tuner.tuner_backend,
-        "template_type": card.template_type,
-        "dtype": card.model.dtype,
-        "system": card.system,
-    }
-    _write_json(folder / "configuration.json", {"adapter_cfg": adapter, "base_identity": card.base})
-    (folder / "README.md").write_text(_readme(card), encoding="utf-8")
-
-
-def _readme(card: Card) -> str:
-    return (
-        f"---\nbase_model: {card.model.source}\nlibrary_name: peft\n---\n\n"
-        f"# {card.tuner.sft_type} adapter for {card.model.model_type}\n\n"
-        f"Base model: `{card.model.source}`. Chat template: `{card.template_type}`. Tuner: {card.tuner.summary()}.\n\n"
-        "Use it with `swift infer --ckpt_dir <this folder>`, or with PEFT on the base model.\n"
-    )
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
+from swift.tuners import added_modules, swift_layout
 from swift.tuners.adapter_files import Adapter, adapter_tensors, read_adapter
 from swift.tuners.names_as_given import names_as_given
 from swift.tuners.target_modules import linear_kinds
@@ -32,12 +33,28 @@ NOT_IN_THE_WEIGHTS = {
 """PEFT's methods, beside those that learn a prompt, that do more than change what layers compute."""
 
 
-def load(model: PreTrainedModel, folder: Path, *, trainable: bool = False) -> nn.Module:
+def load(model: PreTrainedModel, folder: Path, *, trainable: bool = False, total_steps: int | None = None) -> nn.Module:
     """`model` with the adapter in `folder` on top, every tensor of the file used and none invented.
 
-    `model` is the base the adapter was trained on. Raises SwiftError when they do not fit.
+    `model` is the base the adapter was trained on. A trainable one goes on as it was left, in a run of `total_steps`.
+    Raises SwiftError when they do not fit.
     """
-    return put_on(model, read_adapter(folder), trainable=trainable, precision="stored" if trainable else "raised")
+    from swift.tuners import adalora
+
+    if added_modules.kind_of(folder) is not None:
+        return added_modules.load(model, folder, trainable=trainable)
+    if swift_layout.holds_layers(folder):
+        return swift_layout.load_layers(model, folder, trainable=trainable)
+    adapter = read_adapter(folder)
+    if not trainable:
+        return put_on(model, adapter, precision="raised")
+    state = adalora.go_on(adapter.config, folder, total_steps)
+    if state is not None:
+        adapter = replace(adapter, tensors={**adapter.tensors, **state.triplets})
+    tuned = put_on(model, adapter, trainable=True, precision="stored")
+    if state is not None:
+        state.restore(tuned)
+    return tuned
 
 
 def put_on(
@@ -156,10 +173,12 @@ def _wrap(model: Any, adapter: Adapter, name: str) -> Any:
     """Wrap the base; a method that starts from factors of the base which the file has does not factorise again."""
     import peft
 
+    from swift.tuners import loftq
+
     config = adapter.config
     start = config.to_dict().get("init_lora_weights")
-    if adapter.factors is not None:
-        config.init_lora_weights = False  # pyright: ignore[reportAttributeAccessIssue]  # only LoRA writes factors
+    if adapter.factors is not None or start == "loftq":
+        config.init_lora_weights = False  # pyright: ignore[reportAttributeAccessIssue]  # only LoRA has such a start
     elif str(start).startswith("pissa_niter_"):
         log.warning("%s started from a random factorisation that is not in its files: it is made anew", adapter.folder)
     with _names_of(adapter, model):
@@ -168,8 +187,10 @@ def _wrap(model: Any, adapter: Adapter, name: str) -> Any:
             tuned = model
         else:
             tuned = peft.get_peft_model(model, config, adapter_name=name, autocast_adapter_dtype=False)
-    if adapter.factors is not None:
+    if adapter.factors is not None or start == "loftq":
         config.init_lora_weights = start  # pyright: ignore[reportAttributeAccessIssue]
+    if start == "loftq":
+        loftq.round_base(tuned, name)
     return tuned
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from swift.core.errors import SwiftError
+from swift.tuners.added_modules import added_to
 
 
 def merge(model: nn.Module) -> PreTrainedModel:
@@ -18,6 +19,14 @@ def merge(model: nn.Module) -> PreTrainedModel:
     """
     from peft import PeftModel
 
+    if isinstance(model, PreTrainedModel):
+        if added_to(model):
+            raise SwiftError(
+                "this adapter cannot be merged",
+                why="it computes something that no weight of the base computes",
+                next="use it unmerged: swift infer --ckpt_dir its folder",
+            )
+        return model  # with the layers of LLaMA-Pro it is an ordinary model
     if not isinstance(model, PeftModel):
         raise TypeError(f"{type(model).__name__} carries no adapter")
     _untie(model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,24 +14,37 @@ from transformers.pytorch_utils import Conv1D
 from swift.core.errors import SwiftError
 from swift.plan.quantization import stored_quant
 from swift.plan.tuner import TunerPlan
+from swift.tuners import added_modules, llamapro
 from swift.tuners.freeze import freeze
 from swift.tuners.target_modules import linear_layers
 
+ADDED = ("adapter", "reft")
+"""Methods of our own that add modules (`swift.tuners.added_modules`)."""
 
-def attach(model: PreTrainedModel, plan: TunerPlan, *, total_steps: int | None = None) -> nn.Module:
-    """`model` with exactly the planned parameters trainable: itself for `full`, a PeftModel for adapters.
 
-    AdaLoRA spreads its ranks over `total_steps` optimizer steps and needs that number. Raises SwiftError when a name
-    of the plan matches nothing in the model, or nothing would be trained.
+def attach(
+    model: PreTrainedModel, plan: TunerPlan, *, total_steps: int | None = None, resumed: bool = False
+) -> nn.Module:
+    """`model` with exactly the planned parameters trainable: a PeftModel for PEFT's methods, itself for any other.
+
+    AdaLoRA spreads its ranks over `total_steps` optimizer steps and needs that number. `resumed` says that `model` is
+    a whole checkpoint of this plan, which has the layers of LLaMA-Pro already. Raises SwiftError when a name of the
+    plan matches nothing in the model, or nothing would be trained.
     """
+    if plan.sft_type not in ("full", "llamapro"):
+        _require_gradient(model)
+    else:
+        _refuse_quantized(model, plan.sft_type)
+    tuned: nn.Module = model
     if plan.sft_type == "full":
-        _refuse_quantized(model)
         freeze(model, plan)
-        tuned: nn.Module = model
+    elif plan.sft_type == "llamapro":
+        _attach_layers(model, plan, resumed=resumed)
+    elif plan.sft_type in ADDED:
+        added_modules.attach(model, plan.sft_type, plan.settings)
     else:
         from swift.tuners.peft_tuners import attach_adapter
 
-        _require_gradient(model)
         tuned = attach_adapter(model, plan, total_steps)
     if not any(parameter.requires_grad for parameter in tuned.parameters()):
         raise SwiftError(
@@ -41,12 +56,21 @@ def attach(model: PreTrainedModel, plan: TunerPlan, *, total_steps: int | None =
     return tuned
 
 
-def _refuse_quantized(model: PreTrainedModel) -> None:
+def _attach_layers(model: PreTrainedModel, plan: TunerPlan, *, resumed: bool) -> None:
+    new, groups = plan.settings["num_new_blocks"], plan.settings["num_groups"]
+    layers = len(llamapro.layers_of(model))
+    sources = llamapro.placed(layers - new if resumed else layers, new, groups)
+    if not resumed:
+        llamapro.deepen(model, sources)
+    llamapro.train_only(model, list(sources))
+
+
+def _refuse_quantized(model: PreTrainedModel, sft_type: str) -> None:
     """The plan does it for what it knows; of a hub model outside the catalog the downloaded folder tells."""
     stored = stored_quant(model.config.to_dict())
     if stored is not None:
         raise SwiftError(
-            f"--sft_type full cannot train a quantized model ({stored})",
+            f"--sft_type {sft_type} cannot train a quantized model ({stored})",
             where="--sft_type",
             why="quantized weights have no gradient",
             next="use --sft_type lora, or the model in full precision",
@@ -85,18 +109,31 @@ def base_model(model: nn.Module) -> PreTrainedModel:
     return base
 
 
+@contextmanager
+def without_adapter(model: nn.Module) -> Iterator[None]:
+    """While it lasts, an adapter that changes no weights of the base is switched off."""
+    from peft import PeftModel
+
+    with model.disable_adapter() if isinstance(model, PeftModel) else added_modules.switched_off(model):
+        yield
+
+
 def on_step(model: nn.Module, step: int) -> None:
     """To be called after optimizer step number `step` (from 1) and before the gradients are cleared."""
-    from swift.tuners.peft_tuners import adalora
+    if isinstance(model, PreTrainedModel):
+        return
+    from swift.tuners import adalora
 
-    adapter = adalora(model)
-    if adapter is not None:
-        adapter.update_and_allocate(step)
+    tuner = adalora.tuner_of(model)
+    if tuner is not None:
+        tuner.update_and_allocate(step)
 
 
 def regularizer(model: nn.Module) -> Tensor | None:
-    """A term that the method adds to the loss (AdaLoRA's orthogonality), or None."""
-    from swift.tuners.peft_tuners import adalora, orthogonality
+    """A term that the method adds to the loss of every optimizer step (AdaLoRA's orthogonality), or None."""
+    if isinstance(model, PreTrainedModel):
+        return None
+    from swift.tuners import adalora
 
-    adapter = adalora(model)
-    return None if adapter is None else orthogonality(adapter)
+    tuner = adalora.tuner_of(model)
+    return None if tuner is None else adalora.penalty(tuner)

@@ -6,24 +6,25 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import peft
 import torch
-from peft.tuners.adalora import AdaLoraModel
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.plan.tuner import TunerPlan
-from swift.tuners import initial_factors
+from swift.tuners import adalora, initial_factors, loftq
 from swift.tuners.names_as_given import check_adapted, names_as_given, parameters_of_experts
 from swift.tuners.target_modules import is_linear_by_name_only, matches, read_past, resolve_saved, resolve_targets
 
 CONFIGS: dict[str, type[peft.PeftConfig]] = {
     "lora": peft.LoraConfig,
+    "longlora": peft.LoraConfig,
     "adalora": peft.AdaLoraConfig,
     "ia3": peft.IA3Config,
     "vera": peft.VeraConfig,
@@ -31,7 +32,7 @@ CONFIGS: dict[str, type[peft.PeftConfig]] = {
     "fourierft": peft.FourierFTConfig,
 }
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-ON_EMBEDDINGS = ("lora",)
+ON_EMBEDDINGS = ("lora", "longlora")
 """Methods that also work on embedding layers."""
 
 
@@ -40,12 +41,14 @@ def attach_adapter(model: PreTrainedModel, plan: TunerPlan, total_steps: int | N
     targets = resolve_targets(model, plan)
     reached = _reached(model, targets)
     _check_kinds(model, plan, reached)
-    config = _config(model, plan, targets, reached, total_steps)
+    starts_rounded = plan.settings.get("init_lora_weights") == "loftq"
+    settings = {**plan.settings, "init_lora_weights": True} if starts_rounded else plan.settings
+    config = _config(model, replace(plan, settings=settings), targets, reached, total_steps)
     fused = parameters_of_experts(model)
     try:
         with known_warnings(), names_as_given(model):
             tuned = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise _unfit(plan, error) from error
     check_adapted(tuned, reached)
     if fused:
@@ -56,6 +59,9 @@ def attach_adapter(model: PreTrainedModel, plan: TunerPlan, total_steps: int | N
         )
     if initial_factors.takes_from_base(config):
         initial_factors.remember(tuned)
+    if starts_rounded:
+        loftq.start(tuned)
+        loftq.mark(config)
     set_dtype(tuned, plan.dtype)
     return tuned
 
@@ -98,26 +104,6 @@ def known_warnings() -> Iterator[None]:
         yield
 
 
-def adalora(model: nn.Module) -> AdaLoraModel | None:
-    """The AdaLoRA tuner inside `model`, if that is what it is tuned with."""
-    if isinstance(model, peft.PeftModel) and isinstance(model.base_model, AdaLoraModel):
-        return model.base_model
-    return None
-
-
-def orthogonality(tuner: AdaLoraModel) -> Tensor:
-    """AdaLoRA's penalty, a scalar: weight x mean Frobenius norm of P Pᵀ - I and QᵀQ - I (arXiv 2303.10512, eq. 4)."""
-    config = tuner.peft_config[tuner.trainable_adapter_name]
-    assert isinstance(config, peft.AdaLoraConfig)
-    norms = []
-    for name, parameter in tuner.model.named_parameters():
-        if ("lora_A" in name or "lora_B" in name) and tuner.trainable_adapter_name in name:
-            gram = parameter @ parameter.T if "lora_A" in name else parameter.T @ parameter
-            identity = torch.eye(gram.shape[0], device=gram.device, dtype=gram.dtype)
-            norms.append(torch.linalg.matrix_norm(gram - identity))
-    return config.orth_reg_weight * torch.stack(norms).mean()
-
-
 def _config(
     model: PreTrainedModel,
     plan: TunerPlan,
@@ -136,7 +122,7 @@ def _config(
     if plan.sft_type == "adalora":
         if not total_steps:
             raise ValueError("AdaLoRA needs total_steps")
-        _check_schedule(settings, total_steps)
+        adalora.check_schedule(settings, total_steps)
         settings["total_step"] = total_steps
     try:
         return CONFIGS[plan.sft_type](task_type="CAUSAL_LM", **settings)
@@ -144,7 +130,7 @@ def _config(
         raise _unfit(plan, error) from error
 
 
-def _unfit(plan: TunerPlan, error: ValueError) -> SwiftError:
+def _unfit(plan: TunerPlan, error: Exception) -> SwiftError:
     """PEFT's own refusal of settings, as the user's mistake it is."""
     return SwiftError(f"{plan.sft_type} does not take these settings for this model", why=str(error))
 
@@ -197,20 +183,4 @@ def _check_feedforward(settings: dict[str, Any]) -> None:
             where="--ia3_feedforward_modules",
             why=f"the targets are {', '.join(targets)}",
             next=f"--target_modules {' '.join([*targets, *outside])}",
-        )
-
-
-def _check_schedule(settings: dict[str, Any], total_steps: int) -> None:
-    if settings["tinit"] + settings["tfinal"] >= total_steps:
-        raise SwiftError(
-            f"AdaLoRA's first {settings['tinit']} and last {settings['tfinal']} steps fill all {total_steps} steps",
-            where="--adalora_tinit, --adalora_tfinal",
-            why="ranks are allocated in the steps between them",
-            next="make them smaller or train longer",
-        )
-    if settings["init_r"] < settings["target_r"]:
-        raise SwiftError(
-            f"--adalora_init_r {settings['init_r']} is below --adalora_target_r {settings['target_r']}",
-            where="--adalora_init_r",
-            why="ranks are only taken away",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from swift.params.flag import Json, Range
+from swift.params.flag import Json, Ours, Range
 from swift.params.frozen import Frozen
 
 
@@ -109,6 +109,8 @@ class Adapter(Frozen):
     """Activation of the adapter layers."""
     adapter_length: Annotated[int, Range(1)] = 128
     """Hidden width of the adapter layers."""
+    adapter_after_attention: Annotated[bool, Ours()] = False
+    """Put adapter layers after attention too, as Houlsby et al. do; 2.5 has them after the MLP alone."""
 
 
 class Galore(Frozen):

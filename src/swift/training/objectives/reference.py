@@ -11,12 +11,11 @@ from typing import Protocol
 
 import torch
 import transformers
-from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from swift import models
+from swift import models, tuners
 from swift.core.errors import SwiftError
 from swift.data.preprocess import code_digest
 from swift.params.checkpoint_args import read_saved
@@ -76,7 +75,6 @@ def identity(setting: Setting, plan: ReferencePlan) -> str:
 
 def _within(setting: Setting, plan: ReferencePlan, answers: AnswerLogProbs) -> WithoutAdapter | StartingWeights:
     """A reference that is made of the trained model."""
-    assert isinstance(setting.model, PeftModel)
     resumed = setting.continued
     stored = resumed / FILE if resumed is not None else None
     if stored is not None and stored.is_file():
@@ -95,7 +93,7 @@ def _within(setting: Setting, plan: ReferencePlan, answers: AnswerLogProbs) -> W
 class WithoutAdapter:
     """The base below the adapter."""
 
-    def __init__(self, model: PeftModel, answers: AnswerLogProbs):
+    def __init__(self, model: nn.Module, answers: AnswerLogProbs):
         self._model, self._answers = model, answers
 
     @torch.no_grad()
@@ -109,7 +107,7 @@ class WithoutAdapter:
 
     @torch.no_grad()
     def _scores(self, batch: Batch) -> TokenScores:
-        with evaluating(self._model), self._model.disable_adapter():
+        with evaluating(self._model), tuners.without_adapter(self._model):
             return self._answers(self._model, batch)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:

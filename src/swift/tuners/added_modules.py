@@ -1,0 +1,151 @@
+"""Attaching, saving and loading the methods of our own that add modules: adapter and ReFT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from swift.core.errors import SwiftError
+from swift.params.checkpoint_args import adapter_folder, adapter_kind
+from swift.tuners import bottleneck, interventions, swift_layout
+from swift.tuners.added import Added, hang
+from swift.tuners.tensor_files import CONFIG, read_fields, read_tensors, write_json, write_tensors
+
+NOT_SETTINGS = ("swift_type", "base_model_name_or_path")
+"""What an adapter's configuration says beside the settings of its method."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to add modules."""
+
+    make: Callable[[int, Mapping[str, Any]], Added]
+    """From the width of what it changes, and the settings."""
+    places: Callable[[PreTrainedModel, Mapping[str, Any]], list[str]]
+    """Paths of the modules whose output is changed."""
+
+
+METHODS = {
+    "adapter": Method(bottleneck.Bottleneck, bottleneck.places),
+    "reft": Method(interventions.make, interventions.places),
+}
+"""By `--sft_type`."""
+
+
+def attach(model: PreTrainedModel, kind: str, settings: Mapping[str, Any]) -> None:
+    """Add the modules of a method to `model`, whose own parameters are frozen.
+
+    They take the dtype of the module each hangs below, but never fp16, whose gradients cannot be unscaled.
+    """
+    method = METHODS[kind]
+    model.requires_grad_(False)
+    width = model.config.get_text_config().hidden_size
+    for path in method.places(model, settings):
+        host = model.get_submodule(path)
+        beside = _weight_of(host, model)
+        added = method.make(width, {**settings, "kind": kind}).to(device=beside.device)
+        hang(host, added.to(torch.float32 if beside.dtype == torch.float16 else beside.dtype))
+
+
+def added_to(model: nn.Module) -> dict[str, Added]:
+    """The added modules of a model by the path of the module each hangs below; none for a model without."""
+    return {path.rpartition(".")[0]: module for path, module in model.named_modules() if isinstance(module, Added)}
+
+
+@contextmanager
+def switched_off(model: nn.Module) -> Iterator[None]:
+    """While it lasts, the model answers as if nothing had been added."""
+    modules = added_to(model).values()
+    for module in modules:
+        module.switched_on = False
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.switched_on = True
+
+
+def save(
+    model: PreTrainedModel,
+    folder: Path,
+    tensors: Mapping[str, Tensor] | None = None,
+    *,
+    safetensors: bool = True,
+    as_swift: bool = False,
+) -> None:
+    """Write the configuration and the weights of the added modules; `tensors` replaces the model's state dict.
+
+    `as_swift` puts them into a folder of the adapter's name, as 2.5 does.
+    """
+    added = added_to(model)
+    own = tuple(f"{path}.{module.child}." for path, module in added.items())
+    state = model.state_dict() if tensors is None else tensors
+    settings = next(iter(added.values())).settings
+    if as_swift:
+        folder = folder / swift_layout.FOLDER
+        folder.mkdir(exist_ok=True)
+    kept = {name: tensor for name, tensor in state.items() if name.startswith(own)}
+    write_tensors(kept, folder, safetensors=safetensors)
+    kind = {"swift_type": settings["kind"].upper(), "base_model_name_or_path": model.name_or_path or None}
+    fields = {**{name: value for name, value in settings.items() if name != "kind"}, **kind}
+    write_json(folder / CONFIG, dict(sorted(fields.items())))
+
+
+def kind_of(folder: Path) -> str | None:
+    """The `--sft_type` of the added modules that `folder` holds; None for any other folder."""
+    kind = adapter_kind(folder)
+    return kind if kind in METHODS else None
+
+
+def load(model: PreTrainedModel, folder: Path, *, trainable: bool = False) -> PreTrainedModel:
+    """Add what `save`, or the 2.5 release, wrote: every tensor of the file used and none invented.
+
+    Raises SwiftError when the file and the model do not fit.
+    """
+    kind, inside = kind_of(folder), adapter_folder(folder)
+    assert kind is not None and inside is not None
+    method, tensors = METHODS[kind], read_tensors(inside)
+    model.requires_grad_(False)
+    own = ((name, value) for name, value in read_fields(inside).items() if name not in NOT_SETTINGS)
+    settings = {**dict(own), "kind": kind}
+    by_place: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        path, _, rest = name.partition(f".{kind}_default.")
+        by_place.setdefault(path, {})[rest] = tensor
+    width = model.config.get_text_config().hidden_size
+    modules = dict(model.named_modules())
+    for path, state in by_place.items():
+        if path not in modules:
+            raise _misfit(folder, f"the model has no {path}")
+        added = method.make(width, settings)
+        try:
+            added.load_state_dict(state)
+        except RuntimeError as error:
+            raise _misfit(folder, str(error).splitlines()[-1].strip()) from error
+        device, dtype = _weight_of(modules[path], model).device, next(iter(state.values())).dtype
+        hang(modules[path], added.to(device=device, dtype=dtype))
+    for added in added_to(model).values():
+        added.requires_grad_(trainable)
+    if not trainable:
+        model.eval()
+    return model
+
+
+def _weight_of(host: nn.Module, model: PreTrainedModel) -> Tensor:
+    """A parameter of `host`, or of the model where it has none."""
+    return next(p for module in (host, model) for p in module.parameters() if p.is_floating_point())
+
+
+def _misfit(folder: Path, why: str) -> SwiftError:
+    return SwiftError(
+        f"the adapter in {folder} does not fit the base model",
+        why=why,
+        next="use the base model it was trained on",
+    )

@@ -1,0 +1,86 @@
+"""Weights on disk in either format, of adapters and whole models, and the configuration of an adapter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from swift.core.errors import SwiftError
+from swift.core.safetensors_header import read_header
+from swift.params.checkpoint_args import ADAPTER_CONFIG
+
+CONFIG, WEIGHTS, PICKLED = ADAPTER_CONFIG, "adapter_model.safetensors", "adapter_model.bin"
+
+
+def write_tensors(tensors: Mapping[str, Tensor], folder: Path, *, safetensors: bool = True) -> None:
+    """An adapter's weights, as safetensors or in the older format of PyTorch."""
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    if safetensors:
+        save_file(whole, folder / WEIGHTS, {"format": "pt"})
+    else:
+        torch.save(whole, folder / PICKLED)
+
+
+def read_fields(folder: Path) -> dict[str, Any]:
+    """adapter_config.json. Raises SwiftError when it cannot be read."""
+    path = folder / CONFIG
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SwiftError(f"{path} cannot be read", why=str(error), next="use another checkpoint") from error
+    if not isinstance(fields, dict):
+        raise SwiftError(f"{path} is not a JSON object", next="use another checkpoint")
+    return fields
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """An adapter's weights on the CPU. Raises SwiftError when they are missing or damaged."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        if (folder / PICKLED).is_file():
+            return _read_pickle(folder / PICKLED)
+        raise SwiftError(f"{folder} has no {WEIGHTS}", next="give a checkpoint folder that training wrote")
+    read_header(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise SwiftError(f"{path} cannot be read", why=str(error), next="use another checkpoint") from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (EOFError, OSError, RuntimeError, UnpicklingError) as error:
+        raise SwiftError(
+            f"{path} cannot be read", why=str(error).partition("\n")[0], next="use another checkpoint"
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A JSON file for people to read too."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_model(
+    model: PreTrainedModel, folder: Path, state_dict: Mapping[str, Tensor] | None = None, *, safetensors: bool = True
+) -> None:
+    """Write a whole model into `folder`. Without `safetensors` its weights go into one `pytorch_model.bin`.
+
+    `state_dict` replaces the model's own.
+    """
+    if safetensors:
+        model.save_pretrained(folder, state_dict=None if state_dict is None else dict(state_dict))
+        return
+    model.config.save_pretrained(folder)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(folder)
+    torch.save(dict(model.state_dict() if state_dict is None else state_dict), folder / "pytorch_model.bin")
