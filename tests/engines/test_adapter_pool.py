@@ -24,6 +24,8 @@ from transformers import (
 from swift import tuners
 from swift.core.errors import SwiftError
 from swift.engines.adapter_pool import AdaptedModel
+from swift.engines.kv_attention import NAME as SLOTS
+from swift.engines.kv_attention import Survey
 from swift.engines.packed_linear import PackedLinear, pack
 from swift.params.parse import parse
 from swift.plan.tuner import TunerPlan
@@ -84,6 +86,20 @@ def answers(pool: AdaptedModel, names: list[str | None]) -> Tensor:
     return torch.stack([rows[at] for at in range(len(names))])
 
 
+@torch.inference_mode()
+def over_slots(pool: AdaptedModel, name: str) -> Tensor:
+    """The logits of a step, through a plain forward pass where there is one."""
+    positions = torch.arange(IDS.shape[1]).expand(len(IDS), -1)
+    survey = Survey()
+    pool.base.set_attn_implementation(SLOTS)
+    pool.step([None] * len(IDS), survey, IDS, positions)
+    pool.hows = survey.hows
+    logits = pool.step([name] * len(IDS), Survey(), IDS, positions)
+    pool.hows = None
+    pool.close()
+    return logits
+
+
 def by_peft(base: PreTrainedModel, folder: Path) -> peft.PeftModel:
     with warnings.catch_warnings(action="ignore"):
         return peft.PeftModel.from_pretrained(copy.deepcopy(base), str(folder))
@@ -106,6 +122,7 @@ def test_alone_beside_others_merged_and_as_peft(
     pool.add("it", tmp_path)
     try:
         torch.testing.assert_close(answers(pool, ["it", "it", "it"]), expected, **CLOSE)
+        torch.testing.assert_close(over_slots(pool, "it"), expected, **CLOSE)
         mixed = answers(pool, [None, "it", "lora"])
         torch.testing.assert_close(mixed[1], expected[1], **CLOSE)
     finally:

@@ -19,6 +19,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from swift.core.errors import SwiftError
+from swift.engines.kv_attention import How, Step
+from swift.engines.plain_decoder import PlainDecoder, plain_decoder
 from swift.engines.weight_sharing import share_weights
 from swift.tuners import added_modules, base_model
 from swift.tuners.adapter_files import read_adapter
@@ -45,6 +47,9 @@ class AdaptedModel:
     def __init__(self, model: PreTrainedModel):
         self.base = model
         self.own_attention = model.config._attn_implementation or "sdpa"
+        self.hows: list[How] | None = None
+        """What attention is in each layer, where steps over slots may go through a `PlainDecoder`."""
+        self._plain: dict[str | None, PlainDecoder | None] = {}
         self._adapted: dict[str, _Adapted] = {}
         self._shared: Any = None
         self._active: str | None = None
@@ -72,6 +77,7 @@ class AdaptedModel:
         if adapted.slot is not None:
             self._shared, self._active = adapted.tuned, None
         self._adapted[name] = adapted
+        self._plain.clear()  # modules they share may have been wrapped
 
     def _of_peft(self, folder: Path) -> _Adapted:
         """An adapter of one of PEFT's methods: beside others on one model where it can be, alone where not."""
@@ -92,6 +98,7 @@ class AdaptedModel:
     def remove(self, name: str) -> None:
         """Take the adapter `name` off."""
         adapted = self._adapted.pop(name)
+        self._plain.clear()
         others = [other.slot for other in self._adapted.values() if other.slot is not None]
         if adapted.slot is not None and others:
             self._activate(others[0])  # PEFT would choose one itself, and warn
@@ -118,10 +125,33 @@ class AdaptedModel:
             if self._active is None:
                 self._activate(next(slot for slot in slots if slot not in (None, BASE)))
             output = self._shared(**inputs, adapter_names=slots)
-        missing = self._width - output.logits.shape[-1]
-        if missing > 0:
-            output.logits = torch.nn.functional.pad(output.logits, (0, missing), value=-math.inf)
+        output.logits = self._of_equal_width(output.logits)
         return output
+
+    def step(
+        self, adapters: Sequence[str | None], step: Step, tokens: Tensor, positions: Tensor, keep: Tensor | None = None
+    ) -> Tensor:
+        """Logits of a step over slots, (B, T, vocabulary), or of the positions that `keep` picks from T.
+
+        tokens and positions are (B, T); row i uses `adapters[i]`.
+        """
+        plain = self.plain(adapters[0]) if len(set(adapters)) == 1 else None
+        if plain is not None:
+            self._answered = True
+            self._with(adapters[0])
+            return self._of_equal_width(plain.logits(tokens, positions, step, keep))
+        kept = {} if keep is None else {"logits_to_keep": keep}
+        inputs = {"input_ids": tokens, "position_ids": positions, "use_cache": False, "slots_step": step, **kept}
+        return self.forward(adapters, **inputs).logits
+
+    def plain(self, adapter: str | None) -> PlainDecoder | None:
+        """The same forward pass over slots with one adapter, where there is one that gives the model's own logits."""
+        if self.hows is None:
+            return None
+        if adapter not in self._plain:
+            whole = self._with(adapter)
+            self._plain[adapter] = plain_decoder(base_model(whole), whole, self.hows)
+        return self._plain[adapter]
 
     def generate(self, adapter: str | None, **inputs: Any) -> Tensor:
         """transformers' `generate` with one adapter, and with the attention the model was loaded with."""
@@ -169,6 +199,10 @@ class AdaptedModel:
         if slot != self._active:
             self._shared.set_adapter(slot)
             self._active = slot
+
+    def _of_equal_width(self, logits: Tensor) -> Tensor:
+        missing = self._width - logits.shape[-1]
+        return torch.nn.functional.pad(logits, (0, missing), value=-math.inf) if missing > 0 else logits
 
     def _widen(self, rows: int, folder: Path) -> None:
         """Logits of all rows of a batch are as many as the largest vocabulary has tokens."""

@@ -1,8 +1,9 @@
 """Attention of a running batch over the slots of a `KVCache`, registered as one of transformers' attention functions.
 
 The model runs without a cache of its own; each layer's attention hands its new keys and values to the step under way
-(`Decode`: one token of each slot; `Prefill`: stretches of several slots, one after the other), which stores them in the
-slots and attends over what the slots hold. No padding, and no mask is made by the model.
+(`Decode`: one token of each slot; `Rows`: a few tokens of one slot; `Prefill`: stretches of several slots, one after
+the other), which stores them in the slots and attends over what the slots hold. No padding, and no mask is made by the
+model.
 """
 
 from __future__ import annotations
@@ -79,14 +80,14 @@ class Survey:
     def __init__(self) -> None:
         self._shapes: dict[int, LayerShape] = {}
         self._devices: dict[int, torch.device] = {}
-        self._windows: dict[int, int | None] = {}
+        self._hows: dict[int, How] = {}
         self.dtype = torch.float32
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
         """Attention within the stretch alone, for there is no past."""
         self._shapes[layer] = LayerShape(key.shape[1], key.shape[3], value.shape[3])
         self._devices[layer] = key.device
-        self._windows[layer] = how.window
+        self._hows[layer] = how
         self.dtype = key.dtype
         return _attend(query, key, value, None, how, causal=True).transpose(1, 2).contiguous()
 
@@ -105,11 +106,16 @@ class Survey:
         """The device of every layer, in their order."""
         return [self._devices[layer] for layer in sorted(self._devices)]
 
+    @property
+    def hows(self) -> list[How]:
+        """What attention is in every layer, in their order."""
+        return [self._hows[layer] for layer in sorted(self._hows)]
+
     def windows_fit(self, layer_types: Sequence[str], window: int | None) -> bool:
         """Whether layers handed on the windows of the configuration: a window that is part of the mask goes unseen."""
-        kinds = layer_types or ["sliding_attention" if window else "full_attention"] * len(self._windows)
+        kinds = layer_types or ["sliding_attention" if window else "full_attention"] * len(self._hows)
         sliding = [kind == "sliding_attention" for kind in kinds]
-        return sliding == [self._windows[layer] is not None for layer in sorted(self._windows)]
+        return sliding == [how.window is not None for how in self.hows]
 
 
 @dataclass
@@ -188,6 +194,34 @@ class Decode:
 def decode_order(slot: Slot) -> tuple[int, int]:
     """The order in which `Decode` takes slots: pool by pool, as they stand in memory."""
     return slot.pool.capacity, slot.index
+
+
+class Rows:
+    """The next `count` tokens of one slot, each a row of the batch, as if the slot were there `count` times.
+
+    Each row attends by itself: what it gives does not depend on how many come with it.
+    """
+
+    def __init__(self, slot: Slot, count: int):
+        self._slot = slot
+        self._past, self._count = len(slot.tokens), count
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
+        """Here B is `count` and T is 1."""
+        pool, index = self._slot.pool, self._slot.index
+        keys, values = pool.keys[layer][index], pool.values[layer][index]
+        new = slice(self._past, self._past + self._count)
+        keys[:, new].copy_(key[:, :, 0].transpose(0, 1))
+        values[:, new].copy_(value[:, :, 0].transpose(0, 1))
+        # The query heads of one key head go where query positions usually are: no key is repeated in memory.
+        grouped = query.reshape(self._count, 1, keys.shape[0], -1, query.shape[-1])
+        answers = []
+        for row in range(self._count):
+            end = self._past + row + 1
+            sight = slice(0 if how.window is None else max(0, end - how.window), end)
+            answers.append(_attend(grouped[row], keys[None, :, sight], values[None, :, sight], None, how, causal=False))
+        joined = answers[0] if len(answers) == 1 else torch.cat(answers)
+        return joined.reshape(self._count, 1, query.shape[1], -1)
 
 
 class Prefill:

@@ -11,9 +11,12 @@ import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import psutil
 import torch
 from torch import Tensor
 
+CPU_SHARE, GPU_SHARE = 0.3, 0.8
+"""Share of the free memory the KV cache may grow to."""
 SMALLEST = 256
 """Tokens a slot of the smallest pool holds; each further pool doubles it."""
 FIRST_SLOTS = 4
@@ -269,3 +272,11 @@ def _copy(source: Slot, target: Slot, length: int) -> None:
     for mine, theirs in ((target.pool.keys, source.pool.keys), (target.pool.values, source.pool.values)):
         for layer, tensor in enumerate(mine):
             tensor[target.index, :, :length] = theirs[layer][source.index, :, :length]
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes a KV cache may grow to."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free * GPU_SHARE)
+    return int(psutil.virtual_memory().available * CPU_SHARE)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 ROWS = 16
 """Rows of input that the order is chosen for. It was the fastest for every number from 1 to 1024 all the same."""
 
+ONEDNN_PRODUCT = torch.ops.mkldnn._linear_pointwise.default
+
 
 class Packed(Protocol):
     """The weights of a linear layer in the order, or the precision, that a product reads them in."""
@@ -25,13 +27,19 @@ class Packed(Protocol):
 
 
 class OneDnn:
-    """The same weights in another order: the sums are the same, taken in another order."""
+    """The same weights in another order: the sums are the same, taken in another order.
+
+    A single row is computed as two: oneDNN would add it up in an order of its own, and what a row gives should not
+    depend on how many come with it.
+    """
 
     def __init__(self, weight: Tensor):
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
 
     def product(self, input: Tensor, bias: Tensor | None) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(input, self._weight, bias, "none", [], "")
+        if input.numel() > input.shape[-1]:
+            return ONEDNN_PRODUCT(input, self._weight, bias, "none", [], "")
+        return ONEDNN_PRODUCT(input.expand(2, *input.shape), self._weight, bias, "none", [], "")[0]
 
     def dense(self) -> Tensor:
         return self._weight.to_dense()

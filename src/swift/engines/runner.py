@@ -15,8 +15,9 @@ from transformers import PreTrainedModel
 
 from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.dynamic_rope import DynamicRope
-from swift.engines.kv_attention import Decode, Prefill, decode_order
+from swift.engines.kv_attention import Decode, Prefill, Rows, decode_order
 from swift.engines.kv_cache import KVCache, Slot
+from swift.engines.plain_decoder import ROWS
 from swift.engines.sequence import Sequence
 
 
@@ -96,7 +97,37 @@ class SlotRunner:
             by_adapter.setdefault(sequence.request.adapter, []).append((sequence, count))
         for adapter, group in by_adapter.items():
             self._prefill(adapter, group, logits)
-        return torch.stack([logits[s] for s in sequences])
+        return logits[sequences[0]][None] if len(sequences) == 1 else torch.stack([logits[s] for s in sequences])
+
+    def extend_by(self, sequence: Sequence, tokens: Many[int]) -> Tensor:
+        """Compute these tokens as if they were the sequence's next: logits after each of them, (tokens, vocabulary).
+
+        With guesses among them they are no more than there is `room` for; `cut` gives up those that were wrong.
+        """
+        slot, rows = self._slots[sequence], len(tokens)
+        first = len(slot.tokens)
+        logits = self._model.step(
+            [sequence.request.adapter] * rows,
+            Rows(slot, rows),
+            torch.tensor(tokens, device=self._device)[:, None],
+            torch.arange(first, first + rows, device=self._device)[:, None],
+        )
+        slot.tokens.extend(tokens)
+        return logits[:, -1]
+
+    def room(self, sequence: Sequence) -> int:
+        """How many tokens `extend_by` takes at once with the very logits, bit for bit, of one after the other."""
+        plain = self._model.plain(sequence.request.adapter)
+        if plain is None or not plain.rows_are_alone:
+            return 1
+        slot = self._slots[sequence]
+        return min(ROWS, slot.pool.capacity - len(slot.tokens))
+
+    def cut(self, sequence: Sequence) -> None:
+        """Keep of the computed tokens those before the sequence's last one."""
+        slot = self._slots.get(sequence)
+        if slot is not None:
+            del slot.tokens[len(sequence.tokens) - 1 :]
 
     def release(self, sequence: Sequence) -> None:
         slot = self._slots.pop(sequence, None)
@@ -113,16 +144,18 @@ class SlotRunner:
     def _decode(self, sequences: list[Sequence], logits: dict[Sequence, Tensor]) -> None:
         slots = [self._slots[s] for s in sequences]
         tokens = [s.tokens[len(slot.tokens)] for s, slot in zip(sequences, slots, strict=True)]
-        output = self._model.forward(
+        if len(sequences) == 1:
+            logits[sequences[0]] = self.extend_by(sequences[0], tokens)[0]
+            return
+        rows = self._model.step(
             [s.request.adapter for s in sequences],
-            input_ids=torch.tensor(tokens, device=self._device)[:, None],
-            position_ids=torch.tensor([len(slot.tokens) for slot in slots], device=self._device)[:, None],
-            use_cache=False,
-            slots_step=Decode(slots, self._cache.dtype, self._device),
+            Decode(slots, self._cache.dtype, self._device),
+            torch.tensor(tokens, device=self._device)[:, None],
+            torch.tensor([len(slot.tokens) for slot in slots], device=self._device)[:, None],
         )
         for slot, token in zip(slots, tokens, strict=True):
             slot.tokens.append(token)
-        logits.update(zip(sequences, output.logits[:, -1], strict=True))
+        logits.update(zip(sequences, rows[:, -1], strict=True))
 
     def _prefill(self, adapter: str | None, group: list[tuple[Sequence, int]], logits: dict[Sequence, Tensor]) -> None:
         slots = [self._slots[s] for s, _ in group]
@@ -131,17 +164,16 @@ class SlotRunner:
         ]
         positions = [at for slot, new in zip(slots, stretches, strict=True) for at in _positions(slot, new)]
         ends = torch.tensor([len(new) for new in stretches]).cumsum(0) - 1
-        output = self._model.forward(
+        rows = self._model.step(
             [adapter],
-            input_ids=torch.tensor([[token for new in stretches for token in new]], device=self._device),
-            position_ids=torch.tensor([positions], device=self._device),
-            use_cache=False,
-            logits_to_keep=ends.to(self._device),
-            slots_step=Prefill(slots, [len(new) for new in stretches]),
+            Prefill(slots, [len(new) for new in stretches]),
+            torch.tensor([[token for new in stretches for token in new]], device=self._device),
+            torch.tensor([positions], device=self._device),
+            ends.to(self._device),
         )
         for slot, new in zip(slots, stretches, strict=True):
             slot.tokens.extend(new)
-        logits.update(zip((s for s, _ in group), output.logits[0], strict=True))
+        logits.update(zip((s for s, _ in group), rows[0], strict=True))
 
 
 def _positions(slot: Slot, new: list[int]) -> range:

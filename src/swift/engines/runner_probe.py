@@ -100,12 +100,15 @@ def _slots(model: AdaptedModel, reference: Reference, *, budget: int, max_length
         return None
     survey = _survey(model.base, reference.tokens)
     if survey is not None and survey.is_whole and survey.windows_fit(layers, config.get("sliding_window")):
-        trial, cache = (
-            KVCache(survey.shapes, survey.dtype, survey.devices, budget=size, max_length=max_length)
-            for size in (2**62, budget)
-        )
-        if _agrees(lambda: SlotRunner(model, trial), reference, whole=False):
-            return cache
+
+        def cache(size: int) -> KVCache:
+            return KVCache(survey.shapes, survey.dtype, survey.devices, budget=size, max_length=max_length)
+
+        for model.hows in (survey.hows, None):
+            if _agrees(lambda: SlotRunner(model, cache(2**62)), reference, whole=False):
+                return cache(budget)
+            if model.plain(None) is None:
+                break
     model.base.set_attn_implementation(model.own_attention)
     return None
 

@@ -74,7 +74,7 @@ class Scheduler:
 
     def done(self, sequence: Sequence) -> bool:
         """Whether every token it has is computed, so that its logits give the next one."""
-        return self._runner.computed(sequence) == len(sequence.tokens)
+        return self._runner.computed(sequence) >= len(sequence.tokens)
 
     def came_through(self, work: Work) -> None:
         """The step was computed: what has a next token now is not to blame for an earlier failure."""

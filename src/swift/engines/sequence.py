@@ -8,6 +8,7 @@ from typing import Any
 from swift.engines.base import Delta, FinishReason, Request, TokenLogprob
 from swift.engines.detokenizer import Detokenizer, StopStrings
 from swift.engines.grammar import Grammar
+from swift.engines.prompt_lookup import PromptLookup
 from swift.engines.sampler import Pick, Picker
 
 
@@ -31,6 +32,7 @@ class Sequence:
         ends = given if request.sampling.ignore_eos else end_ids | given
         self.picker = Picker(request.sampling, index, request.prompt_ids, sorted(ends), grammar)
         self.ends = ends
+        self.lookup = PromptLookup()
         self._tokenizer = tokenizer
         self._detokenizer = Detokenizer(tokenizer)
         self._stops = StopStrings(request.sampling.stop)

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -29,6 +28,8 @@ from swift.engines.base import Delta, Request
 from swift.engines.beam_search import beam_search
 from swift.engines.embeddings import Vector, Vectors
 from swift.engines.grammar import Grammars
+from swift.engines.guesses import Guesses
+from swift.engines.kv_cache import free_memory
 from swift.engines.log_probs import Continuations, Scored
 from swift.engines.packed_linear import pack
 from swift.engines.runner_probe import choose_runner
@@ -42,8 +43,6 @@ CPU_CHUNK, GPU_CHUNK = 512, 4096
 """Prompt tokens computed in one step: what answers under way wait for at most."""
 PLACES = 64
 """Sequences that run at once; more of them wait."""
-CPU_SHARE, GPU_SHARE = 0.3, 0.8
-"""Share of the free memory the KV cache may grow to."""
 ENDLESS = 2**17
 """Tokens of prompt and answer where the model itself knows no limit."""
 
@@ -58,7 +57,8 @@ class TorchEngine:
 
     `load` makes the model in the worker thread. OpenMP keeps a team of threads for each thread that ever computed with
     PyTorch, and once the teams together outnumber the cores every parallel region waits for the operating system.
-    `repack` may lay its weights out anew, after which they cannot be trained.
+    `repack` may lay its weights out anew, after which they cannot be trained. `guess` lets an answer that runs alone
+    have several tokens in a step, where that changes no number (see prompt_lookup.py).
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class TorchEngine:
         chunk: int | None = None,
         cache_bytes: int | None = None,
         repack: bool = True,
+        guess: bool = True,
     ):
         self.tokenizer = tokenizer
         self._grammars = Grammars(tokenizer)
@@ -84,9 +85,8 @@ class TorchEngine:
         self._closing = self._closed = False
         ready: Future[None] = Future()
         self._heads: dict[str | None, ValueHead] = {}
-        set_up = partial(
-            *(self._set_up, load, adapters or {}, heads or {}, max_model_len, places, chunk, cache_bytes, repack)
-        )
+        settings = adapters or {}, heads or {}, max_model_len, places, chunk, cache_bytes, repack, guess
+        set_up = partial(self._set_up, load, *settings)
         self._worker = threading.Thread(target=self._live, args=(set_up, ready), name="torch-engine", daemon=True)
         self._worker.start()
         ready.result()
@@ -111,6 +111,7 @@ class TorchEngine:
         chunk: int | None,
         cache_bytes: int | None,
         repack: bool,
+        guess: bool,
     ) -> None:
         model = load()
         device = model.device
@@ -124,10 +125,11 @@ class TorchEngine:
         self._heads.update((name, load_head(model, folder)) for name, folder in heads.items())
         self._runner = choose_runner(
             self._model,
-            budget=cache_bytes or _free_memory(device),
+            budget=cache_bytes or free_memory(device),
             max_length=self.max_model_len,
             places=places,
         )
+        self.guesses = Guesses(self._runner, wanted=guess)
         chunk = chunk or (CPU_CHUNK if device.type == "cpu" else GPU_CHUNK)
         self._scheduler = Scheduler(self._runner, chunk=chunk, places=places)
         self._vectors = Vectors(self._model, chunk if self._runner.splits_prompts else None, self.max_model_len)
@@ -324,18 +326,25 @@ class TorchEngine:
             stuck = [self._scheduler.waiting[0]] if self._scheduler.waiting else []
             self._fail(stuck, "the KV cache memory is too small for this request")
             return
-        logits = self._extend(work)
+        guess = self.guesses.propose(work)
+        logits = self._extend(work, guess)
         if logits is None:
+            return
+        if guess:
+            self._take_guessed(work.sequences[0], guess, logits)
             return
         ready = [at for at, sequence in enumerate(work.sequences) if self._scheduler.done(sequence)]
         if ready:
             sequences = [work.sequences[at] for at in ready]
             self._take(sequences, logits if len(ready) == len(logits) else logits[ready])
 
-    def _extend(self, work: Work) -> Tensor | None:
+    def _extend(self, work: Work, guess: list[int]) -> Tensor | None:
         """Logits of the step. Where that fails (memory, one bad request) the one request ends, not those beside it."""
         try:
-            logits = self._runner.extend(work.sequences, work.counts)
+            if guess:
+                logits = self.guesses.extend(work.sequences[0], guess)
+            else:
+                logits = self._runner.extend(work.sequences, work.counts)
         except Exception as error:
             if len(work.sequences) == 1:
                 log.exception("the next token of a request was not computed")
@@ -366,6 +375,16 @@ class TorchEngine:
                 log.exception("a token was picked that its request cannot take")
                 delta = sequence.end("error", describe(error))
             self._send(sequence, delta)
+
+    def _take_guessed(self, sequence: Sequence, guess: list[int], logits: Tensor) -> None:
+        """Pick a token after the last one, and after each guessed one as long as the picks are those."""
+        right = 0
+        for row, token in enumerate([*guess, None]):
+            self._take([sequence], logits[row : row + 1])
+            if sequence.finish_reason is not None or sequence.tokens[-1] != token:
+                break
+            right += 1
+        self.guesses.settle(sequence, guess, right)
 
     def _search(self, sequences: list[Sequence]) -> None:
         """A beam search, which transformers runs from beginning to end while the others wait."""
@@ -404,11 +423,3 @@ def _end_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
     given = model.generation_config.eos_token_id if model.generation_config is not None else None
     ends = [given] if isinstance(given, int) else list(given or [])
     return frozenset([*ends, *([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])])
-
-
-def _free_memory(device: torch.device) -> int:
-    """Bytes the KV cache may grow to."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free * GPU_SHARE)
-    return int(psutil.virtual_memory().available * CPU_SHARE)

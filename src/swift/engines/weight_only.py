@@ -27,11 +27,15 @@ OUT_MULTIPLE = 16
 """The kernels take layers whose outputs are a multiple of this, and whose inputs are one of GROUP."""
 FEW_ROWS = 8
 """Rows of input from which on 8 bit weights are widened for oneDNN's product: the kernel reads them once for each."""
+WIDENED = 2**20
+"""Weights that are widened at a time: they stay in the cache, where those of a whole head would go to memory."""
 SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)
 """Shares of a group's range that are tried for its 16 steps; the outermost weights may be cut off for the others."""
 TEXT = Path(__file__).with_name("agreement_text.json")
 TOKENS = 256
 """Of the text, at most."""
+INT8_PRODUCT = torch.ops.aten._weight_int8pack_mm.default
+INT4_PRODUCT = torch.ops.aten._weight_int4pack_mm_for_cpu.default
 WEIGHTS = ("*.safetensors", "*.bin")
 
 
@@ -47,9 +51,11 @@ class Int8:
     def product(self, input: Tensor, bias: Tensor | None) -> Tensor:
         rows = input.reshape(-1, input.shape[-1])
         if len(rows) < FEW_ROWS:
-            answer = torch.ops.aten._weight_int8pack_mm(rows.contiguous(), self._steps, self._scales)
+            answer = INT8_PRODUCT(rows.contiguous(), self._steps, self._scales)
         else:
-            answer = nn.functional.linear(rows, self._steps.to(input.dtype)) * self._scales
+            pieces = self._steps.split(max(1, WIDENED // rows.shape[1]))
+            answer = torch.cat([nn.functional.linear(rows, piece.to(rows.dtype)) for piece in pieces], dim=1)
+            answer *= self._scales
         return _shaped(answer, input, bias)
 
     def dense(self) -> Tensor:
@@ -71,7 +77,7 @@ class Int4:
 
     def product(self, input: Tensor, bias: Tensor | None) -> Tensor:
         rows = input.reshape(-1, input.shape[-1]).contiguous()
-        answer = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self._steps, GROUP, self._ranges)
+        answer = INT4_PRODUCT(rows, self._steps, GROUP, self._ranges)
         return _shaped(answer, input, bias)
 
     def dense(self) -> Tensor:
@@ -80,7 +86,8 @@ class Int4:
 
 
 def _shaped(answer: Tensor, input: Tensor, bias: Tensor | None) -> Tensor:
-    answer = answer.reshape(*input.shape[:-1], -1)
+    if input.dim() != 2:
+        answer = answer.reshape(*input.shape[:-1], -1)
     return answer if bias is None else answer + bias
 
 
