@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 HQQ    := $(VENV)/hqq
 QUANT  := tests/models/test_quantize.py tests/engines/test_quantized.py tests/training/test_quantized.py
 
-.PHONY: setup demo demo-dpo test test-slow check fix bench docs docs-check test-vllm
+.PHONY: setup demo demo-dpo test test-slow test-gpu check fix bench docs docs-check test-vllm
 
 setup: $(READY)
 
@@ -43,6 +43,10 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/pytest -n 2 --timeout 3000 -m slow
 
+# Says of each test whether it ran: on a machine without a GPU none does.
+test-gpu: $(READY)
+	$(BIN)/pytest -v -rs -m gpu tests/gpu
+
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -58,7 +62,11 @@ fix: $(READY)
 docs: $(READY)
 	$(BIN)/python docs/generate.py
 
-docs-check: $(READY)
+docs-# Says of each test whether it ran: on a machine without a GPU none does.
+test-gpu: $(READY)
+	$(BIN)/pytest -v -rs -m gpu tests/gpu
+
+check: $(READY)
 	$(BIN)/python docs/generate.py --check
 
 bench: $(READY)

@@ -16,11 +16,14 @@ def flatten(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     `input_ids`, `labels` and `position_ids` are (1, T) and int64; positions start at 0 in every sequence, so a packed
     item starts as often as it has `lengths`. `sequence_lengths` are those of all sequences, as numbers: attention needs
-    them on the CPU. `loss_scale` (1, T) is there when an item has it. `rows` lists the rows.
+    them on the CPU. `loss_scale` (1, T) is there when an item has it. `predicted_at` (N) are the places before those
+    that have a label. `rows` lists the rows.
     """
     lengths = tuple(length for item in items for length in segments(item))
     positions = torch.cat([torch.arange(length) for length in lengths])[None]
-    return {**_joined(items), "position_ids": positions, "sequence_lengths": lengths}
+    batch = _joined(items)
+    at = _predicted_at(batch["labels"], positions != 0)
+    return {**batch, "predicted_at": at, "position_ids": positions, "sequence_lengths": lengths}
 
 
 def _joined(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -37,7 +40,8 @@ def _joined(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def pad(items: Sequence[dict[str, Any]], pad_id: int, *, side: str = "right") -> dict[str, Any]:
     """Every sequence in a row of its own, all as long as the longest.
 
-    `input_ids`, `labels`, `attention_mask` are (B, T); padding is `pad_id`, `IGNORED` and 0. `rows` lists the rows.
+    `input_ids`, `labels`, `attention_mask` are (B, T); padding is `pad_id`, `IGNORED` and 0. `predicted_at` (N) are the
+    places in B x T before those that have a label. `rows` lists the rows.
     """
     pieces = [piece for item in items for piece in unpacked(item)]
     width = max(len(piece["input_ids"]) for piece in pieces)
@@ -55,9 +59,18 @@ def pad(items: Sequence[dict[str, Any]], pad_id: int, *, side: str = "right") ->
         "attention_mask": padded([[1] * len(piece["input_ids"]) for piece in pieces], 0, torch.long),
         "rows": rows(items),
     }
+    batch["predicted_at"] = _predicted_at(batch["labels"], torch.arange(width).expand(len(pieces), -1) != 0)
     if any("loss_scale" in piece for piece in pieces):
         batch["loss_scale"] = padded([_weights(piece) for piece in pieces], 0.0, torch.float)
     return batch
+
+
+def _predicted_at(labels: Tensor, follows: Tensor) -> Tensor:
+    """Which places of (B, T) are before a label, where `follows` says that a place goes on with the one before it.
+
+    Found here on the CPU: a GPU would have to be waited for until it has counted them.
+    """
+    return ((labels != IGNORED) & follows).reshape(-1).nonzero()[:, 0] - 1
 
 
 def segments(item: dict[str, Any]) -> list[int]:

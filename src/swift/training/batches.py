@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from swift.data.collator import flatten, pad
@@ -35,6 +36,21 @@ class MicroBatch:
     """Rows as they leave the DataLoader, before they are laid into passes; accelerate does not look into this class."""
 
     rows: list[dict[str, Any]]
+
+
+def tokens_in(batch: Batch) -> int:
+    """Tokens of a batch on the CPU, padding left out."""
+    mask = batch.get("attention_mask")
+    return batch["input_ids"].numel() if mask is None else int(mask.sum())
+
+
+def pinned(batch: Batch) -> Batch:
+    """The batch in memory that a GPU reads by itself."""
+    copies: Batch = {}
+    for name, value in batch.items():
+        nested = pinned(value) if isinstance(value, dict) else value
+        copies[name] = nested.pin_memory() if isinstance(nested, Tensor) else nested
+    return copies
 
 
 class Endless(IterableDataset[dict[str, Any]]):

@@ -25,8 +25,8 @@ from swift.core.log import log
 from swift.data.stream import StreamDataset
 from swift.plan.train import TrainPlan
 from swift.training import checkpoints
-from swift.training.batches import MicroBatch
-from swift.training.callbacks.loss_watch import not_a_number
+from swift.training.batches import MicroBatch, pinned, tokens_in
+from swift.training.callbacks.loss_watch import LossCheck
 from swift.training.callbacks.resumed_schedule import ResumedSchedule
 from swift.training.callbacks.stop import EvaluationStopped, StopOnSignal
 from swift.training.objectives import Batch, Objective
@@ -80,12 +80,12 @@ class SwiftTrainer(CheckpointTrainer):
         self._evaluator = evaluator
         self._plan = plan
         self._collate = collate
-        self._where = where
         self._stream = stream
         self._items = self._items_before = stream.state_dict()["consumed"] if stream is not None else 0
         self._random_state_from = stream_resumed
         self._checkpoint_bytes = 0
-        self._metrics: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
+        self._metrics: dict[str, Tensor] = {}
+        self._losses = LossCheck(where)
         config: Any = model.config
         own = config.to_dict().get("use_cache")
         into_micro_batch: Any = MicroBatch  # transformers expects a dict of tensors and only hands it on
@@ -120,6 +120,7 @@ class SwiftTrainer(CheckpointTrainer):
 
         The loop counts in micro-batches, of which there are never fewer: the first may be `NOTHING`.
         """
+        self._losses.check(self.state.global_step - 1)
         micro_batches = list(islice(epoch_iterator, num_batches))
         if self._random_state_from is not None:  # opening a stream must not touch the restored random state
             self.restore_random_state(self._random_state_from)
@@ -130,17 +131,18 @@ class SwiftTrainer(CheckpointTrainer):
         assert self.model is not None
         with self.compute_loss_context_manager():
             self.objective.begin_step(self.model, map(self._on_device, batches))
-        total = torch.stack([self.objective.denominator(batch).to(device) for batch in batches]).sum(0)
+        total = torch.stack([self.objective.denominator(batch) for batch in batches]).sum(0)
+        total = total.to(device, non_blocking=True)
         if self.args.world_size > 1:
             dist.all_reduce(total)
         self._passes_of_step = len(batches)
         empty = [NOTHING] * (len(micro_batches) - len(batches))
-        return [*empty, *batches], total.clamp(min=torch.finfo(total.dtype).tiny)
+        return [*empty, *map(self._on_device, batches)], total.clamp(min=torch.finfo(total.dtype).tiny)
 
     def _passes(self, micro_batches: Sequence[MicroBatch], *, agreed: bool = False) -> list[Batch]:
         """The rows of some micro-batches in forward passes; when `agreed`, as many in every process."""
         if self._plan.pass_tokens is None:
-            return [self._collate(micro_batch.rows) for micro_batch in micro_batches]
+            return [self._collated(micro_batch.rows) for micro_batch in micro_batches]
         rows = [row for micro_batch in micro_batches for row in micro_batch.rows]
         sizes = [tokens_of(row) for row in rows]
         count = passes_needed(sizes, self._plan, len(micro_batches))
@@ -148,10 +150,18 @@ class SwiftTrainer(CheckpointTrainer):
             most = torch.tensor(count, device=self.args.device)
             dist.all_reduce(most, dist.ReduceOp.MAX)
             count = int(most)
-        return [self._collate(rows[run]) for run in split(sizes, count)]
+        return [self._collated(rows[run]) for run in split(sizes, count)]
+
+    def _collated(self, rows: list[dict[str, Any]]) -> Batch:
+        batch = self._collate(rows)
+        if "input_ids" in batch:  # what a model is still to answer comes with its first forward pass
+            batch["tokens"] = tokens_in(batch)
+        return batch
 
     def _on_device(self, batch: Batch) -> Batch:
-        moved: Any = send_to_device(batch, self.args.device)
+        """The batch where it is computed, sent ahead: a GPU need not be waited for, nor wait itself."""
+        device = self.args.device
+        moved: Any = send_to_device(pinned(batch) if device.type == "cuda" else batch, device, non_blocking=True)
         return moved
 
     def compute_loss(
@@ -167,8 +177,8 @@ class SwiftTrainer(CheckpointTrainer):
         """
         sums = self.objective.sums(model, inputs)
         for name, (total, count) in sums.metrics.items():
-            self._metrics[name] += torch.stack([total, count]).detach().double().cpu()
-        self._tokens += _tokens(inputs)
+            self._metrics[name] = _pair(total, count) + self._metrics.get(name, 0)
+        self._tokens += inputs["tokens"]
         self._items += inputs["items"] * self.args.world_size
         loss = (sums.loss * (self.args.world_size / num_items_in_batch)).sum()
         assert self.model is not None
@@ -176,18 +186,16 @@ class SwiftTrainer(CheckpointTrainer):
         return loss if term is None else loss + term / self._passes_of_step
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
-        """A pass forward and backward. Raises CheckFailed, naming the rows, when its loss is not a number."""
+        """A pass forward and backward. Raises CheckFailed, naming the rows, when a loss is not a number."""
         if inputs is NOTHING:
             return torch.zeros((), device=self.args.device)
         loss = super().training_step(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss):
-            raise not_a_number(
-                "loss", loss.item(), self.state.global_step + 1, [self._where(row) for row in inputs["rows"]]
-            )
+        self._losses.add(loss, self.state.global_step + 1, inputs["rows"])
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the window's metrics, memory and speed to a training log line."""
+        self._losses.check()
         if "loss" in logs:
             means, tokens = self._window()
             speeds = self._meter.speeds(self.state.global_step, tokens)
@@ -197,7 +205,8 @@ class SwiftTrainer(CheckpointTrainer):
     def _window(self) -> tuple[dict[str, float], int]:
         """Means of the metrics since the last log line and tokens since the start, both over all processes."""
         tokens = torch.tensor([float(self._tokens), 1.0], dtype=torch.float64)
-        sums = self._over_processes({**self._metrics, "tokens": tokens})
+        metrics = {name: pair.cpu() for name, pair in self._metrics.items()}
+        sums = self._over_processes({**metrics, "tokens": tokens})
         self._metrics.clear()
         return self.objective.derived(means(sums, but="tokens")), int(sums["tokens"][0])
 
@@ -310,6 +319,7 @@ class SwiftTrainer(CheckpointTrainer):
         target = run / f"checkpoint-{self.state.global_step}"
         if self._written == target:
             return
+        self._losses.check()
         self.store_flos()
         self.state.best_model_checkpoint = self._best_with(target)
         with self._meter.paused(), ExitStack() as stack:
@@ -361,6 +371,7 @@ def means(sums: Mapping[str, Tensor], but: str = "") -> dict[str, float]:
     return {name: (pair[0] / pair[1]).item() for name, pair in sums.items() if name != but and pair[1]}
 
 
-def _tokens(batch: Batch) -> int:
-    mask = batch.get("attention_mask")
-    return batch["input_ids"].numel() if mask is None else int(mask.sum())
+def _pair(total: Tensor, count: Tensor) -> Tensor:
+    """(2) fp64, where they are: asking a GPU for them would wait for it. MPS has no fp64."""
+    pair = torch.stack([total, count]).detach()
+    return pair.cpu().double() if pair.device.type == "mps" else pair.double()

@@ -56,7 +56,7 @@ def training_arguments(
         gradient_accumulation_steps=plan.accumulation,
         num_train_epochs=train.num_train_epochs,
         max_steps=steps,
-        optim=optim.optim,
+        optim=_optimizer(plan),
         learning_rate=plan.learning_rate,
         lr_scheduler_type=plan.scheduler,
         lr_scheduler_kwargs=dict(plan.scheduler_kwargs),
@@ -104,6 +104,13 @@ def training_arguments(
         ddp_find_unused_parameters=bool(distributed.ddp_find_unused_parameters),
         ddp_broadcast_buffers=distributed.ddp_broadcast_buffers,
     )
+
+
+def _optimizer(plan: TrainPlan) -> str:
+    """The one that was asked for. On a GPU PyTorch has AdamW in one kernel, which computes the same."""
+    name = plan.optim.optim
+    fused = plan.device == "cuda" and name == OptimizerNames.ADAMW_TORCH.value
+    return OptimizerNames.ADAMW_TORCH_FUSED.value if fused else name
 
 
 def _unknown(name: str, known: Iterable[str], flag: str) -> list[SwiftError]:

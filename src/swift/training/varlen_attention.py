@@ -1,8 +1,9 @@
-"""Attention that stays inside each sequence of a flattened batch, on SDPA, on any device.
+"""Attention that stays inside each sequence of a flattened batch, on any device.
 
 A padding-free batch is one row of real tokens: sequences one after another, positions starting anew at each. Two
 facts are known about such a row, where each sequence begins and that attention is causal, so no mask is needed: SDPA
-runs once for each sequence. The work grows with the sum of the squared lengths, not with the square of the sum.
+runs once for each sequence, or one kernel for all of them where a GPU has it (flash_varlen.py). The work grows with the
+sum of the squared lengths, not with the square of the sum.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from swift.training.flash_varlen import as_computed, flash_attention, has_kernel
 
 NAME = "swift_varlen"
 
@@ -47,6 +50,11 @@ def sequence_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
+    query, key, value = as_computed(query, key, value)
+    if has_kernel(query, key, value, dropout):
+        prefixes = None if prefix_lengths is None else tuple(prefix_lengths)
+        lengths = tuple(sequence_lengths)
+        return flash_attention(query, key, value, lengths, prefixes, scaling=scaling, window=sliding_window), None
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     lengths = list(sequence_lengths)

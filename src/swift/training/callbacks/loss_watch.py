@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from swift.core.errors import CheckFailed
@@ -61,6 +64,39 @@ class Watch(TrainerCallback):
             raise not_a_number("grad_norm", logs["grad_norm"], state.global_step, [])
         if logs.get("loss") == 0.0:
             once(f"the loss is exactly 0 at step {state.global_step}: nothing is learned from these rows")
+
+
+class LossCheck:
+    """Whether losses are numbers, and which rows are to blame where one is not; `where` says where a row is from.
+
+    On a CPU a loss is looked at as it comes. On a GPU it is a number only when the GPU is through with it, so it is
+    sent here and looked at when the next step but one begins, and before anything is logged or saved.
+    """
+
+    def __init__(self, where: Callable[[int], str]):
+        self._where = where
+        self._coming: deque[tuple[Tensor, torch.cuda.Event, int, Sequence[int]]] = deque()
+
+    def add(self, loss: Tensor, step: int, rows: Sequence[int]) -> None:
+        """Look at a scalar of optimizer step `step`, now or later."""
+        if loss.device.type != "cuda":
+            self._look_at(loss, step, rows)
+            return
+        copy = torch.empty((), dtype=loss.dtype, pin_memory=True).copy_(loss.detach(), non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        self._coming.append((copy, event, step, rows))
+
+    def check(self, before: int | None = None) -> None:
+        """Look at the losses of the steps up to `before`, or of all. Raises CheckFailed for one that is no number."""
+        while self._coming and (before is None or self._coming[0][2] <= before):
+            copy, event, step, rows = self._coming.popleft()
+            event.synchronize()
+            self._look_at(copy, step, rows)
+
+    def _look_at(self, loss: Tensor, step: int, rows: Sequence[int]) -> None:
+        if not torch.isfinite(loss):
+            raise not_a_number("loss", loss.item(), step, [self._where(row) for row in rows])
 
 
 def not_a_number(name: str, value: float, step: int, rows: list[str]) -> CheckFailed:

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from swift.prompts.types import IGNORED
 from swift.training.chunked_cross_entropy import linear_cross_entropy
 from swift.training.objectives import Batch, Objective, Setting, Sums
 from swift.training.output_head import OutputHead
 
-NOT_FOR_THE_MODEL = ("labels", "loss_scale", "rows", "items")
+NOT_FOR_THE_MODEL = ("labels", "loss_scale", "predicted_at", "rows", "items", "tokens")
 
 
 def build(setting: Setting) -> SftObjective:
@@ -40,10 +39,9 @@ class SftObjective(Objective):
 
     def denominator(self, batch: Batch) -> Tensor:
         """Sum of the weights of all targets (their number where no weights are given)."""
-        targets = _targets(batch)
         if "loss_scale" not in batch:
-            return targets.sum().float()
-        return batch["loss_scale"][..., 1:][targets].float().sum()
+            return torch.tensor(float(len(batch["predicted_at"])))
+        return _at_targets(batch, "loss_scale").float().sum()
 
     def begin_step(self, model: nn.Module, batches: Iterable[Batch]) -> None:
         """Count the step: every `acc_steps`-th has an accuracy."""
@@ -51,39 +49,41 @@ class SftObjective(Objective):
 
     def sums(self, model: nn.Module, batch: Batch) -> Sums:
         """Sum of weight x cross-entropy over the targets of `batch`, and `acc`."""
-        targets = _targets(batch)
-        labels = batch["labels"][..., 1:][targets]
-        weights = batch["loss_scale"][..., 1:][targets] if "loss_scale" in batch else None
+        at, labels = batch["predicted_at"], _at_targets(batch, "labels")
+        weights = _at_targets(batch, "loss_scale") if "loss_scale" in batch else None
         if self._head.linear is not None:
             linear = self._head.linear
-            hidden = self._head.hidden(model, _inputs(batch))[..., :-1, :][targets]
+            hidden = self._head.hidden(model, _inputs(batch)).flatten(0, -2)[at]
             loss, hits = linear_cross_entropy(hidden, linear.weight, linear.bias, labels, weights)
         else:
-            logits = model(**_inputs(batch)).logits[..., :-1, :][targets].float()
+            logits = model(**_inputs(batch)).logits.flatten(0, -2)[at].float()
             nll = cross_entropy(logits, labels, reduction="none")
             loss = (nll if weights is None else nll * weights).sum()
             hits = logits.detach().argmax(-1) == labels
         if torch.is_grad_enabled() and self._steps % self.acc_steps:
             return Sums(loss)
-        return Sums(loss, {"acc": self._accuracy(hits, targets, batch)})
+        return Sums(loss, {"acc": self._accuracy(hits, batch)})
 
-    def _accuracy(self, hits: Tensor, targets: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _accuracy(self, hits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Tokens, or whole sequences, that were predicted, and all of them. Nothing here waits for a GPU."""
         if self.accuracy == "token":
-            return hits.sum().float(), targets.sum().float()
+            right = hits.sum().float()
+            return right, torch.full_like(right, hits.numel())
+        at, ids = batch["predicted_at"], batch["input_ids"]
         if "position_ids" in batch:
-            sentence = (batch["position_ids"] == 0).cumsum(-1)[..., 1:]
+            sequence = ((batch["position_ids"][0] == 0).cumsum(-1) - 1)[at]
+            count = len(batch["sequence_lengths"])
         else:
-            sentence = torch.arange(1, targets.shape[0] + 1, device=targets.device)[:, None].expand_as(targets)
-        wrong, trained = sentence[targets][~hits].unique(), sentence[targets].unique()
-        return torch.tensor(float(trained.numel() - wrong.numel())), torch.tensor(float(trained.numel()))
+            sequence, count = at // ids.shape[1], len(ids)
+        tokens = torch.zeros(count, device=at.device).index_add_(0, sequence, torch.ones_like(at, dtype=torch.float))
+        rights = torch.zeros_like(tokens).index_add_(0, sequence, hits.float())
+        trained = tokens > 0
+        return (trained & (rights == tokens)).sum().float(), trained.sum().float()
 
 
-def _targets(batch: Batch) -> Tensor:
-    """(B, T-1) bool: where a label is predicted from the token before it in the same sequence."""
-    targets = batch["labels"][..., 1:] != IGNORED
-    if "position_ids" in batch:
-        targets = targets & (batch["position_ids"][..., 1:] != 0)
-    return targets
+def _at_targets(batch: Batch, name: str) -> Tensor:
+    """(N) of a field of the batch, (B, T), at the tokens that are predicted."""
+    return batch[name].reshape(-1)[batch["predicted_at"] + 1]
 
 
 def _inputs(batch: Batch) -> dict[str, Any]:

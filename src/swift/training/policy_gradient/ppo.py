@@ -21,6 +21,7 @@ from swift.core.log import log
 from swift.engines.base import SamplingParams
 from swift.models.value_head import CRITIC, NAME, ValueHead, read_head, save_head
 from swift.plan.roll_outs import PpoPlan
+from swift.training.batches import tokens_in
 from swift.training.objectives import Batch, Objective, Setting, Sums
 from swift.training.objectives.answer_log_probs import AnswerLogProbs
 from swift.training.objectives.reference import build_reference, evaluating
@@ -97,7 +98,8 @@ class PpoObjective(Objective):
     def sums(self, model: nn.Module, batch: Batch) -> Sums:
         """The summed losses over the tokens of the batch's answers, and what is known of them."""
         given = [self._current[place] for place in batch["places"]]
-        batch.update(self._batch([rollout.item for rollout in given]))  # the Trainer counts its tokens
+        batch.update(self._batch([rollout.item for rollout in given]))
+        batch["tokens"] = tokens_in(batch)  # for the Trainer
         scores = self._answers(model, batch)
         values, log_probs = self._head(scores.hidden), scores.log_probs
         old = {name: self._flat(given, name) for name in ("log_probs", "values", "advantages", "returns")}
