@@ -2,8 +2,8 @@
 
 Answers with and without guesses from their prompts (prompt lookup), one at a time, greedy, on a CPU: summaries of
 paragraphs, changes to code, and questions that have nothing to quote. Each side has a process of its own, and they take
-turns. Prints the ratios of CPU time, how many guesses were right, and whether every token is equal. Exit code 1 when one
-is not, or a bar is missed: code 1.2 times as fast, summaries 1.05, and questions 0.97.
+turns. Prints the ratios of CPU time, how many guesses were right, and whether every token is equal. Exit code 1 when
+one is not, or a bar is missed: code 1.2 times as fast, summaries 1.05, and questions 0.97.
 """
 
 from __future__ import annotations
