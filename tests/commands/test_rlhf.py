@@ -54,6 +54,7 @@ def words(output: Path, **values: Any) -> list[str]:
         "logging_steps": 1,
         "report_to": "none",
         "no_cache": "true",
+        "max_new_tokens": 8,
         **values,
     }
     return [word for name, value in given.items() for word in (f"--{name}", str(value))]
@@ -317,3 +318,32 @@ def test_mistakes_end_before_the_weights_are_loaded(
     err = capsys.readouterr().err
     assert message in err
     assert "Params" not in err
+
+
+def test_samples_of_answers_before_and_after_change_nothing_else(
+    tiny_llama_dir: Path, pairs: Path, labelled: Path, tmp_path: Path
+) -> None:
+    model = {"model_id_or_path": tiny_llama_dir, "learning_rate": 0.3}
+    losses = []
+    for count in (3, 0):
+        run = tmp_path / str(count)
+        given = words(run, dataset=pairs, dataset_test_ratio=0.5, answer_samples=count, seed=7, **model)
+        assert main(["orpo", *given]) == 0
+        losses.append([(event["loss"], event["grad_norm"]) for event in logged(run)])
+    assert losses[0] == losses[1]
+    assert not (tmp_path / "0" / "samples.jsonl").exists()
+    samples = [json.loads(line) for line in (tmp_path / "3" / "samples.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in pairs.read_text().splitlines()]
+    for sample in samples:
+        row = rows[int(sample["row"].rpartition(":")[2]) - 1]
+        assert row["query"] in sample["prompt"] and row["response"] not in sample["prompt"]
+        assert (sample["chosen"], sample["rejected"]) == (row["response"], row["rejected_response"])
+    assert len(samples) == 3 and any(sample["before"] != sample["after"] for sample in samples)
+    run = tmp_path / "kto"
+    options = {"dataset": labelled, "rlhf_type": "kto", "answer_samples": 2, **model}
+    assert main(["rlhf", *words(run, **options)]) == 0
+    first = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    assert main(["rlhf", *words(run, **{**options, "max_steps": 3}), "--resume_from_checkpoint", "auto"]) == 0
+    again = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    assert [sample["before"] for sample in again] == [sample["before"] for sample in first]
+    assert [set(sample) for sample in again] == [{"row", "prompt", "answer", "label", "before", "after"}] * 2

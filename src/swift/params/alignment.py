@@ -15,6 +15,7 @@ from swift.params.roll_outs import RULES as ROLL_OUT_RULES
 
 Mistakes = Iterator[SwiftError]
 REFERENCE = ("ref_model_type", "ref_model_id_or_path", "ref_model_revision", "precompute_ref_log_probs")
+OF_PAIRS = ("share_prompts", "answer_samples")
 REWARD_MODEL = ("reward_model_id_or_path", "reward_model_type", "reward_model_revision")
 
 
@@ -42,27 +43,27 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
                 *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard"),
                 *("aot", "aot_pair", "apo_zero", "apo_down"),
             ),
-            flags=("beta", "loss_type", "label_smoothing", "rpo_alpha", "share_prompts", *REFERENCE),
+            flags=("beta", "loss_type", "label_smoothing", "rpo_alpha", *OF_PAIRS, *REFERENCE),
             smoothed=("sigmoid", "robust", "exo_pair", "aot", "aot_pair"),
             nll="rpo_alpha",
         ),
         "cpo": Algorithm(
             losses=("sigmoid", "hinge", "ipo", "simpo"),
-            flags=("beta", "loss_type", "label_smoothing", "cpo_alpha", "simpo_gamma", "share_prompts"),
+            flags=("beta", "loss_type", "label_smoothing", "cpo_alpha", "simpo_gamma", *OF_PAIRS),
             smoothed=("sigmoid", "simpo"),
             nll="cpo_alpha",
         ),
         "simpo": Algorithm(
             losses=("simpo",),
-            flags=("beta", "loss_type", "label_smoothing", "cpo_alpha", "simpo_gamma", "share_prompts"),
+            flags=("beta", "loss_type", "label_smoothing", "cpo_alpha", "simpo_gamma", *OF_PAIRS),
             smoothed=("simpo",),
             beta=2.0,
             nll="cpo_alpha",
         ),
-        "orpo": Algorithm(flags=("beta", "share_prompts")),
+        "orpo": Algorithm(flags=("beta", *OF_PAIRS)),
         "kto": Algorithm(
             losses=("kto", "apo_zero_unpaired"),
-            flags=("beta", "loss_type", "desirable_weight", "undesirable_weight", *REFERENCE),
+            flags=("beta", "loss_type", "desirable_weight", "undesirable_weight", "answer_samples", *REFERENCE),
         ),
         "rm": Algorithm(flags=("share_prompts",)),
         "ppo": Algorithm(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from swift.catalog import Catalog
@@ -10,7 +10,8 @@ from swift.core.errors import SwiftError
 from swift.core.machine import Machine
 from swift.params.alignment import ALGORITHMS, loss_type, the_reference_can_be_asked_first
 from swift.params.args import Args
-from swift.params.groups import Rlhf, Train
+from swift.params.groups import Generate, Rlhf, Train
+from swift.plan.infer import SamplingPlan, plan_sampling
 from swift.plan.model import ModelPlan, plan_model
 from swift.plan.roll_outs import PpoPlan, plan_ppo
 from swift.plan.tuner import TunerPlan
@@ -19,6 +20,8 @@ ReferenceKind = Literal["adapter off", "start", "model"]
 """The model without its adapter, the trained weights as they were at the start, or a model of its own."""
 DEPENDS_ON_MICRO_BATCH = ("aot", "aot_pair", "kto")
 """Losses that look at all rows of a micro-batch at once: the first two sort them, KTO estimates its KL from them."""
+TOKENS_OF_SAMPLES = 128
+"""Of an answer before or after training, where `--max_new_tokens` is not given: enough to see its manner."""
 ROWS_OF_KTO = 4
 """Rows of a micro-batch when `--batch_size` is not given: with one there is no KL to estimate."""
 
@@ -95,6 +98,10 @@ class AlignmentPlan:
     """Whether a pair's prompt is computed once; None decides by what it saves."""
     dropout: bool
     """Whether dropout stays on. Off where two models, or two answers, are compared."""
+    samples: int = 0
+    """Rows whose prompts are answered before and after training."""
+    sampling: SamplingPlan
+    """How they are answered."""
 
     def summary(self, rows: int) -> list[str]:
         """Lines for the plan that a command prints; an optimizer step has `rows`."""
@@ -126,7 +133,15 @@ def plan_alignment(args: Args, catalog: Catalog, machine: Machine, tuner: TunerP
         reference=_reference(args, catalog, machine, tuner) if algorithm.has_reference else None,
         share_prompts=_choice(rlhf.share_prompts),
         dropout=rlhf.rlhf_type == "rm",
+        samples=rlhf.answer_samples if "answer_samples" in algorithm.flags else 0,
+        sampling=_sampling(args),
     )
+
+
+def _sampling(args: Args) -> SamplingPlan:
+    sampling = plan_sampling(args[Generate], {})
+    given = args.is_explicit("max_new_tokens") or args.origins.get("max_new_tokens") == "checkpoint"
+    return sampling if given else replace(sampling, max_new_tokens=TOKENS_OF_SAMPLES)
 
 
 def _loss(args: Args, rlhf: Rlhf) -> LossPlan:

@@ -27,6 +27,7 @@ from swift.plan.methods import METHODS
 from swift.plan.sft import SftPlan
 from swift.plan.train import PushPlan
 from swift.prompts.encode import Encoder
+from swift.training.answer_samples import AnswerSamples, rows_to_sample
 from swift.training.artifacts import example, model_info, saved_args, write_json
 from swift.training.causality import require_causal
 from swift.training.checkpoint_contents import Contents, write_contents
@@ -70,12 +71,17 @@ def _run(args: Args, plan: SftPlan, catalog: Catalog, machine: Machine, run_dir:
     model = load(plan, prepared.source, resume, prepared.steps)
     log.info(model_info(model))
     run = assemble(plan, prepared, model, arguments, run_dir, resume)
+    samples = answer_samples(plan, prepared, run_dir, resume) if machine.first else None
+    if samples is not None:
+        samples.take("before", model, tuners.base_model(model))
     if machine.first and plan.train.push is not None:
         run = replace(run, pusher=_pusher(plan.train.push))
     try:
         trainer = train(run)
     finally:
         prepared.ledger.close()
+    if samples is not None:
+        samples.take("after", model, tuners.base_model(model))
     finish(trainer, run)
 
 
@@ -156,6 +162,17 @@ def _set_attention(plan: SftPlan, base: PreTrainedModel) -> bool:
     if plan.tuner.sft_type == "longlora":
         shift_attention(base, plan.prompt.max_length)
     return flat
+
+
+def answer_samples(plan: SftPlan, prepared: Prepared, run_dir: Path, resume: Path | None) -> AnswerSamples | None:
+    """The prompts that are answered before and after alignment; None where the plan wants none."""
+    if plan.alignment is None or not plan.alignment.samples:
+        return None
+    rows = rows_to_sample(prepared.built.train, prepared.built.val, prepared.built.first, plan.alignment.samples)
+    samples = AnswerSamples(run_dir, rows, prepared.encoder, plan.alignment.sampling, plan.train.group.seed)
+    if resume is not None and not plan.train.group.resume_only_model:
+        samples.carry_on(resume.parent)
+    return samples
 
 
 def switch_off_dropout(model: nn.Module) -> None:

@@ -1,0 +1,128 @@
+"""What a model answers before and after alignment, side by side in `samples.jsonl`, for people to read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from swift.core.errors import SwiftError
+from swift.core.log import log
+from swift.core.transaction import write_file
+from swift.data.stream import StreamDataset
+from swift.engines.base import SamplingParams
+from swift.plan.infer import SamplingPlan
+from swift.prompts.encode import Encoder
+from swift.training.artifacts import ends_of
+from swift.training.generation_eval import last_reply
+from swift.training.objectives.reference import evaluating
+from swift.training.policy_gradient.sampling import sample
+
+FILE = "samples.jsonl"
+When = Literal["before", "after"]
+
+
+class AnswerSamples:
+    """The prompts of a few rows, the answers the rows have, and those the model gives before and after training."""
+
+    def __init__(
+        self,
+        folder: Path,
+        rows: Sequence[tuple[str, Mapping[str, Any]]],
+        encoder: Encoder,
+        plan: SamplingPlan,
+        seed: int,
+    ):
+        self._path = folder / FILE
+        self._encoder, self._plan, self._seed = encoder, plan, seed
+        self._prompts: list[list[int]] = []
+        self._lines: list[dict[str, Any]] = []
+        for origin, row in rows:
+            prompt, line = self._read(row)
+            if prompt is not None:
+                self._prompts.append(prompt)
+                self._lines.append({"row": origin, "prompt": self._text(prompt), **line})
+
+    def carry_on(self, folder: Path) -> None:
+        """Take the answers from before training out of the file of the run that this one goes on with."""
+        if not (folder / FILE).is_file():
+            return
+        earlier = [json.loads(line) for line in (folder / FILE).read_text("utf-8").splitlines()]
+        known = {line["prompt"]: line["before"] for line in earlier if "before" in line}
+        for line in self._lines:
+            if line["prompt"] in known:
+                line["before"] = known[line["prompt"]]
+
+    def take(self, when: When, model: nn.Module, base: PreTrainedModel) -> None:
+        """Ask the model, unless it was asked, and write the file. What goes wrong is said, and the run goes on."""
+        missing = [number for number, line in enumerate(self._lines) if when not in line]
+        if not missing:
+            return
+        tokenizer, limit = self._encoder.tokens.tokenizer, self._plan.max_new_tokens
+        log.info("%s training the model answers %d prompts (up to %d tokens each)", when, len(missing), limit)
+        how = [self._sampling(number) for number in missing]
+        prompts = [self._prompts[number] for number in missing]
+        try:
+            with evaluating(model), _same_chance():
+                answers = sample(base, tokenizer, prompts, how, len(prompts))
+        except (SwiftError, RuntimeError) as error:  # memory, a model that cannot be stepped
+            log.warning("no samples of answers %s training: %s", when, error)
+            return
+        for number, answer in zip(missing, answers, strict=True):
+            self._lines[number][when] = self._text(answer.ids)
+        write_file(self._path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self._lines))
+        if when == "after":
+            log.info("answers before and after: %s", self._path)
+
+    def _read(self, row: Mapping[str, Any]) -> tuple[list[int] | None, dict[str, Any]]:
+        """The prompt of an encoded row, and its answers as texts."""
+        replies = {end: last_reply(one) for end, one in ends_of(row).items()}
+        texts: dict[str, Any] = {
+            "answer" if end == "row" else end: self._text(reply[1])
+            for end, reply in replies.items()
+            if reply is not None
+        }
+        prompts = [reply[0] for reply in replies.values() if reply is not None]
+        if "label" in row:
+            texts["label"] = bool(row["label"])
+        return (list(prompts[0]) if prompts else None), texts
+
+    def _sampling(self, number: int) -> SamplingParams:
+        plan = self._plan
+        return SamplingParams(
+            max_tokens=plan.max_new_tokens,
+            temperature=plan.temperature,
+            top_k=plan.top_k,
+            top_p=plan.top_p,
+            repetition_penalty=plan.repetition_penalty,
+            num_beams=plan.num_beams,
+            seed=self._seed + number,
+            stop=self._encoder.stop_strings,
+            stop_token_ids=self._encoder.stop_token_ids,
+        )
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return str(self._encoder.tokens.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+
+def rows_to_sample(train: Any, val: Any, first: Mapping[str, Any], count: int) -> list[tuple[str, Mapping[str, Any]]]:
+    """`count` rows spread over those held back, or where none are, over the training rows; with where they stand."""
+    rows = train if val is None else val
+    if isinstance(rows, StreamDataset):
+        return [("the first", first)]
+    step = max(1, len(rows) // count)
+    return [(rows.origin(number), rows[number]) for number in range(0, len(rows), step)[:count]]
+
+
+@contextmanager
+def _same_chance() -> Iterator[None]:
+    """What is drawn inside changes nothing that is drawn afterwards."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    with torch.random.fork_rng(devices):
+        yield
