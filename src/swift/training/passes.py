@@ -80,7 +80,7 @@ def describe(plan: TrainPlan, built: Built) -> str:
         counts = [len(sizes) for sizes in islice(step_sizes(plan, built.train.lengths.tolist(), 0), SHOWN_STEPS)]
         fewest_, most = min(counts), max(counts)
         number = f"{most} " if fewest_ == most else f"{fewest_}-{most} "
-    return f"{rows} rows a step, {number}passes of up to {plan.pass_tokens:,} tokens"
+    return f"{rows} rows a step, {number}{'pass' if number == '1 ' else 'passes'} of up to {plan.pass_tokens:,} tokens"
 
 
 def longest_row(built: Built, max_length: int | None) -> int | None:
