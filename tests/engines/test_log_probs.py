@@ -69,19 +69,23 @@ async def scored(engine, questions: Sequence[tuple[Ids, list[Ids]]], adapter: st
 def check(engine, model: torch.nn.Module, adapter: str | None = None) -> None:
     for (prompt, texts), values in zip(PROMPTS, asyncio.run(scored(engine, PROMPTS, adapter)), strict=True):
         for tokens, each in zip(texts, values, strict=True):
-            assert each == pytest.approx(plain(model, prompt, tokens), abs=1e-4)
+            assert [token.token_id for token in each] == list(tokens)
+            assert [token.logprob for token in each] == pytest.approx(plain(model, prompt, tokens), abs=1e-4)
 
 
 def test_of_a_model_and_its_adapter(tiny_llama_dir: Path, tmp_path: Path) -> None:
     lora = write_lora(tiny_llama_dir, tmp_path / "lora", seed=1)
     with engine_of(tiny_llama_dir, {ADAPTER: lora}) as sync:
-        check(sync.engine, AutoModelForCausalLM.from_pretrained(tiny_llama_dir))
+        base = AutoModelForCausalLM.from_pretrained(tiny_llama_dir)
+        check(sync.engine, base)
         check(sync.engine, with_lora(tiny_llama_dir, lora), ADAPTER)
         with pytest.raises(SwiftError, match="0 tokens"):
             asyncio.run(scored(sync.engine, [((1,), [()])]))
         with pytest.raises(SwiftError, match="token 99999"):
             asyncio.run(scored(sync.engine, [((1,), [(99999,)])]))
-        assert asyncio.run(scored(sync.engine, [(tuple(range(600)), [(5, 6)])]))[0][0]
+        long = tuple(range(600))
+        apart = asyncio.run(scored(sync.engine, [(long, [(5, 6)])]))[0][0]
+        assert [token.logprob for token in apart] == pytest.approx(plain(base, long, (5, 6)), abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from swift.catalog import load_catalog
 from swift.core.errors import SwiftError
 from swift.core.machine import Machine
-from swift.engines.base import Delta, Request
+from swift.engines.base import Delta, Request, TokenLogprob
 from swift.engines.factory import Prepared
 from swift.engines.sync_engine import SyncEngine
 from swift.inference.result_file import Results
@@ -38,8 +38,12 @@ class Parrot:
         yield Delta(request_id=request.id, text=self.answers.pop(0), finish_reason="stop")
 
     async def log_probs(
-        self, prompt_ids: tuple[int, ...], continuations: Sequence[tuple[int, ...]], adapter: str | None = None
-    ) -> list[list[float]]:
+        self,
+        prompt_ids: tuple[int, ...],
+        continuations: Sequence[tuple[int, ...]],
+        adapter: str | None = None,
+        top: int = 0,
+    ) -> list[list[TokenLogprob]]:
         raise NotImplementedError
 
     async def embed(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[list[float]]:

@@ -64,8 +64,12 @@ class ScriptedEngine:
         return Delta(request_id=request.id, index=index, text=text, token_ids=(token,), logprobs=logprobs)
 
     async def log_probs(
-        self, prompt_ids: tuple[int, ...], continuations: Sequence[tuple[int, ...]], adapter: str | None = None
-    ) -> list[list[float]]:
+        self,
+        prompt_ids: tuple[int, ...],
+        continuations: Sequence[tuple[int, ...]],
+        adapter: str | None = None,
+        top: int = 0,
+    ) -> list[list[TokenLogprob]]:
         """Refused, as by an engine that does not tell."""
         raise NoLogProbs("a script")
 

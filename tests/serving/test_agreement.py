@@ -227,3 +227,34 @@ def test_vectors_over_http_are_those_of_transformers(parts: Parts, tiny_llama_di
     assert data[0]["embedding"] == pytest.approx((state / state.norm()).tolist(), abs=1e-4)
     tuned = httpx.post(f"{parts.url}/v1/embeddings", json={**body, "model": "tuned"}, timeout=60).json()["data"]
     assert tuned[0]["embedding"] != data[0]["embedding"]
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_how_likely_a_prompt_is_is_told_as_transformers_has_it(
+    parts: Parts, tiny_llama_dir: Path, adapter_dir: Path, tuned: bool
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama_dir)
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama_dir)
+    if tuned:
+        model = PeftModel.from_pretrained(model, adapter_dir)
+    prompts = [tokenizer("The sea is blué")["input_ids"], [5], tokenizer("Ships on it")["input_ids"]]
+    body = {"model": "tuned" if tuned else "base", "prompt": prompts, "echo": True, "logprobs": 2, "temperature": 0}
+    for most in (0, 2):
+        answer = httpx.post(f"{parts.url}/v1/completions", json={**body, "max_tokens": most}, timeout=60).json()
+        for ids, choice in zip(prompts, answer["choices"], strict=True):
+            told = choice["logprobs"]
+            assert told["token_logprobs"][0] is None and told["top_logprobs"][0] is None
+            assert choice["text"] == "".join(told["tokens"]) and choice["finish_reason"] == "length"
+            assert [choice["text"][at:][:1] for at in told["text_offset"][1:]] == [t[:1] for t in told["tokens"][1:]]
+            assert len(told["tokens"]) == len(ids) + most
+            with torch.no_grad():
+                expected = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+            for at in range(1, len(ids)):
+                assert told["token_logprobs"][at] == pytest.approx(expected[at - 1, ids[at]].item(), abs=1e-3)
+                best = expected[at - 1].topk(2)
+                names = [tokenizer.decode([token]) for token in best.indices.tolist()]
+                assert list(told["top_logprobs"][at].values()) == pytest.approx(best.values.tolist(), abs=1e-3)
+                assert [name for name in told["top_logprobs"][at] if not name.startswith("bytes:")] == [
+                    name for name in names if "\ufffd" not in name
+                ]
+        assert answer["usage"]["completion_tokens"] == most * len(prompts)

@@ -136,7 +136,10 @@ def test_bad_chat_body(module_server, body: bytes, status: int, param: str) -> N
         ([-1], {}, 422, "prompt"),
         ("x", {"suffix": "y"}, 400, "suffix"),
         ("x", {"logprobs": 21}, 400, "logprobs"),
-        ("x", {"echo": True, "logprobs": 1}, 400, "echo"),
+        ("x", {"echo": True, "logprobs": 1, "stream": True}, 400, "echo"),
+        ("x", {"echo": True, "logprobs": True}, 400, "echo"),
+        ("x", {"max_tokens": 0}, 400, "max_tokens"),
+        ("x y", {"echo": True, "logprobs": 1}, 400, "echo"),  # this engine does not tell
     ],
 )
 def test_bad_completion(module_server, prompt: Any, fields: dict[str, Any], status: int, param: str) -> None:

@@ -132,9 +132,14 @@ class Engine(Protocol):
         ...
 
     async def log_probs(
-        self, prompt_ids: tuple[int, ...], continuations: Sequence[tuple[int, ...]], adapter: str | None = None
-    ) -> list[list[float]]:
-        """The log-probability (natural log) of each token of each continuation, which follows the prompt.
+        self,
+        prompt_ids: tuple[int, ...],
+        continuations: Sequence[tuple[int, ...]],
+        adapter: str | None = None,
+        top: int = 0,
+    ) -> list[list[TokenLogprob]]:
+        """The log-probability (natural log) of each token of each continuation, which follows the prompt, and the `top`
+        likeliest tokens in its place.
 
         Raises NoLogProbs in an engine that does not tell, SwiftError for what it cannot read.
         """

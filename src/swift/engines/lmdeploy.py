@@ -249,8 +249,12 @@ class LmdeployEngine:
         raise NoVectors("LMDeploy")
 
     async def log_probs(
-        self, prompt_ids: tuple[int, ...], continuations: Sequence[tuple[int, ...]], adapter: str | None = None
-    ) -> list[list[float]]:
+        self,
+        prompt_ids: tuple[int, ...],
+        continuations: Sequence[tuple[int, ...]],
+        adapter: str | None = None,
+        top: int = 0,
+    ) -> list[list[TokenLogprob]]:
         """Refused: raises NoLogProbs."""
         raise NoLogProbs("LMDeploy")
 

@@ -21,13 +21,16 @@ from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.dynamic_rope import DynamicRope
+from swift.engines.sampler import Pick
 
 ROW = 512
 """Tokens of a row of several texts; a longer text is read by itself."""
+BLOCK = 1024
+"""Rows of logits computed at once."""
 NEAR = 1e-3
 """How far log-probabilities of the two ways may lie apart, in fp32; twenty times as far in less precise types."""
 Ids = tuple[int, ...]
-LogProbs = list[list[float]]
+LogProbs = list[list[Pick]]
 
 
 @dataclass(eq=False)
@@ -37,6 +40,8 @@ class Scored:
     prompt: Ids
     continuations: Sequence[Ids]
     adapter: str | None
+    top: int
+    """How many of the likeliest tokens are told beside each."""
     result: Future[LogProbs]
 
     @property
@@ -110,8 +115,8 @@ class Continuations:
         rows = min(config.vocab_size, 97)
         text = tuple((5 * at + 3) % rows for at in range(24))
         trial = [
-            Scored(text[:7], [text[7:12], text[12:13], text[3:9]], None, Future()),
-            Scored(text[10:15], [text[:2]], None, Future()),
+            Scored(text[:7], [text[7:12], text[12:13], text[3:9]], None, 0, Future()),
+            Scored(text[10:15], [text[:2]], None, 0, Future()),
         ]
         try:
             together, apart = self._row(trial), [self._one_by_one(scored) for scored in trial]
@@ -148,20 +153,25 @@ class Continuations:
         logits = self._logits(group[0].adapter, ids, keep, positions, seen)
         number = {at: row for row, at in enumerate(keep)}
         return [
-            [_of_tokens(logits[[number[at] for at in rows]], tokens) for rows, tokens in pieces] for pieces in wanted
+            [_of_tokens(logits[[number[at] for at in rows]], tokens, scored.top) for rows, tokens in pieces]
+            for scored, pieces in zip(group, wanted, strict=True)
         ]
 
     def _one_by_one(self, scored: Scored) -> LogProbs:
         """A pass for each text; continuations of one token share that of the prompt."""
-        values: dict[Ids, list[float]] = {}
+        values: dict[Ids, list[Pick]] = {}
         last = len(scored.prompt) - 1
         by_read: dict[Ids, list[Ids]] = {}
         for tokens in scored.continuations:
             by_read.setdefault(tokens[:-1], []).append(tokens)
         for read, texts in by_read.items():
             ids = [*scored.prompt, *read]
-            logits = self._logits(scored.adapter, ids, list(range(last, len(ids))))
-            values.update((tokens, _of_tokens(logits, tokens)) for tokens in texts)
+            values.update((tokens, []) for tokens in texts)
+            for first in range(last, len(ids), BLOCK):  # so that long texts need no memory for the logits of all
+                rows = range(first, min(first + BLOCK, len(ids)))
+                logits = self._logits(scored.adapter, ids, list(rows))
+                for tokens in texts:
+                    values[tokens] += _of_tokens(logits, tokens[first - last : first - last + BLOCK], scored.top)
         return [values[tokens] for tokens in scored.continuations]
 
     @torch.inference_mode()
@@ -190,15 +200,21 @@ class Continuations:
         return logits.float()
 
 
-def _of_tokens(logits: Tensor, tokens: Ids) -> list[float]:
-    """The log-probability of each token, by the row of logits that predicts it."""
+def _of_tokens(logits: Tensor, tokens: Ids, top: int) -> list[Pick]:
+    """Each token with its log-probability, by the row of logits that predicts it, and the likeliest in its place."""
     chosen = torch.tensor(tokens, device=logits.device)[:, None]
-    values: list[float] = logits.log_softmax(-1).gather(1, chosen)[:, 0].tolist()
-    return values
+    log_probs = logits.log_softmax(-1)
+    values: list[float] = log_probs.gather(1, chosen)[:, 0].tolist()
+    if not top:
+        return [Pick(token, value) for token, value in zip(tokens, values, strict=True)]
+    best = log_probs.topk(min(top, log_probs.shape[-1]))
+    likeliest = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    pairs = [tuple(zip(ids, numbers, strict=True)) for ids, numbers in likeliest]
+    return [Pick(token, value, each) for token, value, each in zip(tokens, values, pairs, strict=True)]
 
 
 def _flat(values: list[LogProbs]) -> list[float]:
-    return [value for texts in values for text in texts for value in text]
+    return [pick.logprob or 0.0 for texts in values for text in texts for pick in text]
 
 
 def _settle(scored: Scored, outcome: LogProbs | Exception) -> None:

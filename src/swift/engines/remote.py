@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from swift.core.errors import SwiftError
-from swift.engines.base import Delta, NoLogProbs, NoVectors, Request, SamplingParams
+from swift.engines.base import Delta, NoLogProbs, NoVectors, Request, SamplingParams, TokenLogprob
 from swift.engines.openai_wire import chat_body, completion_body, delta_of, events, read_message, wire_messages
 from swift.prompts.types import Conversation, Media, Message
 
@@ -191,8 +191,12 @@ class RemoteEngine:
         raise NoVectors("a remote server")
 
     async def log_probs(
-        self, prompt_ids: tuple[int, ...], continuations: Sequence[tuple[int, ...]], adapter: str | None = None
-    ) -> list[list[float]]:
+        self,
+        prompt_ids: tuple[int, ...],
+        continuations: Sequence[tuple[int, ...]],
+        adapter: str | None = None,
+        top: int = 0,
+    ) -> list[list[TokenLogprob]]:
         """Refused: raises NoLogProbs."""
         raise NoLogProbs("a remote server")
 

@@ -46,7 +46,7 @@ class Sequence:
         self.picker.took(pick.token_id)
         self._unsent.append(pick.token_id)
         if pick.logprob is not None:
-            self._unsent_logprobs.append(self._named(pick))
+            self._unsent_logprobs.append(named(pick, self._tokenizer))
         text, grammar = "", self.picker.grammar
         if grammar is not None and grammar.failure:
             return self.end("error", grammar.failure)
@@ -98,11 +98,13 @@ class Sequence:
         self._unsent, self._unsent_logprobs, self._sent = [], [], True
         return delta
 
-    def _named(self, pick: Pick) -> TokenLogprob:
-        name: Mapping[int, str] = {token_id: self._tokenizer.decode([token_id]) for token_id, _ in pick.top}
-        return TokenLogprob(
-            token=name.get(pick.token_id) or self._tokenizer.decode([pick.token_id]),
-            token_id=pick.token_id,
-            logprob=pick.logprob or 0.0,
-            top=tuple((name[token_id], token_id, logprob) for token_id, logprob in pick.top),
-        )
+
+def named(pick: Pick, tokenizer: Any) -> TokenLogprob:
+    """A pick with the texts of its tokens."""
+    name: Mapping[int, str] = {token_id: tokenizer.decode([token_id]) for token_id, _ in pick.top}
+    return TokenLogprob(
+        token=name.get(pick.token_id) or tokenizer.decode([pick.token_id]),
+        token_id=pick.token_id,
+        logprob=pick.logprob or 0.0,
+        top=tuple((name[token_id], token_id, logprob) for token_id, logprob in pick.top),
+    )

@@ -24,7 +24,7 @@ from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.admission import Admission
-from swift.engines.base import Delta, Request
+from swift.engines.base import Delta, Request, TokenLogprob
 from swift.engines.beam_search import beam_search
 from swift.engines.embeddings import Vector, Vectors
 from swift.engines.grammar import Grammars
@@ -35,7 +35,7 @@ from swift.engines.packed_linear import pack
 from swift.engines.runner_probe import choose_runner
 from swift.engines.sampler import Pick, pick_all
 from swift.engines.scheduler import Scheduler, Work
-from swift.engines.sequence import Sequence
+from swift.engines.sequence import Sequence, named
 from swift.models.context_window import context_length
 from swift.models.value_head import ValueHead, load_head
 
@@ -188,14 +188,18 @@ class TorchEngine:
         return await asyncio.wrap_future(result)
 
     async def log_probs(
-        self, prompt_ids: tuple[int, ...], continuations: Many[tuple[int, ...]], adapter: str | None = None
-    ) -> list[list[float]]:
-        """The log-probability of each token of each continuation. Raises SwiftError for what cannot be read."""
+        self,
+        prompt_ids: tuple[int, ...],
+        continuations: Many[tuple[int, ...]],
+        adapter: str | None = None,
+        top: int = 0,
+    ) -> list[list[TokenLogprob]]:
+        """The log-probability of each token of each continuation, and the likeliest in its place. Raises SwiftError."""
         self._admission.texts([prompt_ids, *continuations], adapter)
         self._admission.texts([(*prompt_ids, *tokens) for tokens in continuations], adapter)
-        result: Future[list[list[float]]] = Future()
-        self._inbox.put(lambda: self._continuations.add(Scored(prompt_ids, continuations, adapter, result)))
-        return await asyncio.wrap_future(result)
+        result: Future[list[list[Pick]]] = Future()
+        self._inbox.put(lambda: self._continuations.add(Scored(prompt_ids, continuations, adapter, top, result)))
+        return [[named(pick, self.tokenizer) for pick in picks] for picks in await asyncio.wrap_future(result)]
 
     async def add_adapter(self, name: str, folder: str) -> None:
         """Serve the LoRA at `folder` under `name`. Raises SwiftError when it does not fit, or `admit` refuses it."""

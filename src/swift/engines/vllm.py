@@ -197,26 +197,34 @@ class VllmEngine:
         raise NoVectors("vLLM")
 
     async def log_probs(
-        self, prompt_ids: tuple[int, ...], continuations: Sequence[tuple[int, ...]], adapter: str | None = None
-    ) -> list[list[float]]:
+        self,
+        prompt_ids: tuple[int, ...],
+        continuations: Sequence[tuple[int, ...]],
+        adapter: str | None = None,
+        top: int = 0,
+    ) -> list[list[TokenLogprob]]:
         """The log-probability of each token of each continuation, which vLLM tells as those of a prompt."""
-        return list(await asyncio.gather(*(self._log_probs(prompt_ids, tokens, adapter) for tokens in continuations)))
+        texts = [(*prompt_ids, *tokens) for tokens in continuations]
+        told = await asyncio.gather(*(self._log_probs(ids, adapter, top) for ids in texts))
+        return [each[len(prompt_ids) :] for each in told]
 
-    async def _log_probs(self, prompt: tuple[int, ...], tokens: tuple[int, ...], adapter: str | None) -> list[float]:
+    async def _log_probs(self, ids: tuple[int, ...], adapter: str | None, top: int) -> list[TokenLogprob]:
+        """Of every token of a text; those of the first are nothing."""
         from vllm.exceptions import VLLMClientError  # pyright: ignore[reportMissingImports]  # as above
         from vllm.inputs import tokens_input  # pyright: ignore[reportMissingImports]  # as above
 
         params = sampling_params(SamplingParams(max_tokens=1))
-        params.prompt_logprobs = 0
-        text = tokens_input([*prompt, *tokens])
+        params.prompt_logprobs = top
+        text = tokens_input(list(ids))
         outputs = self._llm.generate(text, params, f"log-probs-{uuid4().hex}", lora_request=self._lora(adapter))
-        values: list[float] = []
+        values: list[TokenLogprob] = []
         try:
             async with aclosing(outputs):
                 async for output in outputs:
                     if output.prompt_logprobs:
-                        told = output.prompt_logprobs[len(prompt) :]
-                        values = [each[token].logprob for token, each in zip(tokens, told, strict=True)]
+                        first = TokenLogprob("", ids[0], 0.0)
+                        told = zip(ids[1:], output.prompt_logprobs[1:], strict=True)
+                        values = [first, *(_logprob(token, position, top) for token, position in told)]
         except VLLMClientError as problem:
             raise SwiftError(f"vLLM refuses the request: {problem}") from None
         return values

@@ -124,7 +124,9 @@ class LocalAnswerer:
         space = " " if self._prepared.one_turn else ""  # a base model goes on behind "Answer:"
         ids = self._prepared.encoder.tokens.of_texts([space + text for text in options.values()])
         per_token = await engine.log_probs(prompt, [tuple(each) for each in ids], self._plan.engine.default_adapter)
-        return {letter: sum(values) for letter, values in zip(options, per_token, strict=True)}
+        return {
+            letter: sum(token.logprob for token in values) for letter, values in zip(options, per_token, strict=True)
+        }
 
 
 class RemoteAnswerer:

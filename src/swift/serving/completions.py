@@ -13,7 +13,7 @@ from swift.engines.base import Delta, TokenLogprob
 from swift.serving.errors import ApiError
 from swift.serving.logprobs import Logprobs
 from swift.serving.messages import shown
-from swift.serving.running_request import Job, best, collect, until_gone
+from swift.serving.running_request import Collected, Job, best, collect, until_gone
 from swift.serving.sampling_params import wants_top
 from swift.serving.schema import ChatLogprobs, Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 from swift.serving.service import Service
@@ -39,15 +39,25 @@ async def completions(service: Service, http: HttpRequest, body: CompletionReque
 
 async def _whole(job: Job, body: CompletionRequest, echoes: list[str]) -> Completion:
     choices: list[CompletionChoice] = []
-    for at, answer in enumerate(best(await collect(job), body.n, job.sampling.n)):
+    told = await job.log_probs() if body.echo and wants_top(body) else []
+    if job.sampling.max_tokens:
+        answers = best(await collect(job), body.n, job.sampling.n)
+    else:
+        answers = [Collected(finish_reason="length") for _ in range(len(job.prompts) * body.n)]
+    for at, answer in enumerate(answers):
         space = _space(job, at // body.n, answer.token_ids)
-        writer = Logprobs(job.service.loaded.token_bytes, spaced=bool(space))
+        if told:
+            writer = Logprobs(job.service.loaded.token_bytes, spaced=True)
+            logprobs = _with_prompt(writer, told[at // body.n], answer.logprobs)
+        else:
+            writer = Logprobs(job.service.loaded.token_bytes, spaced=bool(space))
+            logprobs = _logprobs(body, answer.logprobs, writer)
         choices.append(
             {
                 "index": at,
                 "text": echoes[at // body.n] + space + answer.text,
                 "finish_reason": answer.finish_reason,
-                "logprobs": _logprobs(body, answer.logprobs, writer),
+                "logprobs": logprobs,
             }
         )
     return {
@@ -99,6 +109,15 @@ def _space(job: Job, number: int, answer: Sequence[int]) -> str:
     context = job.prompts[number][-CONTEXT:]
     before, alone, both = (job.service.text(ids, special=False) for ids in (context, answer[:1], [*context, answer[0]]))
     return " " if both == f"{before} {alone}" else ""
+
+
+def _with_prompt(
+    writer: Logprobs, prompt: Sequence[TokenLogprob], answer: Sequence[TokenLogprob]
+) -> CompletionLogprobs:
+    """Those of the prompt, whose first token nothing predicts, and of the answer behind it."""
+    both = writer.older([*prompt, *answer])
+    both["token_logprobs"][0] = both["top_logprobs"][0] = None
+    return both
 
 
 def _logprobs(

@@ -68,6 +68,23 @@ class Job:
                 if self.service.plan.verbose:
                     log.info("%s done: %s", self.id, self.usage())
 
+    async def log_probs(self) -> list[list[TokenLogprob]]:
+        """The tokens of each prompt with their log-probabilities; those of the first mean nothing. Raises ApiError."""
+        engine, top = self.service.loaded.engine, self.sampling.logprobs or 0
+        with self.service.gate.seats(len(self.prompts)):
+            try:
+                longer = [ids for ids in self.prompts if ids[1:]]
+                told = await asyncio.gather(
+                    *(engine.log_probs(ids[:1], [ids[1:]], self.prepared.adapter, top) for ids in longer)
+                )
+            except SwiftError as error:
+                raise ApiError(400, " ".join(filter(None, (error.what, error.why))), param="echo") from error
+        rest = iter(told)
+        return [
+            [TokenLogprob(self.service.text(ids[:1]), ids[0], 0.0), *(next(rest)[0] if ids[1:] else ())]
+            for ids in self.prompts
+        ]
+
     def usage(self) -> Usage:
         """Tokens so far."""
         prompt = sum(map(len, self.prompts))

@@ -94,7 +94,7 @@ def _logit_bias(body: Generation, vocabulary: int) -> tuple[tuple[int, float], .
 def _max_tokens(body: Generation, defaults: Defaults, room: int) -> int:
     """What was asked for, cut to what the context holds."""
     given = body.max_completion_tokens if isinstance(body, ChatRequest) else None
-    wanted = given or body.max_tokens or defaults.max_tokens
+    wanted = next((n for n in (given, body.max_tokens, defaults.max_tokens) if n is not None), None)
     return room if wanted is None else min(wanted, room)
 
 
@@ -129,5 +129,8 @@ def _refuse_unsupported(body: Generation) -> None:
     if isinstance(body, CompletionRequest):
         if body.suffix:
             raise ApiError(400, "`suffix` is not supported.", param="suffix")
-        if body.echo and wants_top(body):
-            raise ApiError(400, "`echo` with `logprobs` is not supported.", param="echo")
+        if body.echo and wants_top(body) and (body.stream or body.logprobs is True):
+            message = "`echo` with `logprobs` needs a number of `logprobs`, and no stream."
+            raise ApiError(400, message, param="echo")
+        if body.max_tokens == 0 and (body.stream or not body.echo):
+            raise ApiError(400, "`max_tokens` 0 needs `echo`, and no stream.", param="max_tokens")

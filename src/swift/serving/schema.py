@@ -223,6 +223,8 @@ class CompletionRequest(Generation):
         | Annotated[list[TokenId], Field(min_length=1)]
         | Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1)]
     )
+    max_tokens: int | None = Field(default=None, ge=0, le=INT64)
+    """0 writes nothing, which makes sense with `echo`."""
     logprobs: bool | Annotated[int, Field(ge=0, le=INT64)] | None = None
     echo: bool | None = False
     suffix: str | None = None
@@ -274,8 +276,8 @@ class CompletionLogprobs(TypedDict):
     """Log-probabilities in the older form of /v1/completions."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 
