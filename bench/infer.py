@@ -46,17 +46,18 @@ def main() -> int:
     prompts = [text[at * 29 : at * 29 + PROMPT] for at in range(BATCH)]
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
         other.submit(_prepare, folder).result()
-        engine = TorchEngine(partial(_load, folder), tokenizer)
-        vllm = Vllm(folder) if VLLM_PYTHON.exists() else None
+        engine = TorchEngine(partial(_load, folder), tokenizer, guess=False)
+        vllm = Other(VLLM_PYTHON, "vllm_eager.py", folder) if VLLM_PYTHON.exists() else None
         return asyncio.run(_compare(other, engine, vllm, prompts, said.rounds))
 
 
-class Vllm:
-    """vLLM in a process and an environment of its own."""
+class Other:
+    """Another engine in a process and an environment of its own: `loop` is its program in loops/."""
 
-    def __init__(self, folder: Path):
-        program = [VLLM_PYTHON, HERE / "loops" / "vllm_eager.py", folder, str(NEW)]
+    def __init__(self, python: Path, loop: str, model: Path):
+        program = [python, HERE / "loops" / loop, model, str(NEW)]
         environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_HOST_IP": "127.0.0.1", **os.environ}
+        self._name = loop
         self._process = subprocess.Popen(
             program,
             env=environment,
@@ -75,7 +76,7 @@ class Vllm:
     def _read(self) -> str:
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
-            sys.exit(f"vLLM ended with exit code {self._process.wait()}")
+            sys.exit(f"{self._name} ended with exit code {self._process.wait()}")
         return json.loads(line)
 
     def close(self) -> None:
@@ -84,7 +85,7 @@ class Vllm:
 
 
 async def _compare(
-    other: ProcessPoolExecutor, engine: TorchEngine, vllm: Vllm | None, prompts: list[list[int]], rounds: int
+    other: ProcessPoolExecutor, engine: TorchEngine, vllm: Other | None, prompts: list[list[int]], rounds: int
 ) -> int:
     def generate(prompts: list[list[int]]) -> tuple[float, list[list[int]]]:
         return other.submit(_generate, prompts).result()

