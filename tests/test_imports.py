@@ -60,3 +60,27 @@ def test_a_dry_run_loads_no_trainer(tiny_llama_dir: Path, tmp_path: Path) -> Non
     ended, modules = loaded(*words, "--dry_run", "true")
     assert ended == 0
     assert modules.isdisjoint({"pandas", "datasets", "tensorboard", "gradio", "sklearn", "wandb"})
+
+
+def test_answering_loads_what_answers(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    """Neither PEFT, which brings bitsandbytes and the compiler of torch along, nor anything that trains."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"query": "Say it", "response": "It is said"}\n')
+    words = [
+        "infer",
+        "--model_id_or_path",
+        str(tiny_llama_dir),
+        "--template_type",
+        "chatml",
+        "--val_dataset",
+        str(rows),
+    ]
+    words += ["--save_result", "false", "--max_new_tokens", "1"]
+    serve = "import swift.commands.deploy, swift.serving.server, swift.serving.service, swift.serving.banner"
+    code = CODE.replace("; print", f"; {serve}; print")
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    ended, *modules = done.stderr.splitlines()[-1].split()
+    assert ended == "0" and "swift.serving.app" in modules
+    training = {"peft", "bitsandbytes", "transformers.trainer_utils", "swift.training.trainer"}
+    beside = {"torch._inductor.compile_fx", "datasets", "pandas", "sklearn", "scipy", "gradio", "tensorboard", "wandb"}
+    assert (training | beside).intersection(modules) == set()

@@ -102,11 +102,12 @@ def _require_gradient(model: PreTrainedModel) -> None:
 
 def base_model(model: nn.Module) -> PreTrainedModel:
     """The model inside its tuner; `model` itself where nothing was put around it."""
-    from peft import PeftModel
+    if isinstance(model, PreTrainedModel):
+        return model
+    from peft import PeftModel  # takes seconds to import, and a model that only answers mostly has no adapter
 
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    assert isinstance(base, PreTrainedModel)
-    return base
+    assert isinstance(model, PeftModel)
+    return model.get_base_model()
 
 
 @contextmanager
