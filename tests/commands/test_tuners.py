@@ -52,7 +52,14 @@ def optimizer(checkpoint: Path) -> dict[str, Any]:
     return torch.load(checkpoint / "optimizer.pt", weights_only=True)
 
 
-SLOW = ("loftq", "adapter", "swift-adapter", "swift-llamapro")
+METHODS |= {
+    "galore": "--sft_type full --use_galore true --galore_rank 4 --galore_update_proj_gap 3 --optim adafactor",
+    "lisa": "--sft_type full --lisa_activated_layers 1 --lisa_step_interval 1",
+    "long-ce": "--loss_name long-ce",
+    "8 bit": "--optim adamw_8bit --target_modules ALL --lora_rank 32",
+}
+WHOLE = ("galore", "lisa")
+SLOW = ("galore", "lisa", "loftq", "adapter", "swift-adapter", "swift-llamapro")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in METHODS])
@@ -75,7 +82,10 @@ def test_a_run_that_was_interrupted_ends_as_the_whole_one(
     assert len(answers.read_text().splitlines()) == 2
 
     merge = main(["merge-lora", "--ckpt_dir", str(whole / "checkpoint-4")])
-    if name in UNMERGED:
+    if name in WHOLE:
+        assert merge == 2
+        assert "it is a whole model" in capsys.readouterr().err
+    elif name in UNMERGED:
         assert merge == 2
         assert "cannot be merged" in capsys.readouterr().err
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from swift.core.errors import NotBuilt
-from swift.params import rules
+from swift.params import optimizers, rules
 from swift.params.args import Args
 from swift.params.commands import COMMANDS
 from swift.params.flag import Flag
@@ -32,7 +32,29 @@ def test_nothing_wrong(command: str) -> None:
 
 
 TRAIN = "sft --model_type m --dataset d "
+GALORE = TRAIN + "--sft_type full --use_galore true "
+AT_ONCE = GALORE + "--galore_optim_per_parameter true "
 BROKEN: list[tuple[Rule, str, str]] = [
+    (optimizers.flags_of_galore_need_it, TRAIN + "--galore_rank 4", "add --use_galore true"),
+    (optimizers.flags_of_galore_need_it, GALORE + "--galore_queue_size 4", "add --galore_quantization true"),
+    (optimizers.galore_has_whole_weights_to_project, TRAIN + "--use_galore true", "add --sft_type full"),
+    (optimizers.galore_has_whole_weights_to_project, GALORE + "--optim lomo", "does not work inside --optim lomo"),
+    (optimizers.galore_has_whole_weights_to_project, GALORE + "--galore_proj_type up", "takes std, reverse_std"),
+    (optimizers.galore_per_parameter_sees_one_pass_a_step, AT_ONCE, "add --gradient_accumulation_steps 1"),
+    (
+        optimizers.galore_per_parameter_sees_one_pass_a_step,
+        AT_ONCE + "--gradient_accumulation_steps 1 --max_grad_norm 1",
+        "drop --max_grad_norm",
+    ),
+    (
+        optimizers.galore_per_parameter_sees_one_pass_a_step,
+        AT_ONCE + "--gradient_accumulation_steps 1 --auto_find_batch_size true",
+        "which accumulates",
+    ),
+    (optimizers.lisa_needs_full_tuning, TRAIN + "--lisa_step_interval 4", "add --lisa_activated_layers 2"),
+    (optimizers.lisa_needs_full_tuning, GALORE + "--lisa_activated_layers 2", "do not go together"),
+    (optimizers.a_loss_is_known, TRAIN + "--loss_name long", "takes long-ce or loss-scale"),
+    (optimizers.a_loss_is_known, "rlhf --rlhf_type dpo --loss_name long-ce", "--loss_type names one"),
     (rules.a_model_is_given, "infer", "no model is given, add --model_id_or_path ID-OR-FOLDER or --ckpt_dir"),
     (rules.training_has_rows, "sft --model_type m", "no rows to train on"),
     (rules.merging_has_a_checkpoint, "merge-lora --model_type m", "no adapter to merge"),
@@ -51,7 +73,7 @@ BROKEN: list[tuple[Rule, str, str]] = [
     ),
     (rules.files_exist, TRAIN + "--deepspeed zero9.json", "give a JSON file, JSON text or default-zero2"),
     (rules.adapters_do_not_freeze, TRAIN + "--freeze_parameters_ratio 0.5", "full tuning only, not with lora"),
-    (rules.lisa_needs_full_tuning, TRAIN + "--lisa_activated_layers 2", "LISA works with full tuning only"),
+    (optimizers.lisa_needs_full_tuning, TRAIN + "--lisa_activated_layers 2", "LISA works with full tuning only"),
     (
         rules.lora_variants_need_lora,
         TRAIN + "--sft_type full --use_dora",
@@ -102,7 +124,9 @@ def test_a_rule_says_what_it_is_called_for(rule: Rule, words: str, message: str)
 
 
 def test_every_rule_has_been_broken_once() -> None:
-    functions = {value for value in vars(rules).values() if inspect.isfunction(value)}
+    functions = {
+        value for module in (rules, optimizers) for value in vars(module).values() if inspect.isfunction(value)
+    }
     public = {f for f in functions if f.__annotations__.get("return") == "Mistakes" and not f.__name__.startswith("_")}
     assert public == {rule for rule, _, _ in BROKEN}
 

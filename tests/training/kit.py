@@ -52,16 +52,8 @@ class Rows(Dataset[dict[str, Any]]):
 def tiny_model(**changes: Any) -> PreTrainedModel:
     """A random 2-layer Llama of 100,000 parameters, the same every time."""
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        attn_implementation="sdpa",
-        **changes,
-    )
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_key_value_heads": 2, **changes}
+    config = LlamaConfig(vocab_size=VOCABULARY, num_attention_heads=4, attn_implementation="sdpa", **sizes)
     model = AutoModelForCausalLM.from_config(config)
     model.name_or_path = "tiny"
     return model

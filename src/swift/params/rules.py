@@ -12,6 +12,7 @@ from swift.params.alignment import RULES as ALIGNMENT
 from swift.params.args import Args
 from swift.params.commands import COMMANDS
 from swift.params.flag import Exists, Json
+from swift.params.optimizers import RULES as OPTIMIZERS
 
 TRAINING = ("sft", "pt", "rlhf")
 Mistakes = Iterator[SwiftError]
@@ -96,11 +97,6 @@ def adapters_do_not_freeze(args: Args) -> Mistakes:
     for name in ("freeze_parameters", "freeze_parameters_ratio", "additional_trainable_parameters"):
         if args.changed(name):
             yield SwiftError(f"--{name} works with full tuning only, not with {sft_type}", next="add --sft_type full")
-
-
-def lisa_needs_full_tuning(args: Args) -> Mistakes:
-    if args.command in TRAINING and args.values["lisa_activated_layers"] and args.values["sft_type"] != "full":
-        yield SwiftError("LISA works with full tuning only", next="add --sft_type full")
 
 
 def lora_variants_need_lora(args: Args) -> Mistakes:
@@ -238,7 +234,6 @@ _RULES: tuple[Callable[[Args], Mistakes], ...] = (
     checkpoints_exist,
     files_exist,
     adapters_do_not_freeze,
-    lisa_needs_full_tuning,
     lora_variants_need_lora,
     longlora_learns_from_texts,
     streaming_has_an_end,
@@ -256,4 +251,5 @@ _RULES: tuple[Callable[[Args], Mistakes], ...] = (
     hub_pushes_have_a_name,
     dataset_config_comes_from_a_checkpoint,
     *ALIGNMENT,
+    *OPTIMIZERS,
 )

@@ -27,8 +27,6 @@ class Missing(Frozen):
 
 TABLE: tuple[Missing, ...] = (
     Missing("tuner_backend", "this adapter library", values=("unsloth",)),
-    Missing("use_galore", "GaLore"),
-    Missing("lisa_activated_layers", "LISA"),
     Missing("use_liger", "liger-kernel"),
     Missing("deepspeed", "DeepSpeed"),
     Missing("fsdp", "FSDP"),
@@ -41,7 +39,6 @@ TABLE: tuple[Missing, ...] = (
     Missing("pp", "the megatron backend"),
     Missing("vit_use_gc", "training multimodal models", values=(False,)),
     Missing("train_backend", "the megatron backend", values=("megatron",)),
-    Missing("loss_name", "other loss functions"),
     Missing("freeze_vit", "training multimodal models"),
     Missing("rescale_image", "multimodal models"),
     Missing("local_repo_path", "models with code in a repository of their own"),
@@ -53,12 +50,11 @@ TABLE: tuple[Missing, ...] = (
     Missing("to_hf", "the conversion from megatron"),
 )
 
-IDLE_GROUPS = ("Galore", "Lisa")
 IDLE_FLAGS = (
     *("quant_method", "quant_n_samples", "quant_seqlen", "quant_batch_size", "quant_device_map", "quant_output_dir"),
     *("megatron_output_dir", "hf_output_dir"),
 )
-"""Groups of flags, and flags, that only matter with work that the table refuses."""
+"""Flags that only matter with work that the table refuses."""
 
 
 def check(args: Args) -> list[NotBuilt]:

@@ -16,7 +16,7 @@ from swift.core.errors import SwiftError
 from swift.core.hubs import HubName, default_hub
 from swift.core.machine import Machine
 from swift.params.args import Args
-from swift.params.groups import Data, Distributed, Generate, Hub, Optim, Train
+from swift.params.groups import Data, Distributed, Galore, Generate, Hub, Lisa, Optim, Train
 from swift.plan.data import Mode
 from swift.plan.methods import plan_best_metric
 from swift.plan.model import Dtype
@@ -95,6 +95,10 @@ class TrainPlan:
     world_size: int
     reuse: Reuse | None = None
     """Set where the model trains on answers of its own."""
+    galore: Galore | None = None
+    """How gradients are projected, where they are."""
+    lisa: Lisa | None = None
+    """How layers take turns, where they do."""
 
     @property
     def effective_batch(self) -> int:
@@ -157,6 +161,7 @@ class TrainPlan:
 def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, dtype: Dtype, rows: Mode) -> TrainPlan:
     """Decide how to train; `rows` says when rows become tokens. What cannot work is refused in `swift.params.rules`."""
     train, optim = args[Train], args[Optim]
+    _check_one_process(args, machine, dtype)
     full, batch, data_seed = sft_type == "full", train.batch_size, args[Data].dataset_seed
     eval_steps = train.eval_steps if train.eval_steps is not None else (200 if full else 50)
     scheduler, scheduler_kwargs = _schedule(optim)
@@ -187,7 +192,19 @@ def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, 
         device=machine.device,
         world_size=machine.world_size,
         reuse=_reuse(args),
+        galore=args[Galore] if args[Galore].use_galore else None,
+        lisa=args[Lisa] if args[Lisa].lisa_activated_layers else None,
     )
+
+
+def _check_one_process(args: Args, machine: Machine, dtype: Dtype) -> None:
+    """Raise SwiftError for what changes parameters behind the back of processes that share gradients, or of fp16."""
+    at_once = args[Galore].use_galore and args[Galore].galore_optim_per_parameter
+    flag = "--galore_optim_per_parameter" if at_once else "--lisa_activated_layers"
+    if machine.world_size > 1 and (at_once or args[Lisa].lisa_activated_layers):
+        raise SwiftError(f"{flag} works with one process", where=flag, next="leave it out, or set NPROC_PER_NODE=1")
+    if at_once and dtype == "fp16":
+        raise SwiftError(f"{flag} does not work in fp16: its gradients are scaled", where=flag, next="use --dtype bf16")
 
 
 def _reuse(args: Args) -> Reuse | None:

@@ -74,17 +74,15 @@ def _attention(
         return sequence_attention(
             module, query, key, value, attention_mask, sequence_lengths=sequence_lengths, **kwargs
         )
-    share = query.shape[1] // key.shape[1]
-    key, value = repeat_kv(key, share), repeat_kv(value, share)
-    half = query.shape[1] // 2
+    rows, heads, length, width = query.shape
+    key, value = repeat_kv(key, heads // key.shape[1]), repeat_kv(value, heads // value.shape[1])
+    if sequence_lengths is None:  # a padded row is one sequence: no token sees the padding behind it
+        query, key, value = (states.transpose(0, 1).reshape(1, heads, -1, width) for states in (query, key, value))
     outputs = []
-    for heads, first in ((slice(None, half), group), (slice(half, None), group // 2)):
-        # Padding stands behind the tokens of a row, which do not see it: a padded row is one sequence.
-        lengths = [
-            part for length in sequence_lengths or (query.shape[2],) for part in group_lengths(length, group, first)
-        ]
+    for own, first in ((slice(None, heads // 2), group), (slice(heads // 2, None), group // 2)):
+        lengths = [part for each in sequence_lengths or [length] * rows for part in group_lengths(each, group, first)]
         output, _ = sequence_attention(
-            module, query[:, heads], key[:, heads], value[:, heads], None, sequence_lengths=lengths, **kwargs
+            module, query[:, own], key[:, own], value[:, own], None, sequence_lengths=lengths, **kwargs
         )
         outputs.append(output)
-    return torch.cat(outputs, dim=2), None
+    return torch.cat(outputs, dim=2).view(rows, length, heads, width), None

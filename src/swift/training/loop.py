@@ -26,12 +26,14 @@ from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
 from swift.training.artifacts import length_info, model_info, write_training_args
 from swift.training.batches import Endless
+from swift.training.callbacks.lisa import LayersTakeTurns
 from swift.training.callbacks.loss_watch import Watch
 from swift.training.callbacks.progress import LOG, Progress, append
 from swift.training.callbacks.stop import StopOnSignal, on_signal_exit_code
 from swift.training.curves import TensorBoard, draw
 from swift.training.neftune import Neftune
 from swift.training.objectives import Batch, Objective
+from swift.training.optimizers.build import builder
 from swift.training.throughput import Meter, peak_memory
 from swift.training.trainer import PLACE, SwiftTrainer
 from swift.training.training_arguments import training_arguments
@@ -119,10 +121,6 @@ def build(run: Run) -> SwiftTrainer:
         callbacks.append(_Push(run.pusher))
     if any(name in ("tensorboard", "all") for name in plan.group.report_to):
         callbacks.append(TensorBoard(Path(plan.group.logging_dir or run.folder / "runs")))
-    ratio = run.tuner.lora_lr_ratio
-    groups = None
-    if ratio is not None:
-        groups = lambda model: tuners.loraplus_groups(model, plan.learning_rate, ratio, plan.optim.weight_decay)  # noqa: E731
     trainer = SwiftTrainer(
         model=run.model,
         args=args,
@@ -135,13 +133,16 @@ def build(run: Run) -> SwiftTrainer:
         callbacks=callbacks,
         meter=meter,
         stop=stop,
-        optimizer_groups=groups,
+        build_optimizer=builder(plan, run.tuner),
         evaluator=run.evaluator,
         where=run.where,
         stream=stream,
         stream_resumed=_enter(stream, run) if stream else None,
     )
     trainer.add_callback(Watch())
+    if plan.lisa is not None:
+        layers = tuners.decoder_layers(tuners.base_model(run.model))
+        trainer.add_callback(LayersTakeTurns(layers, plan.lisa, plan.group.seed))
     if args.process_index == 0:
         write_training_args(run.folder / "training_args.json", args)
     return trainer

@@ -29,6 +29,7 @@ from swift.plan.sft import SftPlan
 from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
 from swift.training.chunked_cross_entropy import CHUNK_BYTES
+from swift.training.optimizers.build import projected_names, projection
 from swift.training.passes import step_sizes
 from swift.training.varlen_attention import NAME
 
@@ -103,9 +104,13 @@ def estimate(plan: SftPlan, source: Path, tokens: int, *, steps: int, per_epoch:
 
 def _estimate(plan: SftPlan, source: Path, tokens: int, *, steps: int, per_epoch: int) -> Estimate:
     model = meta_model(plan, source, steps)
+    if plan.train.lisa is not None:  # the layers at rest have neither gradient nor state
+        resting = tuners.decoder_layers(tuners.base_model(model))[plan.train.lisa.lisa_activated_layers :]
+        resting.requires_grad_(False)
     trainable = [p for p in model.parameters() if p.requires_grad]
     gradients = sum(p.nbytes for p in trainable)
-    optimizer = gradients * next((n for name, n in STATES.items() if name in plan.train.optim.optim), 2)
+    states = next((n for name, n in STATES.items() if name in plan.train.optim.optim), 2)
+    optimizer = states * (gradients - saved_by_projecting(model, plan.train))
     weights = sum(p.nbytes for p in {id(p): p for p in model.parameters()}.values())
     stored = sum(path.stat().st_size for path in weight_files(source))
     quant, loading = plan.model.quant, 0
@@ -141,6 +146,15 @@ def disk_estimate(
         checkpoint=written + state + _tokenizer_bytes(tokenizer) + CHECKPOINT_EXTRA,
         checkpoints=_kept(plan.train, steps, per_epoch),
     )
+
+
+def saved_by_projecting(model: nn.Module, plan: TrainPlan) -> int:
+    """Bytes that each number kept of a gradient takes less in GaLore's spaces."""
+    if plan.galore is None:
+        return 0
+    spaces, parameters = projection(plan.galore), dict(model.named_parameters())
+    matrices = [parameters[name] for name in projected_names(model, plan.galore)]
+    return sum(p.nbytes - math.prod(spaces.low_shape(p.shape)) * p.element_size() for p in matrices)
 
 
 def meta_model(plan: SftPlan, source: Path, steps: int) -> nn.Module:

@@ -21,6 +21,7 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from swift import tuners
+from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.data.stream import StreamDataset
 from swift.plan.train import TrainPlan
@@ -30,6 +31,7 @@ from swift.training.callbacks.loss_watch import LossCheck
 from swift.training.callbacks.resumed_schedule import ResumedSchedule
 from swift.training.callbacks.stop import EvaluationStopped, StopOnSignal
 from swift.training.objectives import Batch, Objective
+from swift.training.optimizers.build import Build
 from swift.training.passes import passes_needed, split, tokens_of
 from swift.training.throughput import Meter, peak_memory
 from swift.training.trainer_private import CheckpointTrainer
@@ -64,7 +66,7 @@ class SwiftTrainer(CheckpointTrainer):
         meter: Meter,
         stop: StopOnSignal,
         plan: TrainPlan,
-        optimizer_groups: Callable[[nn.Module], list[dict[str, Any]]] | None = None,
+        build_optimizer: Build | None = None,
         evaluator: Evaluator | None = None,
         where: Callable[[int], str] = str,
         stream: StreamDataset | None = None,
@@ -76,7 +78,7 @@ class SwiftTrainer(CheckpointTrainer):
         self._tokens = 0
         self._passes_of_step = 1
         self._save_into = save_into
-        self._optimizer_groups = optimizer_groups
+        self._build_optimizer = build_optimizer
         self._evaluator = evaluator
         self._plan = plan
         self._collate = collate
@@ -302,12 +304,21 @@ class SwiftTrainer(CheckpointTrainer):
     # Optimizer.
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """transformers' optimizer, over the parameter groups of the tuner where it has its own (LoRA+)."""
-        if self.optimizer is None and self._optimizer_groups is not None:
-            target: Any = self.model if model is None else model
-            kind, kwargs = self.get_optimizer_cls_and_kwargs(self.args, target)
-            self.optimizer = kind(self._optimizer_groups(target), **kwargs)
-        optimizer = super().create_optimizer(model)
+        """transformers' optimizer, or what the run makes of its class (LoRA+, GaLore)."""
+        try:
+            if self.optimizer is None and self._build_optimizer is not None:
+                target: Any = self.model if model is None else model
+                kind, settings = self.get_optimizer_cls_and_kwargs(self.args, target)
+                decay = self.get_decay_parameter_names(target)
+                self.optimizer = self._build_optimizer(target, kind, settings, decay)
+            optimizer = super().create_optimizer(model)
+        except ImportError as error:
+            raise SwiftError(
+                f"--optim {self._plan.optim.optim} needs a package that is not installed",
+                where="--optim",
+                why=str(error).partition("\n")[0],
+                next="install it, or use --optim adamw_torch",
+            ) from error
         self._schedule.planned(optimizer)
         return optimizer
 

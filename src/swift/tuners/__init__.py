@@ -4,11 +4,13 @@ from swift.tuners.adapter_loading import load
 from swift.tuners.adapter_merging import merge
 from swift.tuners.adapter_saving import save
 from swift.tuners.attach import attach, base_model, on_step, regularizer, without_adapter
+from swift.tuners.layers import decoder_layers
 from swift.tuners.loraplus import loraplus_groups
 
 __all__ = [
     "attach",
     "base_model",
+    "decoder_layers",
     "load",
     "loraplus_groups",
     "merge",

@@ -58,7 +58,7 @@ def attach(
 
 def _attach_layers(model: PreTrainedModel, plan: TunerPlan, *, resumed: bool) -> None:
     new, groups = plan.settings["num_new_blocks"], plan.settings["num_groups"]
-    layers = len(llamapro.layers_of(model))
+    layers = len(llamapro.decoder_layers(model))
     sources = llamapro.placed(layers - new if resumed else layers, new, groups)
     if not resumed:
         llamapro.deepen(model, sources)

@@ -22,7 +22,7 @@ from transformers.activations import ACT2FN
 
 from swift.core.errors import SwiftError
 from swift.tuners.added import Added
-from swift.tuners.layers import layer_list, layers_of
+from swift.tuners.layers import decoder_layers, layer_list
 
 ARGS = ("act_fn", "add_bias", "dropout")
 """What `--reft_args` may set."""
@@ -104,7 +104,7 @@ def make(width: int, settings: Mapping[str, Any]) -> Intervention:
 
 def places(model: PreTrainedModel, settings: Mapping[str, Any]) -> list[str]:
     """The layers that the settings name, or all."""
-    start, number = layer_list(model, settings["layer_key"]), len(layers_of(model, settings["layer_key"]))
+    start, number = layer_list(model, settings["layer_key"]), len(decoder_layers(model, settings["layer_key"]))
     wanted = settings["layers"] or range(number)
     outside = [layer for layer in wanted if not 0 <= layer < number]
     if outside:

@@ -41,7 +41,7 @@ def layer_list(model: PreTrainedModel, key: str | None = None) -> str:
     return min(fitting, key=lambda path: path.count("."))
 
 
-def layers_of(model: PreTrainedModel, key: str | None = None) -> nn.ModuleList:
+def decoder_layers(model: PreTrainedModel, key: str | None = None) -> nn.ModuleList:
     """The decoder layers, first to last."""
     layers = model.get_submodule(layer_list(model, key))
     assert isinstance(layers, nn.ModuleList)
@@ -52,7 +52,7 @@ def parts(model: PreTrainedModel, names: tuple[str, ...]) -> list[str]:
     """Paths of the one part of each layer that is called by one of `names`. Raises SwiftError for a layer without."""
     start = layer_list(model)
     paths = []
-    for number, layer in enumerate(layers_of(model)):
+    for number, layer in enumerate(decoder_layers(model)):
         name = next((name for name, _ in layer.named_children() if name in names), None)
         if name is None:
             raise SwiftError(

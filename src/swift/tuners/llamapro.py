@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from swift.core.errors import SwiftError
-from swift.tuners.layers import layer_list, layers_of
+from swift.tuners.layers import decoder_layers, layer_list
 
 OUTPUTS = frozenset(
     {"o_proj", "down_proj", "c_proj", "out_proj", "dense", "dense_4h_to_h", "fc2", "wo", "w2", "fc_out"}
@@ -53,7 +53,7 @@ def deepen(model: PreTrainedModel, sources: Mapping[int, int]) -> None:
     """Put copies of layers into `model`, `sources` as of `placed`. Raises SwiftError when that changes answers."""
     meta = next(model.parameters()).is_meta
     before = None if meta else _logits(model)
-    layers = layers_of(model)
+    layers = decoder_layers(model)
     copies = {place: _copied(layers[source]) for place, source in sources.items()}
     for place in sorted(copies):
         _silence(copies[place])
@@ -73,7 +73,7 @@ def deepen(model: PreTrainedModel, sources: Mapping[int, int]) -> None:
 def train_only(model: PreTrainedModel, numbers: Sequence[int]) -> None:
     """Leave the layers of these numbers trainable, every parameter of them, and nothing else."""
     model.requires_grad_(False)
-    layers = layers_of(model)
+    layers = decoder_layers(model)
     for number in numbers:
         layers[number].requires_grad_(True)
 
@@ -101,7 +101,7 @@ def put_in(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> list[int]:
         below = sum(1 for number in numbers if number < run[0])
         length = next(k for k in range(1, len(numbers) + 2) if run[0] + k not in numbers)
         sources[place] = run[0] - below - length + (place - run[0])
-    if not sources or max(sources.values()) >= len(layers_of(model)) or min(sources.values()) < 0:
+    if not sources or max(sources.values()) >= len(decoder_layers(model)) or min(sources.values()) < 0:
         raise _misfit("its new layers have no place in this model")
     deepen(model, sources)
     wanted = own_tensors(model, numbers, model.state_dict())

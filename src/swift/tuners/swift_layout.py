@@ -37,7 +37,7 @@ def save_layers(
     model: PreTrainedModel, folder: Path, state_dict: Mapping[str, Tensor] | None = None, *, safetensors: bool = True
 ) -> None:
     """Write the trained layers of LLaMA-Pro alone."""
-    layers = llamapro.layers_of(model)
+    layers = llamapro.decoder_layers(model)
     new = [number for number, layer in enumerate(layers) if next(layer.parameters()).requires_grad]
     inside = folder / FOLDER
     inside.mkdir(exist_ok=True)

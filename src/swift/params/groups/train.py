@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from swift.params.flag import Alias, Basic, Ours, Range
+from swift.params.flag import Alias, Basic, Known, Ours, Range
 from swift.params.frozen import Frozen
 
 When = Literal["steps", "epoch", "no"]
@@ -91,8 +91,9 @@ class Train(Frozen):
     """Strength of the NEFTune noise on the embeddings; usual are 5, 10, 15."""
     neftune_backend: Literal["transformers", "swift"] = "transformers"
     """Who adds the NEFTune noise: transformers or our own hook."""
-    loss_name: str | None = None
-    """Name of another loss function; None means cross-entropy."""
+    loss_name: Annotated[str | None, Known(("long-ce", "loss-scale"))] = None
+    """What the summed cross-entropy is divided by: None the weights of the trained tokens, loss-scale their number,
+    long-ce their mean number over the steps so far."""
     use_liger: bool = False
     """Train with liger-kernel."""
     dataloader_num_workers: Annotated[int | None, Range(0)] = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from swift.params.flag import Json, Ours, Range
+from swift.params.flag import Json, Known, Ours, Range
 from swift.params.frozen import Frozen
 
 
@@ -126,10 +126,10 @@ class Galore(Frozen):
     """Steps between updates of the GaLore projection."""
     galore_scale: float = 1.0
     """GaLore scale factor."""
-    galore_proj_type: str = "std"
-    """Kind of GaLore projection."""
+    galore_proj_type: Annotated[str, Known(("std", "reverse_std", "right", "left", "full"))] = "std"
+    """Kind of GaLore projection: std projects the longer side of a matrix, reverse_std the shorter, full both."""
     galore_optim_per_parameter: bool = False
-    """Give every GaLore parameter an optimizer of its own."""
+    """Step each GaLore matrix as soon as its gradient is there, and free it: gradients never exist all together."""
     galore_with_embedding: bool = False
     """Apply GaLore to the embeddings as well."""
     galore_quantization: bool = False
@@ -142,7 +142,7 @@ class Galore(Frozen):
     """Group size of the quantized projection."""
     galore_cos_threshold: Annotated[float, Range(0, 1)] = 0.4
     """Cosine similarity above which the projection counts as unchanged."""
-    galore_gamma_proj: int = 2
+    galore_gamma_proj: Annotated[int, Range(1)] = 2
     """Factor by which the update gap grows while projections stay similar."""
     galore_queue_size: Annotated[int, Range(1)] = 5
     """Length of the queue used to compare projections."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 
 from swift.training.chunked_cross_entropy import linear_cross_entropy
 from swift.training.objectives import Batch, Objective, Setting, Sums
+from swift.training.objectives.divisors import DIVISORS, Divisor, at_targets
 from swift.training.output_head import OutputHead
 
 NOT_FOR_THE_MODEL = ("labels", "loss_scale", "predicted_at", "rows", "items", "tokens")
@@ -20,7 +22,10 @@ NOT_FOR_THE_MODEL = ("labels", "loss_scale", "predicted_at", "rows", "items", "t
 def build(setting: Setting) -> SftObjective:
     """The objective of `swift sft` and `swift pt`."""
     train = setting.plan.train.group
-    return SftObjective(setting.base, train.acc_strategy, train.acc_steps)
+    divisor = DIVISORS[train.loss_name]()
+    if setting.continued is not None:
+        divisor.load(setting.continued)
+    return SftObjective(setting.base, train.acc_strategy, train.acc_steps, divisor)
 
 
 class SftObjective(Objective):
@@ -31,26 +36,36 @@ class SftObjective(Objective):
     the head), which is measured once, the model makes the logits itself.
     """
 
-    def __init__(self, model: PreTrainedModel, accuracy: Literal["token", "sentence"] = "token", acc_steps: int = 1):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        accuracy: Literal["token", "sentence"] = "token",
+        acc_steps: int = 1,
+        divisor: Divisor | None = None,
+    ):
         self.accuracy = accuracy
         self.acc_steps = acc_steps
+        self._divisor = divisor or Divisor()
         self._steps = 0
         self._head = OutputHead(model)
 
     def denominator(self, batch: Batch) -> Tensor:
-        """Sum of the weights of all targets (their number where no weights are given)."""
-        if "loss_scale" not in batch:
-            return torch.tensor(float(len(batch["predicted_at"])))
-        return _at_targets(batch, "loss_scale").float().sum()
+        """The share of a batch in what the summed loss is divided by: see `Divisor`."""
+        return self._divisor.share(batch)
 
     def begin_step(self, model: nn.Module, batches: Iterable[Batch]) -> None:
         """Count the step: every `acc_steps`-th has an accuracy."""
         self._steps += 1
+        self._divisor.begin_step(batches)
+
+    def save(self, folder: Path) -> None:
+        """Write what the divisor has to remember."""
+        self._divisor.save(folder)
 
     def sums(self, model: nn.Module, batch: Batch) -> Sums:
         """Sum of weight x cross-entropy over the targets of `batch`, and `acc`."""
-        at, labels = batch["predicted_at"], _at_targets(batch, "labels")
-        weights = _at_targets(batch, "loss_scale") if "loss_scale" in batch else None
+        at, labels = batch["predicted_at"], at_targets(batch, "labels")
+        weights = at_targets(batch, "loss_scale") if "loss_scale" in batch else None
         if self._head.linear is not None:
             linear = self._head.linear
             hidden = self._head.hidden(model, _inputs(batch)).flatten(0, -2)[at]
@@ -79,11 +94,6 @@ class SftObjective(Objective):
         rights = torch.zeros_like(tokens).index_add_(0, sequence, hits.float())
         trained = tokens > 0
         return (trained & (rights == tokens)).sum().float(), trained.sum().float()
-
-
-def _at_targets(batch: Batch, name: str) -> Tensor:
-    """(N) of a field of the batch, (B, T), at the tokens that are predicted."""
-    return batch[name].reshape(-1)[batch["predicted_at"] + 1]
 
 
 def _inputs(batch: Batch) -> dict[str, Any]:

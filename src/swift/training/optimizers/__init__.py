@@ -1,0 +1,1 @@
+"""Optimizers of our own, whose state is tensors alone."""
