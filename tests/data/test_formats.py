@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from swift.data.formats import convert
+from swift.data.formats import OTHER_PROMPT, convert
 from swift.prompts.bad_row import BadRow
 from swift.prompts.types import Conversation, Preference, ToolCall
 
@@ -215,6 +215,18 @@ PAIRS: dict[str, dict[str, Any]] = {
     "prompt and texts": {"prompt": "q", "chosen": "good", "rejected": "bad"},
     "prompt and turns": {"prompt": PROMPT, "chosen": [GOOD], "rejected": [BAD]},
     "whole conversations": {"chosen": [*PROMPT, GOOD], "rejected": [*PROMPT, BAD]},
+    "UltraFeedback, binarized": {
+        **{"prompt": "q", "prompt_id": "ab", "messages": [*PROMPT, GOOD], "score_chosen": 8.0, "score_rejected": 3.0},
+        **{"chosen": [*PROMPT, GOOD], "rejected": [*PROMPT, BAD]},
+    },
+    "HH-RLHF": {"chosen": "\n\nHuman: q\n\nAssistant: good", "rejected": "\n\nHuman: q\n\nAssistant: bad"},
+    "Orca by Intel": {"question": "q", "chosen": "good", "rejected": "bad"},
+    "Orca by Argilla": {"input": "q", "chosen": "good", "rejected": "bad", "order": ["a", "b"], "status": "tie"},
+    "Capybara": {
+        **{"conversation": [{"input": "q", "output": "good"}], "prompt": "q", "turns": 1},
+        **{"chosen": [*PROMPT, GOOD], "rejected": [*PROMPT, BAD]},
+    },
+    "turns as JSON": {"prompt": "q", "chosen": json.dumps([*PROMPT, GOOD]), "rejected": json.dumps([*PROMPT, BAD])},
     "prompt repeated in the ends": {"prompt": "q", "chosen": [*PROMPT, GOOD], "rejected": [*PROMPT, BAD]},
 }
 
@@ -226,6 +238,21 @@ def test_preferences_in_every_format(name: str) -> None:
     assert isinstance(row, Preference) and row.rejected is not None
     assert flat(row.chosen) == [("user", "q"), ("assistant", "good")]
     assert flat(row.rejected) == [("user", "q"), ("assistant", "bad")]
+
+
+def test_prompts_of_a_pair_that_differ_are_noted() -> None:
+    other = [{"role": "user", "content": "p"}]
+    same = {"prompt": "q", "chosen": [*PROMPT, GOOD], "rejected": [BAD]}
+    assert convert(same).notes == ()
+    assert convert({**same, "rejected": [*other, BAD]}).notes == (OTHER_PROMPT,)
+    assert convert({"messages": [*PROMPT, GOOD], "rejected_messages": [*other, BAD]}).notes == (OTHER_PROMPT,)
+
+
+def test_answers_that_look_like_turns_stay_answers() -> None:
+    texts = ['[{"name": "f"}]', "Say:\n\nHuman: q\n\nAssistant: a", "[{broken", "Human: q\n\nAssistant: a"]
+    for text in texts:
+        row = convert({"query": "q", "chosen": text, "rejected": "bad"}).row
+        assert isinstance(row, Preference) and row.chosen.messages[-1].content == text
 
 
 @pytest.mark.parametrize("label", [True, 1, 1.0, "true", "True", "1"])
@@ -316,6 +343,11 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
         {"query": "q", "response": "r", "label": float("nan")},
         "wrong type",
         "label: expected true or false, got NaN",
+    ),
+    "two answers to nothing": (
+        {"chosen": "a", "rejected": "b", "id": 1},
+        "missing key",
+        "prompt: expected the prompt of",
     ),
     "unknown": ({"front": "q", "back": "a"}, "unknown format", 'got ["back", "front"]'),
 }

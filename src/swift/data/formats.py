@@ -5,6 +5,8 @@ Formats are told apart by their keys, row by row. What a row says is used or nam
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -17,7 +19,7 @@ from swift.data.turn_order import Turns, arrange
 from swift.prompts import values
 from swift.prompts.bad_row import BadRow
 from swift.prompts.messages import REASONING, role, spoken, tools, without_thinking
-from swift.prompts.types import Conversation, Message, Origin, Preference, Row
+from swift.prompts.types import Conversation, Message, Origin, Preference, Row, ToolCall
 
 Fields = Mapping[str, Any]
 Reader = Callable[[Fields, bool], Turns]
@@ -70,6 +72,9 @@ def convert(
         worse = _listed(row, "rejected_messages")
     elif row.get("rejected_response") is not None:
         worse = _continued(_without_answer(turns), row["rejected_response"], "rejected_response")
+
+    if worse is not None and _asked_of(turns) != _asked_of(worse):
+        turns.notes.append(OTHER_PROMPT)
 
     def conversation(of: Turns) -> Conversation:
         shown = fields.media(row, of.aside.media, folder, there=media_there)
@@ -149,18 +154,19 @@ def messages(row: Fields, answered: bool) -> Turns:
 
 
 def conversation(row: Fields, answered: bool) -> Turns:
-    """A list of `human`/`assistant` pairs, or of turns."""
+    """A list of `human`/`assistant` or `input`/`output` pairs, or of turns."""
     pairs = values.a_list(row["conversation"], "conversation")
-    if not (pairs and isinstance(pairs[0], dict) and "human" in pairs[0]):
+    first = pairs[0] if pairs and isinstance(pairs[0], dict) else {}
+    names = next((names for names in PAIRS if names[0] in first), None)
+    if names is None:
         return _listed(row, "conversation")
     turns = Turns()
     for number, pair in enumerate(pairs):
-        for name in ("human", "assistant"):
+        for name, speaker in zip(names, ("user", "assistant"), strict=True):
             key = f"conversation[{number}].{name}"
-            turns.add(
-                key, Message(role(name, key), values.text(pair.get(name) if isinstance(pair, dict) else None, key))
-            )
-        turns.aside.unread |= {f"conversation[].{key}" for key in pair if key not in ("human", "assistant")}
+            given = values.text(pair.get(name) if isinstance(pair, dict) else None, key)
+            turns.add(key, Message(role(speaker, key), given))
+        turns.aside.unread |= {f"conversation[].{key}" for key in pair if key not in names}
     return turns
 
 
@@ -184,7 +190,15 @@ def prompt_completion(row: Fields, answered: bool) -> Turns:
 
 
 def chosen_rejected(row: Fields, answered: bool) -> Turns:
-    """`chosen` and `rejected` as whole conversations: there are no turns besides them."""
+    """`chosen` and `rejected` as whole conversations: there are no turns besides them.
+
+    Two texts without a prompt mean something only as dialogues with the marks of HH-RLHF.
+    """
+    ends = (row["chosen"], row["rejected"])
+    for key, end in zip(("chosen", "rejected"), ends, strict=True):
+        if isinstance(end, str) and turns_in_text(end) is None:
+            expected = f"the prompt of both answers{proposal(row, 'query')}, or turns in `{key}`"
+            raise BadRow("missing key", key="prompt", expected=expected, value=sorted(map(str, row)))
     return Turns()
 
 
@@ -195,6 +209,10 @@ ANSWERS = ("response", "output", "completion", "solution", "answer", "assistant"
 CONTEXTS = ("input", "context")
 """Columns that follow the question in one turn with it."""
 PLAIN_ANSWER = "a response with nothing before it is trained as plain text"
+OTHER_PROMPT = "the better and the worse answer have different prompts"
+PAIRS = (("human", "assistant"), ("input", "output"))
+"""Names of a question and its answer in a list of pairs."""
+DIALOGUE = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
 _COMMON = frozenset(
     ["tools", "functions", "objects", "rejected_response", "rejected_messages", "chosen", "rejected"]
 ).union(SYSTEM, fields.LABELS, *fields.MEDIA_KEYS.values())
@@ -226,6 +244,7 @@ FORMATS = (
     _format("prompt/completion", ("prompt",), prompt_completion, "completion"),
     _asked("question"),
     _asked("problem"),
+    _asked("input", "chosen", "rejected"),
     _format("chosen/rejected", ("chosen", "rejected"), chosen_rejected),
 )
 """In order of precedence."""
@@ -300,6 +319,9 @@ def _alone(turns: Turns) -> Turns:
 def _continued(turns: Turns, end: Any, key: str, speaker: str = "assistant") -> Turns:
     """The turns followed by an end: a text, one turn, or a list of turns (a whole conversation stands for itself)."""
     longer = turns.going_on()
+    if isinstance(end, str) and key in ("chosen", "rejected"):
+        written = turns_in_text(end, dialogue=not turns.messages)
+        end = end if written is None else written
     if isinstance(end, Mapping):
         longer.read(key, end)
     elif isinstance(end, list | tuple):
@@ -314,8 +336,31 @@ def _continued(turns: Turns, end: Any, key: str, speaker: str = "assistant") -> 
     return longer
 
 
+def turns_in_text(text: str, *, dialogue: bool = True) -> list[dict[str, Any]] | None:
+    """The turns that a text holds: a list of them as JSON, or (`dialogue`) lines of HH-RLHF; None for plain text."""
+    if text.lstrip().startswith("[{"):
+        try:
+            turns = json.loads(text)
+        except ValueError:
+            return None
+        spoken_by = [turn.get("role", turn.get("from")) if isinstance(turn, dict) else None for turn in turns]
+        return turns if all(isinstance(name, str) for name in spoken_by) else None
+    parts = DIALOGUE.split(text)
+    if not dialogue or parts[0].strip() or "Human" not in parts[1::2]:
+        return None
+    names = {"Human": "user", "Assistant": "assistant"}
+    return [{"role": names[name], "content": said.strip()} for name, said in zip(parts[1::2], parts[2::2], strict=True)]
+
+
+def _asked_of(turns: Turns) -> list[tuple[str, str, tuple[ToolCall, ...]]]:
+    """What the last answer follows, without what only the format of the row decides."""
+    return [(turn.role, turn.content, turn.tool_calls) for turn in _without_answer(turns).messages]
+
+
 def _opens(end: Any) -> bool:
     """Whether a list of turns starts a conversation, instead of going on with one."""
+    if isinstance(end, str):
+        end = turns_in_text(end)
     first = end[0] if isinstance(end, list | tuple) and end else None
     name = first.get("role", first.get("from")) if isinstance(first, Mapping) else None
     return name in ("system", "developer", "user", "human")

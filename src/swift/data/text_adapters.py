@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from swift.data.formats import turns_in_text
 from swift.prompts import values
 from swift.prompts.bad_row import BadRow
 
@@ -150,11 +151,7 @@ def hh_rlhf(record: Fields) -> dict[str, Any]:
 
 
 def _dialogue(value: Any, key: str) -> list[dict[str, Any]]:
-    parts = re.split(r"(?:^|\n\n)(Human|Assistant): ?", values.text(value, key))
-    names = {"Human": "user", "Assistant": "assistant"}
-    return [
-        {"role": names[name], "content": given.strip()} for name, given in zip(parts[1::2], parts[2::2], strict=True)
-    ]
+    return turns_in_text(values.text(value, key)) or []
 
 
 def hh_rlhf_cn(record: Fields) -> dict[str, Any]:

@@ -112,12 +112,16 @@ class AnswerSamples:
 
 
 def rows_to_sample(train: Any, val: Any, first: Mapping[str, Any], count: int) -> list[tuple[str, Mapping[str, Any]]]:
-    """`count` rows spread over those held back, or where none are, over the training rows; with where they stand."""
-    rows = train if val is None else val
-    if isinstance(rows, StreamDataset):
-        return [("the first", first)]
-    step = max(1, len(rows) // count)
-    return [(rows.origin(number), rows[number]) for number in range(0, len(rows), step)[:count]]
+    """`count` rows spread over those held back and, where they are fewer, the training rows; with where they stand."""
+    picked: list[tuple[str, Mapping[str, Any]]] = []
+    for rows in (val, train):
+        missing = count - len(picked)
+        if isinstance(rows, StreamDataset):
+            picked += [(rows.origin(0), first)][:missing]
+        elif rows is not None and missing:
+            numbers = range(0, len(rows), max(1, len(rows) // missing))[:missing]
+            picked += [(rows.origin(number), rows[number]) for number in numbers]
+    return picked
 
 
 @contextmanager
