@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,25 +70,81 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
     "zaya": {"num_experts_per_tok": 1},
     "dots3_note_text": {"num_key_value_heads": 4},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "granitemoehybrid": {
+        "layer_types": ["mamba", "attention"],
+        "mamba_n_heads": 8,
+        "mamba_d_head": 16,
+        "mamba_d_state": 16,
+        "shared_intermediate_size": 32,
+    },
+    "plbart": {"decoder_attention_heads": 4, "encoder_attention_heads": 4},
+    "xmod": {"default_language": "en_XX"},
+    "zamba": {
+        "num_hidden_layers": 4,
+        "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"],
+        "mamba_d_state": 8,
+    },
+    "zamba2": {
+        "num_hidden_layers": 3,
+        "layers_block_type": ["linear_attention", "hybrid", "linear_attention"],
+        "mamba_d_state": 16,
+        "n_mamba_heads": 8,
+        "mamba_ngroups": 1,
+    },
+    "rembert": {"input_embedding_size": 64, "output_embedding_size": 64},
+    "reformer": {
+        "is_decoder": True,
+        "attn_layers": ["local", "local"],
+        "axial_pos_embds": False,
+        "local_attn_chunk_length": 8,
+        "attention_head_size": 16,
+        "feed_forward_size": 96,
+    },
+    "xlnet": {"d_head": 16},
+    "whisper": {"decoder_attention_heads": 4, "encoder_attention_heads": 4},
+    "gemma3n_text": {
+        "num_kv_shared_layers": 0,
+        "vocab_size_per_layer_input": 49152,
+        "hidden_size_per_layer_input": 16,
+        "laurel_rank": 8,
+    },
+    "cohere_compass_text": {
+        "layer_types": ["sliding_attention", "full_attention"],
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            "full_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+    },
+    "dots3_note_vision_encoder": {"num_hidden_layers": 42, "adapter_in_dim": 64, "adapter_out_dim": 64},
+    "dots3_note_audio_encoder": {"adapter_input_size": 64, "adapter_out_dim": 64},
 }
 
 
 def small_config(kind: str) -> PretrainedConfig:
-    """A configuration of `kind` (a `model_type`) with two small layers."""
-    cls = CONFIG_MAPPING[kind]
-    known = cls().to_dict()
+    """A configuration of `kind` (a `model_type`) with two small layers, and of what it is made of."""
+    cls: Any = CONFIG_MAPPING[kind]
+    default = cls()
+    parts = {name: getattr(default, name, None) for name in cls.sub_configs}
+    small = {
+        name: small_config(part.model_type)
+        for name, part in parts.items()
+        if part and part.model_type in CONFIG_MAPPING
+    }
+    return cls(**{**_sizes(cls, default.to_dict()), **small, **OWN_SIZES.get(kind, {})})
+
+
+def _sizes(cls: type[PretrainedConfig], known: Mapping[str, Any]) -> dict[str, Any]:
     sizes = {name: size for name, size in SIZES.items() if cls.attribute_map.get(name, name) in known}
     if "kv_lora_rank" in known:  # latent attention has keys for every head
         sizes["num_key_value_heads"] = SIZES["num_attention_heads"]
     # A step with dropout or noise has no loss to compare.
     noise = [name for name, value in known.items() if isinstance(value, float) and ("drop" in name or "jitter" in name)]
-    sizes |= dict.fromkeys(noise, 0.0)
-    return cls(**{**sizes, **OWN_SIZES.get(kind, {})})
+    return sizes | dict.fromkeys(noise, 0.0)
 
 
 def decoders() -> list[str]:
     """Every `model_type` that has a causal language model."""
-    return sorted(config.model_type for config in MODEL_FOR_CAUSAL_LM_MAPPING)
+    return sorted({config.model_type for config in MODEL_FOR_CAUSAL_LM_MAPPING})
 
 
 def save_small(kind: str, folder: Path, tokenizer: Path) -> Path:

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from swift.cli import main
-from training.architectures import save_small
+from training.architectures import decoders, save_small
 
 ROWS = [
     {"query": "What is one plus one?", "response": "Two."},
@@ -60,19 +60,26 @@ def test_one_step_and_what_follows(
     assert main(["merge-lora", "--ckpt_dir", checkpoint]) == 0
 
 
+REFUSED = {**dict.fromkeys(CLASSES["reads_ahead"], "reads ahead"), **CLASSES["refused"]}
 QUICK = ("bert", "xlm")
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[] if kind in QUICK else pytest.mark.slow) for kind in CLASSES["reads_ahead"]]
+    "kind", [pytest.param(kind, marks=[] if kind in QUICK else pytest.mark.slow) for kind in sorted(REFUSED)]
 )
-def test_a_model_that_reads_ahead_is_refused(
+def test_what_cannot_be_trained_is_refused(
     kind: str, smollm2_tokenizer_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its loss would be that of copying the answer."""
+    """The loss of a model that reads ahead would be that of copying the answer."""
     model = save_small(kind, tmp_path / "model", smollm2_tokenizer_dir)
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     words = ["sft", "--model_id_or_path", str(model), "--dataset", str(rows), "--dataset_test_ratio", "0"]
     assert main([*words, "--target_modules", "ALL", "--dtype", "fp32", "--output_dir", str(tmp_path / "run")]) == 2
-    assert "reads ahead" in capsys.readouterr().err
+    assert REFUSED[kind] in capsys.readouterr().err
+
+
+def test_every_decoder_class_of_transformers_is_listed() -> None:
+    lists = (CLASSES["holds"], CLASSES["reads_ahead"], CLASSES["refused"], CLASSES["not_built"])
+    listed = [kind for kinds in lists for kind in kinds]
+    assert sorted(listed) == decoders()

@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from swift import models, tuners
 from swift.core.errors import SwiftError
-from swift.tuners.names_as_given import adapted, check_adapted
 from swift.tuners.peft_tuners import known_warnings
+from swift.tuners.reached_layers import adapted, check_adapted
 
 DENSE, SHARED = "model.layers.0.mlp.gate_proj", "model.layers.1.mlp.shared_experts.gate_proj"
 
@@ -71,6 +71,6 @@ def test_another_layer_than_was_meant_is_an_error(deepseek: Path, plans: Plans) 
 def test_peft_itself_leaves_dense_layers_out(deepseek: Path) -> None:
     """When this fails, PEFT takes names as they are given, and `names_as_given` can go."""
     model = AutoModelForCausalLM.from_pretrained(deepseek)
-    with pytest.warns(RuntimeWarning, match="alpha_pattern keys"), known_warnings():
+    with known_warnings():
         tuned = peft.get_peft_model(model, peft.LoraConfig(target_modules=["gate_proj", "up_proj", "q_b_proj"]))
     assert DENSE not in adapted(tuned)

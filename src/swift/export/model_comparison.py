@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
-from transformers.cache_utils import CacheLayerMixin, DynamicCache
 
-from swift.tuners import base_model
+from swift.core.log import log
 
 PROMPTS = (
     "The capital of France is",
@@ -22,6 +21,8 @@ RANDOM_TOKENS = 64
 """Tokens spread over the whole vocabulary, so that rarely used embedding rows are looked at too."""
 EXACT = 1e-4
 """Largest logit difference that rounding in fp32 explains, where logits stay below 10; it grows with them."""
+CACHE_NOISE = 1e-2
+"""Largest change of a logit by a cache that is right, as a share of the largest logit."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,9 @@ def prompts(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> list[list[in
 def observe(model: nn.Module, prompt_ids: list[list[int]]) -> Observation:
     """Let `model` continue each prompt greedily, and keep its logits over prompt and continuation."""
     sequences, all_logits, rounding = [], [], 0.0
+    cached = _cache_is_right(model, prompt_ids[0])
     for prompt in prompt_ids:
-        continuation, step_by_step = _continue(model, prompt)
+        continuation, step_by_step = _continue(model, prompt, cached=cached)
         logits = _logits(model, (*prompt, *continuation))
         rounding = max(rounding, _difference(logits[len(prompt) - 1 : -1], step_by_step))
         sequences.append((*prompt, *continuation))
@@ -119,16 +121,16 @@ def _logits(model: nn.Module, sequence: tuple[int, ...]) -> Tensor:
 
 
 @torch.inference_mode()
-def _continue(model: nn.Module, prompt: list[int]) -> tuple[list[int], Tensor]:
+def _continue(model: nn.Module, prompt: list[int], *, cached: bool) -> tuple[list[int], Tensor]:
     """Greedy tokens and the logits they were taken from, (NEW_TOKENS, V).
 
     An end token does not stop it, so that each prompt gives the same number of comparisons.
     """
     text, step, cache = list(prompt), torch.tensor([prompt], device=_device(model)), None
-    cached, taken_from = _can_cache(model), []
+    taken_from = []
     for _ in range(NEW_TOKENS):
         output = model(input_ids=step, use_cache=cached, **({} if cache is None else {"past_key_values": cache}))
-        cache = output.get("past_key_values")
+        cache = output.get("past_key_values") if cached else None
         taken_from.append(output.logits[0, -1].float().cpu())
         text.append(int(taken_from[-1].argmax()))
         # Recurrent models keep a state of their own, or nothing: the whole text once more is always right.
@@ -136,10 +138,18 @@ def _continue(model: nn.Module, prompt: list[int]) -> tuple[list[int], Tensor]:
     return text[len(prompt) :], torch.stack(taken_from)
 
 
-def _can_cache(model: nn.Module) -> bool:
-    """A cache of recurrent layers alone knows no length, which models of mixed layers ask it for."""
-    layers = DynamicCache(config=base_model(model).config).layers
-    return not layers or any(isinstance(layer, CacheLayerMixin) for layer in layers)
+def _cache_is_right(model: nn.Module, prompt: list[int]) -> bool:
+    """Whether the model's own cache gives its answers; many classes fail with it, or are wrong, in ways of their own.
+
+    The noise of a wrong cache would pass for rounding, and allow any difference.
+    """
+    try:
+        continuation, step_by_step = _continue(model, prompt, cached=True)
+    except Exception as error:  # whatever goes wrong on a way that is only tried, the way is not taken
+        log.debug("%s: %s", type(error).__name__, error)
+        return False
+    logits = _logits(model, (*prompt, *continuation))[len(prompt) - 1 : -1]
+    return _difference(logits, step_by_step) <= CACHE_NOISE * float(logits.abs().max())
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -87,8 +87,15 @@ def _from_pretrained(plan: ModelPlan, folder: Path, config: PretrainedConfig) ->
             max_memory=dict(enumerate(plan.max_memory)) if plan.max_memory else None,
             quantization_config=quantize.transformers_config(plan.quant),
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # _check_loading refuses them, by name
         )
     except (*UNREADABLE, ImportError, RuntimeError, ValueError) as error:
+        if str(error).startswith("Unrecognized configuration class"):
+            raise SwiftError(
+                f"the language model of {folder} ({config.model_type}) cannot be loaded alone",
+                why="transformers knows no causal language model for its text part",
+                next="choose a model of text",
+            ) from error
         kind = f"are quantized ({stored}) and " if stored else ""
         raise SwiftError(f"the weights in {folder} {kind}cannot be loaded here", why=_first_line(error)) from error
     return loaded
@@ -161,14 +168,18 @@ def _stretch(config: PretrainedConfig, rope: RopePlan) -> None:
 
 def _check_loading(folder: Path, loading: dict[str, Any]) -> None:
     """Weights that transformers had to invent, or could not place, mean the files are not this model's."""
-    for kind in ("missing_keys", "mismatched_keys"):
-        keys = sorted(str(key) for key in loading[kind])
-        if keys:
-            raise SwiftError(
-                f"the weights in {folder} do not fit its config.json",
-                why=f"{len(keys)} {kind.replace('_', ' ')}, the first is {keys[0]}",
-                next="copy config.json and the weights from one and the same model",
-            )
+    missing = sorted(f"{key} is missing" for key in loading["missing_keys"])
+    shapes = sorted(
+        f"{key} is {tuple(stored)} in the files and {tuple(wanted)} by config.json"
+        for key, stored, wanted in loading["mismatched_keys"]
+    )
+    faults = missing or shapes
+    if faults:
+        raise SwiftError(
+            f"the weights in {folder} do not fit its config.json",
+            why=faults[0] + (f", and {len(faults) - 1} more" if len(faults) > 1 else ""),
+            next="copy config.json and the weights from one and the same model",
+        )
 
 
 def _first_line(error: Exception) -> str:

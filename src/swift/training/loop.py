@@ -115,8 +115,8 @@ def build(run: Run) -> SwiftTrainer:
     args.use_cache = bool(tuners.base_model(run.model).config.to_dict().get("use_cache"))
     meter = Meter(plan.group.metric_warmup_step or 0)
     stop = StopOnSignal()
-    callbacks: list[TrainerCallback] = [_Schedule(), Progress(run.folder, meter, bar=not plan.group.disable_tqdm), stop]
-    callbacks.append(_TunerStep())
+    progress = Progress(run.folder, meter, bar=not plan.group.disable_tqdm)
+    callbacks: list[TrainerCallback] = [_Schedule(), _FrozenInputs(), progress, stop, _TunerStep()]
     if run.pusher is not None:
         callbacks.append(_Push(run.pusher))
     if any(name in ("tensorboard", "all") for name in plan.group.report_to):
@@ -264,6 +264,25 @@ class _TunerStep(TrainerCallback):
         """The optimizer has stepped, or left the step out because fp16 gradients were not finite."""
         if not kwargs["optimizer"].step_was_skipped:
             tuners.on_step(kwargs["model"], state.global_step + 1)
+
+
+class _FrozenInputs(TrainerCallback):
+    """Lets frozen embeddings be without gradient again, which transformers asks for where it recomputes activations.
+
+    Only the older way of recomputing needs it, and classes that add to their embeddings in place (GIT) fail with it.
+    """
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Recomputing is set up: take the hooks out."""
+        if model is not None:
+            tuners.base_model(model).disable_input_require_grads()
 
 
 class _Push(TrainerCallback):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from swift.compat.peft_3711 import names_as_given
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.tuners import added_modules, swift_layout
 from swift.tuners.adapter_files import Adapter, adapter_tensors, read_adapter
-from swift.tuners.names_as_given import names_as_given
-from swift.tuners.target_modules import linear_kinds
 
 Precision = Literal["stored", "raised", "base"]
 """The adapter's weights as the file has them (to train on), never less than that (to merge), or as the layers below."""
@@ -67,15 +66,17 @@ def put_on(
     import peft
 
     from swift.tuners import initial_factors
+    from swift.tuners.fused_experts import in_terms_of
 
     refuse_kind(adapter)
+    adapter = in_terms_of(model, adapter)
     adapter = replace(adapter, config=copy.deepcopy(adapter.config))  # PEFT writes into it
     adapter.config.inference_mode = not trainable
     adapter.config.base_model_name_or_path = model.name_or_path or None
     fit_vocabulary(model, adapter)
     tuned = model
     try:
-        with refused(adapter):
+        with refused(adapter), names_as_given(model):
             tuned = _wrap(model, adapter, name)
             if adapter.factors is not None:
                 initial_factors.take_out(tuned, adapter.factors)
@@ -181,33 +182,16 @@ def _wrap(model: Any, adapter: Adapter, name: str) -> Any:
         config.init_lora_weights = False  # pyright: ignore[reportAttributeAccessIssue]  # only LoRA has such a start
     elif str(start).startswith("pissa_niter_"):
         log.warning("%s started from a random factorisation that is not in its files: it is made anew", adapter.folder)
-    with _names_of(adapter, model):
-        if isinstance(model, peft.PeftModel):
-            model.add_adapter(name, config, autocast_adapter_dtype=False)
-            tuned = model
-        else:
-            tuned = peft.get_peft_model(model, config, adapter_name=name, autocast_adapter_dtype=False)
+    if isinstance(model, peft.PeftModel):
+        model.add_adapter(name, config, autocast_adapter_dtype=False)
+        tuned = model
+    else:
+        tuned = peft.get_peft_model(model, config, adapter_name=name, autocast_adapter_dtype=False)
     if adapter.factors is not None or start == "loftq":
         config.init_lora_weights = start  # pyright: ignore[reportAttributeAccessIssue]
     if start == "loftq":
         loftq.round_base(tuned, name)
     return tuned
-
-
-def _names_of(adapter: Adapter, model: Any) -> AbstractContextManager[None]:
-    """PEFT turns names of transformers 4 where the file has layers that this model has not as layers of their own."""
-    import peft
-
-    base = model.get_base_model() if isinstance(model, peft.PeftModel) else model
-    layers = {name.partition(".lora_")[0] for name in base_names(adapter).values() if ".lora_" in name}
-    kinds = (*linear_kinds(), nn.Embedding, nn.Conv1d, nn.Conv2d)
-    modules = dict(base.named_modules())
-    # Under another adapter a layer is the wrapper's base_layer.
-    own = all(
-        isinstance(modules.get(layer), kinds) or isinstance(modules.get(f"{layer}.base_layer"), kinds)
-        for layer in layers
-    )
-    return names_as_given(model) if own else nullcontext()
 
 
 def _check_fit(adapter: Adapter, tuned: Any, name: str) -> None:

@@ -20,9 +20,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from swift.compat.peft_3711 import names_as_given
 from swift.core.errors import SwiftError
 from swift.core.safetensors_header import read_header
-from swift.tuners.names_as_given import names_as_given
 
 FILE = "initial_factors.safetensors"
 

@@ -15,11 +15,12 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from swift.compat.peft_3711 import names_as_given
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.plan.tuner import TunerPlan
 from swift.tuners import adalora, initial_factors, loftq
-from swift.tuners.names_as_given import check_adapted, names_as_given, parameters_of_experts
+from swift.tuners.reached_layers import check_adapted, parameters_of_experts
 from swift.tuners.target_modules import is_linear_by_name_only, matches, read_past, resolve_saved, resolve_targets
 
 CONFIGS: dict[str, type[peft.PeftConfig]] = {
@@ -88,6 +89,8 @@ def known_warnings() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=r"Model (with|has) `tie_word_embeddings=True`")
         # PEFT 0.21 asks transformers 5 by an older name.
         warnings.filterwarnings("ignore", message=r"`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        # It looks for fused experts among the modules, and they are parameters; their tensors are checked.
+        warnings.filterwarnings("ignore", message=r"The following alpha_pattern keys did not match .*gate_up_proj")
         # AdaLoRA's saved ranks are keyed by parameter, which the check of PEFT 0.21 takes for module names.
         warnings.filterwarnings("ignore", message=r"The following rank_pattern keys did not match")
         # BOFT's kernel is optional, and its butterfly factor of 1 is what the flag says.

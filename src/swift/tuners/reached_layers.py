@@ -1,32 +1,13 @@
-"""Keeps PEFT's target names as they are given, on mixtures of experts too.
-
-PEFT 0.21 reads `gate_proj`, `up_proj` and `down_proj` on some thirty model types as the experts' layers of
-transformers 4 and turns them into parameters of the fused experts of transformers 5. Dense blocks and shared experts
-of the same names then get no adapter, without a word (`peft.utils.transformers_weight_conversion`, decided by
-`config.model_type` alone; paths and expressions are turned as well).
-"""
+"""Do adapters stand on the layers that were meant?"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterable
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from swift.core.errors import SwiftError
-
-
-@contextmanager
-def names_as_given(model: Any) -> Iterator[None]:
-    """While it lasts, PEFT wraps the layers that a config names in `model` (a PeftModel or its base) and no others."""
-    kind = model.config.model_type
-    model.config.model_type = ""  # the one thing that PEFT asks before it turns the names
-    try:
-        yield
-    finally:
-        model.config.model_type = kind
 
 
 def adapted(tuned: nn.Module) -> set[str]:
