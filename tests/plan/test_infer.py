@@ -8,7 +8,7 @@ from swift.catalog import load_catalog
 from swift.core.errors import SwiftError
 from swift.core.machine import Machine
 from swift.params.parse import parse
-from swift.plan.infer import plan_infer
+from swift.plan.infer import not_followed, plan_infer
 
 
 @pytest.mark.parametrize("words", ["--dataset alpaca-zh", "--eval_human false"])
@@ -23,3 +23,15 @@ def test_rows_are_answered_where_there_are_some() -> None:
     assert plan_infer(parse(model), load_catalog(), Machine()).rows is None
     with pytest.raises(SwiftError, match="no rows to answer"):
         plan_infer(parse([*model, "--eval_human", "false"]), load_catalog(), Machine())
+
+
+def test_what_generate_would_follow_and_answers_do_not() -> None:
+    own: dict[str, object] = {
+        "forced_eos_token_id": 0,
+        "min_p": 0.1,
+        "typical_p": 1.0,
+        "no_repeat_ngram_size": 0,
+        "suppress_tokens": [],
+    }
+    own |= {"do_sample": True, "top_k": 20, "stop_strings": None}
+    assert not_followed(own) == ["forced_eos_token_id", "min_p"]

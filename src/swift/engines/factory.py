@@ -18,7 +18,7 @@ from swift.core.log import log
 from swift.core.transaction import write_file
 from swift.core.writable import writing
 from swift.engines.base import Engine, SamplingParams
-from swift.plan.infer import InferPlan, SamplingPlan, plan_sampling
+from swift.plan.infer import InferPlan, SamplingPlan, not_followed, plan_sampling
 from swift.plan.reward_model import classifies, has_head
 from swift.prompts.encode import Encoder, build_encoder
 from swift.prompts.parity import require_same_template, say_differences_from_own
@@ -78,6 +78,9 @@ def prepare(plan: InferPlan, catalog: Catalog, *, scores: bool = False) -> Prepa
     tokenizer = models.load_tokenizer(plan.model, source)
     models.embedded_tokens(tokenizer, models.load_config(plan.model, source))
     own = _generation_config(Path(plan.model.adapter) if plan.model.adapter else source) or _generation_config(source)
+    unheard = not_followed(own)
+    if unheard:
+        log.warning("generation_config.json sets %s, which answers do not follow here", ", ".join(unheard))
     encoder = build_encoder(plan.prompt, tokenizer, catalog)
     say_differences_from_own(encoder)
     if plan.checkpoint:

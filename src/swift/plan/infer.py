@@ -25,6 +25,15 @@ DEFAULT_LORA = "default-lora"
 """The name under which the adapter of `--ckpt_dir` is served."""
 NOT_LORA = ("adapter", "reft")
 """Kinds of adapters that only our own engine knows."""
+NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids"), (None, [])),
+    **dict.fromkeys(("sequence_bias", "exponential_decay_length_penalty", "watermarking_config"), (None, {}, [])),
+    **dict.fromkeys(("stop_strings", "penalty_alpha"), (None, "", [], 0)),
+    **dict.fromkeys(("min_length", "min_new_tokens", "no_repeat_ngram_size"), (None, 0)),
+    **dict.fromkeys(("min_p", "top_h", "epsilon_cutoff", "eta_cutoff"), (None, 0)),
+    **dict.fromkeys(("typical_p", "guidance_scale"), (None, 1)),
+}
+"""What transformers' `generate` follows in generation_config.json and no engine here does -> values without effect."""
 BAR_FROM = 100
 """Rows from which on a progress bar replaces the printed answers, unless `--verbose` says otherwise."""
 
@@ -287,3 +296,8 @@ def plan_sampling(flags: Generate, own: Mapping[str, Any]) -> SamplingPlan:
         length_penalty=float(own.get("length_penalty") or 1.0),
         stop_words=flags.stop_words,
     )
+
+
+def not_followed(own: Mapping[str, Any]) -> list[str]:
+    """What the model's generation_config.json (`own`) asks for beside the sampling, and nothing here does."""
+    return [name for name, neutral in NEUTRAL.items() if own.get(name) not in neutral]
