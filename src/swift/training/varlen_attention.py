@@ -56,7 +56,9 @@ def sequence_attention(
         lengths = tuple(sequence_lengths)
         return flash_attention(query, key, value, lengths, prefixes, scaling=scaling, window=sliding_window), None
     groups = query.shape[1] // key.shape[1]
-    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    share_heads = groups > 1 and query.device.type == "cpu"  # elsewhere not every kernel takes fewer heads of keys
+    if groups > 1 and not share_heads:
+        key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     lengths = list(sequence_lengths)
     pieces = list(zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True))
     outputs = []
@@ -67,10 +69,17 @@ def sequence_attention(
             k, v = torch.cat([before_k[:, :, :prefix], k], 2), torch.cat([before_v[:, :, :prefix], v], 2)
         mask = _band(q.shape[2], sliding_window, q.device, prefix)
         out = scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=dropout, scale=scaling
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=mask is None,
+            dropout_p=dropout,
+            scale=scaling,
+            enable_gqa=share_heads,
         )
-        outputs.append(out)
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+        outputs.append(out.transpose(1, 2))
+    return torch.cat(outputs, dim=1), None
 
 
 def _band(length: int, window: int | None, device: torch.device, prefix: int = 0) -> Tensor | None:
