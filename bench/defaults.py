@@ -6,7 +6,7 @@
 tokens of the rows by the time that training took, by the time from the command to the last file of the last
 checkpoint, and the peak resident set. Beside them a bare padding-free loop at its best settings (batches of 4, all
 activations kept), which loads, trains and writes nothing else. LLaMA-Factory and ms-swift get an environment of their
-own in ~/.cache/swift/bench the first time; one that does not install or run is said and left out.
+own in ~/.cache/swift/bench the first time, with this one's torch; one that does not install or run is said and left out.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import time
 import venv
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
 
 from loops.watch import watch
-from train import _rows, smollm2
+from train import BATCH, _rows, smollm2
 
-ROWS = 200
 CACHE = Path.home() / ".cache" / "swift" / "bench"
 LOOPS = Path(__file__).parent / "loops"
 BARS = {"bare": 1.0, "trl": 3.5, "llamafactory": 2.5, "ms-swift": 2.5}
@@ -63,7 +63,7 @@ def main() -> int:
     options = _options()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        rows = _rows(options.rows)[:ROWS]
+        rows = _rows(options.rows)[: options.count]
         (work / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (work / "rows.json").write_text(json.dumps(rows))
         model = Path(options.model) if options.model else smollm2()
@@ -83,6 +83,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", help="a JSON list of alpaca rows; rows of the same lengths are made up without it")
     parser.add_argument("--model", help="a model folder; SmolLM2-135M-Instruct without it")
+    parser.add_argument("--count", type=int, default=200, help="rows")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--only", nargs="+", default=list(PARTICIPANTS), choices=list(PARTICIPANTS))
     return parser.parse_args()
@@ -122,7 +123,8 @@ def _installed(name: str, package: str) -> bool:
         return True
     venv.create(CACHE / name, with_pip=True, clear=True)
     pip = [str(CACHE / name / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-    result = subprocess.run([*pip, *package.split()], capture_output=True, text=True)
+    ours = f"torch=={version('torch').partition('+')[0]}"
+    result = subprocess.run([*pip, package, ours], capture_output=True, text=True)
     if result.returncode:
         print(f"{name} does not install: {result.stderr.strip()[-1000:]}", flush=True)
         return False
@@ -162,7 +164,8 @@ def _swift(work: Work) -> list[str]:
 
 
 def _bare(work: Work) -> list[str]:
-    return [sys.executable, str(LOOPS / "bare_loop.py"), str(work.model), str(work.rows), str(work.folder), "50"]
+    steps = len(work.rows.read_text().splitlines()) // BATCH
+    return [sys.executable, str(LOOPS / "bare_loop.py"), str(work.model), str(work.rows), str(work.folder), str(steps)]
 
 
 def _trl(work: Work) -> list[str]:
