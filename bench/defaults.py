@@ -6,7 +6,7 @@
 tokens of the rows by the time that training took, by the time from the command to the last file of the last
 checkpoint, and the peak resident set. Beside them a bare padding-free loop at its best settings (batches of 4, all
 activations kept), which loads, trains and writes nothing else. LLaMA-Factory and ms-swift get an environment of their
-own in ~/.cache/swift/bench the first time, with this one's torch; one that does not install or run is said and left out.
+own in ~/.cache/swift/bench the first time, with this one's torch; one that does not work is said and left out.
 """
 
 from __future__ import annotations
