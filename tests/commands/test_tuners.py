@@ -6,11 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
+from swift import tuners
 from swift.cli import main
+from swift.tuners.peft_tuners import known_warnings
 
 METHODS: dict[str, Any] = {
     "adalora": "--sft_type adalora --adalora_init_r 6 --adalora_target_r 2 --adalora_tinit 1",
@@ -110,6 +114,25 @@ def test_the_reference_of_dpo_is_the_model_at_the_start(
     first, second = (line["rewards/margins"] for line in log if "rewards/margins" in line)
     assert first == pytest.approx(0, abs=1e-5)
     assert abs(second) > 1e-4
+
+
+def test_the_layout_of_2_5_becomes_that_of_peft(tiny_llama_dir: Path, rows: Path, tmp_path: Path) -> None:
+    checkpoint = train(tiny_llama_dir, rows, tmp_path / "run", "--tuner_backend", "swift", steps=2) / "checkpoint-2"
+    assert not (checkpoint / "adapter_config.json").exists()
+    own = load_file(checkpoint / "default" / "adapter_model.safetensors")
+    assert "model.layers.0.self_attn.q_proj.lora_A.default.weight" in own
+    assert main(["export", "--ckpt_dir", str(checkpoint), "--to_peft_format", "true"]) == 0
+    target = checkpoint.with_name("checkpoint-2-peft")
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama_dir)
+    with known_warnings():
+        tuned = peft.PeftModel.from_pretrained(base, str(target)).eval()
+    again = tuners.load(AutoModelForCausalLM.from_pretrained(tiny_llama_dir), checkpoint)
+    ids = torch.arange(3, 12)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(tuned(input_ids=ids).logits, again(input_ids=ids).logits)
+    assert main(["export", "--ckpt_dir", str(target), "--to_peft_format", "true"]) == 0
+    assert main(["export", "--ckpt_dir", str(checkpoint), "--to_peft_format", "true"]) == 2
+    assert main(["export", "--ckpt_dir", str(tiny_llama_dir), "--to_peft_format", "true"]) == 2
 
 
 @pytest.mark.parametrize(

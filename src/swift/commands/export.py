@@ -19,12 +19,12 @@ def run(args: Args) -> int:
     from swift.export.merge_first import with_merged
     from swift.params.groups import Checkpoint, Data, Export, Hub, Model
 
-    to_ollama, push = args[Export].to_ollama, args[Hub].push_to_hub
-    if not (args[Checkpoint].merge_lora or to_ollama or push):
+    to_ollama, push, to_peft = args[Export].to_ollama, args[Hub].push_to_hub, args[Export].to_peft_format
+    if not (args[Checkpoint].merge_lora or to_ollama or push or to_peft):
         raise SwiftError(
             "there is nothing to do",
             where="swift export",
-            next="add --merge_lora true, --to_ollama true or --push_to_hub true",
+            next="add --merge_lora true, --to_peft_format true, --to_ollama true or --push_to_hub true",
         )
 
     from swift.catalog import load_catalog
@@ -32,6 +32,8 @@ def run(args: Args) -> int:
     from swift.core.probe import probe
 
     catalog, machine = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info), probe()
+    if to_peft:
+        args = _to_peft(args)
     if args[Checkpoint].merge_lora:
         args = with_merged(args, catalog, machine)
         log.info("try it: swift infer --ckpt_dir %s", args[Checkpoint].ckpt_dir)
@@ -40,6 +42,17 @@ def run(args: Args) -> int:
     if push:
         _push(args, Path(args[Checkpoint].ckpt_dir or ""))
     return 0
+
+
+def _to_peft(args: Args) -> Args:
+    """Convert the adapter; what follows takes the result."""
+    from swift.core.log import log
+    from swift.export.to_peft import to_peft
+    from swift.params.groups import Checkpoint
+
+    target = to_peft(Path(args[Checkpoint].ckpt_dir or "").expanduser())
+    log.info("try it: swift infer --ckpt_dir %s", target)
+    return args.with_values(ckpt_dir=str(target))
 
 
 def _to_ollama(args: Args, catalog: Catalog, machine: Machine) -> None:

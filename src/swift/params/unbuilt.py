@@ -43,7 +43,6 @@ TABLE: tuple[Missing, ...] = (
     Missing("rescale_image", "multimodal models"),
     Missing("local_repo_path", "models with code in a repository of their own"),
     Missing("quant_bits", "quantizing after training"),
-    Missing("to_peft_format", "the conversion to the PEFT layout"),
     Missing("gguf_file", "loading GGUF weights"),
     Missing("eval_dataset", "measuring on standard benchmarks", commands=("eval",)),
     Missing("to_megatron", "the conversion to megatron"),
