@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -166,3 +167,18 @@ def test_what_does_not_go_together(
     ):
         assert main(["eval", *words]) == 2
         assert expected in capsys.readouterr().err
+
+
+def test_questions_in_the_training_rows_are_named(
+    tiny_llama_dir: Path, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "trained.jsonl"
+    asked = [{"query": "Other", "response": "x"}, {"query": "Say hello", "response": "hello"}]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in asked))
+    checkpoint = shutil.copytree(tiny_llama_dir, tmp_path / "checkpoint-1")
+    saved = {"sft_type": "full", "template_type": "qwen", "dataset": [str(rows)]}
+    (checkpoint / "sft_args.json").write_text(json.dumps(saved))
+    _, _, report = evaluate(config, "--ckpt_dir", str(checkpoint), "--choice_scores", "letter")
+    (seen,) = report["seen_in_training"]
+    assert seen["question"].endswith("talk.jsonl:1") and seen["row"].endswith("trained.jsonl:2")
+    assert "1 questions stand in the training rows" in capsys.readouterr().err

@@ -30,6 +30,7 @@ def run(args: Args) -> int:
     from swift.evaluation.answerers import Answerer, LocalAnswerer, RemoteAnswerer
     from swift.evaluation.ask import ask, tasks_of
     from swift.evaluation.compare import compare
+    from swift.evaluation.contamination import seen_in_training
     from swift.evaluation.questions import read_suites
     from swift.evaluation.report import rows_of, table, write_report
     from swift.evaluation.run_folder import answered, new_run, read_records
@@ -49,9 +50,14 @@ def run(args: Args) -> int:
     records = read_records(folder.path)
     rows = rows_of(records, answerer.scores[0])
     other = compare(records, plan.compare) if plan.compare else None
-    write_report(folder.path, plan.facts(), rows, records, other)
+    checkpoint = infer.checkpoint if infer is not None else None
+    seen = seen_in_training(checkpoint, args, catalog, subsets) if checkpoint else None
+    write_report(folder.path, plan.facts(), rows, records, other, seen)
     print(table(rows))
     for line in other.lines() if other else []:
         print(line)
+    if seen:
+        first = seen[0]
+        log.warning("%d questions stand in the training rows (%s in %s)", len(seen), first.question, first.row)
     log.info("report: %s and report.json, each question in questions.jsonl", folder.path / "report.html")
     return 0

@@ -12,6 +12,7 @@ from typing import Any
 
 from swift.core.transaction import write_file
 from swift.evaluation.compare import Comparison
+from swift.evaluation.contamination import Seen
 from swift.evaluation.metrics import Mean, mean_of
 from swift.evaluation.run_folder import Record
 
@@ -49,15 +50,21 @@ def rows_of(records: Sequence[Record], choice_score: str) -> list[Row]:
 
 
 def write_report(
-    folder: Path, facts: Mapping[str, Any], rows: Sequence[Row], records: Sequence[Record], other: Comparison | None
+    folder: Path,
+    facts: Mapping[str, Any],
+    rows: Sequence[Row],
+    records: Sequence[Record],
+    other: Comparison | None,
+    seen: Sequence[Seen] | None,
 ) -> None:
-    """report.json and report.html in the folder of the run."""
+    """report.json and report.html in the folder of the run; `seen` is None where no training rows were looked at."""
     compared = None if other is None else asdict(other)
     results = [{**{k: v for k, v in asdict(row).items() if k != "mean"}, **asdict(row.mean)} for row in rows]
     errors = [record["origin"] for record in records if "error" in record]
     report = {**facts, "questions": len(records), "errors": errors, "results": results, "comparison": compared}
+    report["seen_in_training"] = None if seen is None else [asdict(each) for each in seen]
     write_file(folder / "report.json", json.dumps(report, ensure_ascii=False, indent=2) + "\n")
-    write_file(folder / "report.html", _page(facts, rows, records, other))
+    write_file(folder / "report.html", _page(facts, rows, records, other, seen or ()))
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -84,7 +91,13 @@ td.n{text-align:right}pre{white-space:pre-wrap;background:#8881;padding:.5rem}.r
 @media(prefers-color-scheme:dark){body{background:#111;color:#eee}.right{color:#6fcf87}.wrong{color:#ff8a80}}"""
 
 
-def _page(facts: Mapping[str, Any], rows: Sequence[Row], records: Sequence[Record], other: Comparison | None) -> str:
+def _page(
+    facts: Mapping[str, Any],
+    rows: Sequence[Row],
+    records: Sequence[Record],
+    other: Comparison | None,
+    seen: Sequence[Seen],
+) -> str:
     title = f"Evaluation of {facts['model']}"
     parts = [
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(title)}</title><style>{STYLE}</style>',
@@ -96,6 +109,8 @@ def _page(facts: Mapping[str, Any], rows: Sequence[Row], records: Sequence[Recor
     ]
     if other is not None:
         parts += [f"<h2>Compared with {_text(other.folder)}</h2>", *(f"<p>{_text(line)}" for line in other.lines())]
+    if seen:
+        parts += ["<h2>In the training rows</h2>", *(f"<p>{_text(each.question)}: {_text(each.row)}" for each in seen)]
     parts += ["<h2>Questions</h2>", *map(_question, records)]
     return "\n".join(parts) + "\n"
 
