@@ -26,7 +26,7 @@ def main() -> None:
     )
     trainer = SFTTrainer(
         model=model,
-        args=SFTConfig(output_dir=folder, num_train_epochs=1, report_to="none"),
+        args=SFTConfig(output_dir=folder, num_train_epochs=1, report_to="none", use_cpu=True),
         train_dataset=data,
         peft_config=LoraConfig(),
     )
