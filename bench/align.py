@@ -109,6 +109,7 @@ def _flags(model: Path, rows: Path, folder: Path, steps: int, *, share: str) -> 
         "output_dir": folder,
         "add_output_dir_suffix": "false",
         "share_prompts": share,
+        "answer_samples": 0,
         "precompute_ref_log_probs": "false",
         "rpo_alpha": 0,
         "lora_rank": 8,
