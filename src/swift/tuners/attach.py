@@ -107,7 +107,9 @@ def base_model(model: nn.Module) -> PreTrainedModel:
     from peft import PeftModel  # takes seconds to import, and a model that only answers mostly has no adapter
 
     assert isinstance(model, PeftModel)
-    return model.get_base_model()
+    base: Any = model.get_base_model()
+    assert isinstance(base, PreTrainedModel)
+    return base
 
 
 @contextmanager
