@@ -63,11 +63,7 @@ fix: $(READY)
 docs: $(READY)
 	$(BIN)/python docs/generate.py
 
-docs-# Says of each test whether it ran: on a machine without a GPU none does.
-test-gpu: $(READY)
-	$(BIN)/pytest -v -rs -m gpu tests/gpu
-
-check: $(READY)
+docs-check: $(READY)
 	$(BIN)/python docs/generate.py --check
 
 bench: $(READY)
