@@ -60,6 +60,37 @@ def test_one_step_and_what_follows(
     assert main(["merge-lora", "--ckpt_dir", checkpoint]) == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["deepseek_v3", "laguna"])
+def test_a_mixture_that_was_interrupted_ends_as_the_whole_run(
+    kind: str, smollm2_tokenizer_dir: Path, tmp_path: Path
+) -> None:
+    """Adapters on dense and shared layers beside fused experts go on where they stood."""
+    model = save_small(kind, tmp_path / "model", smollm2_tokenizer_dir)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS * 4))
+    words = ["sft", "--model_id_or_path", str(model), "--dataset", str(rows), "--dataset_test_ratio", "0"]
+    words += [
+        "--dtype",
+        "fp32",
+        "--target_modules",
+        "ALL",
+        "--max_steps",
+        "4",
+        "--save_steps",
+        "2",
+        "--no_cache",
+        "true",
+    ]
+    words += ["--gradient_accumulation_steps", "1", "--save_total_limit", "5", "--add_output_dir_suffix", "false"]
+    words += ["--no_cache", "true"]
+    whole, rest = tmp_path / "whole", tmp_path / "rest"
+    assert main([*words, "--output_dir", str(whole)]) == 0
+    assert main([*words, "--output_dir", str(rest), "--resume_from_checkpoint", str(whole / "checkpoint-2")]) == 0
+    ends = [(folder / "checkpoint-4" / "adapter_model.safetensors").read_bytes() for folder in (whole, rest)]
+    assert ends[0] == ends[1]
+
+
 REFUSED = {**dict.fromkeys(CLASSES["reads_ahead"], "reads ahead"), **CLASSES["refused"]}
 QUICK = ("bert", "xlm")
 
