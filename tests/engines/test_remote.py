@@ -416,3 +416,46 @@ def test_leaving_frees_the_place_on_our_own_server(own: Callable[..., Running]) 
 
     asyncio.run(go())
     assert running.engine.running == 0
+
+
+def test_the_first_tokens_of_an_answer(wire: Wire) -> None:
+    async def first() -> dict[str, float]:
+        engine = await RemoteEngine.start(RemoteSettings(url=wire.url))
+        try:
+            return await engine.first_tokens(Conversation((Message("user", "A or B?"),)), 2)
+        finally:
+            await engine.close()
+
+    top = [{"token": "A", "logprob": -0.5, "bytes": [65]}, {"token": " B", "logprob": -1.5, "bytes": None}]
+    told = {"token": "A", "logprob": -0.5, "top_logprobs": top}
+    answer = {"choices": [{"message": {"content": "A"}, "logprobs": {"content": [told]}}]}
+    wire.reply = lambda body: (200, [json.dumps(answer).encode()])
+    assert asyncio.run(first()) == {"A": -0.5, " B": -1.5}
+    (path, body) = wire.asked[-1]
+    assert path == "/v1/chat/completions" and body["messages"] == [{"role": "user", "content": "A or B?"}]
+    assert (body["max_tokens"], body["temperature"], body["logprobs"], body["top_logprobs"]) == (1, 0, True, 2)
+    for silent in (
+        {"choices": [{"message": {"content": "A"}}]},
+        {"choices": [{"logprobs": None}]},
+        {"choices": []},
+        [],
+    ):
+        wire.reply = lambda body, silent=silent: (200, [json.dumps(silent).encode()])
+        with pytest.raises(SwiftError, match="tells no log-probabilities"):
+            asyncio.run(first())
+
+
+def test_plain_text_is_completed(wire: Wire) -> None:
+    async def completed() -> str:
+        engine = await RemoteEngine.start(RemoteSettings(url=wire.url))
+        try:
+            return await engine.complete("2 + 2 =", SamplingParams(max_tokens=3))
+        finally:
+            await engine.close()
+
+    wire.reply = lambda body: (200, [b'{"choices": [{"text": " 4"}]}'])
+    assert asyncio.run(completed()) == " 4"
+    assert wire.asked[-1][0] == "/v1/completions" and wire.asked[-1][1]["prompt"] == "2 + 2 ="
+    wire.reply = lambda body: (200, [b"{}"])
+    with pytest.raises(SwiftError, match="no completion"):
+        asyncio.run(completed())

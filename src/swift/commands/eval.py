@@ -58,6 +58,6 @@ def run(args: Args) -> int:
         print(line)
     if seen:
         first = seen[0]
-        log.warning("%d questions stand in the training rows (%s in %s)", len(seen), first.question, first.row)
+        log.warning("questions that stand in the training rows: %d (%s in %s)", len(seen), first.question, first.row)
     log.info("report: %s and report.json, each question in questions.jsonl", folder.path / "report.html")
     return 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from swift.core.errors import SwiftError
+from swift.core.log import log
 from swift.engines.base import Engine, Request, SamplingParams
 from swift.engines.factory import Prepared, start
 from swift.engines.remote import RemoteEngine, RemoteSettings
@@ -144,6 +145,10 @@ class RemoteAnswerer:
                 where=f"--choice_scores {' '.join(plan.choice_scores)}",
                 next=f"add {' or '.join(possible)}",
             )
+        if plan.asks_choices and (left := [score for score in plan.choice_scores if score not in possible]):
+            log.info("a server does not tell how likely a text is: no score by %s", " and ".join(left))
+        if plan.use_cache:
+            log.info("answers are known by address and model name; that the same weights answer there is not checked")
         sampling = plan_sampling(plan.generate, {})
         self._sampling = SamplingParams(
             max_tokens=sampling.max_new_tokens,

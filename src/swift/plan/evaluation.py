@@ -69,6 +69,11 @@ class EvalPlan:
     """Questions under way at once."""
     compare: Path | None
 
+    @property
+    def asks_choices(self) -> bool:
+        """Whether there are multiple-choice questions."""
+        return any(suite.pattern == "choice" for suite in self.suites)
+
     def summary(self) -> str:
         """The plan in a few lines."""
         lines = []
@@ -80,7 +85,7 @@ class EvalPlan:
         for suite in self.suites:
             subsets = ", ".join(suite.subsets) or "every subset"
             lines.append(f"suite:   {suite.name} ({suite.pattern} questions) in {suite.folder}: {subsets}")
-        if any(suite.pattern == "choice" for suite in self.suites):
+        if self.asks_choices:
             lines.append(f"choices: by {', '.join(self.choice_scores)}; the first is the score")
         lines.append(f"results: {self.output}")
         return "\n".join(lines)
