@@ -14,6 +14,7 @@ from tests.training.kit import Rows, losses, tiny_model, tiny_run, weights
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from swift.cli import main
 from swift.core.errors import SwiftError
 from swift.params.groups import Galore, Lisa
 from swift.training.loop import Run, build, train
@@ -163,6 +164,17 @@ def test_the_layers_that_lisa_draws_are_those_that_move(tmp_path: Path) -> None:
     for name, parameter in again.model.named_parameters():
         assert torch.equal(parameter, whole.model.get_parameter(name)), name
     assert losses(again)[-2:] == losses(whole)[-2:]
+
+
+def test_more_layers_than_the_model_has_are_refused_in_a_dry_run(
+    tiny_llama_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"query": "Hi", "response": "Hello"}\n' * 4)
+    words = ["--model_id_or_path", str(tiny_llama_dir), "--template_type", "qwen", "--dataset", str(rows)]
+    words += ["--sft_type", "full", "--lisa_activated_layers", "3", "--output_dir", str(tmp_path / "run")]
+    assert main(["sft", *words, "--dry_run"]) == 2
+    assert "--lisa_activated_layers 3 is more than the 2 layers of the model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["long-ce", "loss-scale"])

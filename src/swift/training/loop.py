@@ -26,7 +26,7 @@ from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
 from swift.training.artifacts import length_info, model_info, write_training_args
 from swift.training.batches import Endless
-from swift.training.callbacks.lisa import LayersTakeTurns
+from swift.training.callbacks.lisa import LayersTakeTurns, layers_in_turn
 from swift.training.callbacks.loss_watch import Watch
 from swift.training.callbacks.progress import LOG, Progress, append
 from swift.training.callbacks.stop import StopOnSignal, on_signal_exit_code
@@ -141,7 +141,7 @@ def build(run: Run) -> SwiftTrainer:
     )
     trainer.add_callback(Watch())
     if plan.lisa is not None:
-        layers = tuners.decoder_layers(tuners.base_model(run.model))
+        layers = layers_in_turn(tuners.base_model(run.model), plan.lisa)
         trainer.add_callback(LayersTakeTurns(layers, plan.lisa, plan.group.seed))
     if args.process_index == 0:
         write_training_args(run.folder / "training_args.json", args)

@@ -28,6 +28,7 @@ from swift.plan.rlhf import ReferencePlan
 from swift.plan.sft import SftPlan
 from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
+from swift.training.callbacks.lisa import layers_in_turn
 from swift.training.chunked_cross_entropy import CHUNK_BYTES
 from swift.training.optimizers.build import projected_names, projection
 from swift.training.passes import step_sizes
@@ -105,7 +106,8 @@ def estimate(plan: SftPlan, source: Path, tokens: int, *, steps: int, per_epoch:
 def _estimate(plan: SftPlan, source: Path, tokens: int, *, steps: int, per_epoch: int) -> Estimate:
     model = meta_model(plan, source, steps)
     if plan.train.lisa is not None:  # the layers at rest have neither gradient nor state
-        resting = tuners.decoder_layers(tuners.base_model(model))[plan.train.lisa.lisa_activated_layers :]
+        layers = layers_in_turn(tuners.base_model(model), plan.train.lisa)
+        resting = layers[plan.train.lisa.lisa_activated_layers :]
         resting.requires_grad_(False)
     trainable = [p for p in model.parameters() if p.requires_grad]
     gradients = sum(p.nbytes for p in trainable)

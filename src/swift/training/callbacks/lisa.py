@@ -11,11 +11,24 @@ import random
 from typing import Any
 
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from swift import tuners
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.params.groups import Lisa
+
+
+def layers_in_turn(model: PreTrainedModel, lisa: Lisa) -> nn.ModuleList:
+    """The layers that take turns. Raises SwiftError for a model that has fewer of them than are to be trained."""
+    layers = tuners.decoder_layers(model)
+    if lisa.lisa_activated_layers > len(layers):
+        raise SwiftError(
+            f"--lisa_activated_layers {lisa.lisa_activated_layers} is more than the {len(layers)} layers of the model",
+            where="--lisa_activated_layers",
+            next="--lisa_activated_layers 2, or leave it out to train them all",
+        )
+    return layers
 
 
 class LayersTakeTurns(TrainerCallback):
@@ -25,11 +38,6 @@ class LayersTakeTurns(TrainerCallback):
         self._every, self._count, self._seed = lisa.lisa_step_interval, lisa.lisa_activated_layers, seed
         self._trained = [[p for p in layer.parameters() if p.requires_grad] for layer in layers]
         self._interval: int | None = None
-        if self._count > len(layers):
-            raise SwiftError(
-                f"--lisa_activated_layers {self._count} is more than the {len(layers)} layers of the model",
-                where="--lisa_activated_layers",
-            )
 
     def active(self, step: int) -> list[int]:
         """The layers that are trained in optimizer step number `step` + 1."""
