@@ -66,3 +66,10 @@ def shipped_datasets() -> Mapping[str, DatasetEntry]:
     return MappingProxyType(
         {name: DatasetEntry(name=name, **_frozen(body)) for name, body in _toml(_HERE / "datasets.toml").items()}
     )
+
+
+@functools.cache
+def benchmark_names() -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Tasks of lm-evaluation-harness by our benchmark names; and for the names without one, the nearest task."""
+    raw = _toml(_HERE / "benchmarks.toml")
+    return MappingProxyType(raw["tasks"]), MappingProxyType(raw["nearest"])

@@ -173,3 +173,20 @@ def read_message(completion: Mapping[str, Any]) -> Message:
         reasoning=answer.get("reasoning_content"),
         tool_calls=tuple(ToolCall(function["name"], function["arguments"], id=id) for function, id in calls),
     )
+
+
+def read_echo(choice: Mapping[str, Any], text: str) -> list[tuple[float, bool]]:
+    """The log-probability of each token that the echoed `text` at the end of a completion needs, and whether none was
+    likelier. Raises ValueError where the server tells something else."""
+    logprobs, whole = choice["logprobs"], choice["text"]
+    if not whole.endswith(text):
+        raise ValueError("the text is not echoed")
+    border = len(whole) - len(text)
+    values, tops, starts = logprobs["token_logprobs"], logprobs["top_logprobs"], logprobs["text_offset"]
+    if not len(values) == len(tops) == len(starts):
+        raise ValueError("the lists differ in length")
+    ends = [*starts[1:], len(whole)]
+    told = [(value, top) for value, top, end in zip(values, tops, ends, strict=True) if end > border]
+    if any(value is None for value, _ in told):
+        raise ValueError("nothing stands before the text")
+    return [(float(value), float(value) >= max((top or {}).values(), default=value)) for value, top in told]

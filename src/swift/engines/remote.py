@@ -19,12 +19,26 @@ import httpx
 
 from swift.core.errors import SwiftError
 from swift.engines.base import Delta, NoLogProbs, NoVectors, Request, SamplingParams, TokenLogprob
-from swift.engines.openai_wire import chat_body, completion_body, delta_of, events, read_message, wire_messages
+from swift.engines.openai_wire import (
+    chat_body,
+    completion_body,
+    delta_of,
+    events,
+    read_echo,
+    read_message,
+    wire_messages,
+)
 from swift.prompts.types import Conversation, Media, Message
 
 UNBOUNDED = 2**31 - 1
 """`max_model_len` of a server that does not tell it: its own check is the one that counts."""
 BUSY = (429, 503)
+STARTING = (502, 503, 504)
+"""What a proxy says while the server behind it still loads its model."""
+
+
+class NotUp(SwiftError):
+    """The server cannot be reached, or is not ready to answer; it may be later."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +164,30 @@ class RemoteEngine:
         except (LookupError, TypeError):
             raise SwiftError("the server's answer is no completion", where=self._settings.url) from None
 
+    async def log_probs_of_text(self, prompt: str, text: str) -> list[tuple[float, bool]]:
+        """The log-probability of each token of a text behind a prompt, and whether it is the likeliest.
+
+        The server makes the tokens, of both together; one that reaches over the border counts for the text.
+        Raises SwiftError.
+        """
+        body = {
+            "model": self.model,
+            "prompt": prompt + text,
+            "max_tokens": 0,
+            "echo": True,
+            "logprobs": 1,
+            "temperature": 0,
+        }
+        completion = await self._posted("/completions", body)
+        try:
+            return read_echo(completion["choices"][0], text)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            raise SwiftError(
+                "the server does not tell how likely a text is",
+                where=self._settings.url,
+                why="its completions have no log-probabilities of the prompt (echo)",
+            ) from None
+
     async def first_tokens(self, conversation: Conversation, most: int) -> dict[str, float]:
         """The likeliest first tokens of an answer, as texts, with their log-probabilities. Raises SwiftError."""
         body = {
@@ -264,9 +302,9 @@ async def _models(client: httpx.AsyncClient, url: str) -> dict[str, dict[str, An
     try:
         response = await client.get("models")
     except httpx.HTTPError as problem:
-        raise SwiftError(
-            "the server cannot be reached", where=url, why=_reason(problem), next="is it running?"
-        ) from None
+        raise NotUp("the server cannot be reached", where=url, why=_reason(problem), next="is it running?") from None
+    if response.status_code in STARTING:
+        raise NotUp("the server is not ready", where=url, why=f"{response.status_code} {_given(response)}")
     if response.is_error:
         raise _refusal(url, "/models", response)
     try:

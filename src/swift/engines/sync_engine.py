@@ -6,7 +6,7 @@ import asyncio
 import queue
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -104,7 +104,7 @@ class SyncEngine:
                 reply.add(delta)
             yield reply
 
-    def map(self, work: Callable[[Engine, S], Awaitable[T]], items: Iterable[S], concurrency: int) -> Iterator[T]:
+    def map(self, work: Callable[[Engine, S], Awaitable[T]], items: Iterable[S], concurrency: int) -> Generator[T]:
         """What `work` makes of each item, in order, while up to `concurrency` of them are under way."""
         under_way: deque[Future[T]] = deque()
         source = iter(items)

@@ -17,7 +17,7 @@ from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.base import Engine, Request, SamplingParams
 from swift.engines.factory import Prepared, start
-from swift.engines.remote import RemoteEngine, RemoteSettings
+from swift.engines.remote import NotUp, RemoteEngine, RemoteSettings
 from swift.evaluation.questions import Choice, Question
 from swift.models.fingerprint import identity
 from swift.params.groups.evaluate import ChoiceScore
@@ -70,9 +70,7 @@ class LocalAnswerer:
         self._plan = plan
         self._prepared = prepared
         self._short = eval_plan.short_letters
-        adapter = plan.model.adapter
-        quant = plan.model.quant
-        self._model = [identity(prepared.source), adapter and identity(Path(adapter)), plan.model.dtype, repr(quant)]
+        self._model = model_facts(plan, prepared)
 
     def key(self, question: Question, conversation: Conversation) -> list[Any]:
         """Weights, precision, token ids of the prompt, sampling and scores."""
@@ -149,16 +147,7 @@ class RemoteAnswerer:
             log.info("a server does not tell how likely a text is: no score by %s", " and ".join(left))
         if plan.use_cache:
             log.info("answers are known by address and model name; that the same weights answer there is not checked")
-        sampling = plan_sampling(plan.generate, {})
-        self._sampling = SamplingParams(
-            max_tokens=sampling.max_new_tokens,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k if sampling.temperature else 0,
-            top_p=sampling.top_p,
-            repetition_penalty=sampling.repetition_penalty,
-            num_beams=sampling.num_beams,
-            stop=sampling.stop_words,
-        )
+        self._sampling = remote_sampling(plan)
 
     def key(self, question: Question, conversation: Conversation) -> list[Any]:
         """The server, the messages, sampling and scores."""
@@ -173,19 +162,8 @@ class RemoteAnswerer:
         ]
 
     async def start(self) -> Engine:
-        """Reach the server; one that is still loading is waited for."""
-        remote = self._remote
-        settings = RemoteSettings(
-            url=remote.url, api_key=remote.token, model=remote.model, max_model_len=remote.max_model_len
-        )
-        until = time.monotonic() + remote.timeout
-        while True:
-            try:
-                return await RemoteEngine.start(settings)
-            except SwiftError as error:
-                if time.monotonic() > until or "cannot be reached" not in error.what:
-                    raise
-            await asyncio.sleep(1.0)
+        """Reach the server."""
+        return await start_remote(self._remote)
 
     async def answer(self, engine: Engine, question: Question, conversation: Conversation) -> Answer:
         """Ask by chat, or complete the plain text of the question."""
@@ -207,3 +185,40 @@ class RemoteAnswerer:
         if not (isinstance(question, Choice) and self._short):
             return self._sampling
         return replace(self._sampling, max_tokens=min(self._sampling.max_tokens, LETTER_TOKENS))
+
+
+def model_facts(plan: InferPlan, prepared: Prepared) -> list[Any]:
+    """Which weights answer, and in which precision."""
+    adapter = plan.model.adapter
+    own = adapter and identity(Path(adapter))
+    return [identity(prepared.source), own, plan.model.dtype, repr(plan.model.quant)]
+
+
+def remote_sampling(plan: EvalPlan, seed: int | None = None) -> SamplingParams:
+    """How a server is to sample: by the flags alone, since the model's own settings are not known here."""
+    sampling = plan_sampling(plan.generate, {})
+    return SamplingParams(
+        max_tokens=sampling.max_new_tokens,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k if sampling.temperature else 0,
+        top_p=sampling.top_p,
+        repetition_penalty=sampling.repetition_penalty,
+        num_beams=sampling.num_beams,
+        stop=sampling.stop_words,
+        seed=seed,
+    )
+
+
+async def start_remote(remote: RemotePlan) -> RemoteEngine:
+    """Reach the server; one that is still loading is waited for. Raises SwiftError."""
+    settings = RemoteSettings(
+        url=remote.url, api_key=remote.token, model=remote.model, max_model_len=remote.max_model_len
+    )
+    until = time.monotonic() + remote.timeout
+    while True:
+        try:
+            return await RemoteEngine.start(settings)
+        except NotUp:
+            if time.monotonic() > until:
+                raise
+        await asyncio.sleep(1.0)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from swift.core.errors import CheckFailed, Interrupted, SwiftError
 from swift.core.log import log
@@ -19,6 +19,8 @@ from swift.evaluation.questions import Choice, Question, Subset, all_questions
 from swift.evaluation.run_folder import Record, RunFolder, key_of
 from swift.prompts.types import Conversation
 
+S = TypeVar("S")
+T = TypeVar("T")
 SAY_EVERY = 10.0
 """Seconds between two lines about how far it is."""
 
@@ -55,18 +57,11 @@ def ask(tasks: Sequence[Task], answerer: Answerer, known: dict[str, Record], run
     if len(todo) < len(tasks):
         log.info("%d of %d questions were answered before", len(tasks) - len(todo), len(tasks))
     errors = 0
-    try:
-        with closing(_answers(todo, answerer, concurrent)) as answers:
-            for task in tasks:
-                answer = Answer(**known[task.key]["answer"]) if task.key in known else next(answers)
-                errors += answer.error is not None
-                run.write(record_of(task, answer))
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"stopped; the answers so far are in {run.path}",
-            exit_code=130,
-            next="run the same command with --eval_use_cache true to go on",
-        ) from None
+    with stopped_in(run), closing(_answers(todo, answerer, concurrent)) as answers:
+        for task in tasks:
+            answer = Answer(**known[task.key]["answer"]) if task.key in known else next(answers)
+            errors += answer.error is not None
+            run.write(record_of(task, answer))
     if errors == len(tasks):
         raise CheckFailed("no question could be answered", why=answer.error)
 
@@ -109,23 +104,45 @@ def scores_of(question: Question, answer: Answer) -> dict[str, float]:
 
 def _answers(tasks: Sequence[Task], answerer: Answerer, concurrent: int) -> Generator[Answer]:
     """The answer to each task, in order; what went wrong with one stands in it."""
-    if not tasks:
-        return
 
     async def answer(engine: Engine, task: Task) -> Answer:
         try:
             return await answerer.answer(engine, task.question, task.conversation)
         except SwiftError as error:
-            return Answer(error=" ".join(filter(None, (error.what, error.why))))
+            reason = " ".join(filter(None, (error.what, error.why)))
+            log.warning("%s: %s", task.question.origin, reason)
+            return Answer(error=reason)
 
+    with ExitStack() as stack:
+        yield from answers_in_order(lambda: stack.enter_context(SyncEngine(answerer.start)), answer, tasks, concurrent)
+
+
+def answers_in_order(
+    engine: Callable[[], SyncEngine], work: Callable[[Engine, S], Awaitable[T]], items: Sequence[S], concurrent: int
+) -> Generator[T]:
+    """What `work` makes of each item, with a line now and then about how far it is; without items no engine starts."""
+    if not items:
+        return
+    started_engine = engine()
     started = said = time.monotonic()
-    with SyncEngine(answerer.start) as engine:
-        for number, each in enumerate(engine.map(answer, tasks, concurrent), 1):
-            if each.error is not None:
-                log.warning("%s: %s", tasks[number - 1].question.origin, each.error)
+    with closing(started_engine.map(work, items, concurrent)) as answers:
+        for number, each in enumerate(answers, 1):
             now = time.monotonic()
-            if now - said > SAY_EVERY or number == len(tasks):
-                left = (now - started) / number * (len(tasks) - number)
-                log.info("%d of %d questions answered, %.0f s left", number, len(tasks), left)
+            if now - said > SAY_EVERY or number == len(items):
+                left = (now - started) / number * (len(items) - number)
+                log.info("%d of %d questions answered, %.0f s left", number, len(items), left)
                 said = now
             yield each
+
+
+@contextmanager
+def stopped_in(run: RunFolder) -> Iterator[None]:
+    """Raises Interrupted on Ctrl-C, with how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped; the answers so far are in {run.path}",
+            exit_code=130,
+            next="run the same command with --eval_use_cache true to go on",
+        ) from None

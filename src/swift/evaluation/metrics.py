@@ -20,12 +20,12 @@ WIDE = "぀-ヿ㐀-鿿가-힯"
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of `n` scores between 0 and 1, and its 95 % interval."""
+    """The mean of `n` scores, and its 95 % interval; None where there is none."""
 
     n: int
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 def open_scores(answer: str, references: Sequence[str]) -> dict[str, float]:
@@ -46,7 +46,8 @@ def mean_of(values: Sequence[float]) -> Mean:
     else:
         centre = mean
         half = Z * statistics.stdev(values) / math.sqrt(n) if n > 1 else 0.0
-    return Mean(n, mean, max(0.0, centre - half), min(1.0, centre + half))
+    low, high = (0.0, 1.0) if all(0 <= value <= 1 for value in values) else (-math.inf, math.inf)
+    return Mean(n, mean, max(low, centre - half), min(high, centre + half))
 
 
 def mcnemar(better: int, worse: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,19 @@ class Row:
     is_score: bool
     """Whether it is the score of the suite; the others stand beside it."""
     mean: Mean
+    is_share: bool = True
+    """Whether it lies between 0 and 1, and is shown in percent."""
+
+    def numbers(self) -> tuple[str, str]:
+        """The mean and its interval for people."""
+        scale, digits = (100, 1) if self.is_share else (1, 4)
+        mean = self.mean
+        interval = (
+            ""
+            if mean.low is None or mean.high is None
+            else f"{scale * mean.low:.{digits}f} - {scale * mean.high:.{digits}f}"
+        )
+        return f"{scale * mean.mean:.{digits}f}", interval
 
 
 def rows_of(records: Sequence[Record], choice_score: str) -> list[Row]:
@@ -76,8 +89,7 @@ def table(rows: Sequence[Row]) -> str:
             row.subset or "(all)",
             row.metric + ("*" if row.is_score else ""),
             str(row.mean.n),
-            f"{100 * row.mean.mean:.1f}",
-            f"{100 * row.mean.low:.1f} - {100 * row.mean.high:.1f}",
+            *row.numbers(),
         )
         for row in rows
     ]
@@ -111,23 +123,24 @@ def _page(
         parts += [f"<h2>Compared with {_text(other.folder)}</h2>", *(f"<p>{_text(line)}" for line in other.lines())]
     if seen:
         parts += ["<h2>In the training rows</h2>", *(f"<p>{_text(each.question)}: {_text(each.row)}" for each in seen)]
-    parts += ["<h2>Questions</h2>", *map(_question, records)]
+    scored = {(row.suite, row.metric) for row in rows if row.is_score}
+    parts += ["<h2>Questions</h2>", *(_question(record, scored) for record in records)]
     return "\n".join(parts) + "\n"
 
 
 def _row(row: Row) -> str:
-    mean = row.mean
     name = f"<b>{_text(row.metric)}</b>" if row.is_score else _text(row.metric)
-    numbers = f"<td class=n>{mean.n}<td class=n>{100 * mean.mean:.1f}<td>{100 * mean.low:.1f} - {100 * mean.high:.1f}"
+    shown, interval = row.numbers()
+    numbers = f"<td class=n>{row.mean.n}<td class=n>{shown}<td>{interval}"
     return f"<tr><td>{_text(row.suite)}<td>{_text(row.subset or '(all)')}<td>{name}{numbers}"
 
 
-def _question(record: Record) -> str:
+def _question(record: Record, scored: Set[tuple[str, str]]) -> str:
     scores: Mapping[str, float] = record["scores"]
-    good = any(scores.get(name) == 1 for name in ("letter", "text", "generated", "exact"))
+    good = any(value == 1 for name, value in scores.items() if (record["suite"], name) in scored)
     shown = ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
     answer = record["answer"]
-    written = record.get("error") or answer["generated"] or ""
+    written = record.get("error") or _written(answer)
     return (
         f'<details><summary class="{"right" if good else "wrong"}">{_text(record["origin"])}: '
         f"{_text(record['question'][:200])}</summary><p>{_text(shown)}<p>right: {_text(record['right'])}"
@@ -135,11 +148,19 @@ def _question(record: Record) -> str:
     )
 
 
+def _written(answer: Mapping[str, Any]) -> str:
+    """What was answered, or what was said of each text."""
+    if "responses" not in answer:
+        return answer["generated"] or ""
+    texts = answer.get("texts") or ("",) * len(answer["responses"])
+    return "\n".join(f"{text} {response}".strip() for text, response in zip(texts, answer["responses"], strict=True))
+
+
 def _likelihoods(answer: Mapping[str, Any]) -> str:
     lines: Iterable[str] = (
         f"<p>{name}: " + ", ".join(f"{letter} {value:.3f}" for letter, value in answer[name].items())
         for name in ("letter", "text")
-        if answer[name]
+        if answer.get(name)
     )
     return "".join(lines)
 

@@ -44,7 +44,6 @@ TABLE: tuple[Missing, ...] = (
     Missing("local_repo_path", "models with code in a repository of their own"),
     Missing("quant_bits", "quantizing after training"),
     Missing("gguf_file", "loading GGUF weights"),
-    Missing("eval_dataset", "measuring on standard benchmarks", commands=("eval",)),
     Missing("to_megatron", "the conversion to megatron"),
     Missing("to_hf", "the conversion from megatron"),
 )

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swift.core.errors import SwiftError, raise_together
+from swift.core.log import log
 from swift.params.args import Args
 from swift.params.groups import Evaluate, Generate, Vllm
 from swift.params.groups.evaluate import ChoiceScore
+from swift.plan.benchmarks import Benchmark, plan_benchmarks
 from swift.plan.infer import InferPlan
 
 Pattern = Literal["choice", "open"]
@@ -52,15 +54,19 @@ class EvalPlan:
     """Everything `swift eval` does, decided before anything heavy is imported."""
 
     suites: tuple[Suite, ...]
+    """Own questions."""
+    benchmarks: tuple[Benchmark, ...]
+    """Standard ones; there are none beside own questions."""
     infer: InferPlan | None
     """The model of this machine; None with a server."""
     remote: RemotePlan | None
     generate: Generate
-    short_letters: bool
-    """Whether an answer that is to be a letter is cut early; not where `--max_new_tokens` is given."""
+    given: frozenset[str]
+    """The flags of `generate` that were given, rather than left at their default."""
     rows: slice
     """Which questions of each subset are asked."""
-    few_shot: int
+    few_shot: int | None
+    """Solved questions in front of each; None takes up to five of one's own, and what a benchmark says itself."""
     choice_scores: tuple[ChoiceScore, ...]
     output: Path
     """Folder of all runs of this name."""
@@ -68,6 +74,16 @@ class EvalPlan:
     concurrent: int
     """Questions under way at once."""
     compare: Path | None
+
+    @property
+    def short_letters(self) -> bool:
+        """Whether an answer that is to be a letter is cut early."""
+        return "max_new_tokens" not in self.given
+
+    @property
+    def shots(self) -> int:
+        """Solved questions in front of each of one's own multiple-choice ones, where there are so many."""
+        return FEW_SHOT if self.few_shot is None else self.few_shot
 
     @property
     def asks_choices(self) -> bool:
@@ -82,6 +98,7 @@ class EvalPlan:
         if self.remote is not None:
             kind = "completions of plain text" if self.remote.is_chat is False else "chat"
             lines.append(f"server:  {self.remote.url}, model {self.remote.model or 'the first it lists'}, {kind}")
+        lines += [f"asked:   {each.name} ({each.path or each.task})" for each in self.benchmarks]
         for suite in self.suites:
             subsets = ", ".join(suite.subsets) or "every subset"
             lines.append(f"suite:   {suite.name} ({suite.pattern} questions) in {suite.folder}: {subsets}")
@@ -97,22 +114,16 @@ class EvalPlan:
             model = self.infer.model
             facts = {"model": model.source, "adapter": model.adapter or "", "dtype": model.dtype or ""}
             facts["template"] = self.infer.prompt.template_type
-        facts |= {"choice score": self.choice_scores[0], "solved questions before each": str(self.few_shot)}
         return {name: text for name, text in facts.items() if text}
 
 
 def plan_eval(args: Args, infer: InferPlan | None) -> EvalPlan:
     """Decide what is asked; `infer` is the plan of the model where no server is measured. Raises SwiftError."""
     flags = args[Evaluate]
-    if flags.custom_eval_config is None:
-        raise SwiftError(
-            "there are no questions",
-            where="--custom_eval_config",
-            next="give a JSON list of {name, pattern, dataset, subset_list}; docs/evaluation.md has an example",
-        )
+    benchmarks = _benchmarks(flags)
     if args.is_explicit("eval_backend") and flags.eval_backend != "Native":
         raise SwiftError(
-            "own questions are asked by this program itself",
+            "questions are asked by this program itself",
             where=f"--eval_backend {flags.eval_backend}",
             next="leave it out; another harness can ask `swift deploy` at its URL",
         )
@@ -120,19 +131,36 @@ def plan_eval(args: Args, infer: InferPlan | None) -> EvalPlan:
     if compare is not None and not (compare / "questions.jsonl").is_file():
         raise SwiftError(f"{compare} holds no questions.jsonl", where="--compare", next="name the folder of a run")
     return EvalPlan(
-        suites=read_config(Path(flags.custom_eval_config).expanduser()),
+        suites=read_config(Path(flags.custom_eval_config).expanduser()) if flags.custom_eval_config else (),
+        benchmarks=benchmarks,
         infer=infer,
         remote=_remote(args, flags) if flags.eval_url else None,
         generate=args[Generate],
-        short_letters=not args.is_explicit("max_new_tokens"),
+        given=frozenset(name for name in vars(args[Generate]) if args.is_explicit(name)),
         rows=_rows(flags.eval_limit),
-        few_shot=FEW_SHOT if flags.eval_few_shot is None else flags.eval_few_shot,
+        few_shot=flags.eval_few_shot,
         choice_scores=_choice_scores(flags.choice_scores),
         output=Path(flags.eval_output_dir).expanduser() / (flags.name or "default"),
         use_cache=flags.eval_use_cache,
         concurrent=flags.eval_nproc if flags.eval_url else flags.eval_batch_size,
         compare=compare,
     )
+
+
+def _benchmarks(flags: Evaluate) -> tuple[Benchmark, ...]:
+    """Those of `--eval_dataset`, unless there are own questions. Raises SwiftError where there is neither."""
+    if flags.custom_eval_config:
+        if flags.eval_dataset:
+            log.warning("--eval_dataset is not asked: --custom_eval_config has own questions")
+        return ()
+    benchmarks = plan_benchmarks(flags.eval_dataset)
+    if not benchmarks:
+        raise SwiftError(
+            "there are no questions",
+            where="--custom_eval_config, --eval_dataset",
+            next="name a benchmark, or a JSON list of your own suites; docs/evaluation.md has examples",
+        )
+    return benchmarks
 
 
 def read_config(path: Path) -> tuple[Suite, ...]:

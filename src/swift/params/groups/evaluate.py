@@ -14,7 +14,8 @@ class Evaluate(Frozen):
     """Measuring a model on benchmarks."""
 
     eval_dataset: Annotated[tuple[str, ...], Basic()] = ()
-    """Benchmarks to run; empty means all. Ignored when custom_eval_config is set."""
+    """Standard benchmarks: our names, those of lm-evaluation-harness, task files (task.yaml) or folders of them;
+    needs the extra `eval`. Ignored when custom_eval_config is set."""
     eval_limit: str | None = None
     """Rows per sub dataset: an integer or a slice such as [10:20]; None means all."""
     eval_backend: Literal["Native", "OpenCompass"] = "OpenCompass"
@@ -46,4 +47,5 @@ class Evaluate(Frozen):
     deploy_timeout: Annotated[int, Range(1)] = 1800
     """Seconds to wait for the server at eval_url to come up."""
     eval_few_shot: Annotated[int | None, Deprecated("", works=True), Range(0)] = None
-    """Solved questions before each multiple-choice question; None takes up to five."""
+    """Solved questions before each multiple-choice question; None takes up to five, and what a benchmark
+    says itself."""

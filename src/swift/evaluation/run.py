@@ -1,0 +1,81 @@
+"""An evaluation from its plan to its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from swift.catalog import Catalog
+from swift.core.log import log
+from swift.engines.factory import prepare
+from swift.evaluation.answerers import Answerer, LocalAnswerer, RemoteAnswerer
+from swift.evaluation.ask import ask, tasks_of
+from swift.evaluation.compare import compare
+from swift.evaluation.contamination import Seen, seen_in_training
+from swift.evaluation.questions import read_suites
+from swift.evaluation.report import Row, rows_of, table, write_report
+from swift.evaluation.run_folder import answered, new_run, read_records
+from swift.params.args import Args
+from swift.plan.evaluation import EvalPlan
+
+
+def evaluate(plan: EvalPlan, args: Args, catalog: Catalog) -> Path:
+    """Ask, and write the report -> the folder of the run. Raises SwiftError, and Interrupted on Ctrl-C."""
+    return _own_questions(plan, args, catalog) if plan.suites else _benchmarks(plan, catalog)
+
+
+def _own_questions(plan: EvalPlan, args: Args, catalog: Catalog) -> Path:
+    subsets = read_suites(plan.suites, plan.rows, plan.shots)
+    log.info("%d questions in %d subsets", sum(len(subset.questions) for subset in subsets), len(subsets))
+    answerer: Answerer
+    if plan.infer is not None:
+        answerer = LocalAnswerer(plan, plan.infer, prepare(plan.infer, catalog))
+    else:
+        assert plan.remote is not None
+        answerer = RemoteAnswerer(plan, plan.remote)
+    tasks = tasks_of(subsets, answerer)
+    known = answered(plan.output) if plan.use_cache else {}
+    with new_run(plan.output, datetime.now()) as folder:
+        ask(tasks, answerer, known, folder, plan.concurrent)
+    score = answerer.scores[0]
+    checkpoint = plan.infer.checkpoint if plan.infer is not None else None
+    seen = seen_in_training(checkpoint, args, catalog, subsets) if checkpoint else None
+    facts = {"choice score": score, "solved questions before each": str(plan.shots)}
+    _report(plan, folder.path, facts, rows_of(read_records(folder.path), score), seen)
+    return folder.path
+
+
+def _benchmarks(plan: EvalPlan, catalog: Catalog) -> Path:
+    from swift.evaluation.harness import run_tasks  # needs the extra, as do the two below
+    from swift.evaluation.harness_answerers import HarnessAnswerer, LocalHarness, RemoteHarness
+    from swift.evaluation.harness_tasks import load_tasks
+
+    answerer: HarnessAnswerer
+    if plan.infer is not None:
+        answerer = LocalHarness(plan, plan.infer, prepare(plan.infer, catalog))
+    else:
+        assert plan.remote is not None
+        answerer = RemoteHarness(plan, plan.remote)
+    tasks = load_tasks(plan)
+    log.info("%d questions in %d tasks", sum(map(len, tasks.rows.values())), len(tasks.tasks))
+    known = answered(plan.output) if plan.use_cache else {}
+    with new_run(plan.output, datetime.now()) as folder:
+        rows, facts = run_tasks(tasks, plan, answerer, known, folder)
+    _report(plan, folder.path, facts, rows, None)
+    return folder.path
+
+
+def _report(
+    plan: EvalPlan, folder: Path, facts: Mapping[str, str], rows: Sequence[Row], seen: Sequence[Seen] | None
+) -> None:
+    records = read_records(folder)
+    other = compare(records, plan.compare) if plan.compare else None
+    write_report(folder, {**plan.facts(), **facts}, rows, records, other, seen)
+    print(table(rows))
+    for line in other.lines() if other else []:
+        print(line)
+    if seen:
+        first = seen[0]
+        log.warning("questions that stand in the training rows: %d (%s in %s)", len(seen), first.question, first.row)
+    log.info("report: %s and report.json, each question in questions.jsonl", folder / "report.html")
