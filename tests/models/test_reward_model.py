@@ -11,9 +11,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Llam
 
 from swift.cli import main
 from swift.core.errors import SwiftError
-from swift.models.reward_model import load_reward_model
-from swift.models.value_head import KEYS, ValueHead, read_head, save_head
+from swift.models.load import load_model
+from swift.models.value_head import KEYS, ValueHead, load_head, read_head, save_head
 from swift.plan.model import ModelPlan
+from swift.plan.reward_model import require_head
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,8 @@ def pairs_file(folder: Path) -> Path:
 def test_a_classifier_of_one_label_scores_as_transformers_has_it(classifier: Path) -> None:
     ids = torch.tensor([[5, 9, 200, 31, 7]])
     theirs = AutoModelForSequenceClassification.from_pretrained(classifier)(input_ids=ids).logits[0, 0]
-    decoder, head = load_reward_model(plan_of(classifier), classifier)
+    decoder = load_model(plan_of(classifier), classifier).eval()
+    head = load_head(decoder, classifier)
     ours = head(decoder.base_model(input_ids=ids).last_hidden_state[0, -1])
     torch.testing.assert_close(ours, theirs)
 
@@ -62,10 +64,10 @@ def test_a_value_head_goes_before_and_what_has_none_is_refused(
     classifier: Path, tiny_llama_dir: Path, smollm2_tokenizer_dir: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(SwiftError, match="is not a reward model"):
-        load_reward_model(plan_of(tiny_llama_dir), tiny_llama_dir)
+        require_head(tiny_llama_dir)
     several = write_classifier(tmp_path / "several", smollm2_tokenizer_dir, labels=3)
     with pytest.raises(SwiftError, match="classifier of 3 labels"):
-        load_reward_model(plan_of(several), several)
+        require_head(several)
     head, copy = ValueHead(32), ValueHead(32)
     save_head(head, several)
     assert read_head(copy, several)

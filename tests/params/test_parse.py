@@ -47,7 +47,7 @@ def test_dash_and_underscore_are_alike() -> None:
     assert parse(["app_ui", "--server-port", "9"]).values["port"] == 9
 
 
-@pytest.mark.parametrize("short", ["dpo", "orpo", "simpo", "cpo", "kto", "ppo"])
+@pytest.mark.parametrize("short", ["dpo", "orpo", "simpo", "cpo", "kto", "ppo", "grpo"])
 def test_short_forms(short: str) -> None:
     args = parse([short])
     assert (args.command, args.values["rlhf_type"], args.origins["rlhf_type"]) == ("rlhf", short, "cli")

@@ -41,3 +41,7 @@ class EncodedDataset:
     def origin(self, index: int) -> str:
         """`file:line` of an item's row."""
         return self._index.origin(index)
+
+    def fields(self, index: int) -> dict[str, Any]:
+        """The columns of an item's row, as they stand in its file."""
+        return self._index.fields(index)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swift.data.preprocess import fields
 from swift.data.row_table import Table
 from swift.data.sample_and_split import Indices
 from swift.data.shard import KEPT, TRUNCATED, Shard
@@ -60,6 +61,12 @@ class ExampleIndex:
         """`file:line` of an item's row."""
         table, row, _ = self[index]
         return table.origin(row)
+
+    def fields(self, index: int) -> dict[str, Any]:
+        """The columns of an item's row, read again."""
+        table, row, _ = self[index]
+        (again,) = table.fetch(np.array([row]))
+        return fields(again)
 
     @staticmethod
     def _of_shards(table: Table, rows: Indices, fact: Callable[[Shard], NDArray[Any]]) -> NDArray[np.int64]:

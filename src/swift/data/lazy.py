@@ -54,6 +54,10 @@ class LazyDataset:
         """`file:line` of an item's row."""
         return self._index.origin(index)
 
+    def fields(self, index: int) -> dict[str, Any]:
+        """The columns of an item's row, as they stand in its file."""
+        return self._index.fields(index)
+
     def _changed(self, index: int, why: str) -> SwiftError:
         return SwiftError(
             "the row is not what it was when the run began",

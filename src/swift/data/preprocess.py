@@ -149,6 +149,8 @@ class Preprocessor:
             notes += (MEDIA_LEFT_OUT,)
         if notes:
             converted = replace(converted, notes=(*converted.notes, *notes))
+        if self.kind == "prompt" and self.encoder is not None and _ends_with_answer(converted.row):
+            converted = replace(converted, unused=converted.unused | {ANSWER})
         if (self.plain_text or self.kind == "prompt") and PLAIN_ANSWER in converted.notes:
             converted = replace(converted, notes=tuple(note for note in converted.notes if note != PLAIN_ANSWER))
         if converted.notes and self.notes_are_faults:
@@ -156,8 +158,21 @@ class Preprocessor:
         return converted
 
 
+def fields(row: SourceRow) -> dict[str, Any]:
+    """The columns of a row, as they stand there and under the names that `--columns` gives them. Raises BadRow."""
+    value, _ = _fields(row.payload)
+    meant = _converted(value, row.source)
+    return {**(value if isinstance(value, Mapping) else {}), **(meant if isinstance(meant, Mapping) else {})}
+
+
 REJECTED_LEFT_OUT = "its rejected answer is left out: the label belongs to the other one"
+ANSWER = "the row's own answer"
 MEDIA_LEFT_OUT = "its images, videos or audios are left out, the tags in the text stay"
+
+
+def _ends_with_answer(row: Row) -> bool:
+    conversation = row.chosen if isinstance(row, Preference) else row
+    return conversation.messages[-1].role == "assistant"
 
 
 def _has_media(row: Row) -> bool:

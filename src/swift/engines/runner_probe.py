@@ -6,6 +6,7 @@ taken; such a pass for every token is the last resort, and right by definition.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from swift.core.errors import SwiftError
-from swift.core.log import log
+from swift.core.log import log, once
 from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.base import Request, SamplingParams
 from swift.engines.dynamic_rope import DynamicRope
@@ -74,10 +75,12 @@ def choose_runner(model: AdaptedModel, *, budget: int, max_length: int, places: 
         )
     cache = _slots(model, reference, budget=budget, max_length=max_length)
     if cache is not None:
-        log.info("requests run in one batch, over slots of a shared KV cache")
+        once("requests run in one batch, over slots of a shared KV cache", level=logging.INFO)
         return SlotRunner(model, cache)
     if _agrees(lambda: OwnCacheRunner(model, 2, first_position=reference.first_position), reference, whole=True):
-        log.info("requests of a step run one after the other, each with a cache of the model's own kind")
+        once(
+            "requests of a step run one after the other, each with a cache of the model's own kind", level=logging.INFO
+        )
         return OwnCacheRunner(model, places)
     log.warning("the model's cache does not give its own answers: every token computes the whole text again, slowly")
     return RecomputeRunner(model, places)

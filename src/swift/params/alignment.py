@@ -16,7 +16,7 @@ from swift.params.roll_outs import RULES as ROLL_OUT_RULES
 Mistakes = Iterator[SwiftError]
 REFERENCE = ("ref_model_type", "ref_model_id_or_path", "ref_model_revision", "precompute_ref_log_probs")
 OF_PAIRS = ("share_prompts", "answer_samples")
-REWARD_MODEL = ("reward_model_id_or_path", "reward_model_type", "reward_model_revision")
+REWARD_MODEL = ("reward_model", "reward_model_id_or_path", "reward_model_type", "reward_model_revision")
 
 
 class Algorithm(Frozen):
@@ -74,8 +74,28 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
                 *REFERENCE,
             ),
         ),
+        "grpo": Algorithm(
+            losses=("grpo", "dr_grpo", "dapo"),
+            flags=(
+                *("beta", "loss_type", "local_rollout_forward_batch_size", "num_mini_batches"),
+                *("reward_funcs", "reward_weights", "external_plugins", "num_generations", "max_completion_length"),
+                *("epsilon", "epsilon_high", "num_iterations", "scale_rewards", "overlong_filter", "dynamic_sample"),
+                *("max_resample_times", "soft_cache_length", "log_completions"),
+                *REWARD_MODEL,
+                *REFERENCE,
+            ),
+            beta=0.04,
+        ),
     }
 )
+ON_OWN_ANSWERS = ("ppo", "grpo")
+"""The algorithms whose rows are prompts."""
+
+
+def has_reference(args: Args) -> bool:
+    """Whether the loss of a run compares the trained model with a reference."""
+    without = args.values["rlhf_type"] == "grpo" and args.values["beta"] == 0
+    return ALGORITHMS[args.values["rlhf_type"]].has_reference and not without
 
 
 def loss_type(args: Args) -> str | None:
@@ -118,6 +138,8 @@ def the_loss_is_known(args: Args) -> Mistakes:
 
 def beta_is_not_zero(args: Args) -> Mistakes:
     """With beta 0 every reward is 0 and the loss a constant."""
+    if args.values.get("rlhf_type") == "grpo":
+        return  # its rewards do not come from the reference
     if args.command == "rlhf" and args.values["beta"] == 0 and "beta" in ALGORITHMS[args.values["rlhf_type"]].flags:
         yield SwiftError("--beta 0 leaves nothing to learn from the preferences", next="0.1 is the usual value")
 
@@ -203,9 +225,9 @@ def the_reference_can_be_asked_first(args: Args, *, wanted: bool = False) -> Mis
     if args.command != "rlhf" or not (wanted or args.values["precompute_ref_log_probs"] == "true"):
         return
     flag = "--precompute_ref_log_probs true"
-    if args.values["rlhf_type"] == "ppo":
+    if (algorithm := args.values["rlhf_type"]) in ON_OWN_ANSWERS:
         yield SwiftError(
-            f"{flag} does not work with ppo", why="its answers are not known before training", next="drop it"
+            f"{flag} does not work with {algorithm}", why="its answers are not known before training", next="drop it"
         )
     if args.values["rlhf_type"] == "kto" and loss_type(args) == "kto":
         yield SwiftError(

@@ -98,7 +98,7 @@ _ALL = (
     ),
     Command(
         "rlhf",
-        "Align a model (short: swift dpo, orpo, simpo, cpo, kto, ppo).",
+        "Align a model (short: swift dpo, orpo, simpo, cpo, kto, ppo, grpo).",
         (Use("Rlhf"), *_TRAIN),
         "swift.commands.rlhf:run",
     ),
@@ -158,7 +158,9 @@ _ALL = (
     ),
 )
 COMMANDS: Mapping[str, Command] = MappingProxyType({command.name: command for command in _ALL})
-SHORT: Mapping[str, str] = MappingProxyType(dict.fromkeys(("dpo", "orpo", "simpo", "cpo", "kto", "ppo"), "rlhf"))
+SHORT: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(("dpo", "orpo", "simpo", "cpo", "kto", "ppo", "grpo"), "rlhf")
+)
 """Short forms: `swift dpo` is `swift rlhf --rlhf_type dpo`."""
 
 

@@ -240,7 +240,14 @@ FOREIGN: Mapping[str, str] = {
     "pref_beta": "beta",
     "kl_beta": "beta",
     "ref_model": "ref_model_id_or_path",
-    "reward_model": "reward_model_id_or_path",
+    "reward_model_path": "reward_model_id_or_path",
+    "reward_functions": "reward_funcs",
+    "ppo_epochs": "num_ppo_epochs",
+    "init_kl_coef": "kl_coef",
+    "clip_range": "cliprange",
+    "group_size": "num_generations",
+    "n_samples_per_prompt": "num_generations",
+    "steps_per_generation": "num_mini_batches",  # there it counts micro-batches
     "pref_loss": "loss_type",
     "pref_ftx": "rpo_alpha",
     # export, evaluation, serving

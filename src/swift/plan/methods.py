@@ -63,7 +63,15 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             ranking=("rewards/margins", "rewards/chosen"),
         ),
         "ppo": Method(
-            *("prompt", "swift.training.policy_gradient.ppo:collator", "swift.training.policy_gradient.ppo:build"),
+            *("prompt", "swift.training.policy_gradient.schedule:collator", "swift.training.policy_gradient.ppo:build"),
+            arrange="swift.training.policy_gradient.schedule:arrange",
+        ),
+        "grpo": Method(
+            *(
+                "prompt",
+                "swift.training.policy_gradient.schedule:collator",
+                "swift.training.policy_gradient.grpo:build",
+            ),
             arrange="swift.training.policy_gradient.schedule:arrange",
         ),
     }

@@ -43,6 +43,28 @@ def classifies(architectures: Sequence[str] | None) -> bool:
     return any(name.endswith("ForSequenceClassification") for name in architectures or ())
 
 
+def require_head(folder: Path, where: str | None = None) -> None:
+    """Raise SwiftError for a folder that is no reward model; `where` is the flag that names it."""
+    if not has_head(folder):
+        raise SwiftError(
+            f"{folder} is not a reward model",
+            where=where,
+            why=f"it has no {' or '.join(HEAD_FILES)}, and is no sequence classifier of one label",
+            next="name a checkpoint of swift rlhf --rlhf_type rm, or a sequence classifier of one label",
+        )
+
+
+def require_tokens_head(folder: Path) -> None:
+    """Raise SwiftError for the folder of a sequence classifier, which cannot write answers."""
+    if classifies(read_config(folder).get("architectures")):
+        raise SwiftError(
+            f"{folder} is a sequence classifier",
+            where="--model_id_or_path",
+            why="it has no head that gives tokens",
+            next="train the language model it was made from; swift rlhf --rlhf_type rm goes on from a classifier",
+        )
+
+
 def local_reward_model(model: ModelPlan) -> bool:
     """Whether the plan's model is a reward model, as far as that shows before it is fetched."""
     if model.adapter is not None:

@@ -8,12 +8,13 @@ from typing import Literal
 from swift.catalog import Catalog
 from swift.core.errors import SwiftError
 from swift.core.machine import Machine
-from swift.params.alignment import ALGORITHMS, loss_type, the_reference_can_be_asked_first
+from swift.params.alignment import ALGORITHMS, has_reference, loss_type, the_reference_can_be_asked_first
 from swift.params.args import Args
 from swift.params.groups import Generate, Rlhf, Train
+from swift.plan.grpo import GrpoPlan, plan_grpo
 from swift.plan.infer import SamplingPlan, plan_sampling
 from swift.plan.model import ModelPlan, plan_model
-from swift.plan.roll_outs import PpoPlan, plan_ppo
+from swift.plan.roll_outs import AnswersPlan, PpoPlan, plan_ppo
 from swift.plan.tuner import TunerPlan
 
 ReferenceKind = Literal["adapter off", "start", "model"]
@@ -93,6 +94,8 @@ class AlignmentPlan:
     loss: LossPlan
     ppo: PpoPlan | None = None
     """Set for PPO, which has no other loss."""
+    grpo: GrpoPlan | None = None
+    """Set for GRPO, which has no other loss."""
     reference: ReferencePlan | None
     share_prompts: bool | None
     """Whether a pair's prompt is computed once; None decides by what it saves."""
@@ -103,11 +106,24 @@ class AlignmentPlan:
     sampling: SamplingPlan
     """How they are answered."""
 
+    @property
+    def answers(self) -> AnswersPlan | None:
+        """How the model gives answers, where it is trained on its own."""
+        own = self.ppo or self.grpo
+        return own.answers if own else None
+
+    @property
+    def reward_model(self) -> ModelPlan | None:
+        """The model that scores answers while training."""
+        own = self.ppo or self.grpo
+        return own.reward_model if own else None
+
     def summary(self, rows: int) -> list[str]:
         """Lines for the plan that a command prints; an optimizer step has `rows`."""
+        own = self.ppo or self.grpo
         lines = (
-            self.ppo.summary(rows)
-            if self.ppo
+            own.summary(rows)
+            if own
             else [f"  loss      {self.loss.summary()}{'' if self.dropout else '; dropout off'}"]
         )
         if self.reference is not None:
@@ -130,7 +146,8 @@ def plan_alignment(args: Args, catalog: Catalog, machine: Machine, tuner: TunerP
     return AlignmentPlan(
         loss=_loss(args, rlhf),
         ppo=plan_ppo(args, catalog, machine) if rlhf.rlhf_type == "ppo" else None,
-        reference=_reference(args, catalog, machine, tuner) if algorithm.has_reference else None,
+        grpo=plan_grpo(args, catalog, machine) if rlhf.rlhf_type == "grpo" else None,
+        reference=_reference(args, catalog, machine, tuner) if has_reference(args) else None,
         share_prompts=_choice(rlhf.share_prompts),
         dropout=rlhf.rlhf_type == "rm",
         samples=rlhf.answer_samples if "answer_samples" in algorithm.flags else 0,

@@ -19,11 +19,9 @@ TEMPERATURE = 0.7
 
 
 @dataclass(frozen=True, kw_only=True)
-class PpoPlan:
-    """What PPO does with the answers that the model gives, and how it gives them."""
+class AnswersPlan:
+    """How the model gives the answers that it is trained on."""
 
-    reward_model: ModelPlan
-    """Where it is an adapter, `adapter` names its folder, and the rest the model below it."""
     max_new_tokens: int
     temperature: float
     """Of the answers, and of the policy whose log-probabilities are compared: the two are one distribution."""
@@ -31,6 +29,27 @@ class PpoPlan:
     top_p: float
     forward_rows: int
     """Rows of one forward pass, and answers under way at once, while rolling out."""
+
+    @classmethod
+    def of(cls, args: Args, longest: int, temperature: float) -> AnswersPlan:
+        """As the flags say; up to `longest` tokens, at `temperature` where none is given."""
+        generate = args[Generate]
+        return cls(
+            max_new_tokens=longest,
+            temperature=temperature if generate.temperature is None else generate.temperature,
+            top_k=max(0, generate.top_k or 0),
+            top_p=1.0 if generate.top_p is None else generate.top_p,
+            forward_rows=args[Rlhf].local_rollout_forward_batch_size,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PpoPlan:
+    """What PPO does with the answers that the model gives."""
+
+    answers: AnswersPlan
+    reward_model: ModelPlan
+    """Where it is an adapter, `adapter` names its folder, and the rest the model below it."""
     kl_coef: float
     whiten_rewards: bool
     gamma: float
@@ -48,8 +67,9 @@ class PpoPlan:
         return [
             f"  loss      PPO: clipped policy loss ({self.cliprange:g}) + {self.vf_coef:g} x clipped value loss "
             f"({self.cliprange_value:g}), gamma {self.gamma:g}, lambda {self.lam:g}; dropout off",
-            f"  roll-outs {rows * self.mini_batches} answers of up to {self.max_new_tokens} tokens at temperature "
-            f"{self.temperature:g}, trained on {self.epochs} times in {self.mini_batches} mini-batches",
+            f"  roll-outs {rows * self.mini_batches} answers of up to {self.answers.max_new_tokens} tokens at "
+            f"temperature {self.answers.temperature:g}, trained on {self.epochs} times in {self.mini_batches} "
+            "mini-batches",
             f"  reward    {self.reward_model.adapter or self.reward_model.source}{penalty}, "
             f"- {self.kl_coef:g} x KL{', whitened' if self.whiten_rewards else ''}",
         ]
@@ -59,14 +79,10 @@ def plan_ppo(args: Args, catalog: Catalog, machine: Machine) -> PpoPlan:
     """Decide a PPO run. Raises SwiftError for a reward model that cannot be one."""
     if machine.world_size > 1:
         raise NotBuilt("ppo in several processes is not built yet", where="NPROC_PER_NODE", next="run it in one")
-    rlhf, generate = args[Rlhf], args[Generate]
+    rlhf = args[Rlhf]
     return PpoPlan(
-        reward_model=_reward_model(args, catalog, machine),
-        max_new_tokens=generate.max_new_tokens,
-        temperature=TEMPERATURE if generate.temperature is None else generate.temperature,
-        top_k=max(0, generate.top_k or 0),
-        top_p=1.0 if generate.top_p is None else generate.top_p,
-        forward_rows=rlhf.local_rollout_forward_batch_size,
+        answers=AnswersPlan.of(args, args[Generate].max_new_tokens, TEMPERATURE),
+        reward_model=plan_reward_model(args, catalog, machine),
         kl_coef=rlhf.kl_coef,
         whiten_rewards=rlhf.whiten_rewards,
         gamma=rlhf.gamma,
@@ -80,7 +96,8 @@ def plan_ppo(args: Args, catalog: Catalog, machine: Machine) -> PpoPlan:
     )
 
 
-def _reward_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
+def plan_reward_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
+    """The reward model that the flags name. Raises SwiftError for one that cannot be had."""
     rlhf = args[Rlhf]
     source, revision = rlhf.reward_model_id_or_path, rlhf.reward_model_revision
     folder = Path(source).expanduser() if source else None

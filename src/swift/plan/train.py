@@ -18,7 +18,7 @@ from swift.core.machine import Machine
 from swift.params.args import Args
 from swift.params.groups import Data, Distributed, Galore, Generate, Hub, Lisa, Optim, Train
 from swift.plan.data import Mode
-from swift.plan.methods import plan_best_metric
+from swift.plan.methods import method_name, plan_best_metric
 from swift.plan.model import Dtype
 
 FEW_STEPS = 10
@@ -46,6 +46,8 @@ class Reuse:
 
     epochs: int
     mini_batches: int
+    generations: int = 1
+    """Answers to each prompt of a roll-out."""
 
     @property
     def steps(self) -> int:
@@ -128,7 +130,10 @@ class TrainPlan:
     def _reusing(self, reuse: Reuse, rows: int) -> tuple[int, int]:
         """A roll-out is always full: it goes on with the rows of the next pass."""
         size, max_steps = self.effective_batch * reuse.mini_batches, self.group.max_steps
-        of_passes = (math.ceil(passes * rows / size) * reuse.steps for passes in (1, self.group.num_train_epochs))
+        of_passes = (
+            math.ceil(passes * rows * reuse.generations / size) * reuse.steps
+            for passes in (1, self.group.num_train_epochs)
+        )
         per_pass, of_all = of_passes
         return per_pass, max_steps if max_steps > 0 else of_all
 
@@ -165,7 +170,7 @@ def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, 
     full, batch, data_seed = sft_type == "full", train.batch_size, args[Data].dataset_seed
     eval_steps = train.eval_steps if train.eval_steps is not None else (200 if full else 50)
     scheduler, scheduler_kwargs = _schedule(optim)
-    return TrainPlan(
+    plan = TrainPlan(
         group=train,
         optim=optim,
         distributed=args[Distributed],
@@ -195,6 +200,8 @@ def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, 
         galore=args[Galore] if args[Galore].use_galore else None,
         lisa=args[Lisa] if args[Lisa].lisa_activated_layers else None,
     )
+    _has_whole_groups(plan)
+    return plan
 
 
 def _check_one_process(args: Args, machine: Machine, dtype: Dtype) -> None:
@@ -208,9 +215,33 @@ def _check_one_process(args: Args, machine: Machine, dtype: Dtype) -> None:
 
 
 def _reuse(args: Args) -> Reuse | None:
-    if args.command != "rlhf" or args.values["rlhf_type"] != "ppo":
-        return None
-    return Reuse(epochs=args.values["num_ppo_epochs"], mini_batches=args.values["num_mini_batches"])
+    method, values = method_name(args), args.values
+    if method == "ppo":
+        return Reuse(epochs=values["num_ppo_epochs"], mini_batches=values["num_mini_batches"])
+    if method == "grpo":
+        return Reuse(
+            epochs=values["num_iterations"],
+            mini_batches=values["num_mini_batches"],
+            generations=values["num_generations"],
+        )
+    return None
+
+
+def _has_whole_groups(plan: TrainPlan) -> None:
+    """Raise SwiftError where a roll-out would end in the middle of the answers to a prompt."""
+    reuse = plan.reuse
+    if reuse is None or plan.effective_batch * reuse.mini_batches % reuse.generations == 0:
+        return
+    size = plan.effective_batch * reuse.mini_batches
+    smaller = plan.batch_size * plan.world_size * reuse.mini_batches
+    fitting = math.lcm(smaller, reuse.generations) // smaller
+    raise SwiftError(
+        f"a roll-out of {size} answers cannot be parted into groups of {reuse.generations}",
+        where="--num_generations",
+        why=f"it has --batch_size {plan.batch_size} x --gradient_accumulation_steps {plan.accumulation} x "
+        f"--num_mini_batches {reuse.mini_batches} answers, and each prompt gets --num_generations of them",
+        next=f"--gradient_accumulation_steps {fitting}, or a multiple of it",
+    )
 
 
 def _recompute(args: Args) -> bool | None:

@@ -191,9 +191,9 @@ def reference_bytes(reference: ReferencePlan | None, weights: int) -> int:
 
 def reward_bytes(plan: SftPlan) -> int:
     """Bytes of the weights of the reward model, where there is one."""
-    if plan.alignment is None or plan.alignment.ppo is None:
+    if plan.alignment is None or plan.alignment.reward_model is None:
         return 0
-    return sum(path.stat().st_size for path in weight_files(models.fetch(plan.alignment.ppo.reward_model)))
+    return sum(path.stat().st_size for path in weight_files(models.fetch(plan.alignment.reward_model)))
 
 
 def activation_bytes(model: Any, tokens: int, *, recompute: bool) -> int:

@@ -51,7 +51,7 @@ def _pass_tokens(plan: SftPlan, built: Built) -> int | None:
     if plan.alignment is not None and plan.alignment.loss.loss_type in DEPENDS_ON_MICRO_BATCH:
         log.info("micro-batches are as given: the loss %s depends on them", plan.alignment.loss.loss_type)
         return None
-    if plan.alignment is not None and plan.alignment.ppo is not None:
+    if plan.alignment is not None and plan.alignment.answers is not None:
         log.info("micro-batches are as given: how long the answers will be is not known")
         return None
     if how != "auto":
@@ -68,8 +68,8 @@ def most_tokens(plan: SftPlan, built: Built) -> int | None:
     longest = longest_row(built, plan.data.max_length)
     if longest is None:
         return None
-    if plan.alignment is not None and plan.alignment.ppo is not None:
-        longest += plan.alignment.ppo.max_new_tokens
+    if plan.alignment is not None and plan.alignment.answers is not None:
+        longest += plan.alignment.answers.max_new_tokens
     return max(longest * plan.train.batch_size, plan.train.pass_tokens or 0)
 
 

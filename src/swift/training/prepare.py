@@ -15,14 +15,16 @@ from swift.catalog import Catalog
 from swift.core.log import log
 from swift.data.ledger import FILE_NAME, Ledger
 from swift.data.stream import StreamDataset
-from swift.models.reward_model import require_tokens_head
 from swift.plan.methods import METHODS
+from swift.plan.reward_model import require_tokens_head
 from swift.plan.sft import SftPlan
 from swift.prompts.encode import Encoder, build_encoder
 from swift.prompts.parity import say_differences_from_own
 from swift.training import process_group
+from swift.training.companions import check_companions
 from swift.training.fit_to_model import fit_to_model
 from swift.training.passes import with_pass_tokens
+from swift.training.policy_gradient.reward_columns import check_columns
 from swift.training.recompute import with_recompute
 from swift.training.resume import check_fits
 from swift.training.training_arguments import check_names
@@ -57,12 +59,16 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
     if not METHODS[plan.method].scores:
         require_tokens_head(source)
     tokenizer = models.load_tokenizer(plan.model, source)
+    if plan.alignment is not None:
+        check_companions(plan.alignment, tokenizer)
     plan = fit_to_model(plan, models.load_config(plan.model, source), tokenizer)
     encoder = build_encoder(plan.prompt, tokenizer, catalog)
     say_differences_from_own(encoder)
     ledger = Ledger.of_plan(plan.data, run_dir and run_dir / FILE_NAME)
     with process_group.first_ahead():
         built = data.build(plan.data, encoder, ledger)
+    if plan.alignment is not None and plan.alignment.grpo is not None:
+        check_columns(plan.alignment.grpo, built.train)
     plan = with_pass_tokens(plan, built)
     if isinstance(built.train, StreamDataset):
         per_epoch = steps = plan.train.group.max_steps

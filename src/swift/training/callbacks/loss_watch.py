@@ -16,7 +16,13 @@ from swift.core.log import log, once
 
 
 class Watch(TrainerCallback):
-    """Stops a run that cannot learn, at its first step, and names what is odd about one that hardly can."""
+    """Stops a run that cannot learn, at its first step, and names what is odd about one that hardly can.
+
+    A run that `may_start_flat` is only warned of a first gradient of 0.
+    """
+
+    def __init__(self, *, may_start_flat: bool = False):
+        self._may_start_flat = may_start_flat
 
     def on_pre_optimizer_step(
         self,
@@ -38,7 +44,10 @@ class Watch(TrainerCallback):
                 why="nothing on the way from the trained weights to the loss is differentiable",
                 next="check --target_modules; with --gradient_checkpointing true try false",
             )
-        if not any(p.grad is not None and p.grad.any() for _, p in trainable):
+        flat = not any(p.grad is not None and p.grad.any() for _, p in trainable)
+        if flat and self._may_start_flat:
+            log.warning("the gradient of the first step is 0: its answers teach nothing")
+        elif flat:
             raise CheckFailed(
                 "the gradient of the first step is 0 for every trainable parameter",
                 where=trainable[0][0],

@@ -44,6 +44,9 @@ class Objective(Protocol):
     added: ClassVar[str | None] = None
     """The name of a module that it has added to the model and that `save` writes into a file of its own."""
 
+    may_start_flat: ClassVar[bool] = False
+    """Whether the gradient of the first step may be 0: where it depends on chance."""
+
     def derived(self, metrics: dict[str, float]) -> dict[str, float]:
         """The metrics of a log line with those that follow from the others."""
         return metrics

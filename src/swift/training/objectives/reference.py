@@ -220,9 +220,7 @@ class OtherModel:
 def _other(setting: Setting, plan: ReferencePlan) -> tuple[ModelPlan, Path]:
     """Which model, and the folder of its files."""
     if plan.model is not None:
-        folder = models.fetch(plan.model)
-        same_vocabulary(setting, plan.model, folder)
-        return plan.model, folder
+        return plan.model, models.fetch(plan.model)
     start, source = setting.plan.model, reference_source(setting.plan, setting.resume)
     if source is None or source == start.source:
         return start, setting.source
@@ -242,17 +240,6 @@ def reference_source(plan: SftPlan, resume: Path | None) -> str | None:
     if resume is None:
         return plan.model.source
     return str(resume) if plan.train.group.resume_only_model else read_saved(resume).get("ref_model_id_or_path")
-
-
-def same_vocabulary(setting: Setting, other: ModelPlan, folder: Path, role: str = "reference") -> None:
-    """Raise SwiftError when token numbers mean other tokens to the model of that role (`reference`, `reward`)."""
-    ours = models.load_tokenizer(setting.plan.model, setting.source).get_vocab()
-    if models.load_tokenizer(other, folder).get_vocab() != ours:
-        raise SwiftError(
-            f"the {role} model {other.source} has another vocabulary than the trained one",
-            where="--ref_model_id_or_path" if role == "reference" else "--reward_model_id_or_path",
-            next=f"take a {role} model of the same family",
-        )
 
 
 @contextmanager

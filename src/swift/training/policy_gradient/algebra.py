@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 TINY = 1e-8
+TINY_DEVIATION = 1e-4
+"""Added to the standard deviation of rewards, as TRL and later ms-swift do."""
 
 
 def shaped_rewards(log_probs: Tensor, ref_log_probs: Tensor, scores: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
@@ -60,13 +62,43 @@ def advantages(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, l
 
 
 def policy_losses(
-    log_probs: Tensor, old_log_probs: Tensor, advantage: Tensor, cliprange: float
+    log_probs: Tensor, old_log_probs: Tensor, advantage: Tensor, cliprange: float, above: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The clipped loss of each token (arXiv 1707.06347, equation 7), and whether clipping decided it; any shape."""
+    """The clipped loss of each token (arXiv 1707.06347, equation 7), and whether clipping decided it; any shape.
+
+    `above` is how far the ratio may rise over 1 where that is not `cliprange` (DAPO, arXiv 2503.14476, equation 10).
+    """
     ratio = (log_probs - old_log_probs).exp()
     free = -advantage * ratio
-    clipped = -advantage * ratio.clamp(1 - cliprange, 1 + cliprange)
+    clipped = -advantage * ratio.clamp(1 - cliprange, 1 + (cliprange if above is None else above))
     return torch.maximum(free, clipped), clipped > free
+
+
+def kl_to_reference(log_probs: Tensor, ref_log_probs: Tensor) -> Tensor:
+    """An estimate of KL(policy, reference) at each token that is never negative (DeepSeekMath, arXiv 2402.03300,
+    equation 4); any shape."""
+    difference = ref_log_probs - log_probs
+    return difference.exp() - difference - 1
+
+
+def group_advantages(rewards: Tensor, generations: int, scale: str) -> Tensor:
+    """(R) for rewards (R), of which `generations` side by side are answers to one prompt: less the mean of the group.
+
+    `scale` divides by the standard deviation (n - 1 below) of the `group` (DeepSeekMath, arXiv 2402.03300, section
+    4.1.2), of the `batch`, or by `none` (Dr. GRPO, arXiv 2503.20783). Equal rewards give exactly 0.
+    """
+    groups = rewards.view(-1, generations)
+    centred = torch.where(equal(groups)[:, None], torch.zeros_like(groups), groups - groups.mean(1, keepdim=True))
+    if scale == "group":
+        centred = centred / (groups.std(1, keepdim=True) + TINY_DEVIATION)
+    elif scale == "batch":
+        centred = centred / (rewards.std() + TINY_DEVIATION)
+    return centred.reshape(-1)
+
+
+def equal(groups: Tensor) -> Tensor:
+    """(G) whether all rewards (G, N) of a group are the same."""
+    return groups.amax(1) == groups.amin(1)
 
 
 def value_losses(values: Tensor, old_values: Tensor, returns: Tensor, cliprange: float) -> tuple[Tensor, Tensor]:

@@ -10,44 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from swift.core.log import log
-from swift.engines.base import SamplingParams
 from swift.models.value_head import CRITIC, NAME, ValueHead, read_head, save_head
 from swift.plan.roll_outs import PpoPlan
-from swift.training.batches import tokens_in
 from swift.training.objectives import Batch, Objective, Setting, Sums
-from swift.training.objectives.answer_log_probs import AnswerLogProbs
-from swift.training.objectives.reference import build_reference, evaluating
-from swift.training.policy_gradient import algebra, rollouts
-from swift.training.policy_gradient.reward_model import Scorer, load_reward_model
-from swift.training.policy_gradient.rollouts import Rollout
-from swift.training.policy_gradient.sampling import sample
+from swift.training.objectives.reference import evaluating
+from swift.training.policy_gradient import algebra
+from swift.training.policy_gradient.policy import Policy
+from swift.training.policy_gradient.reward_model import RewardModel
+from swift.training.policy_gradient.rollouts import Record, Rollout
 from swift.training.policy_gradient.schedule import Schedule
-from swift.training.preference_batches import account, answers
 
 PER_TOKEN = ("log_probs", "ref_log_probs", "values", "advantages", "returns")
-GAP = 0.05
-"""Mean difference of log-probabilities from which the engine and the training forward pass are not one model."""
-
-
-def collator(setting: Setting) -> Collate:
-    """What makes a batch of items of the schedule."""
-    return Collate()
-
-
-class Collate:
-    """Only says which answers: they may not have been given yet."""
-
-    def __call__(self, items: list[dict[str, Any]]) -> Batch:
-        """The batch, with `roll_out` and the `places` in it."""
-        return {"roll_out": items[0]["roll_out"], "places": [item["place"] for item in items], **account(items)}
 
 
 def build(setting: Setting) -> Objective:
@@ -59,8 +37,7 @@ def build(setting: Setting) -> Objective:
     nn.init.zeros_(head.summary.bias)
     if setting.resume is not None:
         read_head(head, setting.resume, (CRITIC,))
-    scorer = load_reward_model(setting, plan.reward_model)
-    objective = PpoObjective(setting, plan, head, scorer)
+    objective = PpoObjective(setting, plan, head, RewardModel(plan.reward_model, setting.pad_id))
     setting.model.add_module(NAME, head)
     return objective
 
@@ -70,39 +47,28 @@ class PpoObjective(Objective):
 
     added = NAME
 
-    def __init__(self, setting: Setting, plan: PpoPlan, head: ValueHead, scorer: Scorer):
+    def __init__(self, setting: Setting, plan: PpoPlan, head: ValueHead, reward_model: RewardModel):
         assert setting.plan.alignment is not None and setting.plan.alignment.reference is not None
-        self._setting, self._plan, self._head, self._scorer = setting, plan, head, scorer
+        self._setting, self._plan, self._head, self._reward_model = setting, plan, head, reward_model
         self._schedule: Schedule = setting.rows
-        self._answers = AnswerLogProbs(setting.base, plan.temperature)
-        self._reference = build_reference(setting, setting.plan.alignment.reference, self._answers)
-        self._file = setting.folder / rollouts.FILE
-        self._current: list[Rollout] = []
-        if setting.continued is not None:
-            self._current = rollouts.read(setting.continued / rollouts.FILE)
-            rollouts.forget_after(self._file, self._current[0].roll_out)
-        else:
-            rollouts.write(self._file, ())
+        self._policy = Policy(setting, plan.answers, setting.plan.alignment.reference)
+        self._record = Record(setting)
 
     def begin_step(self, model: nn.Module, batches: Iterable[Batch]) -> None:
         """Make the roll-out that the step trains on, where it is not the last one."""
-        number = next(iter(batches))["roll_out"]
-        if not self._current or self._current[0].roll_out != number:
-            self._current = self._roll_out(number)
-            rollouts.write(self._file, self._current, mode="a")
+        self._record.begin(next(iter(batches))["roll_out"], self._roll_out)
 
     def denominator(self, batch: Batch) -> Tensor:
         """The tokens of the answers."""
-        return torch.tensor(float(sum(len(self._current[place].answer_ids) for place in batch["places"])))
+        return torch.tensor(float(sum(len(one.answer_ids) for one in self._record.of(batch))))
 
     def sums(self, model: nn.Module, batch: Batch) -> Sums:
         """The summed losses over the tokens of the batch's answers, and what is known of them."""
-        given = [self._current[place] for place in batch["places"]]
-        batch.update(self._batch([rollout.item for rollout in given]))
-        batch["tokens"] = tokens_in(batch)  # for the Trainer
-        scores = self._answers(model, batch)
+        given, flat = self._record.of(batch), self._policy.flat
+        batch.update(self._policy.batch(given))
+        scores = self._policy.scores(model, batch)
         values, log_probs = self._head(scores.hidden), scores.log_probs
-        old = {name: self._flat(given, name) for name in ("log_probs", "values", "advantages", "returns")}
+        old = {name: flat(given, name) for name in ("log_probs", "values", "advantages", "returns")}
         plan = self._plan
         policy, held = algebra.policy_losses(log_probs, old["log_probs"], old["advantages"], plan.cliprange)
         value, near = algebra.value_losses(values, old["values"], old["returns"], plan.cliprange_value)
@@ -130,8 +96,9 @@ class PpoObjective(Objective):
     def save(self, folder: Path) -> None:
         """The critic's head, the roll-out under way, and what the reference needs."""
         save_head(self._head, folder, CRITIC)
-        rollouts.write(folder / rollouts.FILE, self._current)
-        self._reference.save(folder)
+        self._record.save(folder)
+        assert self._policy.reference is not None
+        self._policy.reference.save(folder)
 
     def _of_answers(self, given: Sequence[Rollout]) -> dict[str, tuple[Tensor, Tensor]]:
         """Metrics of answers, each summed over its tokens and a mean over answers, under the names of 2.5."""
@@ -153,75 +120,13 @@ class PpoObjective(Objective):
 
     @torch.no_grad()
     def _roll_out(self, number: int) -> list[Rollout]:
-        model = self._setting.model
-        with evaluating(model):
-            sampled = self._sampled(number)
-            values = self._measured(sampled)
+        places = range(self._schedule.size)
+        with evaluating(self._setting.model):
+            rows = [self._schedule.row(number, place) for place in places]
+            sampled = self._policy.answer(number, rows, places=places)
+            values = self._policy.measured(sampled, self._head)
+            values["score"] = self._reward_model.scores(sampled, self._policy.size)
         return self._with_advantages(sampled, values)
-
-    def _sampled(self, number: int) -> list[Rollout]:
-        """The answers, with nothing known of them but what the engine says."""
-        setting, plan, schedule = self._setting, self._plan, self._schedule
-        tokenizer = setting.encoder.tokens.tokenizer
-        numbers = [schedule.row(number, place) for place in range(schedule.size)]
-        prompts: list[list[int]] = [list(schedule.prompts[row]["input_ids"]) for row in numbers]
-        how = [self._sampling(number * schedule.size + place) for place in range(schedule.size)]
-        given = sample(setting.base, tokenizer, prompts, how, plan.forward_rows)
-        return [
-            Rollout(
-                roll_out=number,
-                place=place,
-                row=row,
-                origin=schedule.origin(row),
-                prompt_ids=prompt,
-                answer_ids=list(answer.ids),
-                text=str(tokenizer.decode(list(answer.ids))),
-                ended=answer.ended,
-                engine_log_probs=list(answer.log_probs),
-                score=0.0,
-                **{name: [] for name in PER_TOKEN},
-            )
-            for place, (row, prompt, answer) in enumerate(zip(numbers, prompts, given, strict=True))
-        ]
-
-    def _sampling(self, number: int) -> SamplingParams:
-        """How answer `number` of the run is sampled: by a seed of its own."""
-        plan, encoder = self._plan, self._setting.encoder
-        return SamplingParams(
-            max_tokens=plan.max_new_tokens,
-            temperature=plan.temperature,
-            top_k=plan.top_k,
-            top_p=plan.top_p,
-            seed=(self._setting.plan.train.group.seed * 1_000_003 + number) % 2**31,
-            stop=encoder.stop_strings,
-            stop_token_ids=encoder.stop_token_ids,
-            logprobs=0,
-        )
-
-    def _measured(self, sampled: list[Rollout]) -> dict[str, Tensor]:
-        """Scores (R), and of all tokens, one answer after the other (N), log-probabilities and values."""
-        parts: dict[str, list[Tensor]] = {name: [] for name in ("log_probs", "ref_log_probs", "values", "score")}
-        plain = AnswerLogProbs(self._setting.base)
-        gaps: list[Tensor] = []
-        model, size = self._setting.model, self._plan.forward_rows
-        for start in range(0, len(sampled), size):
-            some = sampled[start : start + size]
-            items = [one.item for one in some]
-            batch = self._batch(items)
-            scores = self._answers(model, batch)
-            at_one = scores if self._plan.temperature == 1.0 else plain(model, batch)
-            gaps.append((at_one.log_probs.cpu() - self._flat(some, "engine_log_probs").cpu()).abs())
-            parts["log_probs"].append(scores.log_probs)
-            parts["values"].append(self._head(scores.hidden))
-            parts["ref_log_probs"].append(self._reference.log_probs(batch))
-            parts["score"].append(self._scorer(items))
-        gap = torch.cat(gaps)
-        report = log.warning if gap.mean() > GAP else log.info
-        report(
-            "roll-out %d: %d answers; engine and training differ in log-probability by %.1e (mean), %.1e (most)",
-            *(sampled[0].roll_out, len(sampled), gap.mean(), gap.max()),
-        )
-        return {name: torch.cat(some).float().cpu() for name, some in parts.items()}
 
     def _with_advantages(self, sampled: list[Rollout], values: dict[str, Tensor]) -> list[Rollout]:
         plan = self._plan
@@ -244,12 +149,3 @@ class PpoObjective(Objective):
             )
             for number, one in enumerate(sampled)
         ]
-
-    def _batch(self, items: Sequence[dict[str, Any]]) -> Batch:
-        batch: Any = send_to_device(answers(items, self._setting.flat, self._setting.pad_id), self._setting.base.device)
-        return batch
-
-    def _flat(self, given: Sequence[Rollout], name: str) -> Tensor:
-        """(N) one number of each token, one answer after the other."""
-        numbers = [number for one in given for number in getattr(one, name)]
-        return torch.tensor(numbers, device=self._setting.base.device)

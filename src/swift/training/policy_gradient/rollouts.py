@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from swift.prompts.types import IGNORED
+from swift.training.objectives import Batch, Setting
 
 FILE = "rollouts.jsonl"
 """All roll-outs of a run, in its folder; in a checkpoint those of the roll-out under way."""
@@ -29,21 +30,52 @@ class Rollout:
     answer_ids: list[int]
     text: str
     ended: bool
-    score: float
-    """Of the reward model, less the penalty of an answer without an end."""
-    log_probs: list[float]
-    """Under the policy as it was, at the temperature of the run, by the forward pass of training."""
-    ref_log_probs: list[float]
     engine_log_probs: list[float]
     """Under the policy at temperature 1, by the engine that sampled."""
-    values: list[float]
-    advantages: list[float]
-    returns: list[float]
+    score: float = 0.0
+    """PPO: of the reward model, less the penalty of an answer without an end. GRPO: the weighted sum of `rewards`."""
+    rewards: dict[str, float | None] = field(default_factory=dict)
+    """GRPO: by name."""
+    trained: bool = True
+    """GRPO: whether it counts in the loss."""
+    log_probs: list[float] = field(default_factory=list)
+    """Under the policy as it was, at the temperature of the run, by the forward pass of training."""
+    ref_log_probs: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    advantages: list[float] = field(default_factory=list)
+    returns: list[float] = field(default_factory=list)
 
     @property
     def item(self) -> dict[str, Any]:
         """The answer as an item that trains its tokens."""
         return item(self.prompt_ids, self.answer_ids)
+
+
+class Record:
+    """The roll-out under way, and the file with all of them."""
+
+    def __init__(self, setting: Setting):
+        self._file = setting.folder / FILE
+        self.current: list[Rollout] = []
+        if setting.continued is not None:
+            self.current = read(setting.continued / FILE)
+            forget_after(self._file, self.current[0].roll_out)
+        else:
+            write(self._file, ())
+
+    def begin(self, number: int, roll_out: Callable[[int], list[Rollout]]) -> None:
+        """Make roll-out `number`, where it is not the one under way."""
+        if not self.current or self.current[0].roll_out != number:
+            self.current = roll_out(number)
+            write(self._file, self.current, mode="a")
+
+    def of(self, batch: Batch) -> list[Rollout]:
+        """The answers of a batch."""
+        return [self.current[place] for place in batch["places"]]
+
+    def save(self, folder: Path) -> None:
+        """Into a checkpoint: the roll-out under way."""
+        write(folder / FILE, self.current)
 
 
 def item(prompt: list[int], answer: list[int]) -> dict[str, Any]:

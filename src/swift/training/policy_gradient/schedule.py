@@ -6,19 +6,34 @@ import random
 from functools import lru_cache
 from typing import Any
 
-from swift.training.objectives import Setting
+from swift.training.objectives import Batch, Setting
+from swift.training.preference_batches import account
+
+
+def collator(setting: Setting) -> Collate:
+    """What makes a batch of items of the schedule."""
+    return Collate()
+
+
+class Collate:
+    """Only says which answers: they may not have been given yet."""
+
+    def __call__(self, items: list[dict[str, Any]]) -> Batch:
+        """The batch, with `roll_out` and the `places` in it."""
+        return {"roll_out": items[0]["roll_out"], "places": [item["place"] for item in items], **account(items)}
 
 
 class Schedule:
     """The training rows of a run in their order: item i belongs to micro-batch i // batch size.
 
-    Passes over the prompts follow each other, each in an order of its own; every `size` of them are a roll-out, which
-    comes `epochs` times, each time in another order. An item is `roll_out` and `place` in it, and the prompt's `row`.
+    Passes over the prompts follow each other, each in an order of its own. Each prompt gets `generations` answers, side
+    by side; `size` answers are a roll-out, which comes `epochs` times, each time in another order. An item is
+    `roll_out` and `place` in it, and the prompt's `row`.
     """
 
-    def __init__(self, prompts: Any, *, size: int, epochs: int, rows: int, seed: int):
+    def __init__(self, prompts: Any, *, size: int, epochs: int, rows: int, seed: int, generations: int = 1):
         """`size` is the answers of a roll-out, `rows` the items of the whole run."""
-        self.prompts, self.size = prompts, size
+        self.prompts, self.size, self.generations = prompts, size, generations
         self._epochs, self._rows, self._seed = epochs, rows, seed
         self._pass = lru_cache(maxsize=2)(self._shuffled_pass)
         self._order = lru_cache(maxsize=2)(self._shuffled_places)
@@ -36,8 +51,13 @@ class Schedule:
 
     def row(self, roll_out: int, place: int) -> int:
         """The number of the prompt at a place of a roll-out."""
-        number, at = divmod(roll_out * self.size + place, len(self.prompts))
+        number, at = divmod((roll_out * self.size + place) // self.generations, len(self.prompts))
         return self._pass(number)[at]
+
+    def another(self, roll_out: int, place: int, attempt: int) -> int:
+        """The number of a prompt to take instead of the one at a place."""
+        chance = random.Random(f"{self._seed} roll-out {roll_out} group {place // self.generations} attempt {attempt}")
+        return chance.randrange(len(self.prompts))
 
     def origin(self, row: int) -> str:
         """`file:line` of a prompt."""
@@ -60,6 +80,7 @@ def arrange(setting: Setting) -> Schedule:
         epochs=train.reuse.epochs,
         rows=setting.steps * train.effective_batch,
         seed=train.data_seed,
+        generations=train.reuse.generations,
     )
 
 
