@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig
 
 from swift.cli import main
 from swift.plan.methods import METHODS
@@ -111,6 +112,31 @@ def test_a_dry_run_counts_the_reference_and_says_when_it_is_in_memory(
     assert "reference" not in peaks[0]
     assert "reference 0.02 GiB (in memory while training)" in peaks[1]
     assert "reference 0.01 GiB (asked before training and then out of memory)" in peaks[2]
+
+
+def test_dropout_is_off_unless_a_reward_model_is_asked_to_have_some(
+    pairs: Path, smollm2_tokenizer_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = OPTConfig(
+        **{"vocab_size": 49152, "hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 1, "num_attention_heads": 2},
+        **{"word_embed_proj_dim": 32, "dropout": 0.5, "attention_dropout": 0.5, "pad_token_id": 2},
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "opt")
+    AutoTokenizer.from_pretrained(smollm2_tokenizer_dir).save_pretrained(tmp_path / "opt")
+
+    def first(name: str, kind: str, **flags: Any) -> tuple[float, str]:
+        given = words(tmp_path / name, model_id_or_path=tmp_path / "opt", dataset=pairs, max_steps=1, seed=5, **flags)
+        assert main(["rlhf", "--rlhf_type", kind, *given, "--template_type", "smollm2"]) == 0
+        return logged(tmp_path / name)[0]["loss"], capsys.readouterr().err
+
+    loss, err = first("dpo", "dpo", rpo_alpha=0, lora_dropout=0.5)
+    assert loss == pytest.approx(0.693147, abs=1e-5)
+    assert "dropout off (--lora_dropout has no effect)" in err
+    plain, _ = first("rm", "rm", learning_rate=0, eval_steps=1, val_dataset=pairs, gradient_accumulation_steps=6)
+    events = [json.loads(line) for line in (tmp_path / "rm" / "logging.jsonl").read_text().splitlines()]
+    assert plain == pytest.approx(next(event["eval_loss"] for event in events if "eval_loss" in event), abs=1e-5)
+    asked, err = first("asked", "rm", learning_rate=0, lora_dropout=0.5, gradient_accumulation_steps=6)
+    assert asked != plain and "dropout off" not in err
 
 
 @pytest.mark.parametrize("kind", ["orpo", "simpo", "cpo", "rm"])
@@ -295,6 +321,11 @@ REFUSED = [
     ("orpo", ["--ref_model_id_or_path", "x"], "--ref_model_id_or_path has no effect on orpo"),
     ("kto", ["--batch_size", "1"], "--batch_size 1"),
     ("kto", ["--desirable_weight", "0"], "--desirable_weight 0"),
+    ("kto", ["--auto_find_batch_size", "true"], "--auto_find_batch_size true would change the loss kto"),
+    ("dpo", ["--loss_type", "aot", "--auto_find_batch_size", "true"], "would change the loss aot"),
+    ("rlhf", ["--rlhf_type", "rm", "--use_loss_scale", "true"], "--use_loss_scale has no effect on rm"),
+    ("dpo", ["--ref_model_id_or_path", ".", "--ref_model_revision", "v1"], "has no effect on the folder ."),
+    ("dpo", ["--ref_model_revision", "v1"], "belongs to a model that is not named"),
     ("kto", ["--rpo_alpha", "0.5"], "--rpo_alpha has no effect on kto"),
     ("kto", ["--precompute_ref_log_probs", "true"], "--precompute_ref_log_probs true does not work with the loss kto"),
     ("dpo", ["--precompute_ref_log_probs", "true", "--streaming", "true", "--max_steps", "2"], "--streaming true"),

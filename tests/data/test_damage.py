@@ -159,6 +159,17 @@ def test_formats_and_unused_keys_are_said(encoder: Encoder, tmp_path: Path, caps
     assert "5 rows: 5 kept, 0 truncated, 0 dropped" in given
 
 
+def test_preferences_that_a_method_does_not_read_are_said(
+    encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"query": "q", "response": "a", "rejected_response": "b", "label": False}
+    file = write_rows(tmp_path / "a.jsonl", [*chat_rows(3), row])
+    argv = ["--dataset", str(file), "--dataset_test_ratio", "0", "--no_cache"]
+
+    run(encoder, tmp_path / "ledger", *argv)
+    assert "keys not used: label (1 rows), rejected_response (1 rows)" in capsys.readouterr().err
+
+
 def test_the_format_of_a_sample_is_said_once(
     encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -291,6 +291,16 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "empty question": ({"query": " ", "response": "r"}, "empty value", 'query: expected some text, got " "'),
     "number": ({"query": 3, "response": "r"}, "wrong type", "query: expected text, got 3"),
     "list": ({"query": "q", "response": ["r"]}, "wrong type", 'response: expected text, got ["r"]'),
+    "worse answers": (
+        {"query": "q", "response": "r", "rejected_response": ["a", "b"]},
+        "wrong type",
+        "rejected_response: expected a text or turns; the answers of a pair are `chosen` and `rejected`",
+    ),
+    "ranked answers": (
+        {"instruction": "q", "output": ["good", "bad"]},
+        "wrong type",
+        "output: expected a text or turns; the answers of a pair are `chosen` and `rejected`",
+    ),
     "no answer": ({"query": "q"}, "missing key", 'response: expected the answer to train on, got ["query"]'),
     "history": ({"query": "q", "response": "r", "history": [["a"]]}, "wrong type", "history[0]: expected a pair of"),
     "history text": ({"query": "q", "response": "r", "history": "[["}, "wrong type", "history: expected a list"),

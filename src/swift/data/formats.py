@@ -329,6 +329,9 @@ def _continued(turns: Turns, end: Any, key: str, speaker: str = "assistant") -> 
             longer.messages.clear()
             longer.keys.clear()
             longer.aside.media.clear()
+        if end and all(isinstance(item, str) for item in end):
+            expected = "a text or turns; the answers of a pair are `chosen` and `rejected`, one each"
+            raise BadRow("wrong type", key=key, expected=expected, value=end)
         for number, item in enumerate(end):
             longer.read(f"{key}[{number}]", item)
     else:

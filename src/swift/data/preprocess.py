@@ -17,6 +17,7 @@ from swift.core.json_keys import RepeatedKey, unrepeated
 from swift.data.adapters import converter
 from swift.data.column_proposal import proposal
 from swift.data.columns import names, replaced
+from swift.data.fields import LABELS
 from swift.data.formats import PLAIN_ANSWER, Converted, convert
 from swift.data.media_archives import placed
 from swift.data.source import SourceFile, SourceRow
@@ -142,8 +143,9 @@ class Preprocessor:
                 expected=f"a worse answer{proposal(fields, 'rejected_response')}",
                 value=sorted(map(str, fields)),
             )
-        if columns:
-            unused = converted.unused.union(replaced(value, columns))
+        unread = [key for key in UNREAD[self.kind] if fields.get(key) is not None]
+        if columns or unread:
+            unused = converted.unused.union(replaced(value, columns), unread)
             converted = replace(converted, renamed=columns, unused=unused)
         if file.media is None and _has_media(converted.row):
             notes += (MEDIA_LEFT_OUT,)
@@ -165,6 +167,13 @@ def fields(row: SourceRow) -> dict[str, Any]:
     return {**(value if isinstance(value, Mapping) else {}), **(meant if isinstance(meant, Mapping) else {})}
 
 
+UNREAD: Mapping[Kind, tuple[str, ...]] = {
+    "chat": (*LABELS, "rejected_response", "rejected_messages", "rejected"),
+    "pairs": LABELS,
+    "kto": (),
+    "prompt": LABELS,
+}
+"""Keys of preferences that a kind of examples has no use for."""
 REJECTED_LEFT_OUT = "its rejected answer is left out: the label belongs to the other one"
 ANSWER = "the row's own answer"
 MEDIA_LEFT_OUT = "its images, videos or audios are left out, the tags in the text stay"

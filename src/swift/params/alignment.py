@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +18,8 @@ Mistakes = Iterator[SwiftError]
 REFERENCE = ("ref_model_type", "ref_model_id_or_path", "ref_model_revision", "precompute_ref_log_probs")
 OF_PAIRS = ("share_prompts", "answer_samples")
 REWARD_MODEL = ("reward_model", "reward_model_id_or_path", "reward_model_type", "reward_model_revision")
+DEPENDS_ON_MICRO_BATCH = ("aot", "aot_pair", "kto")
+"""Losses that look at all rows of a micro-batch at once: the first two sort them, KTO estimates its KL from them."""
 
 
 class Algorithm(Frozen):
@@ -191,6 +194,10 @@ _IDLE: Mapping[str, str] = MappingProxyType(
 )
 
 
+_SCORED = ("rm", *ON_OWN_ANSWERS)
+"""The algorithms that do not train the tokens of the answers in the rows."""
+
+
 def flags_of_fine_tuning_do_nothing(args: Args) -> Mistakes:
     """Flags that every training command takes and alignment has no use for."""
     if args.command != "rlhf":
@@ -198,6 +205,12 @@ def flags_of_fine_tuning_do_nothing(args: Args) -> Mistakes:
     for name, why in _IDLE.items():
         if args.changed(name):
             yield SwiftError(f"--{name} has no effect on swift rlhf", why=why, next="drop it")
+    if args.values["use_loss_scale"] and args.values["rlhf_type"] in _SCORED:
+        yield SwiftError(
+            f"--use_loss_scale has no effect on {args.values['rlhf_type']}",
+            why="answers are scored as a whole, so no part of them has a weight",
+            next="drop it",
+        )
     if args.values["neftune_noise_alpha"] and ALGORITHMS[args.values["rlhf_type"]].has_reference:
         yield SwiftError(
             "--neftune_noise_alpha does not work with a reference model",
@@ -220,6 +233,16 @@ def unpaired_rows_have_neighbours(args: Args) -> Mistakes:
             )
 
 
+def micro_batches_stay_as_given(args: Args) -> Mistakes:
+    """Halving a micro-batch changes the losses that look at all of its rows."""
+    if args.command == "rlhf" and args.values["auto_find_batch_size"] and loss_type(args) in DEPENDS_ON_MICRO_BATCH:
+        yield SwiftError(
+            f"--auto_find_batch_size true would change the loss {loss_type(args)}",
+            why="it depends on the rows of a micro-batch",
+            next="leave it out, and give a --batch_size that fits into memory",
+        )
+
+
 def the_reference_can_be_asked_first(args: Args, *, wanted: bool = False) -> Mistakes:
     """Its log-probabilities are computed before training only where the rows are known, and nothing else is scored."""
     if args.command != "rlhf" or not (wanted or args.values["precompute_ref_log_probs"] == "true"):
@@ -239,6 +262,18 @@ def the_reference_can_be_asked_first(args: Args, *, wanted: bool = False) -> Mis
         yield SwiftError(f"{flag} does not work with --streaming true", why="the rows of a stream are not known before")
 
 
+def revisions_are_those_of_a_hub(args: Args) -> Mistakes:
+    """A folder has no revisions."""
+    for role in ("ref", "reward"):
+        name, path = f"{role}_model_revision", args.values.get(f"{role}_model_id_or_path") or ""
+        if args.command == "rlhf" and args.changed(name) and os.path.isdir(os.path.expanduser(path)):
+            yield SwiftError(
+                f"--{name} {args.values[name]} has no effect on the folder {path}",
+                why="a revision is one of a repository of a hub",
+                next="drop it",
+            )
+
+
 RULES = (
     flags_belong_to_the_algorithm,
     the_loss_is_known,
@@ -248,6 +283,8 @@ RULES = (
     weights_of_answers_are_positive,
     flags_of_fine_tuning_do_nothing,
     unpaired_rows_have_neighbours,
+    micro_batches_stay_as_given,
     the_reference_can_be_asked_first,
+    revisions_are_those_of_a_hub,
     *ROLL_OUT_RULES,
 )

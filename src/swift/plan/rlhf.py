@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 from swift.catalog import Catalog
 from swift.core.errors import SwiftError
@@ -19,12 +21,11 @@ from swift.plan.tuner import TunerPlan
 
 ReferenceKind = Literal["adapter off", "start", "model"]
 """The model without its adapter, the trained weights as they were at the start, or a model of its own."""
-DEPENDS_ON_MICRO_BATCH = ("aot", "aot_pair", "kto")
-"""Losses that look at all rows of a micro-batch at once: the first two sort them, KTO estimates its KL from them."""
 TOKENS_OF_SAMPLES = 128
 """Of an answer before or after training, where `--max_new_tokens` is not given: enough to see its manner."""
-ROWS_OF_KTO = 4
-"""Rows of a micro-batch when `--batch_size` is not given: with one there is no KL to estimate."""
+OWN_DEFAULTS: Mapping[str, tuple[str, Any]] = MappingProxyType({"kto": ("batch_size", 4), "rm": ("lora_dropout", 0.0)})
+"""What algorithms take for a flag that is not given: KTO a micro-batch that it can estimate its KL from, reward models
+no chance in the scores that they compare."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,10 @@ class AlignmentPlan:
     share_prompts: bool | None
     """Whether a pair's prompt is computed once; None decides by what it saves."""
     dropout: bool
-    """Whether dropout stays on. Off where two models, or two answers, are compared."""
+    """Whether dropout stays on: in a reward model whose adapter is asked to have some. Where two models are compared it
+    would count as a difference."""
+    idle_dropout: str | None = None
+    """The flag that asks for dropout where there is none."""
     samples: int = 0
     """Rows whose prompts are answered before and after training."""
     sampling: SamplingPlan
@@ -121,35 +125,49 @@ class AlignmentPlan:
     def summary(self, rows: int) -> list[str]:
         """Lines for the plan that a command prints; an optimizer step has `rows`."""
         own = self.ppo or self.grpo
-        lines = (
-            own.summary(rows)
-            if own
-            else [f"  loss      {self.loss.summary()}{'' if self.dropout else '; dropout off'}"]
-        )
+        lines = own.summary(rows) if own else [f"  loss      {self.loss.summary()}{self._off()}"]
         if self.reference is not None:
             lines.append(f"  reference {self.reference.summary()}")
         return lines
 
+    def _off(self) -> str:
+        if self.idle_dropout:
+            return f"; dropout off (--{self.idle_dropout} has no effect)"
+        return "" if self.dropout else "; dropout off"
 
-def with_rows_to_compare(args: Args) -> Args:
-    """The arguments with a micro-batch that KTO can estimate its KL from, where none is given."""
-    given = args.is_explicit("batch_size") or args.origins.get("batch_size") == "checkpoint"
-    if args.command != "rlhf" or args.values["rlhf_type"] != "kto" or given:
+
+def with_own_defaults(args: Args) -> Args:
+    """The arguments with the default that the algorithm has of its own (`OWN_DEFAULTS`)."""
+    if args.command != "rlhf" or args.values["rlhf_type"] not in OWN_DEFAULTS:
         return args
-    return args.with_values(batch_size=ROWS_OF_KTO)
+    name, value = OWN_DEFAULTS[args.values["rlhf_type"]]
+    return args if _is_given(args, name) else args.with_values(**{name: value})
+
+
+def _is_given(args: Args, name: str) -> bool:
+    """By the user, or by the one who began the run that goes on."""
+    return args.is_explicit(name) or args.origins.get(name) == "checkpoint"
+
+
+def _goes_on(args: Args, name: str) -> bool:
+    """Whether the run that goes on has the value from its beginning."""
+    return args.origins.get(name) == "checkpoint" and not args.values["resume_only_model"]
 
 
 def plan_alignment(args: Args, catalog: Catalog, machine: Machine, tuner: TunerPlan) -> AlignmentPlan:
     """Decide the loss and the reference. Flags that do not fit have been refused (see `swift.params.alignment`)."""
     rlhf = args[Rlhf]
     algorithm = ALGORITHMS[rlhf.rlhf_type]
+    dropout = [name for name, value in tuner.settings.items() if name.endswith("_dropout") and value]
+    asked = [name for name in dropout if args.is_explicit(name) or _goes_on(args, name)]
     return AlignmentPlan(
         loss=_loss(args, rlhf),
         ppo=plan_ppo(args, catalog, machine) if rlhf.rlhf_type == "ppo" else None,
         grpo=plan_grpo(args, catalog, machine) if rlhf.rlhf_type == "grpo" else None,
         reference=_reference(args, catalog, machine, tuner) if has_reference(args) else None,
         share_prompts=_choice(rlhf.share_prompts),
-        dropout=rlhf.rlhf_type == "rm",
+        dropout=rlhf.rlhf_type == "rm" and bool(asked),
+        idle_dropout=None if rlhf.rlhf_type == "rm" else next(iter(asked), None),
         samples=rlhf.answer_samples if "answer_samples" in algorithm.flags else 0,
         sampling=_sampling(args),
     )
@@ -157,8 +175,7 @@ def plan_alignment(args: Args, catalog: Catalog, machine: Machine, tuner: TunerP
 
 def _sampling(args: Args) -> SamplingPlan:
     sampling = plan_sampling(args[Generate], {})
-    given = args.is_explicit("max_new_tokens") or args.origins.get("max_new_tokens") == "checkpoint"
-    return sampling if given else replace(sampling, max_new_tokens=TOKENS_OF_SAMPLES)
+    return sampling if _is_given(args, "max_new_tokens") else replace(sampling, max_new_tokens=TOKENS_OF_SAMPLES)
 
 
 def _loss(args: Args, rlhf: Rlhf) -> LossPlan:

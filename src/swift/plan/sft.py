@@ -13,7 +13,7 @@ from swift.plan.methods import plan_method
 from swift.plan.model import ModelPlan, plan_model
 from swift.plan.prompt import PromptPlan, plan_prompt
 from swift.plan.quantization import check_stored
-from swift.plan.rlhf import AlignmentPlan, plan_alignment, with_rows_to_compare
+from swift.plan.rlhf import AlignmentPlan, plan_alignment, with_own_defaults
 from swift.plan.train import TrainPlan, plan_train
 from swift.plan.tuner import TunerPlan, plan_tuner
 
@@ -65,7 +65,7 @@ class SftPlan:
 def plan_sft(args: Args, catalog: Catalog, machine: Machine) -> SftPlan:
     """Decide a run from what was said. Raises SwiftError for anything that cannot work."""
     method = plan_method(args)
-    args = with_rows_to_compare(args)
+    args = with_own_defaults(args)
     model = plan_model(args, catalog, machine)
     check_stored(model.stored_quant, model.source, machine)
     tuner = plan_tuner(args, model)

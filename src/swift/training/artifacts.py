@@ -35,6 +35,7 @@ def decided(plan: SftPlan) -> dict[str, Any]:
         "gradient_checkpointing": train.recompute,
         "quantization_bit": model.quant.bits if model.quant else 0,
         **({"quant_method": model.quant.method} if model.quant else {}),
+        **{name: value for name, value in plan.tuner.settings.items() if name == "lora_dropout"},
         "dataset_seed": plan.data.seed,
         "learning_rate": train.learning_rate,
         "batch_size": train.batch_size,

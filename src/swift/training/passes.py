@@ -17,7 +17,7 @@ from numpy import argsort
 from swift.core.log import log
 from swift.data import Built
 from swift.data.stream import StreamDataset
-from swift.plan.rlhf import DEPENDS_ON_MICRO_BATCH
+from swift.params.alignment import DEPENDS_ON_MICRO_BATCH
 from swift.plan.sft import SftPlan
 from swift.plan.train import TrainPlan
 

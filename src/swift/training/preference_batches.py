@@ -84,10 +84,13 @@ class CollateUnpaired:
 
     def _with_answer_of(self, item: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
         prompt, start = item["input_ids"][: _answer_start(item)], _answer_start(other)
-        answer, labels = other["input_ids"][start:], other["labels"][start:]
+        answer = {
+            name: values[start:] for name, values in other.items() if name in ("input_ids", "labels", "loss_scale")
+        }
         if self.max_length is not None:
-            prompt = prompt[max(0, len(prompt) + len(answer) - self.max_length) :]
-        return {"input_ids": [*prompt, *answer], "labels": [IGNORED] * len(prompt) + list(labels)}
+            prompt = prompt[max(0, len(prompt) + len(answer["input_ids"]) - self.max_length) :]
+        before = {"input_ids": prompt, "labels": [IGNORED] * len(prompt), "loss_scale": [0.0] * len(prompt)}
+        return {name: [*before[name], *values] for name, values in answer.items()}
 
 
 def end(pair: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -176,10 +176,15 @@ def answer_samples(plan: SftPlan, prepared: Prepared, run_dir: Path, resume: Pat
 
 
 def switch_off_dropout(model: nn.Module) -> None:
-    """For good: two models, or two answers, are compared, and chance would count as a difference."""
+    """For good: two models, or two answers, are compared, and chance would count as a difference.
+
+    Attention of most models, and all of OPT and BLOOM, keep the rate as a number of the module.
+    """
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
+        for name in [name for name, value in vars(module).items() if "drop" in name and isinstance(value, float)]:
+            setattr(module, name, 0.0)
 
 
 def _named(name: str | None) -> Any:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from swift.core.errors import CheckFailed
 from swift.core.log import log, once
-from swift.plan.rlhf import DEPENDS_ON_MICRO_BATCH, LossPlan
+from swift.params.alignment import DEPENDS_ON_MICRO_BATCH
+from swift.plan.rlhf import LossPlan
 from swift.training.objectives import Batch, Objective, Setting, Sums
 from swift.training.objectives.answer_log_probs import AnswerLogProbs, TokenScores, token_counts, weighted
 from swift.training.objectives.pairs import Method, Pairs, Terms
