@@ -128,6 +128,14 @@ def _installed(name: str, package: str) -> bool:
     if result.returncode:
         print(f"{name} does not install: {result.stderr.strip()[-1000:]}", flush=True)
         return False
+    # Their wheels for CUDA do not load beside a CPU's torch. transformers does without them where they are missing;
+    # LLaMA-Factory only imports torchaudio, which text never needs.
+    for wheel in ("torchvision", "torchaudio"):
+        if subprocess.run([pip[0], "-c", f"import {wheel}"], capture_output=True).returncode:
+            subprocess.run([*pip[:3], "uninstall", "--quiet", "--yes", wheel], check=True)
+    if name == "llamafactory" and subprocess.run([pip[0], "-c", "import torchaudio"], capture_output=True).returncode:
+        (site_packages,) = (CACHE / name / "lib").glob("python*/site-packages")
+        (site_packages / "torchaudio.py").write_text('"""Empty: see bench/defaults.py."""\n')
     ready.touch()
     return True
 
@@ -180,14 +188,14 @@ def _llamafactory(work: Work) -> list[str]:
         **{"stage": "sft", "do_train": True, "finetuning_type": "lora", "template": "smollm2", "num_train_epochs": 1},
         "output_dir": str(work.folder / "output"),
     }
-    (work.folder / "run.json").write_text(json.dumps(flags))
-    return [str(CACHE / "llamafactory" / "bin" / "llamafactory-cli"), "train", str(work.folder / "run.json")]
+    (work.folder / "run.yaml").write_text(json.dumps(flags))
+    return [str(CACHE / "llamafactory" / "bin" / "llamafactory-cli"), "train", str(work.folder / "run.yaml")]
 
 
 def _ms_swift(work: Work) -> list[str]:
     flags = {
         **{"model": work.model, "dataset": work.rows, "output_dir": work.folder, "add_version": "false"},
-        **{"model_type": "llama3_2", "template": "chatml"},
+        **{"model_type": "llama", "template": "chatml", "torch_dtype": "float32"},  # bf16, its default, asks for a GPU
     }
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     return [str(CACHE / "ms-swift" / "bin" / "swift"), "sft", *words]

@@ -17,6 +17,9 @@ ONEDNN_PRODUCT = torch.ops.mkldnn._linear_pointwise.default
 class Packed(Protocol):
     """The weights of a linear layer in the order, or the precision, that a product reads them in."""
 
+    alone: int
+    """Rows that a single one is computed as."""
+
     def product(self, input: Tensor, bias: Tensor | None) -> Tensor:
         """(…, in features) -> (…, out features)."""
         ...
@@ -29,9 +32,11 @@ class Packed(Protocol):
 class OneDnn:
     """The same weights in another order: the sums are the same, taken in another order.
 
-    A single row is computed as two: oneDNN would add it up in an order of its own, and what a row gives should not
-    depend on how many come with it.
+    A single row is computed as `alone`: oneDNN would add it up in an order of its own, and what a row gives should not
+    depend on how many come with it. It is faster at 4 than at 1 or 2, by a fifth in fp32 and a tenth in bf16.
     """
+
+    alone = 4
 
     def __init__(self, weight: Tensor):
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
@@ -39,7 +44,7 @@ class OneDnn:
     def product(self, input: Tensor, bias: Tensor | None) -> Tensor:
         if input.numel() > input.shape[-1]:
             return ONEDNN_PRODUCT(input, self._weight, bias, "none", [], "")
-        return ONEDNN_PRODUCT(input.expand(2, *input.shape), self._weight, bias, "none", [], "")[0]
+        return ONEDNN_PRODUCT(input.expand(self.alone, *input.shape), self._weight, bias, "none", [], "")[0]
 
     def dense(self) -> Tensor:
         return self._weight.to_dense()
@@ -57,6 +62,11 @@ class PackedLinear(nn.Linear):
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.register_parameter("bias", layer.bias)
         self._packed = form(layer.weight)
+
+    @property
+    def alone(self) -> int:
+        """Rows that a single one is computed as."""
+        return self._packed.alone
 
     @property
     def weight(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]  # a copy, made when asked for

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from swift.core.log import log
 from swift.engines.kv_attention import How, Step, Survey
+from swift.engines.packed_linear import PackedLinear
 
 FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
 """Modules of transformers.models, and how the names of their classes begin."""
@@ -42,6 +43,8 @@ class PlainDecoder:
         self._embed, self._rotary, self._head = inner.embed_tokens, inner.rotary_emb, model.lm_head
         self._norm = _Norm.of(inner.norm)
         self._layers = [_Layer.of(layer, how) for layer, how in zip(inner.layers, hows, strict=True)]
+        packed = [module.alone for module in inner.layers.modules() if isinstance(module, PackedLinear)]
+        self._alone = min(packed, default=1)
         self._kinds = {str(layer): number for number, layer in enumerate(inner.layers)}
 
     def logits(
@@ -63,9 +66,12 @@ class PlainDecoder:
         sin = torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
         turn = cos[:, :, None], sin[:, :, None]
         hidden = hidden.flatten(0, 1)  # rows are what layers see
+        rows = len(hidden)
+        if rows == 1:  # widened here once, and not by each product
+            hidden = hidden.expand(self._alone, -1).contiguous()
         for number in range(len(self._layers)) if layers is None else layers:
             hidden = self._layers[number].forward(number, hidden, turn, step)
-        hidden = hidden.unflatten(0, input_ids.shape)
+        hidden = hidden[:rows].unflatten(0, input_ids.shape)
         if keep is not None:
             hidden = hidden[:, keep]
         return self._head(self._norm(hidden))
@@ -166,19 +172,21 @@ class _Layer:
         )
 
     def forward(self, number: int, hidden: Tensor, turn: tuple[Tensor, Tensor], step: Step) -> Tensor:
-        """(B x T, hidden size) -> the same; `turn` are the cosine and the sine of positions, (B, T, 1, head dim)."""
+        """(B x T, hidden size) -> the same; `turn` are the cosine and the sine of positions, (B, T, 1, head dim).
+
+        A single row may come several times; attention sees it once.
+        """
         cos, sin = turn
-        shape = (*cos.shape[:2], -1, self.head_dim)
+        rows, shape = cos.shape[0] * cos.shape[1], (*cos.shape[:2], -1, self.head_dim)
         normed = self.before(hidden)
-        query, key = self.query(normed).view(shape), self.key(normed).view(shape)
+        query, key, value = (part(normed)[:rows].view(shape) for part in (self.query, self.key, self.value))
         if self.norms:
             query, key = self.norms[0](query), self.norms[1](key)
         both = torch.cat((query, key), dim=2)
         both = both * cos + both.roll(self.head_dim // 2, dims=-1) * sin
         query, key = both.transpose(1, 2).split((query.shape[2], key.shape[2]), dim=1)
-        value = self.value(normed).view(shape).transpose(1, 2)
-        attended = step.attend(number, query, key, value, self.how)
-        hidden = hidden + self.output(attended.reshape(len(hidden), -1))
+        attended = step.attend(number, query, key, value.transpose(1, 2), self.how).reshape(rows, -1)
+        hidden = hidden + self.output(attended if rows == len(hidden) else attended.expand(len(hidden), -1))
         normed = self.between(hidden)
         return hidden + self.down(self.activation(self.gate(normed)) * self.up(normed))
 

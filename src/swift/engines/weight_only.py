@@ -42,6 +42,8 @@ WEIGHTS = ("*.safetensors", "*.bin")
 class Int8:
     """One scale for each output, 127 steps to either side."""
 
+    alone = 1
+
     def __init__(self, weight: Tensor):
         wide = weight.detach().float()
         self._scales = (wide.abs().amax(1).clamp(min=1e-12) / 127).bfloat16()
@@ -64,6 +66,8 @@ class Int8:
 
 class Int4:
     """Groups of 32 inputs with a scale and an offset each, 16 steps."""
+
+    alone = 1
 
     def __init__(self, weight: Tensor):
         groups = weight.detach().float().unflatten(1, (-1, GROUP))
