@@ -211,12 +211,18 @@ def _of_runtime(events: list[dict[str, Any]]) -> float:
     return next(seconds for seconds in reversed(times) if seconds)
 
 
+def _of_elapsed(events: list[dict[str, Any]]) -> float:
+    """LLaMA-Factory's `elapsed_time`, in whole seconds: `1:02:03`."""
+    hours, minutes, seconds = map(int, events[-1]["elapsed_time"].split(":"))
+    return 3600 * hours + 60 * minutes + seconds
+
+
 PARTICIPANTS = {
     "bare": Participant(command=_bare, seconds=_of_steps, log="steps.jsonl"),
     "swift": Participant(command=_swift, seconds=_of_runtime, log="logging.jsonl"),
     "trl": Participant(command=_trl, seconds=_of_runtime, log="log.jsonl"),
     "llamafactory": Participant(
-        command=_llamafactory, seconds=_of_runtime, log="output/trainer_log.jsonl", package="llamafactory"
+        command=_llamafactory, seconds=_of_elapsed, log="output/trainer_log.jsonl", package="llamafactory"
     ),
     "ms-swift": Participant(command=_ms_swift, seconds=_of_runtime, log="logging.jsonl", package="ms-swift"),
 }

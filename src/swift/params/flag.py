@@ -17,7 +17,14 @@ from typing import Any, Literal, TypeVar
 from swift.params.frozen import Frozen
 
 Kind = Literal["bool", "int", "float", "str"]
+Auto = Literal["AUTO", "true", "false"]
+"""The type of a flag that leaves the choice to us unless it is given."""
 M = TypeVar("M")
+
+
+def chosen(auto: str) -> bool | None:
+    """What an `Auto` flag says; None for AUTO."""
+    return None if auto == "AUTO" else auto == "true"
 
 
 class Basic(Frozen):

@@ -12,6 +12,7 @@ from swift.core.errors import SwiftError
 from swift.core.machine import Machine
 from swift.params.alignment import ALGORITHMS, has_reference, loss_type, the_reference_can_be_asked_first
 from swift.params.args import Args
+from swift.params.flag import chosen
 from swift.params.groups import Generate, Rlhf, Train
 from swift.plan.grpo import GrpoPlan, plan_grpo
 from swift.plan.infer import SamplingPlan, plan_sampling
@@ -165,7 +166,7 @@ def plan_alignment(args: Args, catalog: Catalog, machine: Machine, tuner: TunerP
         ppo=plan_ppo(args, catalog, machine) if rlhf.rlhf_type == "ppo" else None,
         grpo=plan_grpo(args, catalog, machine) if rlhf.rlhf_type == "grpo" else None,
         reference=_reference(args, catalog, machine, tuner) if has_reference(args) else None,
-        share_prompts=_choice(rlhf.share_prompts),
+        share_prompts=chosen(rlhf.share_prompts),
         dropout=rlhf.rlhf_type == "rm" and bool(asked),
         idle_dropout=None if rlhf.rlhf_type == "rm" else next(iter(asked), None),
         samples=rlhf.answer_samples if "answer_samples" in algorithm.flags else 0,
@@ -200,7 +201,7 @@ def _loss(args: Args, rlhf: Rlhf) -> LossPlan:
 def _reference(args: Args, catalog: Catalog, machine: Machine, tuner: TunerPlan) -> ReferencePlan:
     rlhf = args[Rlhf]
     possible = not list(the_reference_can_be_asked_first(args, wanted=True))
-    precompute = _choice(rlhf.precompute_ref_log_probs) if possible else False
+    precompute = chosen(rlhf.precompute_ref_log_probs) if possible else False
     if rlhf.ref_model_id_or_path or rlhf.ref_model_type:
         return ReferencePlan(kind="model", model=_named_model(args, catalog, machine), precompute=precompute)
     if rlhf.ref_model_revision:
@@ -240,7 +241,3 @@ def _named_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
             why=error.why,
             next="name a whole model (swift merge-lora makes one of an adapter)",
         ) from error
-
-
-def _choice(given: str) -> bool | None:
-    return None if given == "AUTO" else given == "true"

@@ -16,7 +16,8 @@ from swift.core.errors import SwiftError
 from swift.core.hubs import HubName, default_hub
 from swift.core.machine import Machine
 from swift.params.args import Args
-from swift.params.groups import Data, Distributed, Galore, Generate, Hub, Lisa, Optim, Train
+from swift.params.flag import chosen
+from swift.params.groups import Data, Distributed, Galore, Generate, Hub, Lisa, Lora, Optim, Train
 from swift.plan.data import Mode
 from swift.plan.methods import method_name, plan_best_metric
 from swift.plan.model import Dtype
@@ -25,6 +26,8 @@ FEW_STEPS = 10
 """Fewer optimizer steps than this are told about."""
 WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
 """Schedules that take no warm-up."""
+PACKABLE = ("lora", "longlora", "adalora", "ia3", "vera", "fourierft", "adapter", "reft")
+"""The sft types whose layers call those of the base and never read their weights."""
 ROWS_PER_STEP = 16
 """Rows of an optimizer step when `--gradient_accumulation_steps` is not given."""
 
@@ -74,6 +77,9 @@ class TrainPlan:
     recompute: bool | None = None
     """Whether activations are computed again in the backward pass; None: where there is no room to keep them, which is
     known when the rows are, see `swift.training.recompute`."""
+    pack_frozen: bool | None = None
+    """Whether frozen layers are held in the order that oneDNN reads them in; None: where there is room for it, see
+    `swift.training.frozen_layers`."""
     eval_batch_size: int
     data_seed: int
     """Seed of the order in which rows come."""
@@ -179,6 +185,7 @@ def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, 
         batch_size=batch,
         accumulation=train.gradient_accumulation_steps or math.ceil(ROWS_PER_STEP / batch / machine.world_size),
         recompute=_recompute(args),
+        pack_frozen=_pack_frozen(args, machine, sft_type, dtype),
         eval_batch_size=train.eval_batch_size or (1 if train.predict_with_generate else batch),
         data_seed=train.seed if data_seed is None else data_seed,
         resume=_resume(train.resume_from_checkpoint),
@@ -248,6 +255,20 @@ def _recompute(args: Args) -> bool | None:
     """What the user, or the checkpoint that the run goes on from, says; the default only allows it."""
     name = "gradient_checkpointing"
     return args.values[name] if args.is_explicit(name) or args.origins.get(name) == "checkpoint" else None
+
+
+def _pack_frozen(args: Args, machine: Machine, sft_type: str, dtype: Dtype) -> bool | None:
+    """Whether frozen layers are packed, as far as the flags tell. Raises SwiftError where it is asked for in vain."""
+    given = chosen(args[Train].pack_frozen_layers)
+    able = machine.device == "cpu" and dtype == "fp32" and sft_type in PACKABLE and not args[Lora].use_dora
+    if given and not able and args.is_explicit("pack_frozen_layers"):
+        raise SwiftError(
+            "--pack_frozen_layers true has nothing to pack",
+            where="--pack_frozen_layers",
+            why=f"it is for {', '.join(PACKABLE)} without DoRA, in fp32 on a CPU",
+            next="leave it out",
+        )
+    return given if able else False
 
 
 def _resume(given: str | None) -> Path | Literal["auto"] | None:

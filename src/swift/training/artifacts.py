@@ -33,6 +33,7 @@ def decided(plan: SftPlan) -> dict[str, Any]:
         "dtype": model.dtype,
         "template_type": plan.prompt.template_type,
         "gradient_checkpointing": train.recompute,
+        "pack_frozen_layers": str(bool(train.pack_frozen)).lower(),
         "quantization_bit": model.quant.bits if model.quant else 0,
         **({"quant_method": model.quant.method} if model.quant else {}),
         **{name: value for name, value in plan.tuner.settings.items() if name == "lora_dropout"},

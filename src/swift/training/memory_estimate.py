@@ -30,6 +30,7 @@ from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
 from swift.training.callbacks.lisa import layers_in_turn
 from swift.training.chunked_cross_entropy import CHUNK_BYTES
+from swift.training.frozen_layers import packing_bytes
 from swift.training.optimizers.build import projected_names, projection
 from swift.training.passes import step_sizes
 from swift.training.varlen_attention import NAME
@@ -121,6 +122,8 @@ def _estimate(plan: SftPlan, source: Path, tokens: int, *, steps: int, per_epoch
         weights -= saved_by_quantizing(model, quant)
     elif plan.model.stored_quant is not None:
         weights = stored
+    elif plan.train.pack_frozen:
+        weights += packing_bytes(model)
     reference = plan.alignment.reference if plan.alignment else None
     return Estimate(
         parameters=sum(p.numel() for p in model.parameters()),

@@ -23,6 +23,7 @@ from swift.prompts.parity import say_differences_from_own
 from swift.training import process_group
 from swift.training.companions import check_companions
 from swift.training.fit_to_model import fit_to_model
+from swift.training.frozen_layers import with_packed_layers
 from swift.training.passes import with_pass_tokens
 from swift.training.policy_gradient.reward_columns import check_columns
 from swift.training.recompute import with_recompute
@@ -79,6 +80,7 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
     if (few := plan.train.few_steps(steps)) is not None:
         log.warning(few)
     plan = with_recompute(plan, built, source, steps=steps, per_epoch=per_epoch)
+    plan = with_packed_layers(plan, source)
     return Prepared(
         plan=plan,
         source=source,

@@ -31,6 +31,7 @@ from swift.training.answer_samples import AnswerSamples, rows_to_sample
 from swift.training.artifacts import example, model_info, saved_args, write_json
 from swift.training.causality import require_causal
 from swift.training.checkpoint_contents import Contents, write_contents
+from swift.training.frozen_layers import pack_frozen
 from swift.training.generation_eval import Answers
 from swift.training.longlora import shift_attention
 from swift.training.loop import Run, finish, train
@@ -70,6 +71,8 @@ def _run(args: Args, plan: SftPlan, catalog: Catalog, machine: Machine, run_dir:
     set_seed(plan.train.group.seed)
     model = load(plan, prepared.source, resume, prepared.steps)
     log.info(model_info(model))
+    if plan.train.pack_frozen:
+        pack_frozen(model)
     run = assemble(plan, prepared, model, arguments, run_dir, resume)
     samples = answer_samples(plan, prepared, run_dir, resume) if machine.first else None
     if samples is not None:

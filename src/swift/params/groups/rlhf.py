@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from swift.params.flag import Alias, Bare, Basic, OneOf, Ours, Range
+from swift.params.flag import Alias, Auto, Bare, Basic, OneOf, Ours, Range
 from swift.params.frozen import Frozen
-
-Auto = Literal["AUTO", "true", "false"]
 
 
 class Rlhf(Frozen):

@@ -1,0 +1,100 @@
+"""Frozen linear layers of a run on a CPU, with weights in the order in which oneDNN's products read them.
+
+A plain layer sorts its weights anew in each pass, forward and backward, although an adapter's base never changes. Here
+they are sorted once for each direction: products take a third less time, and the layers twice the memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from swift import tuners
+from swift.core.log import log
+from swift.engines.packed_linear import ONEDNN_PRODUCT, ROWS, OneDnn, PackedLinear
+from swift.models.free_memory import free_memory
+from swift.models.integrity import weight_files
+from swift.plan.sft import SftPlan
+from swift.training import process_group
+
+SHARE = 0.25
+"""The part of the free memory that the second copy may fill."""
+
+
+class BothWays(OneDnn):
+    """Weights for the product and for the gradient of its input; they have none themselves."""
+
+    def __init__(self, weight: Tensor):
+        super().__init__(weight)
+        self._transposed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().t().contiguous(), ROWS)
+
+    def product(self, input: Tensor, bias: Tensor | None) -> Tensor:
+        return _Product.apply(input, bias, self)  # type: ignore[no-any-return]
+
+    def forward(self, input: Tensor, bias: Tensor | None) -> Tensor:
+        """The product without autograd."""
+        return super().product(input, bias)
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        """(…, out features) -> (…, in features)."""
+        return ONEDNN_PRODUCT(gradient.contiguous(), self._transposed, None, "none", [], "")
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, bias: Tensor | None, weights: BothWays) -> Tensor:
+        ctx.weights = weights
+        return weights.forward(input, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.weights.backward(gradients[0]), None, None
+
+
+def with_packed_layers(plan: SftPlan, source: Path) -> SftPlan:
+    """The plan, decided where it is not, and the same in all processes: packed where there is room for it.
+
+    `source` has the files of the weights. Whoever computes activations again has no memory to spare.
+    """
+    train = plan.train
+    if train.pack_frozen is not None:
+        return plan
+    stored, free = sum(path.stat().st_size for path in weight_files(source)), free_memory("cpu")
+    fits = not train.recompute and free is not None and 2 * stored <= free * SHARE / train.world_size
+    return replace(plan, train=replace(train, pack_frozen=process_group.in_all(fits)))
+
+
+@torch.no_grad()
+def pack_frozen(model: nn.Module) -> None:
+    """Put packed layers in the place of the plain ones of float32 that nothing trains, the head left out.
+
+    The head's weights are read for the loss.
+    """
+    head = tuners.base_model(model).get_output_embeddings()
+    packed = 0
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if is_packed(layer) and layer is not head:
+                setattr(parent, name, PackedLinear(layer, BothWays))
+                packed += 1
+    log.info("%d frozen layers are kept in the order that oneDNN reads them in", packed)
+
+
+def packing_bytes(model: nn.Module) -> int:
+    """What `pack_frozen` adds to the memory."""
+    head = tuners.base_model(model).get_output_embeddings()
+    layers = {layer for layer in model.modules() if is_packed(layer) and layer is not head}
+    return sum(layer.weight.nbytes for layer in layers)
+
+
+def is_packed(layer: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether `pack_frozen` takes this layer, unless it is the head."""
+    if type(layer) is not nn.Linear or layer.weight.dtype is not torch.float32:
+        return False
+    return not any(parameter.requires_grad for parameter in layer.parameters())

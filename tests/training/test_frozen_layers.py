@@ -1,0 +1,86 @@
+"""Frozen layers packed for oneDNN: the numbers of plain ones, forward and backward."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.training.kit import LORA, tiny_model
+
+from swift import tuners
+from swift.cli import main
+from swift.engines.packed_linear import PackedLinear
+from swift.plan.tuner import TunerPlan
+from swift.training.frozen_layers import pack_frozen, packing_bytes
+
+NUMBERS = ("loss", "grad_norm", "eval_loss")
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_logits_and_gradients_are_those_of_plain_layers(bias: bool) -> None:
+    model = tuners.attach(tiny_model(attention_bias=bias), LORA)
+    ids = torch.arange(40)[None] * 7 % 500
+
+    def numbers() -> list[torch.Tensor]:
+        model.zero_grad()
+        logits = model(input_ids=ids).logits
+        logits.square().mean().backward()
+        return [logits.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
+
+    plain, weights = numbers(), sum(p.nbytes for p in model.parameters() if not p.requires_grad and p.dim() == 2)
+    assert 0 < packing_bytes(model) < weights
+    pack_frozen(model)
+    packed = numbers()
+    assert len(packed) == len(plain) > 1
+    for mine, theirs in zip(packed, plain, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_trained_and_the_head_stay_plain() -> None:
+    tuner = TunerPlan(sft_type="lora", modules_to_save=("down_proj",), settings=dict(LORA.settings))
+    model = tuners.attach(tiny_model(), tuner)
+    pack_frozen(model)
+    base: Any = tuners.base_model(model)
+    layer = base.model.layers[0]
+    assert isinstance(layer.mlp.gate_proj, PackedLinear)
+    assert isinstance(layer.self_attn.q_proj.base_layer, PackedLinear)
+    assert type(layer.mlp.down_proj.modules_to_save["default"]) is torch.nn.Linear
+    assert type(base.lm_head) is torch.nn.Linear
+
+
+def logged(run: Path) -> list[list[float]]:
+    """The numbers that a run has logged."""
+    lines = [json.loads(line) for line in (run / "logging.jsonl").read_text().splitlines()]
+    return [[line[name] for name in NUMBERS if name in line] for line in lines if {"loss", "eval_loss"} & set(line)]
+
+
+@pytest.mark.parametrize("sft_type", ["lora", "ia3", "vera", "adapter", "reft"])
+def test_a_run_logs_the_same_and_its_checkpoint_keeps_the_choice(
+    sft_type: str, tiny_llama_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"query": f"Say {i}", "response": f"it is {i * i}"}) + "\n" for i in range(40)))
+    flags = ["sft", "--model_id_or_path", str(tiny_llama_dir), "--dataset", str(rows), "--lora_dropout", "0"]
+    flags += ["--add_output_dir_suffix", "false", "--max_steps", "2", "--logging_steps", "1", "--report_to", "none"]
+    flags += ["--sft_type", sft_type, "--eval_steps", "2", "--learning_rate", "1e-3"]
+    for value in ("true", "false"):
+        assert main([*flags, "--output_dir", str(tmp_path / value), "--pack_frozen_layers", value]) == 0
+        printed = capfd.readouterr()
+        assert ("frozen layers are kept" in printed.out + printed.err) == (value == "true")
+        assert (
+            json.loads((tmp_path / value / "checkpoint-2" / "sft_args.json").read_text())["pack_frozen_layers"] == value
+        )
+    packed, plain = logged(tmp_path / "true"), logged(tmp_path / "false")
+    assert len(packed) == 3
+    for mine, theirs in zip(packed, plain, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4)
+
+
+@pytest.mark.parametrize("words", ["--sft_type full", "--use_dora true", "--sft_type boft", "--dtype bf16"])
+def test_what_cannot_be_packed_is_refused(words: str, tiny_llama_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    flags = ["sft", "--model_id_or_path", str(tiny_llama_dir), "--dataset", "alpaca-en", *words.split()]
+    assert main([*flags, "--pack_frozen_layers", "true"]) == 2
+    assert "has nothing to pack" in capfd.readouterr().err
