@@ -28,6 +28,7 @@ from transformers import AutoTokenizer
 
 from infer import BATCH, NEW, PROMPT, Other, _answer, _generate, _packaged, _prepare
 from swift import models
+from swift.core.threads import wait_briefly
 from swift.engines.torch import TorchEngine
 from swift.engines.weight_only import load_quantized
 from swift.plan.model import ModelPlan
@@ -46,11 +47,12 @@ def main() -> int:
     given = parser.parse_args()
     folder = given.model or _packaged()
     context = multiprocessing.get_context("spawn")
+    other = ProcessPoolExecutor(1, context)
+    other.submit(_prepare, folder).result()
+    wait_briefly(os.environ)  # as our commands do
     pools = {name: ProcessPoolExecutor(1, context) for name in ("fp32", *BARS)}
     for name, pool in pools.items():
         pool.submit(_start, folder, name).result()
-    other = ProcessPoolExecutor(1, context)
-    other.submit(_prepare, folder).result()
     llama = None if given.model else _llama_cpp()
     sides = ["generate", *pools, *(["llama.cpp"] if llama else [])]
     rates: dict[tuple[str, int], list[float]] = {(name, size): [] for name in sides for size in (1, BATCH)}

@@ -109,10 +109,10 @@ def _dispatch(words: list[str]) -> int:
     raise_together([*parsed.errors, *_mistakes(parsed.args, unsure=bool(parsed.errors))])
     run = _work_of(command.name, command.run)
     from swift.core.environment_faults import check_interpreter, check_ranks
-    from swift.core.threads import wait_passively
+    from swift.core.threads import wait_briefly
 
     check_interpreter()
-    wait_passively(os.environ)
+    wait_briefly(os.environ)
     if command.name in ("sft", "pt", "rlhf"):
         from swift.core.launch import relaunch, wants_processes
 
