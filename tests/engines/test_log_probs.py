@@ -29,6 +29,14 @@ PROMPTS: list[tuple[Ids, list[Ids]]] = [
     ((7,), [(8, 9), (8,)]),
     (tuple(range(40, 70)), [tuple(range(70, 80))]),
 ]
+START = tuple(range(100, 130))
+ALIKE: list[tuple[Ids, list[Ids]]] = [
+    ((*START, 5, 6), [(30, 31), (7,)]),
+    (START, [(5, 6, 7), (30, 31)]),
+    ((*START, 5), [(6, 7)]),
+    ((*START, 40, 41, 42), [(30, 31), (30, 32)]),
+]
+"""Prompts with the same beginning, one of them nothing but it."""
 SMALL: dict[str, Any] = {"vocab_size": 49152, "bos_token_id": 0, "eos_token_id": 0}
 KINDS: dict[str, PretrainedConfig] = {
     "mamba": MambaConfig(**SMALL, hidden_size=32, num_hidden_layers=2),
@@ -66,8 +74,13 @@ async def scored(engine, questions: Sequence[tuple[Ids, list[Ids]]], adapter: st
     return await asyncio.gather(*(engine.log_probs(prompt, texts, adapter) for prompt, texts in questions))
 
 
-def check(engine, model: torch.nn.Module, adapter: str | None = None) -> None:
-    for (prompt, texts), values in zip(PROMPTS, asyncio.run(scored(engine, PROMPTS, adapter)), strict=True):
+def check(
+    engine,
+    model: torch.nn.Module,
+    adapter: str | None = None,
+    prompts: Sequence[tuple[Ids, list[Ids]]] = PROMPTS,
+) -> None:
+    for (prompt, texts), values in zip(prompts, asyncio.run(scored(engine, prompts, adapter)), strict=True):
         for tokens, each in zip(texts, values, strict=True):
             assert [token.token_id for token in each] == list(tokens)
             assert [token.logprob for token in each] == pytest.approx(plain(model, prompt, tokens), abs=1e-4)
@@ -83,9 +96,10 @@ def test_of_a_model_and_its_adapter(tiny_llama_dir: Path, tmp_path: Path) -> Non
             asyncio.run(scored(sync.engine, [((1,), [()])]))
         with pytest.raises(SwiftError, match="token 99999"):
             asyncio.run(scored(sync.engine, [((1,), [(99999,)])]))
-        long = tuple(range(600))
-        apart = asyncio.run(scored(sync.engine, [(long, [(5, 6)])]))[0][0]
-        assert [token.logprob for token in apart] == pytest.approx(plain(base, long, (5, 6)), abs=1e-4)
+        check(sync.engine, base, prompts=ALIKE)
+        check(
+            sync.engine, base, prompts=[(tuple(range(600)), [(5, 6)]), (tuple(range(700)), [(5, 6), (7, 8, 9), (5,)])]
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)

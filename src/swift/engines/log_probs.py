@@ -2,7 +2,8 @@
 
 A prompt is read once for all its continuations, and several prompts share a forward pass: one row of tokens, in which
 each continuation sees its prompt and itself (a mask of four dimensions, which models with plain attention take). What
-a row of that kind gives is compared with separate passes first; models where it differs read text by text.
+all prompts of a row begin with stands there once. What a row of that kind gives is compared with separate passes first;
+models where it differs read text by text.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from swift.engines.dynamic_rope import DynamicRope
 from swift.engines.sampler import Pick
 
 ROW = 512
-"""Tokens of a row of several texts; a longer text is read by itself."""
+"""Tokens of a row of several prompts."""
+LONGEST_ROW = 4096
+"""Tokens of a row of one prompt and its continuations: the mask grows with their square."""
 BLOCK = 1024
 """Rows of logits computed at once."""
 NEAR = 1e-3
@@ -46,7 +49,7 @@ class Scored:
 
     @property
     def size(self) -> int:
-        """Tokens in a shared row: the last one of a continuation predicts nothing that is wanted."""
+        """Tokens in a row: the last one of a continuation predicts nothing that is wanted."""
         return len(self.prompt) + sum(len(each) - 1 for each in self.continuations)
 
 
@@ -95,8 +98,11 @@ class Continuations:
         return group
 
     def _fits(self, group: list[Scored]) -> bool:
-        one_adapter = len({scored.adapter for scored in group}) == 1
-        return one_adapter and sum(scored.size for scored in group) <= ROW and self._rows
+        if len({scored.adapter for scored in group}) > 1 or not self._longest:
+            return False
+        size = sum(scored.size for scored in group) - (len(group) - 1) * _common(group)
+        alone = len(group) == 1 and group[0].size - len(group[0].prompt) < BLOCK  # the logits of a row are all there
+        return size <= (self._longest if alone else min(ROW, self._longest))
 
     def _alone(self, scored: Scored) -> None:
         try:
@@ -106,37 +112,41 @@ class Continuations:
             _settle(scored, error)
 
     @cached_property
-    def _rows(self) -> bool:
-        """Whether the model can read several texts in a row: tried when the first ones come."""
+    def _longest(self) -> int:
+        """Tokens of the longest row that the model can read, 0 where it reads text by text; tried when it is needed."""
         config = self._model.base.config.get_text_config(decoder=True)
         windows = [config.to_dict().get(name) for name in ("sliding_window", "attention_chunk_size")]
-        if self._rope or any(window is not None and window < ROW for window in windows):
-            return False
+        if self._rope:
+            return 0
         rows = min(config.vocab_size, 97)
         text = tuple((5 * at + 3) % rows for at in range(24))
         trial = [
             Scored(text[:7], [text[7:12], text[12:13], text[3:9]], None, 0, Future()),
-            Scored(text[10:15], [text[:2]], None, 0, Future()),
+            Scored((*text[:4], *text[10:15]), [text[:2]], None, 0, Future()),
         ]
         try:
             together, apart = self._row(trial), [self._one_by_one(scored) for scored in trial]
         except Exception as error:  # whatever goes wrong on a way that is only tried, the way is not taken
             log.debug("%s: %s", type(error).__name__, error)
-            return False
+            return 0
         limit = NEAR if self._model.base.dtype == torch.float32 else 20 * NEAR
         pairs = zip(_flat(together), _flat(apart), strict=True)
-        return all(abs(one - other) <= limit * max(1.0, abs(other)) for one, other in pairs)
+        if not all(abs(one - other) <= limit * max(1.0, abs(other)) for one, other in pairs):
+            return 0
+        return min([LONGEST_ROW, *(window for window in windows if window is not None)])
 
     def _row(self, group: list[Scored]) -> list[LogProbs]:
         """All texts of the group in one row of tokens."""
-        ids: list[int] = []
-        positions: list[int] = []
-        spans: list[tuple[int, int, int, int]] = []  # of a piece: its prompt's first token, that's end, its own two
+        common = _common(group) if len(group) > 1 else 0
+        ids = list(group[0].prompt[:common])
+        positions = list(range(common))
+        # Of a piece: the first token of its prompt behind the common ones, the prompt's end, its own first and end.
+        spans: list[tuple[int, int, int, int]] = []
         wanted: list[list[tuple[list[int], Ids]]] = []  # rows of logits and the tokens they predict
         for scored in group:
-            start, end = len(ids), len(ids) + len(scored.prompt)
-            ids += scored.prompt
-            positions += range(len(scored.prompt))
+            start, end = len(ids), len(ids) + len(scored.prompt) - common
+            ids += scored.prompt[common:]
+            positions += range(common, len(scored.prompt))
             spans.append((start, start, start, end))
             wanted.append([])
             for tokens in scored.continuations:
@@ -147,8 +157,10 @@ class Continuations:
                 wanted[-1].append(([end - 1, *range(first, len(ids))], tokens))
         seen = torch.zeros(len(ids), len(ids), dtype=torch.bool)
         for prompt, prompt_end, start, end in spans:
+            seen[start:end, :common] = True
             seen[start:end, prompt:prompt_end] = True
-            seen[start:end, start:end] = torch.ones(end - start, end - start, dtype=torch.bool).tril()
+            seen[start:end, start:end] = _causal(end - start)
+        seen[:common, :common] = _causal(common)
         keep = sorted({at for pieces in wanted for rows, _ in pieces for at in rows})
         logits = self._logits(group[0].adapter, ids, keep, positions, seen)
         number = {at: row for row, at in enumerate(keep)}
@@ -211,6 +223,17 @@ def _of_tokens(logits: Tensor, tokens: Ids, top: int) -> list[Pick]:
     likeliest = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     pairs = [tuple(zip(ids, numbers, strict=True)) for ids, numbers in likeliest]
     return [Pick(token, value, each) for token, value, each in zip(tokens, values, pairs, strict=True)]
+
+
+def _causal(size: int) -> Tensor:
+    return torch.ones(size, size, dtype=torch.bool).tril()
+
+
+def _common(group: Sequence[Scored]) -> int:
+    """How many tokens all prompts begin with; each has one more at least, which predicts its continuations."""
+    least, most = min(scored.prompt for scored in group), max(scored.prompt for scored in group)
+    same = next((at for at, (one, other) in enumerate(zip(least, most, strict=False)) if one != other), len(least))
+    return min(same, *(len(scored.prompt) - 1 for scored in group))
 
 
 def _flat(values: list[LogProbs]) -> list[float]:
