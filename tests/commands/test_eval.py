@@ -134,20 +134,36 @@ def test_two_runs_compared(tiny_llama_dir: Path, config: Path, capsys: pytest.Ca
     assert (comparison["only_now"], comparison["only_before"]) == (2, 0)
     (letter,) = (change for change in comparison["changes"] if change["metric"] == "letter")
     assert len(letter["better"]) + len(letter["worse"]) == letter["n"] == 6
-    assert "6 questions" in capsys.readouterr().out
+    assert "compared with" in capsys.readouterr().out
+
+
+def picked(question: dict[str, Any], name: str) -> str:
+    values = question["answer"][name]
+    return max(values, key=values.get)
 
 
 def test_a_server_answers_like_the_model_it_serves(tiny_llama_dir: Path, config: Path) -> None:
-    _, here, _ = evaluate(config, "--model_id_or_path", str(tiny_llama_dir), "--template_type", "qwen")
+    model = ["--model_id_or_path", str(tiny_llama_dir), "--template_type"]
+    _, chat, _ = evaluate(config, *model, "qwen")
+    _, plain, _ = evaluate(config, *model, "default-generation")
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama_dir)
     encoder = build_encoder(PromptPlan(template_type="qwen"), tokenizer, load_catalog())
     load = partial(AutoModelForCausalLM.from_pretrained, tiny_llama_dir, dtype=torch.float32)
     with servers(tokenizer, encoder) as start:
         engine: Any = TorchEngine(load, tokenizer)
-        _, there, report = evaluate(config, "--eval_url", start(engine).url)
-    assert report["errors"] == []
-    for one, other in zip(here, there, strict=True):
-        assert one["answer"]["generated"] == other["answer"]["generated"]
+        url = start(engine).url
+        _, chat_there, report = evaluate(config, "--eval_url", url)
+        _, plain_there, other = evaluate(config, "--eval_url", url, "--eval_is_chat_model", "false")
+    assert report["errors"] == other["errors"] == []
+    for here, there in ((chat, chat_there), (plain, plain_there)):
+        for one, same in zip(here, there, strict=True):
+            assert one["answer"]["generated"] == same["answer"]["generated"]
+            if "options" in one:
+                assert picked(one, "letter") == picked(same, "letter")
+    for one, same in zip(plain, plain_there, strict=True):
+        for name in ("letter", "text") if "options" in one else ():
+            assert same["answer"][name] == pytest.approx(one["answer"][name], abs=1e-3)
+        assert same["scores"] == one["scores"]
 
 
 def test_what_does_not_go_together(

@@ -49,6 +49,23 @@ def test_choices_with_their_solved_ones(tmp_path: Path) -> None:
     assert [q.id for q in subsets_of(config, slice(1, 2))[0].questions] == ["2"]
 
 
+def test_choices_as_others_write_them(tmp_path: Path) -> None:
+    rows = [
+        {"id": 1, "question": "Which?", "a": "x", "b": "y", "c": "z", "d": "u", "e": "v", "answer": "e"},
+        {"id": 1, "query": "Which of two?", "A": "x", "B": 2, "C": None, "response": "(B)", "system": "Be brief."},
+    ]
+    files: dict[str, str | bytes] = {"mixed_val.jsonl": "".join(json.dumps(row) + "\n" for row in rows)}
+    files["lines_val.csv"] = HEADER + '1,"Which ""one""\nis, it?","two\nlines",b,,,A,\n'
+    found = {subset.name: subset.questions for subset in subsets_of(suite_in(tmp_path, files, pattern="general_mcq"))}
+    five, two = found["mixed"]
+    assert isinstance(five, Choice) and isinstance(two, Choice)
+    assert (list(five.options), five.answer) == ([*"ABCDE"], "E")
+    assert (dict(two.options), two.answer, two.system) == ({"A": "x", "B": "2"}, "B", "Be brief.")
+    (lines,) = found["lines"]
+    assert isinstance(lines, Choice)
+    assert lines.question == 'Which "one"\nis, it?' and lines.options["A"] == "two\nlines"
+
+
 def test_open_questions_in_the_formats_of_training_rows(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"query": "2+2?", "response": "4", "system": "Be brief.", "history": [["Hi", "Hello"]]},
@@ -81,11 +98,23 @@ def test_the_subset_list_chooses_files(tmp_path: Path) -> None:
         ({"a_val.csv": HEADER + GOOD}, {"name": ""}, ["`name`"]),
         ({"a.csv": HEADER + GOOD}, {}, ["no questions", "SUBSET_val.csv"]),
         ({"a_val.csv": HEADER + GOOD + "2,Which?,x,y,,,E,\n"}, {}, ["a_val.csv:3", "the answer E", "A, B"]),
+        ({"a_val.csv": HEADER + GOOD + "2,Which?,x,y,z,,AC,\n"}, {}, ["a_val.csv:3", "AC are several"]),
+        (
+            {"a_val.csv": "Which is red?,Mars,Venus,A\nWhich is blue?,Mars,Earth,B\n"},
+            {},
+            ["a_val.csv:2", "names its columns"],
+        ),
+        ({"a_val.csv": HEADER + GOOD}, {"dataset": "data/a_val.csv"}, ["is a file", "subset_list"]),
         ({"a_val.csv": HEADER + "1,,x,y,,,A,\n" + GOOD}, {}, ["a_val.csv:2", "question"]),
         ({"a_val.csv": HEADER + "1,Which?,x,,,,A,\n"}, {}, ["a_val.csv:2", "two options"]),
         ({"a_val.csv": "id,q,A,B\n1,Which?,x,y\n"}, {}, ["a_val.csv:2", "question"]),
         ({"a_val.csv": HEADER}, {}, ["no questions"]),
         ({"a_val.csv": HEADER + "1,Wh\xff?,x,y,,,A,\n"}, {}, []),
+        (
+            {"a_val.csv": (HEADER + "1,红色的？,火星,金星,,,A,\n").encode("gbk")},
+            {},
+            ["a_val.csv:2", "no UTF-8", "iconv"],
+        ),
         ({"a_val.csv": (HEADER + "1,Wh").encode() + b"\xff\xfe?,x,y,,,A,\n"}, {}, ["a_val.csv:2"]),
         ({"a.jsonl": '{"query": "q"}\n'}, {"pattern": "general_qa"}, ["a.jsonl:1", "no answer"]),
         ({"a.jsonl": '{"query": "q", "respo'}, {"pattern": "general_qa"}, ["a.jsonl:1"]),

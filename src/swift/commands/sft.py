@@ -25,6 +25,10 @@ def run(args: Args) -> int:
         args, resume = go_on(args, plan)
         plan = plan_sft(args, catalog, machine)
     log.info(plan.summary())
+    if plan.eval_after is not None:
+        from swift.evaluation.after_training import require_questions
+
+        require_questions(plan.eval_after)
 
     from swift.training.run_dir import run_folder
 
@@ -42,5 +46,9 @@ def run(args: Args) -> int:
         run_dir = process_group.told_by_first(
             run_folder(plan.train, resume, datetime.now()) if machine.first else plan.train.output_dir
         )
-        run_training(args, plan, catalog, machine, run_dir, resume)
+        checkpoint = run_training(args, plan, catalog, machine, run_dir, resume)
+    if plan.eval_after is not None and checkpoint is not None and machine.first:
+        from swift.evaluation.after_training import evaluate_after
+
+        evaluate_after(plan.eval_after, checkpoint, run_dir)
     return 0

@@ -286,7 +286,10 @@ class RemoteEngine:
 
 
 def _base_url(url: str) -> str:
-    """`http://host:8000` and `http://host:8000/v1/` are one server. Raises SwiftError for what is no web address."""
+    """`http://host:8000`, `http://host:8000/v1/` and `…/v1/chat/completions` are one server.
+
+    Raises SwiftError for what is no web address.
+    """
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL:
@@ -294,6 +297,8 @@ def _base_url(url: str) -> str:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise SwiftError(f"`{url}` is not the address of a server", next="write it like http://127.0.0.1:8000/v1")
     trimmed = url.rstrip("/")
+    for path in ("/chat/completions", "/completions", "/models"):  # what people copy from a request
+        trimmed = trimmed.removesuffix(path)
     return trimmed if trimmed.endswith("/v1") else f"{trimmed}/v1"
 
 
@@ -326,7 +331,7 @@ def _choose(settings: RemoteSettings, listed: Mapping[str, Any]) -> str:
 def _refusal(url: str, path: str, response: httpx.Response) -> SwiftError:
     given = _given(response)
     if response.status_code in (401, 403):
-        return SwiftError("the server does not take the key", where=url, why=given, next="give its --api_key")
+        return SwiftError("the server does not take the key", where=url, why=given, next="give its key: --eval_token")
     if response.status_code in BUSY:
         return SwiftError("the server is too busy", where=url, why=given, next="try again later")
     if path == "/completions":

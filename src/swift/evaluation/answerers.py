@@ -1,12 +1,14 @@
 """Who answers: a model of this machine, or a server.
 
 Both get the same conversation. A model of this machine answers through the template and the engine of `swift infer`.
-A chat server renders the prompt itself; the likeliest letter is then the likeliest among the 20 first tokens it tells.
+A chat server renders the prompt itself; the likeliest letter is then the likeliest among the 20 first tokens it tells,
+or the one it writes when it may write nothing else. A server of plain completions tells how likely a text is by echo.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,8 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from swift.core.errors import SwiftError
-from swift.core.log import log
-from swift.engines.base import Engine, Request, SamplingParams
+from swift.core.log import log, once
+from swift.engines.base import Constraint, Engine, Request, SamplingParams
 from swift.engines.factory import Prepared, start
 from swift.engines.remote import NotUp, RemoteEngine, RemoteSettings
 from swift.evaluation.questions import Choice, Question
@@ -23,7 +25,7 @@ from swift.models.fingerprint import identity
 from swift.params.groups.evaluate import ChoiceScore
 from swift.plan.evaluation import EvalPlan, RemotePlan
 from swift.plan.infer import InferPlan, plan_sampling
-from swift.prompts.types import Conversation
+from swift.prompts.types import Conversation, Message
 
 TOP = 20
 """Most first tokens that a chat server tells of; OpenAI's own limit."""
@@ -91,7 +93,7 @@ class LocalAnswerer:
             letters = {letter: letter for letter in question.options}
             letter = await self._log_probs(engine, ids, letters) if "letter" in scores else None
             text = await self._log_probs(engine, ids, question.options) if "text" in scores else None
-            text = text and {name: value / len(question.options[name].encode()) for name, value in text.items()}
+            text = text and per_byte(text, question)
         if "generated" not in scores:
             return Answer(letter=letter, text=text)
         request = Request(
@@ -135,16 +137,17 @@ class RemoteAnswerer:
         self._remote = remote
         self._short = plan.short_letters
         self._chat = remote.is_chat is not False
-        possible: tuple[ChoiceScore, ...] = ("letter", "generated") if self._chat else ("generated",)
+        self._asks_choices = plan.asks_choices
+        possible: tuple[ChoiceScore, ...] = ("letter", "generated") if self._chat else ("letter", "text", "generated")
         self.scores: tuple[ChoiceScore, ...] = tuple(score for score in plan.choice_scores if score in possible)
         if not self.scores:
             raise SwiftError(
-                "a server does not tell how likely a text is",
+                "a chat server does not tell how likely a text is",
                 where=f"--choice_scores {' '.join(plan.choice_scores)}",
                 next=f"add {' or '.join(possible)}",
             )
         if plan.asks_choices and (left := [score for score in plan.choice_scores if score not in possible]):
-            log.info("a server does not tell how likely a text is: no score by %s", " and ".join(left))
+            log.info("a chat server does not tell how likely a text is: no score by %s", " and ".join(left))
         if plan.use_cache:
             log.info("answers are known by address and model name; that the same weights answer there is not checked")
         self._sampling = remote_sampling(plan)
@@ -162,29 +165,78 @@ class RemoteAnswerer:
         ]
 
     async def start(self) -> Engine:
-        """Reach the server."""
-        return await start_remote(self._remote)
+        """Reach the server, and try whether it tells what the scores of choices need. Raises SwiftError."""
+        engine = await start_remote(self._remote)
+        try:
+            if self._asks_choices and self._chat and "letter" in self.scores:
+                await engine.first_tokens(Conversation((Message("user", "Answer with A or B."),)), TOP)
+            elif self._asks_choices and not self._chat and self.scores != WRITTEN:
+                await engine.log_probs_of_text("Answer:", " A")
+        except SwiftError as error:
+            await engine.close()
+            raise SwiftError(
+                error.what, where=error.where, why=error.why, next="add --choice_scores generated"
+            ) from error
+        return engine
 
     async def answer(self, engine: Engine, question: Question, conversation: Conversation) -> Answer:
         """Ask by chat, or complete the plain text of the question."""
         assert isinstance(engine, RemoteEngine)
-        scores = self.scores if isinstance(question, Choice) else WRITTEN
-        letter = None
+        if self._chat:
+            return await self._by_chat(engine, question, conversation)
+        text = "\n\n".join(message.content for message in conversation.messages)
+        scores = self._scores(question)
+        letter = per_option = None
+        if isinstance(question, Choice) and "letter" in scores:
+            letter = await _log_probs(engine, text, {letter: letter for letter in question.options})
+        if isinstance(question, Choice) and "text" in scores:
+            per_option = per_byte(await _log_probs(engine, text, question.options), question)
+        written = await engine.complete(text, self._limited(question)) if "generated" in scores else None
+        return Answer(written, letter=letter, text=per_option)
+
+    async def _by_chat(self, engine: RemoteEngine, question: Question, conversation: Conversation) -> Answer:
+        scores, letter = self._scores(question), None
         if isinstance(question, Choice) and "letter" in scores:
             first = await engine.first_tokens(conversation, TOP)
             letter = {name: first[name] for name in question.options if name in first}
+            letter = letter or await self._chosen(engine, question, conversation, min(first.values()))
         if "generated" not in scores:
             return Answer(letter=letter)
-        sampling = self._limited(question)
-        if not self._chat:
-            text = "\n\n".join(message.content for message in conversation.messages)
-            return Answer(await engine.complete(text, sampling))
-        return Answer((await engine.chat(conversation, sampling)).content, letter=letter)
+        message = await engine.chat(conversation, self._limited(question))
+        return Answer(message.content, letter=letter)
+
+    async def _chosen(
+        self, engine: RemoteEngine, question: Choice, conversation: Conversation, most: float
+    ) -> dict[str, float]:
+        """The letter that the server takes when it may write nothing else; it is at most as likely as `most`."""
+        letters = list(question.options)
+        held = SamplingParams(max_tokens=LETTER_TOKENS, grammar=Constraint("choice", json.dumps(letters)))
+        try:
+            written = (await engine.chat(conversation, held)).content.strip()
+        except SwiftError as error:
+            once(f"a letter that is not among the {TOP} likeliest tokens is not known: {error.what}")
+            return {}
+        return {written: most} if written in letters else {}
+
+    def _scores(self, question: Question) -> tuple[ChoiceScore, ...]:
+        return self.scores if isinstance(question, Choice) else WRITTEN
 
     def _limited(self, question: Question) -> SamplingParams:
         if not (isinstance(question, Choice) and self._short):
             return self._sampling
         return replace(self._sampling, max_tokens=min(self._sampling.max_tokens, LETTER_TOKENS))
+
+
+async def _log_probs(engine: RemoteEngine, prompt: str, options: Mapping[str, str]) -> dict[str, float]:
+    """The log-probability of each option behind a prompt, as a base model goes on behind `Answer:`."""
+    texts = [engine.log_probs_of_text(prompt, f" {text}") for text in options.values()]
+    told = await asyncio.gather(*texts)
+    return {name: sum(value for value, _ in tokens) for name, tokens in zip(options, told, strict=True)}
+
+
+def per_byte(values: Mapping[str, float], question: Choice) -> dict[str, float]:
+    """The log-probability of each option, divided by the bytes of its text."""
+    return {name: value / len(question.options[name].encode()) for name, value in values.items()}
 
 
 def model_facts(plan: InferPlan, prepared: Prepared) -> list[Any]:

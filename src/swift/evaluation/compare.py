@@ -9,6 +9,7 @@ from pathlib import Path
 from swift.core.errors import SwiftError
 from swift.evaluation.metrics import mcnemar
 from swift.evaluation.run_folder import Record, read_records
+from swift.evaluation.text_table import aligned
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,24 @@ class Comparison:
     only_before: int
     changes: tuple[Change, ...]
 
-    def lines(self) -> list[str]:
-        """For people: a line for each score."""
-        lines = [
-            f"{each.suite} {each.metric}: {100 * each.before:.1f} -> {100 * each.now:.1f} over {each.n} questions, "
-            f"{len(each.better)} better, {len(each.worse)} worse"
-            + (f", p = {each.p:.3g}" if each.p is not None else "")
+    def table(self) -> str:
+        """For people: a line for each score, in percent, and what was not compared."""
+        cells = [("suite", "score", "n", "before", "now", "better", "worse", "p")]
+        cells += [
+            (
+                each.suite,
+                each.metric,
+                str(each.n),
+                f"{100 * each.before:.1f}",
+                f"{100 * each.now:.1f}",
+                str(len(each.better)),
+                str(len(each.worse)),
+                "" if each.p is None else f"{each.p:.3g}",
+            )
             for each in self.changes
         ]
-        if self.only_now or self.only_before:
-            lines.append(f"not compared: {self.only_now} questions are new, {self.only_before} are gone")
-        return lines
+        left = f"\nnot compared: {self.only_now} questions are new, {self.only_before} are gone"
+        return aligned(cells) + (left if self.only_now or self.only_before else "")
 
 
 def compare(records: Sequence[Record], folder: Path) -> Comparison:

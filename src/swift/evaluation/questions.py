@@ -9,6 +9,7 @@ a score over the others would be that of other questions.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,14 +147,21 @@ def _choice(row: RawRow, origin: Origin, _: Path) -> Choice:
     fields = _fields(row, origin)
     question = _text(fields, "question") or _text(fields, "query")
     if not question:
-        raise SwiftError(f"{origin}: the column question is missing or empty")
+        raise SwiftError(
+            f"{origin}: the column question is missing or empty",
+            next="the first line of a table names its columns: question, A, B, C, D, answer",
+        )
+    fields = {name.upper() if len(name) == 1 else name: value for name, value in fields.items()}
     options = {letter: _text(fields, letter) for letter in LETTERS if letter in fields}
     options = {letter: text for letter, text in options.items() if text}
     answer = (_text(fields, "answer") or _text(fields, "response")).strip("().: ").upper()
     if len(options) < 2:
         raise SwiftError(f"{origin}: there are fewer than two options in the columns A, B, C …")
     if answer not in options:
-        raise SwiftError(f"{origin}: the answer {answer or 'is missing'} is none of {', '.join(options)}")
+        listed = ", ".join(options)
+        if len(answer) > 1 and set(re.sub(r"[\W_]", "", answer)) <= options.keys():
+            raise SwiftError(f"{origin}: the answers {answer} are several, a question here has one of {listed}")
+        raise SwiftError(f"{origin}: the answer {answer or 'is missing'} is none of {listed}")
     return Choice(origin, _text(fields, "id") or str(row.line), question, options, answer, fields.get("system") or None)
 
 
@@ -180,6 +188,10 @@ def _open(row: RawRow, origin: Origin, path: Path) -> Open:
 def _fields(row: RawRow, origin: Origin) -> dict[str, Any]:
     try:
         fields = json.loads(row.payload)
+    except UnicodeDecodeError as error:
+        raise SwiftError(
+            f"{origin}: it is no UTF-8", why=str(error), next="save the file as UTF-8: iconv -f gb18030 -t utf-8 FILE"
+        ) from error
     except ValueError as error:
         raise SwiftError(f"{origin}: it is not JSON: {error}") from error
     if not isinstance(fields, dict):

@@ -15,6 +15,7 @@ from swift.evaluation.compare import Comparison
 from swift.evaluation.contamination import Seen
 from swift.evaluation.metrics import Mean, mean_of
 from swift.evaluation.run_folder import Record
+from swift.evaluation.text_table import aligned
 
 OPEN_SCORE = "exact"
 """The score of open questions; the others stand beside it."""
@@ -93,8 +94,7 @@ def table(rows: Sequence[Row]) -> str:
         )
         for row in rows
     ]
-    widths = [max(len(line[at]) for line in cells) for at in range(6)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+    return aligned(cells)
 
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem}
@@ -120,7 +120,7 @@ def _page(
         "</table>",
     ]
     if other is not None:
-        parts += [f"<h2>Compared with {_text(other.folder)}</h2>", *(f"<p>{_text(line)}" for line in other.lines())]
+        parts += [f"<h2>Compared with {_text(other.folder)}</h2>", f"<pre>{_text(other.table())}</pre>"]
     if seen:
         parts += ["<h2>In the training rows</h2>", *(f"<p>{_text(each.question)}: {_text(each.row)}" for each in seen)]
     scored = {(row.suite, row.metric) for row in rows if row.is_score}

@@ -73,8 +73,8 @@ def _report(
     other = compare(records, plan.compare) if plan.compare else None
     write_report(folder, {**plan.facts(), **facts}, rows, records, other, seen)
     print(table(rows))
-    for line in other.lines() if other else []:
-        print(line)
+    if other is not None:
+        print(f"\ncompared with {other.folder}\n{other.table()}")
     if seen:
         first = seen[0]
         log.warning("questions that stand in the training rows: %d (%s in %s)", len(seen), first.question, first.row)

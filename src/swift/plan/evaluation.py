@@ -163,16 +163,16 @@ def _benchmarks(flags: Evaluate) -> tuple[Benchmark, ...]:
     return benchmarks
 
 
-def read_config(path: Path) -> tuple[Suite, ...]:
-    """The suites of a `--custom_eval_config` file. Raises SwiftError for all that is wrong with it together."""
+def read_config(path: Path, flag: str = "--custom_eval_config") -> tuple[Suite, ...]:
+    """The suites of a config file that `flag` names. Raises SwiftError for all that is wrong with it together."""
     try:
         entries = json.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise SwiftError(f"{path} cannot be read", where="--custom_eval_config", why=str(error)) from error
+        raise SwiftError(f"{path} cannot be read", where=flag, why=str(error)) from error
     if not isinstance(entries, list) or not entries:
         raise SwiftError(
             f"{path} is not a list of suites",
-            where="--custom_eval_config",
+            where=flag,
             next='write [{"name": …, "pattern": …, "dataset": …}]',
         )
     errors: list[SwiftError] = []
@@ -222,6 +222,10 @@ def _folder(text: str, where: str, home: Path) -> Path:
     for folder in (given, home / given):
         if folder.is_dir():
             return folder
+        if folder.is_file():
+            raise SwiftError(
+                f"{where}: {text} is a file", next="name its folder, and the file in `subset_list`, without its ending"
+            )
     raise SwiftError(f"{where}: there is no folder {text}", next=f"it is looked for in {Path.cwd()} and in {home}")
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from swift.catalog import Catalog
+from swift.core.errors import SwiftError
 from swift.core.machine import Machine
 from swift.params.args import Args
 from swift.params.groups import Train
@@ -32,6 +34,8 @@ class SftPlan:
     train: TrainPlan
     alignment: AlignmentPlan | None = None
     """What `swift rlhf` compares."""
+    eval_after: Path | None = None
+    """Questions for the base and the tuned model, asked at the end."""
     dry_run: bool
 
     def summary(self) -> str:
@@ -88,5 +92,20 @@ def plan_sft(args: Args, catalog: Catalog, machine: Machine) -> SftPlan:
         data=data,
         train=train,
         alignment=plan_alignment(args, catalog, machine, tuner) if args.command == "rlhf" else None,
+        eval_after=_questions(args, method),
         dry_run=args[Train].dry_run,
     )
+
+
+def _questions(args: Args, method: str) -> Path | None:
+    """What `--eval_after` names. Raises SwiftError where there will be nobody to answer."""
+    train = args[Train]
+    if train.eval_after is None:
+        return None
+    if method == "rm":
+        raise SwiftError("a reward model answers no questions", where="--eval_after", next="leave it out")
+    if train.save_strategy == "no":
+        raise SwiftError(
+            "--save_strategy no leaves no checkpoint to ask", where="--eval_after", next="drop one of the two"
+        )
+    return Path(train.eval_after).expanduser()

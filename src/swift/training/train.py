@@ -47,18 +47,23 @@ from swift.tuners.adapter_saving import Card
 
 def run_training(
     args: Args, plan: SftPlan, catalog: Catalog, machine: Machine, run_dir: Path, resume: Path | None
-) -> None:
-    """Encode, load, train, save, in a folder that no other run is in."""
+) -> Path | None:
+    """Encode, load, train, save, in a folder that no other run is in.
+
+    -> the best checkpoint; None where nothing was left to do, or nothing is saved.
+    """
     with claimed(run_dir) if machine.first else nullcontext():
-        _run(args, plan, catalog, machine, run_dir, resume)
+        return _run(args, plan, catalog, machine, run_dir, resume)
 
 
-def _run(args: Args, plan: SftPlan, catalog: Catalog, machine: Machine, run_dir: Path, resume: Path | None) -> None:
+def _run(
+    args: Args, plan: SftPlan, catalog: Catalog, machine: Machine, run_dir: Path, resume: Path | None
+) -> Path | None:
     disable_progress_bar()
     prepared = prepare(plan, catalog, run_dir if machine.first else None, resume)
     plan = prepared.plan
     if resume is not None and not plan.train.group.resume_only_model and nothing_left(resume, prepared.steps):
-        return
+        return None
     log.info(
         "first example, what is trained in ⟦⟧:\n%s",
         example(prepared.built.first, prepared.tokenizer),
@@ -85,7 +90,8 @@ def _run(args: Args, plan: SftPlan, catalog: Catalog, machine: Machine, run_dir:
         prepared.ledger.close()
     if samples is not None:
         samples.take("after", model, tuners.base_model(model))
-    finish(trainer, run)
+    best = finish(trainer, run)["best_model_checkpoint"]
+    return None if best is None else Path(best)
 
 
 def assemble(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from swift.params.flag import Alias, Auto, Bare, Basic, Known, Ours, Range
+from swift.params.flag import Alias, Auto, Bare, Basic, Exists, Known, Ours, Range
 from swift.params.frozen import Frozen
 
 When = Literal["steps", "epoch", "no"]
@@ -60,6 +60,9 @@ class Train(Frozen):
     """Optimizer steps between evaluations."""
     predict_with_generate: bool = False
     """Evaluate by generating answers and scoring them with ROUGE and BLEU instead of by the loss; slow."""
+    eval_after: Annotated[str | None, Exists(), Ours()] = None
+    """JSON list of own suites of questions, as `swift eval --custom_eval_config` takes it: the base and the tuned model
+    answer them when the training has ended."""
     metric_for_best_model: Annotated[str | None, Ours()] = None
     """What tells the best checkpoint, by its name in the log: acc, nll_loss, rewards/accuracies, accuracy, rouge-l …
     None is the loss, or rouge-l under predict_with_generate."""
