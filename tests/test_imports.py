@@ -53,13 +53,28 @@ def test_the_package_itself_is_light() -> None:
     assert not {module.partition(".")[0] for module in done.stdout.split()} & set(HEAVY)
 
 
-def test_a_dry_run_loads_no_trainer(tiny_llama_dir: Path, tmp_path: Path) -> None:
-    rows = tmp_path / "rows.jsonl"
+@pytest.mark.parametrize("words", [[], ["--sft_type", "full", "--packing", "true"]], ids=["lora", "full"])
+def test_a_dry_run_of_a_plain_decoder_is_without_torch(words: list[str], tiny_llama_dir: Path, tmp_path: Path) -> None:
+    assert dry_run_modules(tiny_llama_dir, tmp_path, *words).isdisjoint(WORKING | {"torch"})
+
+
+def test_a_dry_run_that_measures_loads_no_trainer(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    modules = dry_run_modules(tiny_llama_dir, tmp_path, "--use_dora", "true")
+    assert "torch" in modules and modules.isdisjoint(WORKING)
+
+
+WORKING = {"pandas", "datasets", "tensorboard", "gradio", "sklearn", "wandb"}
+"""What only a run itself takes."""
+
+
+def dry_run_modules(model: Path, folder: Path, *words: str) -> set[str]:
+    """The top-level modules that a dry run of four rows imports."""
+    rows = folder / "rows.jsonl"
     rows.write_text('{"query": "Say it", "response": "It is said"}\n' * 4)
-    words = ["sft", "--model_id_or_path", str(tiny_llama_dir), "--dataset", str(rows), "--output_dir", str(tmp_path)]
-    ended, modules = loaded(*words, "--dry_run", "true")
+    given = ["sft", "--model_id_or_path", str(model), "--dataset", str(rows), "--output_dir", str(folder)]
+    ended, modules = loaded(*given, *words, "--dry_run", "true")
     assert ended == 0
-    assert modules.isdisjoint({"pandas", "datasets", "tensorboard", "gradio", "sklearn", "wandb"})
+    return modules
 
 
 def test_answering_loads_what_answers(tiny_llama_dir: Path, tmp_path: Path) -> None:

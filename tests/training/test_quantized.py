@@ -16,7 +16,7 @@ from swift import models
 from swift.cli import main
 from swift.plan.model import ModelPlan
 from swift.plan.quantization import QuantPlan
-from swift.training.memory_estimate import saved_by_quantizing
+from swift.training.meta_model import saved_by_quantizing
 
 pytest.importorskip("hqq", reason="`make test` runs these with HQQ, which is installed apart")
 

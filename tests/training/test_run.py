@@ -201,7 +201,7 @@ def test_schedules_warm_up_and_end_at_the_lowest_rate(tmp_path: Path) -> None:
 
 
 def test_an_unknown_optimizer_is_a_mistake_with_a_suggestion(tmp_path: Path) -> None:
-    from swift.training.training_arguments import check_names
+    from swift.training.check_names import check_names
 
     with pytest.raises(SwiftError, match="adamw_torhc") as raised:
         check_names(tiny_plan(tmp_path, optim="adamw_torhc"))
@@ -218,7 +218,7 @@ def test_the_resume_command_names_the_checkpoint_once(monkeypatch: pytest.Monkey
     ("tracker", "given"), [("wandbb", "did you mean wandb"), ("clearml", "clearml is not installed")]
 )
 def test_a_tracker_that_is_not_there_is_named(tracker: str, given: str, tmp_path: Path) -> None:
-    from swift.training.training_arguments import check_names
+    from swift.training.check_names import check_names
 
     with pytest.raises(SwiftError) as caught:
         check_names(tiny_plan(tmp_path, report_to=("tensorboard", tracker)))

@@ -73,3 +73,8 @@ def raise_together(errors: Iterable[SwiftError]) -> None:
         raise listed[0]
     if listed:
         raise SeveralErrors(listed)
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says, short enough for the `why` of ours."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

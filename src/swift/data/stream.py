@@ -61,7 +61,7 @@ class Snapshot:
 class StreamDataset(IterableDataset):  # type: ignore[type-arg]
     """Items as `EncodedDataset` has them, one after another; each pass over the files has its own order."""
 
-    lengths = None
+    lengths: None = None
     """Not known before the rows are encoded."""
 
     def __init__(

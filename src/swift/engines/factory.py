@@ -18,6 +18,7 @@ from swift.core.log import log
 from swift.core.transaction import write_file
 from swift.core.writable import writing
 from swift.engines.base import Engine, SamplingParams
+from swift.models.limits import limits_of
 from swift.plan.infer import InferPlan, SamplingPlan, not_followed, plan_sampling
 from swift.plan.reward_model import classifies, has_head
 from swift.prompts.encode import Encoder, build_encoder
@@ -76,7 +77,7 @@ def prepare(plan: InferPlan, catalog: Catalog, *, scores: bool = False) -> Prepa
     for adapter in (*(folder for _, folder in plan.engine.adapters), *filter(None, [plan.engine.layers])):
         models.check_base(adapter, plan.model, source)
     tokenizer = models.load_tokenizer(plan.model, source)
-    models.embedded_tokens(tokenizer, models.load_config(plan.model, source))
+    models.embedded_tokens(tokenizer, limits_of(plan.model, source).vocab_size)
     own = _generation_config(Path(plan.model.adapter) if plan.model.adapter else source) or _generation_config(source)
     unheard = not_followed(own)
     if unheard:

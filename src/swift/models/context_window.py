@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from transformers import PretrainedConfig
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 FIELDS = (
     "max_position_embeddings",
@@ -36,7 +38,7 @@ def context_length(config: PretrainedConfig) -> int | None:
     stated = stated_length(config)
     if stated is None:
         return None
-    return max(stated, *(_stretched(rope, stated) for rope in rope_kinds(config).values()), 0)
+    return max(stated, *(stretched(rope, stated) for rope in rope_kinds(config).values()), 0)
 
 
 def stated_length(config: PretrainedConfig) -> int | None:
@@ -59,7 +61,7 @@ def rope_kinds(config: PretrainedConfig) -> dict[str, dict[str, Any]]:
     return {kind: each for kind, each in parameters.items() if isinstance(each, dict)}
 
 
-def _stretched(rope: dict[str, Any], stated: int) -> int:
+def stretched(rope: Mapping[str, Any], stated: int) -> int:
     """Tokens this rotary embedding was made for. "linear" stretches what is stated already, as Gemma 3 has it."""
     kind, factor = rope.get("rope_type"), rope.get("factor") or 1.0
     if kind in SCALED_FROM_ORIGINAL:

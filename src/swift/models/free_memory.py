@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-import torch
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
@@ -18,6 +17,8 @@ def free_memory(device: str) -> int | None:
     None for devices that do not tell.
     """
     if device == "cuda":
+        import torch
+
         return min(torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count()))
     return free_host_memory() if device in ("cpu", "mps") else None
 

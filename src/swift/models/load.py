@@ -1,4 +1,4 @@
-"""Loads the tokenizer and the weights that a ModelPlan names."""
+"""Loads the configuration and the weights that a ModelPlan names."""
 
 from __future__ import annotations
 
@@ -9,18 +9,11 @@ from pickle import UnpicklingError
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from swift.core.did_you_mean import suggestion
-from swift.core.errors import SwiftError
+from swift.core.errors import SwiftError, first_line
 from swift.core.log import log
 from swift.models import quantize
 from swift.models.context_window import context_length, rope_kinds, stated_length
@@ -34,27 +27,6 @@ UNREADABLE = (OSError, EOFError, UnpicklingError, SafetensorError)
 """What readers of weight files raise for a damaged one, besides RuntimeError and ValueError."""
 SHORT_SIGHTED = ("sliding_attention", "chunked_attention")
 """Kinds of layers that see a window only, whose positions need no stretching."""
-
-
-def load_tokenizer(plan: ModelPlan, folder: Path | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of `folder` (by default the plan's model), with a padding token.
-
-    Raises SwiftError when the folder has none that can be read.
-    """
-    folder = folder or fetch(plan)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise SwiftError(
-            f"the tokenizer of {folder} cannot be loaded",
-            why=_first_line(error),
-            next="copy tokenizer.json and tokenizer_config.json of the model into the folder",
-        ) from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if tokenizer.pad_token is None:
-        raise SwiftError(f"the tokenizer of {folder} has no padding and no end token", next="set eos_token in it")
-    return tokenizer
 
 
 def load_model(plan: ModelPlan, folder: Path | None = None) -> PreTrainedModel:
@@ -97,7 +69,7 @@ def _from_pretrained(plan: ModelPlan, folder: Path, config: PretrainedConfig) ->
                 next="choose a model of text",
             ) from error
         kind = f"are quantized ({stored}) and " if stored else ""
-        raise SwiftError(f"the weights in {folder} {kind}cannot be loaded here", why=_first_line(error)) from error
+        raise SwiftError(f"the weights in {folder} {kind}cannot be loaded here", why=first_line(error)) from error
     return loaded
 
 
@@ -108,7 +80,7 @@ def load_config(plan: ModelPlan, folder: Path) -> PretrainedConfig:
     except (ValueError, KeyError) as error:
         raise SwiftError(
             f"{folder / 'config.json'} is of an architecture that transformers cannot load",
-            why=_first_line(error),
+            why=first_line(error),
             next="pip install -U transformers, or choose another model",
         ) from error
     if config.is_encoder_decoder:
@@ -180,7 +152,3 @@ def _check_loading(folder: Path, loading: dict[str, Any]) -> None:
             why=faults[0] + (f", and {len(faults) - 1} more" if len(faults) > 1 else ""),
             next="copy config.json and the weights from one and the same model",
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SHOWN = 3
 """Tokens that are named."""
 
 
-def embedded_tokens(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int | None:
-    """Rows of the model's embeddings where the tokenizer knows more tokens than that, and says so; None where not.
+def embedded_tokens(tokenizer: PreTrainedTokenizerBase, rows: int) -> int | None:
+    """`rows` of the model's embeddings where the tokenizer knows more tokens than that, and says so; None where not.
 
     Such tokens do no harm while nobody writes them (Gemma 3 has one). Raises SwiftError when every text would have one:
     the tokenizer's begin, end or padding.
     """
-    rows: int = config.get_text_config(decoder=True).vocab_size
     beyond = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= rows)
     if not beyond:
         return None

@@ -28,6 +28,8 @@ WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
 """Schedules that take no warm-up."""
 PACKABLE = ("lora", "longlora", "adalora", "ia3", "vera", "fourierft", "adapter", "reft")
 """The sft types whose layers call those of the base and never read their weights."""
+CHUNK_BYTES = 48 * 2**20
+"""Logits in fp32 that the loss has in memory at once: they fill the matrix units, and are small beside activations."""
 ROWS_PER_STEP = 16
 """Rows of an optimizer step when `--gradient_accumulation_steps` is not given."""
 

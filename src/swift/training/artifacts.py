@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-from transformers import PreTrainedTokenizerBase, TrainingArguments
-
+from swift import models
 from swift.core.machine import Machine
 from swift.core.transaction import write_file
-from swift.models import parameter_count
 from swift.params.args import Args
 from swift.plan.sft import SftPlan
 from swift.prompts.types import IGNORED
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 TORCH_NAMES = {"fp32": "torch.float32", "fp16": "torch.float16", "bf16": "torch.bfloat16"}
 SECRETS = ("hub_token",)
@@ -85,7 +86,7 @@ def write_training_args(path: Path, args: TrainingArguments) -> None:
 
 def model_info(model: nn.Module) -> str:
     """`PeftModelForCausalLM: 3.2252M Params (0.0051M Trainable [0.1588%]), 0.0000M Buffers.`"""
-    total = parameter_count(model)
+    total = models.parameter_count(model)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     buffers = sum(b.numel() for b in model.buffers())
     return (

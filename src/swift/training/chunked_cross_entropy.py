@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_BYTES = 48 * 2**20
-"""Size of the logits of one chunk in fp32: big enough to fill the matrix units, small beside the activations."""
+from swift.plan.train import CHUNK_BYTES
 
 
 def linear_cross_entropy(

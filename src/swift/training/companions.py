@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from swift import models
 from swift.core.errors import SwiftError
 from swift.plan.model import ModelPlan
 from swift.plan.reward_model import require_head
 from swift.plan.rlhf import AlignmentPlan
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 REFERENCE = "--ref_model_id_or_path"
 REWARD = "--reward_model_id_or_path"

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from swift.catalog import Catalog
-from swift.data.stream import StreamDataset
 from swift.plan.sft import SftPlan
 from swift.prompts.types import IGNORED
 from swift.training.artifacts import ends_of, labels_of
 from swift.training.memory_estimate import DiskEstimate, Estimate, disk_estimate, estimate, gib, largest_batch
 from swift.training.prepare import prepare
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 ROWS = 2
 """Rows that are shown token by token."""
 SAMPLED = 256
-"""Rows that are encoded to know lengths, where rows are encoded late."""
+"""Rows of a stream that are read to know lengths."""
 TOKENS = 60
 """Tokens of a row that are shown; of a longer one, as many of its start and its end."""
 
@@ -29,16 +29,13 @@ def preview(plan: SftPlan, catalog: Catalog, folder: Path, resume: Path | None =
     """The text that a dry run prints. `folder` is where the run would write; nothing is written."""
     prepared = prepare(plan, catalog, None, resume)
     plan = prepared.plan
-    train, val, tokenizer, steps = prepared.built.train, prepared.built.val, prepared.tokenizer, prepared.steps
-    if isinstance(train, StreamDataset):
-        first = list(islice(train, SAMPLED))
-    else:
-        first = [train[i] for i in range(min(ROWS if train.lengths is not None else SAMPLED, len(train)))]
-    known = train.lengths
-    lengths = [longest(item) for item in first] if known is None else known.tolist()
+    train: Any = prepared.built.train
+    val, tokenizer, steps = prepared.built.val, prepared.tokenizer, prepared.steps
+    first = list(islice(train, SAMPLED)) if train.lengths is None else [train[i] for i in range(min(ROWS, len(train)))]
+    lengths = [longest(item) for item in first] if train.lengths is None else train.lengths.tolist()
     counts = {"steps": steps, "per_epoch": prepared.per_epoch}
     sizes = estimate(plan, prepared.source, largest_batch(plan.train, lengths, steps), **counts)
-    count = "a stream of" if isinstance(train, StreamDataset) else len(train)
+    count = "a stream of" if train.lengths is None else len(train)
     rows = first[:ROWS]
     return "\n".join(
         [

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
-
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from swift.core.log import log
-from swift.models import context_length, embedded_tokens
+from swift.models.limits import Limits
+from swift.models.vocabulary import embedded_tokens
 from swift.plan.sft import SftPlan
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-def fit_to_model(plan: SftPlan, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> SftPlan:
+
+def fit_to_model(plan: SftPlan, limits: Limits, tokenizer: PreTrainedTokenizerBase) -> SftPlan:
     """The plan within what the model can do; each change is said. Raises SwiftError where nothing would work."""
-    plan = replace(plan, prompt=replace(plan.prompt, vocab_size=embedded_tokens(tokenizer, config)))
-    return _recomputing(_within_context(plan, config), config)
+    vocab_size = embedded_tokens(tokenizer, limits.vocab_size)
+    plan = replace(plan, prompt=replace(plan.prompt, vocab_size=vocab_size))
+    return _recomputing(_within_context(plan, limits.context_length), limits.without_checkpointing)
 
 
-def _within_context(plan: SftPlan, config: PretrainedConfig) -> SftPlan:
+def _within_context(plan: SftPlan, context: int | None) -> SftPlan:
     """A packed sequence holds several rows, each with positions of its own, and may be longer than the context."""
-    context, limit = context_length(config), plan.prompt.max_length
+    limit = plan.prompt.max_length
     if context is None or (limit is not None and limit <= context):
         return plan
     given = "any --max_length" if limit is None else f"--max_length {limit}"
@@ -29,10 +32,9 @@ def _within_context(plan: SftPlan, config: PretrainedConfig) -> SftPlan:
     return replace(plan, prompt=replace(plan.prompt, max_length=context), data=data)
 
 
-def _recomputing(plan: SftPlan, config: PretrainedConfig) -> SftPlan:
-    """The plan without gradient checkpointing where the class has none."""
-    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    if plan.train.recompute is False or kind is None or kind.supports_gradient_checkpointing:
+def _recomputing(plan: SftPlan, unable: str | None) -> SftPlan:
+    """The plan without gradient checkpointing where the class, `unable`, has none."""
+    if plan.train.recompute is False or unable is None:
         return plan
-    log.info("%s has no gradient checkpointing: all activations are kept", kind.__name__)
+    log.info("%s has no gradient checkpointing: all activations are kept", unable)
     return replace(plan, train=replace(plan.train, recompute=False))

@@ -6,8 +6,6 @@ they are sorted once for each direction: products take a third less time, and th
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeGuard
 
 import torch
@@ -17,13 +15,6 @@ from torch.autograd.function import once_differentiable
 from swift import tuners
 from swift.core.log import log
 from swift.engines.packed_linear import ONEDNN_PRODUCT, ROWS, OneDnn, PackedLinear
-from swift.models.free_memory import free_memory
-from swift.models.integrity import weight_files
-from swift.plan.sft import SftPlan
-from swift.training import process_group
-
-SHARE = 0.25
-"""The part of the free memory that the second copy may fill."""
 
 
 class BothWays(OneDnn):
@@ -55,19 +46,6 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         return ctx.weights.backward(gradients[0]), None, None
-
-
-def with_packed_layers(plan: SftPlan, source: Path) -> SftPlan:
-    """The plan, decided where it is not, and the same in all processes: packed where there is room for it.
-
-    `source` has the files of the weights. Whoever computes activations again has no memory to spare.
-    """
-    train = plan.train
-    if train.pack_frozen is not None:
-        return plan
-    stored, free = sum(path.stat().st_size for path in weight_files(source)), free_memory("cpu")
-    fits = not train.recompute and free is not None and 2 * stored <= free * SHARE / train.world_size
-    return replace(plan, train=replace(train, pack_frozen=process_group.in_all(fits)))
 
 
 @torch.no_grad()

@@ -28,12 +28,13 @@ from swift.training.artifacts import length_info, model_info, write_training_arg
 from swift.training.batches import Endless
 from swift.training.callbacks.lisa import LayersTakeTurns, layers_in_turn
 from swift.training.callbacks.loss_watch import Watch
-from swift.training.callbacks.progress import LOG, Progress, append
+from swift.training.callbacks.progress import Progress, append
 from swift.training.callbacks.stop import StopOnSignal, on_signal_exit_code
 from swift.training.curves import TensorBoard, draw
 from swift.training.neftune import Neftune
 from swift.training.objectives import Batch, Objective
 from swift.training.optimizers.build import builder
+from swift.training.run_dir import LOG
 from swift.training.throughput import Meter, peak_memory
 from swift.training.trainer import PLACE, SwiftTrainer
 from swift.training.training_arguments import training_arguments

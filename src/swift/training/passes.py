@@ -11,15 +11,14 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-import torch
 from numpy import argsort
 
 from swift.core.log import log
 from swift.data import Built
-from swift.data.stream import StreamDataset
 from swift.params.alignment import DEPENDS_ON_MICRO_BATCH
 from swift.plan.sft import SftPlan
 from swift.plan.train import TrainPlan
+from swift.training.row_order import row_order
 
 CPU_TOKENS = 1024
 """Tokens of a pass beyond which a CPU is no faster: SmolLM2 on two cores did 0.055 steps a second by single rows, 0.067
@@ -86,7 +85,7 @@ def describe(plan: TrainPlan, built: Built) -> str:
 def longest_row(built: Built, max_length: int | None) -> int | None:
     """Tokens of the longest row; of a stream what `max_length` allows, None where it allows any length."""
     rows, answers = built.train, _answers(built)
-    if isinstance(rows, StreamDataset):
+    if rows.lengths is None:
         return None if max_length is None else max_length * answers
     if answers == 1:
         return int(rows.lengths.max())
@@ -136,8 +135,7 @@ def passes_needed(sizes: Sequence[int], plan: TrainPlan, micro_batches: int) -> 
 
 def step_sizes(plan: TrainPlan, lengths: Sequence[int], epoch: int) -> Iterator[list[int]]:
     """Tokens of the passes of each optimizer step, process after process, in the order that the seed gives."""
-    generator = torch.Generator().manual_seed(plan.data_seed + epoch)
-    order = torch.randperm(len(lengths), generator=generator).tolist()
+    order = row_order(len(lengths), plan.data_seed + epoch)
     if plan.group.test_oom_error:
         order = sorted(order, key=lambda row: -lengths[row])
     sizes = [lengths[row] for row in order]

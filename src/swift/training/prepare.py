@@ -1,34 +1,36 @@
 """All of a run that comes before its weights: the model's files, tokenizer and template, and examples of the rows.
 
-A dry run ends here, so nothing that only training needs is imported.
+A dry run ends here, so nothing that only training needs is imported, which of plain decoders is all of torch.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from swift import data, models
 from swift.catalog import Catalog
 from swift.core.log import log
 from swift.data.ledger import FILE_NAME, Ledger
-from swift.data.stream import StreamDataset
+from swift.models.limits import limits_of
 from swift.plan.methods import METHODS
 from swift.plan.reward_model import require_tokens_head
 from swift.plan.sft import SftPlan
 from swift.prompts.encode import Encoder, build_encoder
 from swift.prompts.parity import say_differences_from_own
 from swift.training import process_group
+from swift.training.check_names import check_names
 from swift.training.companions import check_companions
 from swift.training.fit_to_model import fit_to_model
-from swift.training.frozen_layers import with_packed_layers
+from swift.training.pack_where_room import with_packed_layers
 from swift.training.passes import with_pass_tokens
 from swift.training.policy_gradient.reward_columns import check_columns
 from swift.training.recompute import with_recompute
 from swift.training.resume import check_fits
-from swift.training.training_arguments import check_names
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,7 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
     tokenizer = models.load_tokenizer(plan.model, source)
     if plan.alignment is not None:
         check_companions(plan.alignment, tokenizer)
-    plan = fit_to_model(plan, models.load_config(plan.model, source), tokenizer)
+    plan = fit_to_model(plan, limits_of(plan.model, source), tokenizer)
     encoder = build_encoder(plan.prompt, tokenizer, catalog)
     say_differences_from_own(encoder)
     ledger = Ledger.of_plan(plan.data, run_dir and run_dir / FILE_NAME)
@@ -71,7 +73,7 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
     if plan.alignment is not None and plan.alignment.grpo is not None:
         check_columns(plan.alignment.grpo, built.train)
     plan = with_pass_tokens(plan, built)
-    if isinstance(built.train, StreamDataset):
+    if built.train.lengths is None:
         per_epoch = steps = plan.train.group.max_steps
     else:
         per_epoch, steps = plan.train.steps(len(built.train))

@@ -1,4 +1,7 @@
-"""Several processes as one run: joined early, so that the first can work ahead and tell the others."""
+"""Several processes as one run: joined early, so that the first can work ahead and tell the others.
+
+A process by itself needs none of the libraries that this takes, and does not import them.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
-import torch.distributed as dist
-from accelerate import PartialState
-
+from swift.core.environment import read_int
 from swift.plan.train import TrainPlan
 
 T = TypeVar("T")
@@ -23,6 +24,9 @@ def joined(plan: TrainPlan) -> Iterator[None]:
     if plan.world_size == 1:
         yield
         return
+    import torch.distributed as dist
+    from accelerate import PartialState
+
     backend = {"backend": plan.distributed.ddp_backend} if plan.distributed.ddp_backend else {}
     PartialState(cpu=plan.device == "cpu", timeout=timedelta(seconds=plan.distributed.ddp_timeout), **backend)
     try:
@@ -47,18 +51,25 @@ def _let_go(error: BaseException) -> None:
 @contextmanager
 def first_ahead() -> Iterator[None]:
     """The first process runs what is inside, then the others do, over what it left on disk."""
-    state = PartialState() if dist.is_initialized() else None
-    if state is not None and not state.is_main_process:
+    if not _joined():
+        yield
+        return
+    from accelerate import PartialState
+
+    state = PartialState()
+    if not state.is_main_process:
         state.wait_for_everyone()
     yield
-    if state is not None and state.is_main_process:
+    if state.is_main_process:
         state.wait_for_everyone()
 
 
 def told_by_first(value: T) -> T:
     """The first process's `value`, in all processes."""
-    if not dist.is_initialized():
+    if not _joined():
         return value
+    import torch.distributed as dist
+
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
@@ -66,8 +77,18 @@ def told_by_first(value: T) -> T:
 
 def in_all(value: bool) -> bool:
     """Whether `value` is true in every process."""
-    if not dist.is_initialized():
+    if not _joined():
         return value
+    import torch.distributed as dist
+
     values = [value] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return all(values)
+
+
+def _joined() -> bool:
+    if read_int("WORLD_SIZE", 1) == 1:
+        return False
+    import torch.distributed as dist
+
+    return dist.is_initialized()

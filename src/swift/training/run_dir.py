@@ -22,10 +22,11 @@ from swift.core.log import log
 from swift.core.transaction import fault
 from swift.plan.train import TrainPlan
 from swift.training import checkpoints
-from swift.training.callbacks.progress import LOG
 
 VERSION = re.compile(r"v(\d+)-\d{8}-\d{6}")
 LOCK = ".lock"
+LOG = "logging.jsonl"
+"""What `swift.training.callbacks.progress` writes."""
 
 
 def run_folder(plan: TrainPlan, resume: Path | None, now: datetime) -> Path:

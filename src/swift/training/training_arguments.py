@@ -2,42 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
-from transformers.trainer_utils import SchedulerType
 from transformers.training_args import OptimizerNames, TrainingArguments
 
-from swift.core.did_you_mean import suggestion
-from swift.core.errors import SwiftError, raise_together
 from swift.plan.train import TrainPlan
-
-OWN_TRACKERS = ("tensorboard",)
-"""Trackers that `swift.training.curves` writes itself, when there is something to write."""
-
-
-def check_names(plan: TrainPlan) -> None:
-    """Raise SwiftError for an optimizer, a schedule or a tracker that does not exist, or is not installed."""
-    trackers = [name for name in plan.group.report_to if name not in (*OWN_TRACKERS, "all", "none")]
-    known = [name for name in trackers if name in INTEGRATION_TO_CALLBACK]
-    raise_together(
-        [
-            *_unknown(plan.optim.optim, (name.value for name in OptimizerNames), "--optim"),
-            *_unknown(plan.scheduler, (kind.value for kind in SchedulerType), "--lr_scheduler_type"),
-            *(each for name in trackers for each in _unknown(name, INTEGRATION_TO_CALLBACK, "--report_to")),
-            *_absent(known),
-        ]
-    )
-
-
-def _absent(trackers: Sequence[str]) -> list[SwiftError]:
-    here = get_available_reporting_integrations() if trackers else []
-    return [
-        SwiftError(f"{name} is not installed", where=f"--report_to {name}", next=f"pip install {name}")
-        for name in trackers
-        if name not in here
-    ]
+from swift.training.check_names import OWN_TRACKERS
 
 
 def training_arguments(
@@ -111,16 +81,3 @@ def _optimizer(plan: TrainPlan) -> str:
     name = plan.optim.optim
     fused = plan.device == "cuda" and name == OptimizerNames.ADAMW_TORCH.value
     return OptimizerNames.ADAMW_TORCH_FUSED.value if fused else name
-
-
-def _unknown(name: str, known: Iterable[str], flag: str) -> list[SwiftError]:
-    names = list(known)
-    if name in names:
-        return []
-    return [
-        SwiftError(
-            f"{flag} does not know {name!r}",
-            where=flag,
-            next=suggestion(name, names) or f"one of {', '.join(names)}",
-        )
-    ]

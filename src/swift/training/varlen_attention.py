@@ -56,7 +56,8 @@ def sequence_attention(
         lengths = tuple(sequence_lengths)
         return flash_attention(query, key, value, lengths, prefixes, scaling=scaling, window=sliding_window), None
     groups = query.shape[1] // key.shape[1]
-    share_heads = groups > 1 and query.device.type == "cpu"  # elsewhere not every kernel takes fewer heads of keys
+    # Elsewhere not every kernel takes fewer heads of keys. Without numbers the memory of a CPU is estimated.
+    share_heads = groups > 1 and query.device.type in ("cpu", "meta")
     if groups > 1 and not share_heads:
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     lengths = list(sequence_lengths)

@@ -11,9 +11,9 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from swift.core.log import log
+from swift.training.run_dir import LOG
 from swift.training.throughput import Meter
 
-LOG = "logging.jsonl"
 HIDDEN = ("total_flos", "step")
 """Fields of the log file that a person does not need on the screen."""
 
