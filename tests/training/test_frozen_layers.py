@@ -79,7 +79,9 @@ def test_a_run_logs_the_same_and_its_checkpoint_keeps_the_choice(
         assert mine == pytest.approx(theirs, rel=1e-4)
 
 
-@pytest.mark.parametrize("words", ["--sft_type full", "--use_dora true", "--sft_type boft", "--dtype bf16"])
+@pytest.mark.parametrize(
+    "words", ["--sft_type full", "--use_dora true", "--sft_type boft", "--dtype bf16", "--torch_compile true"]
+)
 def test_what_cannot_be_packed_is_refused(words: str, tiny_llama_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
     flags = ["sft", "--model_id_or_path", str(tiny_llama_dir), "--dataset", "alpaca-en", *words.split()]
     assert main([*flags, "--pack_frozen_layers", "true"]) == 2

@@ -263,11 +263,12 @@ def _pack_frozen(args: Args, machine: Machine, sft_type: str, dtype: Dtype) -> b
     """Whether frozen layers are packed, as far as the flags tell. Raises SwiftError where it is asked for in vain."""
     given = chosen(args[Train].pack_frozen_layers)
     able = machine.device == "cpu" and dtype == "fp32" and sft_type in PACKABLE and not args[Lora].use_dora
+    able = able and not args[Train].torch_compile  # which would break its graphs at each packed layer
     if given and not able and args.is_explicit("pack_frozen_layers"):
         raise SwiftError(
             "--pack_frozen_layers true has nothing to pack",
             where="--pack_frozen_layers",
-            why=f"it is for {', '.join(PACKABLE)} without DoRA, in fp32 on a CPU",
+            why=f"it is for {', '.join(PACKABLE)} without DoRA and --torch_compile, in fp32 on a CPU",
             next="leave it out",
         )
     return given if able else False

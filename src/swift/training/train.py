@@ -31,6 +31,7 @@ from swift.training.answer_samples import AnswerSamples, rows_to_sample
 from swift.training.artifacts import example, model_info, saved_args, write_json
 from swift.training.causality import require_causal
 from swift.training.checkpoint_contents import Contents, write_contents
+from swift.training.compiled_layers import compile_layers
 from swift.training.frozen_layers import pack_frozen
 from swift.training.generation_eval import Answers
 from swift.training.longlora import shift_attention
@@ -110,6 +111,8 @@ def assemble(
     if plan.alignment is not None and not plan.alignment.dropout:
         switch_off_dropout(model)
     flat = _set_attention(plan, base)
+    if plan.train.group.torch_compile:
+        compile_layers(base)
     pad_id: Any = tokenizer.pad_token_id
     setting = Setting(
         plan=plan,
