@@ -77,6 +77,13 @@ def dry_run_modules(model: Path, folder: Path, *words: str) -> set[str]:
     return modules
 
 
+@pytest.mark.parametrize("module", ["evaluation.run", "serving.server", "inference.batch", "engines.remote"])
+def test_what_a_server_may_do_is_imported_without_torch(module: str) -> None:
+    code = f"import sys, swift.{module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "transformers"} & set(done.stdout.split())
+
+
 def test_answering_loads_what_answers(tiny_llama_dir: Path, tmp_path: Path) -> None:
     """Neither PEFT, which brings bitsandbytes and the compiler of torch along, nor anything that trains."""
     rows = tmp_path / "rows.jsonl"

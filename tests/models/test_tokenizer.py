@@ -49,3 +49,8 @@ def test_the_class_is_the_one_that_transformers_takes(
 @pytest.mark.parametrize(("kind", "name"), [("llama", "LlamaTokenizer"), ("gpt2", "GPT2Tokenizer"), ("llama", "Own")])
 def test_any_other_is_left_to_transformers(kind: str, name: str, smollm2_tokenizer_dir: Path, tmp_path: Path) -> None:
     assert tokenizer_class(tokenizer_folder(tmp_path, smollm2_tokenizer_dir, kind, name)) is AutoTokenizer
+
+
+def test_a_folder_without_a_configuration_is_left_to_transformers(smollm2_tokenizer_dir: Path) -> None:
+    assert not (smollm2_tokenizer_dir / "config.json").exists()
+    assert tokenizer_class(smollm2_tokenizer_dir) is AutoTokenizer

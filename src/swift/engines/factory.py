@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from transformers import PretrainedConfig, PreTrainedModel
+from typing import TYPE_CHECKING, Any
 
 from swift import models
 from swift.catalog import Catalog
@@ -20,9 +18,13 @@ from swift.core.writable import writing
 from swift.engines.base import Engine, SamplingParams
 from swift.models.limits import limits_of
 from swift.plan.infer import InferPlan, SamplingPlan, not_followed, plan_sampling
+from swift.plan.model import read_config
 from swift.plan.reward_model import classifies, has_head
 from swift.prompts.encode import Encoder, build_encoder
 from swift.prompts.parity import require_same_template, say_differences_from_own
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def _check_heads(plan: InferPlan, source: Path, heads: Mapping[str | None, Path]
             where="--infer_backend",
             next="use --infer_backend pt",
         )
-    if classifies(models.load_config(plan.model, source).architectures):
+    if classifies(read_config(source).get("architectures")):
         for name, folder in plan.engine.adapters:
             if name not in heads:
                 raise SwiftError(
@@ -141,7 +143,7 @@ async def start(plan: InferPlan, prepared: Prepared) -> Engine:
 
     from swift.engines.torch import TorchEngine
 
-    _check_length(engine.vllm.max_model_len, models.load_config(plan.model, source))
+    _check_length(engine.vllm.max_model_len, limits_of(plan.model, source).context_length)
     load = partial(models.load_model, plan.model, source)
     if plan.model.quant is not None and plan.model.quant.method == "torch":
         from swift.engines.weight_only import load_quantized
@@ -165,8 +167,7 @@ def _with_layers(load: Callable[[], PreTrainedModel], layers: Path) -> PreTraine
     return load_layers(load(), layers)
 
 
-def _check_length(given: int | None, config: PretrainedConfig) -> None:
-    context = models.context_length(config)
+def _check_length(given: int | None, context: int | None) -> None:
     if given and context and given > context:
         raise SwiftError(
             f"--max_model_len {given} is more than the {context} positions of the model",

@@ -73,7 +73,8 @@ def tokenizer_class(folder: Path) -> Any:
 
 def _known_class(folder: Path) -> str | None:
     path, data = folder / "tokenizer_config.json", folder / "tokenizer.json"
-    if not path.is_file() or not data.is_file() or (folder / "tekken.json").is_file():
+    whole = all(file.is_file() for file in (path, data, folder / "config.json"))  # an adapter has no configuration
+    if not whole or (folder / "tekken.json").is_file():
         return None
     settings: Any = json.loads(path.read_text("utf-8"))
     if not isinstance(settings, dict) or "auto_map" in settings:
