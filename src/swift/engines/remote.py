@@ -37,6 +37,10 @@ STARTING = (502, 503, 504)
 """What a proxy says while the server behind it still loads its model."""
 
 
+class Refused(SwiftError):
+    """The server does not do what the request asks for."""
+
+
 class NotUp(SwiftError):
     """The server cannot be reached, or is not ready to answer; it may be later."""
 
@@ -182,7 +186,7 @@ class RemoteEngine:
         try:
             return read_echo(completion["choices"][0], text)
         except (LookupError, TypeError, ValueError, AttributeError):
-            raise SwiftError(
+            raise Refused(
                 "the server does not tell how likely a text is",
                 where=self._settings.url,
                 why="its completions have no log-probabilities of the prompt (echo)",
@@ -203,9 +207,7 @@ class RemoteEngine:
             (first,) = completion["choices"][0]["logprobs"]["content"]
             return {each["token"]: float(each["logprob"]) for each in first["top_logprobs"]}
         except (LookupError, TypeError, ValueError):
-            raise SwiftError(
-                "the server tells no log-probabilities", where=self._settings.url, next="--choice_scores generated"
-            ) from None
+            raise Refused("the server tells no log-probabilities", where=self._settings.url) from None
 
     async def _posted(self, path: str, body: Mapping[str, Any]) -> Any:
         """The JSON that comes back. Raises SwiftError."""
@@ -334,14 +336,17 @@ def _refusal(url: str, path: str, response: httpx.Response) -> SwiftError:
         return SwiftError("the server does not take the key", where=url, why=given, next="give its key: --eval_token")
     if response.status_code in BUSY:
         return SwiftError("the server is too busy", where=url, why=given, next="try again later")
+    where, why = f"{url} {path}", f"{response.status_code} {given}"
+    if response.is_server_error:
+        return SwiftError("the server fails", where=where, why=why)
     if path == "/completions":
-        return SwiftError(
+        return Refused(
             "the server refuses the request",
-            where=f"{url} {path}",
-            why=f"{response.status_code} {given}",
+            where=where,
+            why=why,
             next="prompts go out as token ids; a server that takes only messages cannot serve as an engine",
         )
-    return SwiftError("the server refuses the request", where=f"{url} {path}", why=f"{response.status_code} {given}")
+    return Refused("the server refuses the request", where=where, why=why)
 
 
 def _given(response: httpx.Response) -> str:

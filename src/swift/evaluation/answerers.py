@@ -19,7 +19,7 @@ from swift.core.errors import SwiftError
 from swift.core.log import log, once
 from swift.engines.base import Constraint, Engine, Request, SamplingParams
 from swift.engines.factory import Prepared, start
-from swift.engines.remote import NotUp, RemoteEngine, RemoteSettings
+from swift.engines.remote import NotUp, Refused, RemoteEngine, RemoteSettings
 from swift.evaluation.questions import Choice, Question
 from swift.models.fingerprint import identity
 from swift.params.groups.evaluate import ChoiceScore
@@ -172,11 +172,14 @@ class RemoteAnswerer:
                 await engine.first_tokens(Conversation((Message("user", "Answer with A or B."),)), TOP)
             elif self._asks_choices and not self._chat and self.scores != WRITTEN:
                 await engine.log_probs_of_text("Answer:", " A")
-        except SwiftError as error:
+        except Refused as error:
             await engine.close()
             raise SwiftError(
                 error.what, where=error.where, why=error.why, next="add --choice_scores generated"
             ) from error
+        except SwiftError:
+            await engine.close()
+            raise
         return engine
 
     async def answer(self, engine: Engine, question: Question, conversation: Conversation) -> Answer:

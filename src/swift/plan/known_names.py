@@ -23,6 +23,8 @@ def unknown_names(args: Args) -> list[SwiftError]:
         for name, flag in COMMANDS[args.command].flags.items()
         if args.is_explicit(name) and args.values[name]
     }
+    if args.values.get("eval_url"):
+        given.pop("model_type", None)  # the name that the server has for its model
     named = [(name, mark.registry) for name, flag in given.items() if (mark := flag.marker(OneOf)) is not None]
     catalog = load_catalog()
     default_hub()  # a wrong word in USE_HF is no fault of a name
