@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from serving.conftest import servers
+from swift.catalog import load_catalog
 from swift.catalog.read import benchmark_names
 from swift.cli import main
+from swift.engines.torch import TorchEngine
+from swift.plan.prompt import PromptPlan
+from swift.prompts.encode import build_encoder
 
 pytest.importorskip("lm_eval")
 pytestmark = pytest.mark.filterwarnings("ignore")  # the harness and its packages warn where they are imported
@@ -136,8 +142,6 @@ def test_a_chat_model_gets_turns(tiny_llama_dir: Path, tasks: Path, tmp_path: Pa
     words += ["--eval_dataset", str(tasks / "colours.yaml"), str(tasks / "free.yaml")]
     questions, _ = evaluate(tmp_path / "out", *words)
     assert [turn["role"] for turn in questions[0]["prompt"]] == ["user", "assistant", "user", "assistant", "user"]
-    from transformers import AutoModelForCausalLM
-
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama_dir)
     model: Any = AutoModelForCausalLM.from_pretrained(tiny_llama_dir)
     turns = [{"role": "system", "content": "You are a helpful assistant."}, *questions[0]["prompt"]]
@@ -148,6 +152,34 @@ def test_a_chat_model_gets_turns(tiny_llama_dir: Path, tasks: Path, tmp_path: Pa
             logits = model(torch.tensor([[*prompt, *ids]])).logits[0].log_softmax(-1)
         expected = sum(logits[len(prompt) - 1 + at, token].item() for at, token in enumerate(ids))
         assert value == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_server_is_asked_like_the_model_it_serves(
+    tiny_llama_dir: Path, tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = ["--eval_dataset", str(tasks / "colours.yaml"), str(tasks / "free.yaml")]
+    here, report = evaluate(
+        tmp_path / "here", "--model_id_or_path", str(tiny_llama_dir), "--template_type", "default-generation", *both
+    )
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama_dir)
+    encoder = build_encoder(PromptPlan(template_type="qwen"), tokenizer, load_catalog())
+    load = partial(AutoModelForCausalLM.from_pretrained, tiny_llama_dir, dtype=torch.float32)
+    with servers(tokenizer, encoder) as start:
+        engine: Any = TorchEngine(load, tokenizer)
+        url = ["--eval_url", start(engine).url]
+        there, other = evaluate(tmp_path / "there", *url, "--eval_is_chat_model", "false", *both)
+        chat, _ = evaluate(tmp_path / "chat", *url, "--eval_dataset", str(tasks / "free.yaml"))
+        for words, expected in (
+            (both, "--eval_is_chat_model false"),
+            (["--eval_is_chat_model", "false", "--eval_dataset", str(tasks / "whole.yaml")], "not its URL"),
+        ):
+            assert main(["eval", *url, *words, "--eval_output_dir", str(tmp_path / "no")]) == 2
+            assert expected in capsys.readouterr().err
+    for one, same in zip(here, there, strict=True):
+        for response, expected in zip(same["answer"]["responses"], one["answer"]["responses"], strict=True):
+            assert response == (expected if isinstance(expected, str) else pytest.approx(expected, abs=1e-3))
+    assert [row["mean"] for row in other["results"]] == pytest.approx([row["mean"] for row in report["results"]])
+    assert [question["id"] for question in chat] == [str(number) for number in range(len(ROWS))]
 
 
 def test_what_cannot_be_asked(
