@@ -287,12 +287,12 @@ def logged(world: World, case: Case, folder: Path, split: tuple[int, int], **mor
         "logging_steps": 1,
         "report_to": "none",
         "no_cache": "true",
+        **({"ref_model_id_or_path": world.reference_folder} if case.kind in ("dpo", "kto") else {}),
         **case.flags,
         **more,
     }
-    if case.kind in ("dpo", "kto"):
-        flags["ref_model_id_or_path"] = world.reference_folder
-    assert main(["rlhf", *(str(word) for name, value in flags.items() for word in (f"--{name}", value))]) == 0
+    given = {name: value for name, value in flags.items() if value is not None}
+    assert main(["rlhf", *(str(word) for name, value in given.items() for word in (f"--{name}", value))]) == 0
     events = [json.loads(line) for line in (folder / "run" / "logging.jsonl").read_text().splitlines()]
     return next(event for event in events if "grad_norm" in event)
 

@@ -267,6 +267,22 @@ def test_kto(loss: str, flat: bool, policy: PreTrainedModel, reference: PreTrain
         assert_equal(value, grad, expected.detach(), gradient)
 
 
+def test_the_kl_of_kto_weighs_tokens_as_its_rewards_do() -> None:
+    items = [
+        {
+            "input_ids": [5, 6, 7, 8],
+            "labels": [-100, -100, 7, 8],
+            "loss_scale": [0.0, 0.0, 2.0, 0.5],
+            "label": 1,
+            "row": 0,
+        },
+        {"input_ids": [9, 4], "labels": [-100, 4], "loss_scale": [0.0, 3.0], "label": 0, "row": 1},
+    ]
+    batch = CollateUnpaired(True, 0)(items)
+    assert batch["kl"]["targets"].tolist() == [4, 7, 8]
+    assert batch["kl"]["weights"].tolist() == [3.0, 2.0, 0.5]
+
+
 def test_log1mexp_near_both_ends() -> None:
     log_p = torch.tensor([-1e-12, -1e-6, -0.5, -0.7, -30.0], dtype=torch.float64)
     expected = [math.log(-math.expm1(float(x))) if x > -1 else math.log1p(-math.exp(float(x))) for x in log_p]
