@@ -121,6 +121,11 @@ def test_the_subset_list_chooses_files(tmp_path: Path) -> None:
         ({"a.jsonl": '{"query": "q", "response": []}\n'}, {"pattern": "general_qa"}, ["a.jsonl:1", "no answer"]),
         ({"a.jsonl": '{"response": "q"}\n'}, {"pattern": "general_qa"}, ["a.jsonl:1"]),
         ({"a.jsonl": ""}, {"pattern": "general_qa"}, ["no questions"]),
+        (
+            {"a.jsonl": '{"query": "<image>What?", "response": "x", "images": ["http://x.y/z.png"]}\n'},
+            {"pattern": "general_qa"},
+            ["a.jsonl:1", "images"],
+        ),
     ],
 )
 def test_what_cannot_be_used_is_named(

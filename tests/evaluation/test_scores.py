@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from swift.evaluation.answerers import Answer
+from swift.evaluation.ask import scores_of
 from swift.evaluation.choice_prompt import conversation, letter_of
 from swift.evaluation.metrics import holds, mcnemar, mean_of, open_scores
-from swift.evaluation.questions import Choice
+from swift.evaluation.questions import Choice, Open
 from swift.prompts.types import Origin
 
 
@@ -57,6 +59,12 @@ def test_the_prompt_shows_solved_ones_and_speaks_the_question_s_language() -> No
 def test_scores_of_open_answers(answer: str, references: list[str], expected: dict[str, float]) -> None:
     scores = open_scores(answer, references)
     assert {name: scores[name] for name in expected} == pytest.approx(expected)
+
+
+def test_thinking_is_no_part_of_an_answer() -> None:
+    question = Open(Origin("q.jsonl", 1), "1", conversation(choice(), []), ("Paris",))
+    for generated, exact in (("<think>Rome? No.</think>\n\nParis.", 1), ("Paris", 1), ("<think>Paris", 0)):
+        assert scores_of(question, Answer(generated))["exact"] == exact
 
 
 def test_intervals() -> None:

@@ -13,7 +13,7 @@ from swift.core.log import log
 from swift.engines.base import Engine
 from swift.engines.sync_engine import SyncEngine
 from swift.evaluation.answerers import Answer, Answerer
-from swift.evaluation.choice_prompt import conversation, letter_of
+from swift.evaluation.choice_prompt import conversation, letter_of, without_thinking
 from swift.evaluation.metrics import open_scores
 from swift.evaluation.questions import Choice, Question, Subset, all_questions
 from swift.evaluation.run_folder import Record, RunFolder, key_of
@@ -91,7 +91,7 @@ def record_of(task: Task, answer: Answer) -> Record:
 def scores_of(question: Question, answer: Answer) -> dict[str, float]:
     """The scores of an answer between 0 and 1; `no_answer` is 1 where a written answer names no option."""
     if not isinstance(question, Choice):
-        return open_scores(answer.generated or "", question.references)
+        return open_scores(without_thinking(answer.generated or ""), question.references)
     scores: dict[str, float] = {}
     for name, values in (("letter", answer.letter), ("text", answer.text)):
         if values is not None:

@@ -44,7 +44,7 @@ def letter_of(answer: str, question: Choice) -> str | None:
     Thinking is left out. A sentence that says which is the answer comes first, then an answer that begins with the
     letter, then the only letter or the only option's text in it.
     """
-    text = THINKING.sub("", answer).strip()
+    text = without_thinking(answer)
     letters = "".join(question.options)
     for pattern in SAID:
         found = re.finditer(pattern.format(letters=letters), text, re.IGNORECASE)
@@ -59,6 +59,11 @@ def letter_of(answer: str, question: Choice) -> str | None:
         return named[0] if len(set(named)) == 1 else None
     written = [letter for letter, option in question.options.items() if holds(text.casefold(), option.casefold())]
     return written[0] if len(written) == 1 else None
+
+
+def without_thinking(answer: str) -> str:
+    """What an answer says after its thinking; nothing where that does not end."""
+    return THINKING.sub("", answer).strip()
 
 
 def _shown(question: Choice, language: int) -> str:

@@ -11,6 +11,8 @@ from swift.evaluation.metrics import mcnemar
 from swift.evaluation.run_folder import Record, read_records
 from swift.evaluation.text_table import aligned
 
+LOWER_IS_BETTER = ("no_answer",)
+
 
 @dataclass(frozen=True)
 class Change:
@@ -81,8 +83,9 @@ def _change(suite: str, metric: str, common: Sequence[tuple[Record, Record]]) ->
         for old, new in common
         if new["suite"] == suite and metric in new["scores"] and metric in old["scores"]
     ]
-    better = tuple(origin for origin, old, new in pairs if new > old)
-    worse = tuple(origin for origin, old, new in pairs if new < old)
+    more = tuple(origin for origin, old, new in pairs if new > old)
+    less = tuple(origin for origin, old, new in pairs if new < old)
+    better, worse = (less, more) if metric in LOWER_IS_BETTER else (more, less)
     binary = all(value in (0, 1) for _, old, new in pairs for value in (old, new))
     return Change(
         suite=suite,

@@ -85,6 +85,12 @@ def faults_of(what: str) -> Iterator[None]:
         yield
     except SwiftError:
         raise
+    except ModuleNotFoundError as error:
+        raise SwiftError(
+            f"{what} needs the package `{error.name}`, which is not installed",
+            where="--eval_dataset",
+            next=f"pip install {error.name}; the answers so far are kept for --eval_use_cache true",
+        ) from error
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise SwiftError(

@@ -24,7 +24,7 @@ from swift.data.read import read_rows
 from swift.data.source import Place, SourceFile, SourceRow
 from swift.plan.data import FILE_SUFFIXES
 from swift.plan.evaluation import Suite
-from swift.prompts.types import Conversation, Origin
+from swift.prompts.types import Conversation, Media, Origin
 
 LETTERS = "ABCDEFGHIJ"
 REFERENCES = ("answers", "references", "response", "answer", "output", "target")
@@ -179,6 +179,8 @@ def _open(row: RawRow, origin: Origin, path: Path) -> Open:
     question = question_of(source, outcome)
     if question.conversation is None:
         raise SwiftError(f"{origin}: {(question.fault or 'it cannot be used').removesuffix(f' ({origin})')}")
+    if question.conversation.media != Media():
+        raise SwiftError(f"{origin}: it shows images, videos or audio, which `swift eval` does not yet")
     references = references or ((question.label,) if question.label else ())
     if not any(text.strip() for text in references):
         raise SwiftError(f"{origin}: there is no answer to compare with")
