@@ -14,7 +14,7 @@ from swift import tuners
 from swift.cli import main
 from swift.engines.packed_linear import PackedLinear
 from swift.plan.tuner import TunerPlan
-from swift.training.frozen_layers import pack_frozen, packing_bytes
+from swift.training.frozen_layers import BothWays, pack_frozen, packing_bytes
 
 NUMBERS = ("loss", "grad_norm", "eval_loss")
 
@@ -37,6 +37,18 @@ def test_logits_and_gradients_are_those_of_plain_layers(bias: bool) -> None:
     assert len(packed) == len(plain) > 1
     for mine, theirs in zip(packed, plain, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1,), (5,), (1, 1), (1, 5), (2, 3)])
+def test_what_a_layer_answers_may_be_added_to_in_place(shape: tuple[int, ...]) -> None:
+    plain = torch.nn.Linear(6, 4).requires_grad_(False)
+    packed = PackedLinear(plain, BothWays)
+    gradients = []
+    for layer in (plain, packed):
+        states = torch.arange(6.0).repeat(*shape, 1).requires_grad_()
+        layer(states).add_(1).square().sum().backward()
+        gradients.append(states.grad)
+    torch.testing.assert_close(*gradients)
 
 
 def test_what_is_trained_and_the_head_stay_plain() -> None:

@@ -25,14 +25,16 @@ class BothWays(OneDnn):
         self._transposed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().t().contiguous(), ROWS)
 
     def product(self, input: Tensor, bias: Tensor | None) -> Tensor:
-        return _Product.apply(input, bias, self)  # type: ignore[no-any-return]
+        answer: Any = _Product.apply(input.reshape(-1, input.shape[-1]), bias, self)
+        return answer.view(*input.shape[:-1], -1)
 
     def forward(self, input: Tensor, bias: Tensor | None) -> Tensor:
-        """The product without autograd."""
-        return super().product(input, bias)
+        """(rows, in features) -> (rows, out features), without autograd, and no view: tuners add to it in place."""
+        answer = super().product(input, bias)
+        return answer.clone() if answer._is_view() else answer
 
     def backward(self, gradient: Tensor) -> Tensor:
-        """(…, out features) -> (…, in features)."""
+        """(rows, out features) -> (rows, in features)."""
         return ONEDNN_PRODUCT(gradient.contiguous(), self._transposed, None, "none", [], "")
 
 
