@@ -154,6 +154,18 @@ def test_a_chat_model_gets_turns(tiny_llama_dir: Path, tasks: Path, tmp_path: Pa
         assert value == pytest.approx(expected, abs=1e-3)
 
 
+def test_a_group_of_tasks(tiny_llama_dir: Path, tasks: Path, tmp_path: Path) -> None:
+    group = "group: pair\ntask: [colours, free]\naggregate_metric_list:\n"
+    group += "  - {metric: acc, weight_by_size: true, filter_list: none}\n"
+    (tasks / "pair.yaml").write_text(group)
+    words = ["--model_id_or_path", str(tiny_llama_dir), "--template_type", "default-generation", "--eval_limit", "2"]
+    questions, report = evaluate(tmp_path / "out", *words, "--eval_dataset", str(tasks / "pair.yaml"))
+    assert [question["subset"] for question in questions] == ["colours"] * 2 + ["free"] * 2
+    assert [row["subset"] for row in report["results"]] == [None, "colours", "colours", "free"]
+    whole, colours = (row for row in report["results"] if row["metric"] == "acc")
+    assert (whole["mean"], whole["n"]) == (colours["mean"], colours["n"])
+
+
 def test_a_server_is_asked_like_the_model_it_serves(
     tiny_llama_dir: Path, tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -237,13 +237,13 @@ def _of_metrics(
 ) -> list[Row]:
     """The first metric is the score. A mean of the questions' scores has our interval, others the harness's error."""
     rows: list[Row] = []
-    n = sum(len(tasks.rows[name]) for name in names)
     for key, value in metrics.items():
         metric, _, ensemble = key.partition(",")
         if not ensemble or metric.endswith("_stderr") or not isinstance(value, numbers.Real):
             continue
         label = _label(metric, ensemble)
         values = [each for name in names for each in scores.get((name, label), ())]
+        n = sum(len(tasks.rows[name]) for name in names if not values or (name, label) in scores)
         error = metrics.get(f"{metric}_stderr,{ensemble}")
         half = Z * float(error) if isinstance(error, numbers.Real) else None
         mean = Mean(n, float(value), *(None, None) if half is None else (float(value) - half, float(value) + half))

@@ -25,7 +25,7 @@ from swift.core.log import log
 from swift.plan.benchmarks import Benchmark
 from swift.plan.evaluation import EvalPlan
 
-GROUP = re.compile(r"^group\s*:", re.MULTILINE)
+GROUP = re.compile(r"^group\s*:\s*[\"']?([^\"'\s#]+)", re.MULTILINE)
 SAYS_DEFAULTS = logging.getLogger("lm_eval.api.task")
 """Warns of every default that a task relies on."""
 MEDIA = {"doc_to_image": "images", "doc_to_audio": "audio"}
@@ -121,8 +121,11 @@ def _load(benchmark: Benchmark, named: TaskManager | None) -> tuple[dict[str, Ta
 def _of_files(path: Path) -> tuple[dict[str, Task], dict[str, Group]]:
     """The tasks of one file, or of every file in a folder."""
     if path.is_file():
-        is_group = GROUP.search(path.read_text("utf-8")) is not None  # its tasks lie beside it
-        loaded = TaskManager(include_defaults=False, include_path=path.parent if is_group else None).load([str(path)])
+        group = GROUP.search(path.read_text("utf-8"))
+        if group is None:
+            loaded = TaskManager(include_defaults=False).load([str(path)])
+        else:  # its tasks lie beside it
+            loaded = TaskManager(include_defaults=False, include_path=path.parent).load([group[1]])
         return loaded["tasks"], loaded["groups"]
     manager = TaskManager(include_defaults=False, include_path=path)
     if not manager.all_subtasks:
