@@ -79,8 +79,12 @@ def main() -> int:
     os.environ["HF_HUB_OFFLINE"] = "1"
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
+    from swift.core.optional_imports import installed
     from train import smollm2
 
+    if not installed("lm_eval"):
+        print("not measured: it needs lm-evaluation-harness (pip install 'swift-llm[eval]')")
+        return 0
     model = given.model or smollm2()
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.jsonl"

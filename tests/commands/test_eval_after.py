@@ -31,7 +31,7 @@ def train(work: Path, model: Path, *words: str) -> int:
     return main([*flags, *words])
 
 
-@pytest.mark.parametrize("sft_type", ["lora", "full"])
+@pytest.mark.parametrize("sft_type", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_both_are_asked(tiny_llama_dir: Path, work: Path, sft_type: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(work, tiny_llama_dir, "--sft_type", sft_type) == 0
     shown = capsys.readouterr().out
