@@ -4,7 +4,8 @@
 
 The work: DPO with LoRA of rank 8 on q, k, v, the reference being the model without its adapter, batches of 2 pairs of
 at most 2,048 tokens, fp32. Each run is a process of its own; the pairs a second after its first step and its peak
-resident set are measured the same way for all. Ratios are of medians over the runs.
+resident set are measured the same way for all. Ratios are of medians over the runs. TRL comes from the same environment
+(`make setup` puts it there with the tests' tools); 1.16 switches `padding_free` off for DPO, so its batches are padded.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ ask --model_type smollm2-135m-instruct
 
 echo "== learning from pairs"
 rm -rf "$run"
-swift dpo examples/dpo.yaml --output_dir "$run" --add_output_dir_suffix false
+swift dpo examples/dpo.yaml --answer_samples 0 --output_dir "$run" --add_output_dir_suffix false
 
 echo "== share of the pairs whose better answer has the higher reward, while training"
 sed '$d' "$run/logging.jsonl" | grep -o '"rewards/accuracies": [0-9.]*' | tr '\n' ' '

@@ -11,7 +11,7 @@ from swift.params.rules import check
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
-COMMANDS = {"merge": "merge-lora"}
+COMMANDS = {"merge": "merge-lora", "rm": "rlhf"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
