@@ -10,13 +10,15 @@ def run(args: Args) -> int:
     from swift.catalog import load_catalog
     from swift.core.log import log
     from swift.core.probe import probe
+    from swift.core.quick_imports import quick_imports
     from swift.params.groups import Data, Model
     from swift.plan.merge import plan_merge
 
     plan = plan_merge(args, load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info), probe())
     log.info(plan.summary())
 
-    from swift.export.merge import merge
+    with quick_imports():
+        from swift.export.merge import merge
 
     folder = merge(plan)
     log.info("try it: swift infer --ckpt_dir %s", folder)

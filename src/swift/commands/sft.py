@@ -12,6 +12,7 @@ def run(args: Args) -> int:
     from swift.catalog import load_catalog
     from swift.core.log import log
     from swift.core.probe import probe
+    from swift.core.quick_imports import quick_imports
     from swift.params.groups import Data, Model
     from swift.plan.sft import plan_sft
 
@@ -39,7 +40,9 @@ def run(args: Args) -> int:
         return 0
 
     from swift.training import process_group
-    from swift.training.train import run_training
+
+    with quick_imports():
+        from swift.training.train import run_training
 
     with process_group.joined(plan.train):
         resume = process_group.told_by_first(resume)

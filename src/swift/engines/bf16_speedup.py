@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from swift.core.quick_imports import quick_imports
+
 WEIGHTS = 2**24
 """Numbers in the layers that are timed, 64 MiB of fp32: more than the caches of most CPUs keep of a model."""
 TRIES = 4
@@ -11,10 +13,11 @@ TRIES = 4
 
 def bf16_speedup(inputs: int, outputs: int) -> float:
     """Of linear layers with so many inputs and outputs; 0 for a CPU without instructions for bf16. Takes 0.1-0.3 s."""
-    import torch  # most plans fail or end without a measurement
-    from torch import nn
+    with quick_imports():
+        import torch  # most plans fail or end without a measurement
+        from torch import nn
 
-    from swift.engines.packed_linear import PackedLinear
+        from swift.engines.packed_linear import PackedLinear
 
     capabilities = torch.cpu.get_capabilities()
     has_bf16 = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))

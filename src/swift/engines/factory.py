@@ -13,6 +13,7 @@ from swift import models
 from swift.catalog import Catalog
 from swift.core.errors import SwiftError
 from swift.core.log import log
+from swift.core.quick_imports import quick_imports
 from swift.core.transaction import write_file
 from swift.core.writable import writing
 from swift.engines.base import Engine, SamplingParams
@@ -141,7 +142,8 @@ async def start(plan: InferPlan, prepared: Prepared) -> Engine:
         flags = lmdeploy_settings(engine.lmdeploy, session_len=engine.vllm.max_model_len, dtype=plan.model.dtype)
         return await LmdeployEngine.start(source, tokenizer, flags, adapters)
 
-    from swift.engines.torch import TorchEngine
+    with quick_imports():
+        from swift.engines.torch import TorchEngine
 
     _check_length(engine.vllm.max_model_len, limits_of(plan.model, source).context_length)
     load = partial(models.load_model, plan.model, source)

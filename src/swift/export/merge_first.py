@@ -5,6 +5,7 @@ from __future__ import annotations
 from swift.catalog import Catalog
 from swift.core.log import log
 from swift.core.machine import Machine
+from swift.core.quick_imports import quick_imports
 from swift.params.args import Args
 from swift.params.groups import Checkpoint
 
@@ -20,7 +21,8 @@ def with_merged(args: Args, catalog: Catalog, machine: Machine) -> Args:
     if not args[Checkpoint].merge_lora:
         return args
 
-    from swift.export.merge import merge
+    with quick_imports():
+        from swift.export.merge import merge
     from swift.plan.merge import plan_merge
 
     plan = plan_merge(args, catalog, machine)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swift.core.errors import SwiftError, first_line
+from swift.core.quick_imports import quick_imports
 from swift.models.download import fetch
 from swift.plan.model import ModelPlan, read_config
 
@@ -63,12 +64,13 @@ def load_tokenizer(plan: ModelPlan, folder: Path | None = None) -> PreTrainedTok
 def tokenizer_class(folder: Path) -> Any:
     """The class to load the tokenizer in `folder` with: AutoTokenizer, or what it would take."""
     place = _known_class(folder)
-    if place is None:
-        from transformers import AutoTokenizer
+    with quick_imports():
+        if place is None:
+            from transformers import AutoTokenizer
 
-        return AutoTokenizer
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
+            return AutoTokenizer
+        module, _, name = place.partition(":")
+        return getattr(importlib.import_module(module), name)
 
 
 def _known_class(folder: Path) -> str | None:
