@@ -147,7 +147,7 @@ def test_every_kind_of_pairs_trains(
     given = words(run, rlhf_type=kind, model_id_or_path=tiny_llama_dir, dataset=pairs, max_steps=1)
     assert main(["rlhf", *given]) == 0
     (first,) = logged(run)
-    assert ("swift infer --ckpt_dir" in capsys.readouterr().err) == (kind != "rm")
+    assert f"swift {'deploy' if kind == 'rm' else 'infer'} --ckpt_dir" in capsys.readouterr().err
     if kind == "rm":
         head = load_file(run / "checkpoint-1" / "value_head.safetensors")
         assert {name: tuple(tensor.shape) for name, tensor in head.items()} == {

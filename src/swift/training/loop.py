@@ -242,8 +242,9 @@ def finish(trainer: SwiftTrainer, run: Run) -> dict[str, Any]:
     log.info("images_dir: %s", run.folder / "images")
     if run.pusher is not None and best:
         log.info("pushed to %s", run.pusher.finish(Path(best)))
-    if best and not has_head(Path(best)):  # a reward model answers nothing
-        log.info("try it:  %s", shlex.join(["swift", "infer", "--ckpt_dir", best]))
+    if best:  # a reward model answers nothing, but scores answers
+        command = "deploy" if has_head(Path(best)) else "infer"
+        log.info("try it:  %s", shlex.join(["swift", command, "--ckpt_dir", best]))
     return summary
 
 
