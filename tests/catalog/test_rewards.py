@@ -30,13 +30,16 @@ def test_accuracy() -> None:
     [
         ("<think>a\nb</think>\n<answer>c</answer>\n", 1.0),
         ("<think></think><answer></answer>", 1.0),
-        ("<answer>c</answer>", 0.0),
+        ("a<answer>c</answer>", 0.0),
         ("<think>a</think><answer>c</answer> and more", 0.0),
         ("<think>a</think><answer>c", 0.0),
+        ("<think>a</think><answer>c</answer><answer>d</answer>", 0.0),
     ],
 )
 def test_format(text: str, reward: float) -> None:
-    assert format_([text]) == [reward]
+    assert format_([text], prompts=["user: 2+2?"]) == [reward]
+    rest = text.removeprefix("<think>")
+    assert format_([rest], prompts=["user: 2+2? assistant: <think>\n"]) == [reward]
 
 
 def test_long_answers_lose_more_and_more() -> None:

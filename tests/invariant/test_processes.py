@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+import torch
+from safetensors.torch import load_file, save_file
 
 from swift.core.transaction import fault
 from swift.training.checkpoints import checkpoints
@@ -61,6 +63,53 @@ def test_two_processes_equal_one_with_the_same_effective_batch(tiny_llama_dir: P
         assert (tensor - second[key]).abs().max() < 1e-5, key
     assert "step 1/3" not in (tmp_path / "1.log").read_text(), "only the first process speaks"
     assert len((tmp_path / "two" / "data_ledger.jsonl").read_text().splitlines()) == 51
+
+
+REWARD = "def even(token_ids):\n    return [sum(token % 2 == 0 for token in ids) / len(ids) for ids in token_ids]\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["ppo", "grpo"])
+def test_two_processes_learn_from_their_answers_like_one(command: str, tiny_llama_dir: Path, tmp_path: Path) -> None:
+    rows, plugin = tmp_path / "rows.jsonl", tmp_path / "plugin.py"
+    rows.write_text("".join(json.dumps({"query": f"Say word {i}"}) + "\n" for i in range(7)))
+    plugin.write_text(REWARD)
+    reward = shutil.copytree(tiny_llama_dir, tmp_path / "reward")
+    weight = torch.randn(1, 64, generator=torch.Generator().manual_seed(1))
+    save_file(
+        {"v_head.summary.weight": weight, "v_head.summary.bias": torch.zeros(1)}, reward / "value_head.safetensors"
+    )
+    own: dict[str, dict[str, object]] = {
+        "ppo": {"whiten_rewards": "true", "num_ppo_epochs": 2},
+        # A group has answers of both processes.
+        "grpo": {"reward_funcs": "even", "external_plugins": plugin, "num_generations": 8, "num_iterations": 2},
+    }
+
+    def words(run: str, batch: int) -> list[str]:
+        flags = {**FLAGS, "model_id_or_path": tiny_llama_dir, "dataset": rows, "output_dir": tmp_path / run}
+        flags = {**flags, **own[command], "reward_model_id_or_path": reward, "max_new_tokens": 5, "max_steps": 4}
+        del flags["eval_steps"], flags["dataset_test_ratio"]
+        given = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+        return [command, *given, "--batch_size", str(batch)]
+
+    together = [start(words("two", 2), tmp_path / f"{e['RANK']}.log", e) for e in ranks(2)]
+    assert [finished(process) for process in together] == [0, 0], (tmp_path / "0.log").read_text()
+    assert finished(start(words("one", 4), tmp_path / "one.log")) == 0
+    records = [
+        [json.loads(line) for line in (tmp_path / run / "rollouts.jsonl").read_text().splitlines()]
+        for run in ("one", "two")
+    ]
+    assert len(records[0]) == len(records[1]) == 2 * 8
+    for one, two in zip(*records, strict=True):
+        assert (one["place"], one["answer_ids"], one["text"]) == (two["place"], two["answer_ids"], two["text"])
+        for name in ("score", "log_probs", "ref_log_probs", "values", "advantages", "returns"):
+            assert two[name] == pytest.approx(one[name], rel=1e-3, abs=1e-4)
+    for mine, theirs in zip(events(tmp_path / "two"), events(tmp_path / "one"), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-5)
+    name = "checkpoint-4/adapter_model.safetensors"
+    first, second = load_file(tmp_path / "one" / name), load_file(tmp_path / "two" / name)
+    for key, tensor in first.items():
+        assert (tensor - second[key]).abs().max() < 1e-3, key
 
 
 def test_a_signal_to_the_launcher_ends_all_processes_with_a_checkpoint(tiny_llama_dir: Path, tmp_path: Path) -> None:

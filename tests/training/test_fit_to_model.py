@@ -119,3 +119,20 @@ def test_an_encoder_with_a_decoder(
     assert "only its decoder would be loaded" in capsys.readouterr().err
     assert main(["infer", "--model_id_or_path", str(tmp_path / "model"), "--val_dataset", str(rows)]) == 2
     assert "only its decoder would be loaded" in capsys.readouterr().err
+
+
+def test_an_answer_has_room_beside_its_prompt(
+    smollm2_tokenizer_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = folder_of(GPT2Config(**SMALL), smollm2_tokenizer_dir, tmp_path / "model")
+    rows = tmp_path / "prompts.jsonl"
+    rows.write_text("".join(json.dumps({"query": "so " * size}) + "\n" for size in (1, 2, 40)))
+    words = ["grpo", "--model_id_or_path", str(model), "--dataset", str(rows), "--dry_run", "--no_cache", "true"]
+    words += ["--max_drop_ratio", "0.9", "--template_type", "chatml", "--target_modules", "ALL"]
+    words += ["--reward_funcs", "format", "--max_completion_length"]
+    assert main([*words, "64"]) == 2
+    assert "there is no room for a prompt" in capsys.readouterr().err
+    assert main([*words, "30"]) == 0
+    printed = capsys.readouterr()
+    assert "30 of which an answer may have, so rows have no more than 34" in printed.err
+    assert "1 dropped" in printed.out

@@ -24,7 +24,10 @@ from swift.core.errors import SwiftError
 
 OFFERED = ("completions", "prompts", "token_ids", "ended", "max_completion_length", "soft_cache_length")
 """Keywords that do not come from the rows."""
-THOUGHT = re.compile(r"\s*<think>.*?</think>\s*<answer>.*?</answer>\s*", re.DOTALL)
+THOUGHT = re.compile(
+    r"\s*<think>(?:(?!</?think>).)*</think>\s*<answer>(?:(?!</?answer>).)*</answer>\s*",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -193,9 +196,13 @@ def _braced(text: str) -> str:
     return text
 
 
-def format_(completions: Sequence[str]) -> list[float]:
-    """1 where an answer is `<think>…</think><answer>…</answer>` and nothing else, else 0."""
-    return [float(THOUGHT.fullmatch(text) is not None) for text in completions]
+def format_(completions: Sequence[str], prompts: Sequence[str]) -> list[float]:
+    """1 where an answer is `<think>…</think><answer>…</answer>` and nothing else, else 0.
+
+    Some chat templates write `<think>` themselves, at the end of the prompt.
+    """
+    begun = ("<think>" if prompt.rstrip().endswith("<think>") else "" for prompt in prompts)
+    return [float(THOUGHT.fullmatch(start + text) is not None) for start, text in zip(begun, completions, strict=True)]
 
 
 def soft_overlong(

@@ -8,13 +8,13 @@ from typing import Literal
 
 from swift.catalog import Catalog
 from swift.catalog.rewards import load_rewards
-from swift.core.errors import NotBuilt, SwiftError
+from swift.core.errors import SwiftError
 from swift.core.machine import Machine
 from swift.params.alignment import ALGORITHMS, loss_type
 from swift.params.args import Args
 from swift.params.groups import Generate, Rlhf
 from swift.plan.model import ModelPlan
-from swift.plan.roll_outs import AnswersPlan, plan_reward_model
+from swift.plan.roll_outs import AnswersPlan, plan_reward_model, times
 
 TEMPERATURE = 0.9
 LENGTH = 512
@@ -73,9 +73,8 @@ class GrpoPlan:
         again = f" (sampled again up to {self.max_resample_times} times)" if self.dynamic_sample else ""
         return [
             f"  loss      GRPO: policy loss clipped {clip}, {MEANS[self.loss_type]}{kl}; dropout off",
-            f"  roll-outs {size} answers ({size // self.generations} prompts x {self.generations}) of up to "
-            f"{self.answers.max_new_tokens} tokens at temperature {self.answers.temperature:g}, trained on "
-            f"{self.iterations} times in {self.mini_batches} mini-batches",
+            f"  roll-outs {size // self.generations} prompts x {self.generations} {self.answers.summary()}, trained on "
+            f"{times(self.iterations, self.mini_batches)}",
             f"  reward    {' + '.join(f'{weight:g} x {name}' for weight, name in rewards)}, "
             f"less the mean of its group{scale}",
             *((f"  left out  {' and '.join(left_out)}{again}",) if left_out else ()),
@@ -84,8 +83,6 @@ class GrpoPlan:
 
 def plan_grpo(args: Args, catalog: Catalog, machine: Machine) -> GrpoPlan:
     """Decide a GRPO run. Raises SwiftError for rewards that cannot be had."""
-    if machine.world_size > 1:
-        raise NotBuilt("grpo in several processes is not built yet", where="NPROC_PER_NODE", next="run it in one")
     rlhf = args[Rlhf]
     plugins = tuple(Path(path).expanduser() for path in rlhf.external_plugins)
     load_rewards(rlhf.reward_funcs, plugins)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swift.catalog import Catalog
-from swift.core.errors import NotBuilt, SwiftError
+from swift.core.errors import SwiftError
 from swift.core.machine import Machine
 from swift.params.args import Args
 from swift.params.checkpoint_args import ADAPTER_CONFIG, adapter_folder
@@ -42,6 +42,15 @@ class AnswersPlan:
             forward_rows=args[Rlhf].local_rollout_forward_batch_size,
         )
 
+    def summary(self) -> str:
+        """As `answers of up to 64 tokens at temperature 0.9`."""
+        cut = [
+            *((f"top_k {self.top_k}",) if self.top_k else ()),
+            *((f"top_p {self.top_p:g}",) if self.top_p < 1 else ()),
+        ]
+        biased = f", {' and '.join(cut)} (the loss goes by all tokens, so the KL is off a little)" if cut else ""
+        return f"answers of up to {self.max_new_tokens} tokens at temperature {self.temperature:g}{biased}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PpoPlan:
@@ -67,18 +76,21 @@ class PpoPlan:
         return [
             f"  loss      PPO: clipped policy loss ({self.cliprange:g}) + {self.vf_coef:g} x clipped value loss "
             f"({self.cliprange_value:g}), gamma {self.gamma:g}, lambda {self.lam:g}; dropout off",
-            f"  roll-outs {rows * self.mini_batches} answers of up to {self.answers.max_new_tokens} tokens at "
-            f"temperature {self.answers.temperature:g}, trained on {self.epochs} times in {self.mini_batches} "
-            "mini-batches",
+            f"  roll-outs {rows * self.mini_batches} {self.answers.summary()}, trained on "
+            f"{times(self.epochs, self.mini_batches)}",
             f"  reward    {self.reward_model.adapter or self.reward_model.source}{penalty}, "
             f"- {self.kl_coef:g} x KL{', whitened' if self.whiten_rewards else ''}",
         ]
 
 
+def times(epochs: int, mini_batches: int) -> str:
+    """As `3 times in 2 mini-batches`."""
+    often = {1: "once", 2: "twice"}.get(epochs, f"{epochs} times")
+    return often if mini_batches == 1 else f"{often} in {mini_batches} mini-batches"
+
+
 def plan_ppo(args: Args, catalog: Catalog, machine: Machine) -> PpoPlan:
     """Decide a PPO run. Raises SwiftError for a reward model that cannot be one."""
-    if machine.world_size > 1:
-        raise NotBuilt("ppo in several processes is not built yet", where="NPROC_PER_NODE", next="run it in one")
     rlhf = args[Rlhf]
     return PpoPlan(
         answers=AnswersPlan.of(args, args[Generate].max_new_tokens, TEMPERATURE),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.models.limits import Limits
 from swift.models.vocabulary import embedded_tokens
@@ -24,10 +25,21 @@ def fit_to_model(plan: SftPlan, limits: Limits, tokenizer: PreTrainedTokenizerBa
 def _within_context(plan: SftPlan, context: int | None) -> SftPlan:
     """A packed sequence holds several rows, each with positions of its own, and may be longer than the context."""
     limit = plan.prompt.max_length
-    if context is None or (limit is not None and limit <= context):
+    if context is None:
+        return plan
+    answers = plan.alignment and plan.alignment.answers
+    reads = f"the model reads {context} tokens"
+    if answers:
+        reads += f", {answers.max_new_tokens} of which an answer may have"
+        context -= answers.max_new_tokens
+    if context < 1:
+        raise SwiftError(
+            "there is no room for a prompt", where="--max_new_tokens", why=reads, next="let answers be shorter"
+        )
+    if limit is not None and limit <= context:
         return plan
     given = "any --max_length" if limit is None else f"--max_length {limit}"
-    log.info("the model reads %d tokens, so rows have no more than that (instead of %s)", context, given)
+    log.info("%s, so rows have no more than %d (instead of %s)", reads, context, given)
     data = plan.data if plan.data.packing else replace(plan.data, max_length=context)
     return replace(plan, prompt=replace(plan.prompt, max_length=context), data=data)
 

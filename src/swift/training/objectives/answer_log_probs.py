@@ -81,14 +81,23 @@ class AnswerLogProbs:
             return TokenScores(log_probs, logits.detach().mean(-1), hidden, batch)
         hidden = self._head.hidden(model, model_inputs(batch))
         hidden = hidden.reshape(-1, hidden.shape[-1])[at]
+        return TokenScores(
+            self._of_states(linear, hidden, targets), _mean_logits(linear, hidden.detach()), hidden, batch
+        )
+
+    def again(self, model: nn.Module, scores: TokenScores) -> Tensor:
+        """(N) log-probabilities of what was scored at another temperature; from its states, where those are enough."""
+        if self._head.linear is None:
+            return self(model, scores.batch).log_probs
+        return self._of_states(self._head.linear, scores.hidden, scores.batch["targets"])
+
+    def _of_states(self, linear: nn.Linear, hidden: Tensor, targets: Tensor) -> Tensor:
         frozen = not torch.is_grad_enabled()
         weight = linear.weight.detach() if frozen else linear.weight
         bias = linear.bias.detach() if frozen and linear.bias is not None else linear.bias
-        cold = hidden
         if self.temperature != 1.0:
-            cold, bias = hidden / self.temperature, None if bias is None else bias / self.temperature
-        log_probs = linear_log_probs(cold, weight, bias, targets)
-        return TokenScores(log_probs, _mean_logits(linear, hidden.detach()), hidden, batch)
+            hidden, bias = hidden / self.temperature, None if bias is None else bias / self.temperature
+        return linear_log_probs(hidden, weight, bias, targets)
 
 
 @torch.no_grad()

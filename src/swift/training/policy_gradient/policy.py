@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from swift.training.objectives.reference import Reference, build_reference
 from swift.training.policy_gradient.rollouts import Rollout
 from swift.training.policy_gradient.sampling import sample
 from swift.training.policy_gradient.schedule import Schedule
+from swift.training.policy_gradient.shares import gathered, share
 from swift.training.preference_batches import answers
 
 GAP = 0.05
@@ -43,10 +45,17 @@ class Policy:
 
     def answer(self, roll_out: int, rows: Sequence[int], *, places: Sequence[int], attempt: int = 0) -> list[Rollout]:
         """An answer to each prompt of these `rows`, with nothing known of it but what the engine says."""
+        return gathered(self._share_of_answers(roll_out, share(rows), share(places), attempt))
+
+    def _share_of_answers(
+        self, roll_out: int, rows: Sequence[int], places: Sequence[int], attempt: int
+    ) -> list[Rollout]:
         setting, schedule = self._setting, self._schedule
         tokenizer = setting.encoder.tokens.tokenizer
         prompts: list[list[int]] = [list(schedule.prompts[row]["input_ids"]) for row in rows]
         how = [self._sampling(roll_out * schedule.size + place, attempt) for place in places]
+        if not prompts:
+            return []
         given = sample(setting.base, tokenizer, prompts, how, self.size)
         return [
             Rollout(
@@ -56,7 +65,7 @@ class Policy:
                 origin=schedule.origin(row),
                 prompt_ids=prompt,
                 answer_ids=list(answer.ids),
-                text=str(tokenizer.decode(list(answer.ids))),
+                text=answer.text,
                 ended=answer.ended,
                 engine_log_probs=list(answer.log_probs),
             )
@@ -83,30 +92,35 @@ class Policy:
             logprobs=0,
         )
 
-    def measured(self, sampled: Sequence[Rollout], head: ValueHead | None = None) -> dict[str, Tensor]:
+    def measured(self, answered: Sequence[Rollout], head: ValueHead | None = None) -> dict[str, Tensor]:
         """Of all tokens, one answer after the other (N), fp32 on the CPU: `log_probs`, and where there is a reference
         `ref_log_probs`, and where there is a critic's head `values`."""
-        parts: dict[str, list[Tensor]] = {"log_probs": []}
-        plain = AnswerLogProbs(self._setting.base)
-        gaps: list[Tensor] = []
-        model = self._setting.model
-        for start in range(0, len(sampled), self.size):
-            some = sampled[start : start + self.size]
-            batch = self.batch(some)
-            scores = self.scores(model, batch)
-            at_one = scores if self._plan.temperature == 1.0 else plain(model, batch)
-            gaps.append((at_one.log_probs.cpu() - self.flat(some, "engine_log_probs").cpu()).abs())
-            parts["log_probs"].append(scores.log_probs)
-            if head is not None:
-                parts.setdefault("values", []).append(head(scores.hidden))
-            if self.reference is not None:
-                parts.setdefault("ref_log_probs", []).append(self.reference.log_probs(batch))
-        gap = torch.cat(gaps)
+        parts = gathered([self._measured(share(answered), head)])
+        known = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        gap = known.pop("gap")
         report = log.warning if gap.mean() > GAP else log.info
         report(
             "roll-out %d: %d answers; engine and training differ in log-probability by %.1e (mean), %.1e (most)",
-            *(sampled[0].roll_out, len(sampled), gap.mean(), gap.max()),
+            *(answered[0].roll_out, len(answered), gap.mean(), gap.max()),
         )
+        return known
+
+    def _measured(self, answered: Sequence[Rollout], head: ValueHead | None) -> dict[str, Tensor]:
+        """With `gap`, how far the engine was from the forward pass of training."""
+        parts: dict[str, list[Tensor]] = defaultdict(list)
+        plain = AnswerLogProbs(self._setting.base)
+        model = self._setting.model
+        for start in range(0, len(answered), self.size):
+            some = answered[start : start + self.size]
+            batch = self.batch(some)
+            scores = self.scores(model, batch)
+            at_one = scores.log_probs if self._plan.temperature == 1.0 else plain.again(model, scores)
+            parts["gap"].append((at_one - self.flat(some, "engine_log_probs")).abs())
+            parts["log_probs"].append(scores.log_probs)
+            if head is not None:
+                parts["values"].append(head(scores.hidden))
+            if self.reference is not None:
+                parts["ref_log_probs"].append(self.reference.log_probs(batch))
         return {name: torch.cat(some).float().cpu() for name, some in parts.items()}
 
     def batch(self, given: Sequence[Rollout]) -> Batch:

@@ -16,6 +16,7 @@ from swift.plan.model import ModelPlan
 from swift.training.objectives.answer_log_probs import model_inputs
 from swift.training.output_head import OutputHead
 from swift.training.policy_gradient.rollouts import Rollout
+from swift.training.policy_gradient.shares import gathered, share
 from swift.training.preference_batches import answers
 from swift.training.varlen_attention import keep_inside_sequences
 
@@ -37,8 +38,9 @@ class RewardModel:
     @torch.no_grad()
     def scores(self, given: Sequence[Rollout], size: int) -> Tensor:
         """(R) of answers, fp32 on the CPU; `size` of them are in a forward pass."""
-        parts = [self._scores(given[start : start + size]) for start in range(0, len(given), size)]
-        return torch.cat(parts).float().cpu()
+        mine = share(given)
+        parts = [self._scores(mine[start : start + size]).tolist() for start in range(0, len(mine), size)]
+        return torch.tensor(gathered([score for part in parts for score in part]))
 
     def _scores(self, given: Sequence[Rollout]) -> Tensor:
         batch: Any = answers([one.item for one in given], self._flat, self._pad_id)

@@ -13,6 +13,8 @@ from swift.training.objectives import Setting
 from swift.training.policy_gradient.reward_model import RewardModel
 from swift.training.policy_gradient.rollouts import Rollout
 from swift.training.policy_gradient.schedule import Schedule
+from swift.training.policy_gradient.shares import is_first
+from swift.training.process_group import told_by_first
 
 
 class Rewards:
@@ -29,8 +31,7 @@ class Rewards:
     def __call__(self, answered: list[Rollout]) -> list[Rollout]:
         """The answers with their rewards and the sum of these as their score. Raises SwiftError for an answer that no
         function judges."""
-        known, origins = self._known(answered), [one.origin for one in answered]
-        columns = [function(known, origins) for function in self._functions]
+        columns = told_by_first(self._by_functions(answered) if is_first() else [])
         if self._reward_model is not None:
             columns.append(self._reward_model.scores(answered, self._plan.answers.forward_rows).tolist())
         names, weights = self._plan.reward_names, self._plan.weights
@@ -47,6 +48,11 @@ class Rewards:
             result.append(replace(one, rewards=dict(zip(names, values, strict=True)), score=float(score)))
         return result
 
+    def _by_functions(self, answered: Sequence[Rollout]) -> list[list[float | None]]:
+        """In one process: what the functions do is done once, and a mistake of theirs is told of."""
+        known, origins = self._known(answered), [one.origin for one in answered]
+        return [function(known, origins) for function in self._functions]
+
     def _known(self, answered: Sequence[Rollout]) -> dict[str, Any]:
         """What functions may ask for, a list of each."""
         tokenizer, prompts = self._setting.encoder.tokens.tokenizer, self._schedule.prompts
@@ -54,7 +60,7 @@ class Rewards:
         columns = dict.fromkeys(name for row in rows for name in row if name not in OFFERED)
         return {
             **{name: [row.get(name) for row in rows] for name in columns},
-            "completions": [str(tokenizer.decode(one.answer_ids, skip_special_tokens=True)) for one in answered],
+            "completions": [one.text for one in answered],
             "prompts": [str(tokenizer.decode(one.prompt_ids)) for one in answered],
             "token_ids": [list(one.answer_ids) for one in answered],
             "ended": [one.ended for one in answered],

@@ -10,6 +10,7 @@ from typing import Any
 
 from swift.prompts.types import IGNORED
 from swift.training.objectives import Batch, Setting
+from swift.training.policy_gradient.shares import is_first
 
 FILE = "rollouts.jsonl"
 """All roll-outs of a run, in its folder; in a checkpoint those of the roll-out under way."""
@@ -29,6 +30,7 @@ class Rollout:
     prompt_ids: list[int]
     answer_ids: list[int]
     text: str
+    """Of the answer, as a user would see it and a reward function does: without special tokens and what ended it."""
     ended: bool
     engine_log_probs: list[float]
     """Under the policy at temperature 1, by the engine that sampled."""
@@ -52,22 +54,25 @@ class Rollout:
 
 
 class Record:
-    """The roll-out under way, and the file with all of them."""
+    """The roll-out under way, and the file with all of them, which the first process writes."""
 
     def __init__(self, setting: Setting):
         self._file = setting.folder / FILE
         self.current: list[Rollout] = []
         if setting.continued is not None:
             self.current = read(setting.continued / FILE)
-            forget_after(self._file, self.current[0].roll_out)
-        else:
-            write(self._file, ())
+        if not is_first():
+            return
+        if self.current:
+            forget_from(self._file, self.current[0].roll_out)
+        write(self._file, self.current, mode="a" if self.current else "w")
 
     def begin(self, number: int, roll_out: Callable[[int], list[Rollout]]) -> None:
         """Make roll-out `number`, where it is not the one under way."""
         if not self.current or self.current[0].roll_out != number:
             self.current = roll_out(number)
-            write(self._file, self.current, mode="a")
+            if is_first():
+                write(self._file, self.current, mode="a")
 
     def of(self, batch: Batch) -> list[Rollout]:
         """The answers of a batch."""
@@ -96,13 +101,11 @@ def read(path: Path) -> list[Rollout]:
         return [Rollout(**json.loads(line)) for line in file]
 
 
-def forget_after(path: Path, last: int) -> None:
-    """Leave out of a run's file what follows after roll-out number `last`, and a line that was cut: a run that goes on
-    from a checkpoint makes it again."""
+def forget_from(path: Path, first: int) -> None:
+    """Leave out of a run's file roll-out number `first` and what follows, and a line that was cut: a run that goes on
+    from a checkpoint has the one and makes the others again."""
     if not path.is_file():
         return
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     whole = [line for line in lines if line.endswith("}\n")]
-    kept = [line for line in whole if json.loads(line)["roll_out"] <= last]
-    if len(kept) < len(lines):
-        path.write_text("".join(kept), encoding="utf-8")
+    path.write_text("".join(line for line in whole if json.loads(line)["roll_out"] < first), encoding="utf-8")

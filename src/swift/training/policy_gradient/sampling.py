@@ -22,6 +22,8 @@ class Answer:
     """The token that ended it included."""
     log_probs: tuple[float, ...]
     """Of each token, at temperature 1, as the engine computed them."""
+    text: str
+    """As a user would see it: without special tokens and the string that ended it."""
     ended: bool
     """Whether it came to its end, or was cut."""
 
@@ -55,5 +57,6 @@ def _answer(deltas: list[Delta]) -> Answer:
     return Answer(
         tuple(token for delta in deltas for token in delta.token_ids),
         tuple(one.logprob for delta in deltas for one in delta.logprobs),
+        "".join(delta.text for delta in deltas),
         last.finish_reason == "stop",
     )
