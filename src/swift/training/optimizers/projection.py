@@ -84,7 +84,8 @@ class Space:
             ("V", vectors[2][:rank] if right else None),
         ):
             if matrix is not None:
-                self._keep(name, matrix.to(gradient.dtype).contiguous())
+                # A view would keep all the singular vectors.
+                self._keep(name, matrix.to(gradient.dtype).clone(memory_format=torch.contiguous_format))
         self.state["age"] = 0
 
     def _wait(self, first: Tensor) -> None:
