@@ -197,7 +197,6 @@ def test_what_is_not_built_is_refused_and_the_default_is_not(row: Missing) -> No
 @pytest.mark.parametrize(
     ("words", "message", "next"),
     [
-        ("sft --tuner_backend unsloth", "--tuner_backend unsloth: this adapter library", "use swift or peft"),
         ("sft --deepspeed default-zero2", "--deepspeed default-zero2: DeepSpeed", "leave it out"),
         ("infer --local_repo_path .", "--local_repo_path .: models with code", "leave it out"),
     ],

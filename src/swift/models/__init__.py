@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from swift.models.load import load_config, load_model
     from swift.models.quantize import parameter_count
     from swift.models.tokenizer import load_tokenizer
+    from swift.models.unsloth_loading import load_through_unsloth
     from swift.models.vocabulary import embedded_tokens
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "identity",
     "load_config",
     "load_model",
+    "load_through_unsloth",
     "load_tokenizer",
     "parameter_count",
     "same_base",
@@ -35,6 +37,7 @@ _PLACES = {
     "identity": "fingerprint",
     "load_config": "load",
     "load_model": "load",
+    "load_through_unsloth": "unsloth_loading",
     "load_tokenizer": "tokenizer",
     "parameter_count": "quantize",
     "same_base": "fingerprint",

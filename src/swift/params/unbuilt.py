@@ -26,8 +26,6 @@ class Missing(Frozen):
 
 
 TABLE: tuple[Missing, ...] = (
-    Missing("tuner_backend", "this adapter library", values=("unsloth",)),
-    Missing("use_liger", "liger-kernel"),
     Missing("deepspeed", "DeepSpeed"),
     Missing("fsdp", "FSDP"),
     Missing("fsdp_config", "FSDP"),

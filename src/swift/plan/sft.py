@@ -11,6 +11,7 @@ from swift.core.machine import Machine
 from swift.params.args import Args
 from swift.params.groups import Train
 from swift.plan.data import DataPlan, plan_data
+from swift.plan.gpu_kernels import check_kernels
 from swift.plan.methods import plan_method
 from swift.plan.model import ModelPlan, plan_model
 from swift.plan.prompt import PromptPlan, plan_prompt
@@ -71,6 +72,7 @@ def plan_sft(args: Args, catalog: Catalog, machine: Machine) -> SftPlan:
     method = plan_method(args)
     args = with_own_defaults(args)
     model = plan_model(args, catalog, machine)
+    check_kernels(args, machine, model)
     check_stored(model.stored_quant, model.source, machine)
     tuner = plan_tuner(args, model)
     prompt = plan_prompt(args, catalog, model.entry.template if model.entry else None)

@@ -24,9 +24,11 @@ from swift.hub.checkpoint_uploader import Pusher
 from swift.params.args import Args
 from swift.params.checkpoint_args import SFT_ARGS, adapter_folder
 from swift.plan.methods import METHODS
+from swift.plan.model import ModelPlan
 from swift.plan.sft import SftPlan
 from swift.plan.train import PushPlan
 from swift.prompts.encode import Encoder
+from swift.training import liger
 from swift.training.answer_samples import AnswerSamples, rows_to_sample
 from swift.training.artifacts import example, model_info, saved_args, write_json
 from swift.training.causality import require_causal
@@ -74,6 +76,8 @@ def _run(
         arguments["ref_model_id_or_path"] = reference_source(plan, resume)
     if machine.first:
         write_json(run_dir / SFT_ARGS, arguments)
+    if plan.train.group.use_liger:
+        liger.check_model(models.load_config(plan.model, prepared.source))
     set_seed(plan.train.group.seed)
     model = load(plan, prepared.source, resume, prepared.steps)
     log.info(model_info(model))
@@ -167,7 +171,8 @@ def assemble(
 
 def _set_attention(plan: SftPlan, base: PreTrainedModel) -> bool:
     """Let the model attend as it is trained. -> whether it takes flattened batches."""
-    flat = keep_inside_sequences(base)
+    # Unsloth has attention of its own, and some versions cut a row of several sequences off at --max_length.
+    flat = plan.tuner.tuner_backend != "unsloth" and keep_inside_sequences(base)
     if not flat:
         require_causal(base)  # a flat row that gave the same was read with causal attention
         log.info("batches are padded, as --batch_size says: this model's attention cannot be kept inside sequences")
@@ -209,11 +214,19 @@ def _named(name: str | None) -> Any:
 def load(plan: SftPlan, source: Path, resume: Path | None, steps: int) -> nn.Module:
     """The model to train: with a new tuner on top, or as the checkpoint to go on from left it."""
     if resume is None:
-        return tuners.attach(models.load_model(plan.model, source), plan.tuner, total_steps=steps)
+        return tuners.attach(_base(plan, plan.model, source), plan.tuner, total_steps=steps)
     if adapter_folder(resume) is None:
         whole = replace(plan.model, source=str(resume), hub="local", entry=None)
-        return tuners.attach(models.load_model(whole, resume), plan.tuner, total_steps=steps, resumed=True)
-    return tuners.load(models.load_model(plan.model, source), resume, trainable=True, total_steps=steps)
+        return tuners.attach(_base(plan, whole, resume), plan.tuner, total_steps=steps, resumed=True)
+    tuned = tuners.load(_base(plan, plan.model, source), resume, trainable=True, total_steps=steps)
+    return tuners.go_on_with_unsloth(tuned) if plan.tuner.tuner_backend == "unsloth" else tuned
+
+
+def _base(plan: SftPlan, model: ModelPlan, folder: Path) -> PreTrainedModel:
+    if plan.tuner.tuner_backend != "unsloth":
+        return models.load_model(model, folder)
+    whole = plan.tuner.sft_type == "full"
+    return models.load_through_unsloth(model, folder, max_length=plan.prompt.max_length, whole=whole)
 
 
 def _pusher(push: PushPlan) -> Pusher:

@@ -8,6 +8,7 @@ from transformers.training_args import OptimizerNames, TrainingArguments
 
 from swift.plan.train import TrainPlan
 from swift.training.check_names import OWN_TRACKERS
+from swift.training.liger import KERNELS
 
 
 def training_arguments(
@@ -28,6 +29,8 @@ def training_arguments(
         max_steps=steps,
         optim=_optimizer(plan),
         learning_rate=plan.learning_rate,
+        use_liger_kernel=train.use_liger,
+        liger_kernel_config=KERNELS if train.use_liger else None,
         lr_scheduler_type=plan.scheduler,
         lr_scheduler_kwargs=dict(plan.scheduler_kwargs),
         warmup_steps=plan.warmup(steps),

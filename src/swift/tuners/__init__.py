@@ -6,11 +6,13 @@ from swift.tuners.adapter_saving import save
 from swift.tuners.attach import attach, base_model, on_step, regularizer, without_adapter
 from swift.tuners.layers import decoder_layers
 from swift.tuners.loraplus import loraplus_groups
+from swift.tuners.unsloth_lora import go_on_with_unsloth
 
 __all__ = [
     "attach",
     "base_model",
     "decoder_layers",
+    "go_on_with_unsloth",
     "load",
     "loraplus_groups",
     "merge",

@@ -17,6 +17,7 @@ from swift.plan.tuner import TunerPlan
 from swift.tuners import added_modules, llamapro
 from swift.tuners.freeze import freeze
 from swift.tuners.target_modules import linear_layers
+from swift.tuners.unsloth_lora import attach_with_unsloth
 
 ADDED = ("adapter", "reft")
 """Methods of our own that add modules (`swift.tuners.added_modules`)."""
@@ -40,6 +41,8 @@ def attach(
         freeze(model, plan)
     elif plan.sft_type == "llamapro":
         _attach_layers(model, plan, resumed=resumed)
+    elif plan.tuner_backend == "unsloth":
+        tuned = attach_with_unsloth(model, plan)
     elif plan.sft_type in ADDED:
         added_modules.attach(model, plan.sft_type, plan.settings)
     else:

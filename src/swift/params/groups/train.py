@@ -105,7 +105,8 @@ class Train(Frozen):
     """What the summed cross-entropy is divided by: None the weights of the trained tokens, loss-scale their number,
     long-ce their mean number over the steps so far."""
     use_liger: bool = False
-    """Train with liger-kernel."""
+    """Compute rotary positions, norms and MLPs with the kernels of liger-kernel, on a GPU. Its fused loss is left out:
+    ours never makes all logits at once either."""
     dataloader_num_workers: Annotated[int | None, Range(0)] = None
     """Processes that prepare batches; None means 1, and 0 on Windows."""
     dataloader_pin_memory: bool = True

@@ -19,7 +19,8 @@ class Tuner(Frozen):
     sft_type: Annotated[SftType, Basic(), Saved("model")] = "lora"
     """Tuning method. QLoRA is lora with quantization_bit 4."""
     tuner_backend: Literal["swift", "peft", "unsloth"] = "peft"
-    """Library that implements the adapters."""
+    """Library that implements the adapters. swift writes the files of the 2.5 release; unsloth trains lora and full on
+    one GPU."""
     target_modules: Annotated[tuple[str, ...], Basic(), Known(("DEFAULT", "AUTO", "ALL", "EMBEDDING"))] = ("DEFAULT",)
     """Modules that get adapters: DEFAULT or AUTO (attention q, k, v of an LLM), ALL (every linear layer but the
     head), EMBEDDING, or names."""
