@@ -373,8 +373,10 @@ def test_samples_of_answers_before_and_after_change_nothing_else(
     run = tmp_path / "kto"
     options = {"dataset": labelled, "rlhf_type": "kto", "answer_samples": 2, **model}
     assert main(["rlhf", *words(run, **options)]) == 0
-    first = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    first = [json.loads(line) for line in (run / "samples.jsonl").read_text().rstrip("\n").split("\n")]
+    first[0]["before"] += " one\u2028two"  # a character that ends a line elsewhere
+    (run / "samples.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in first))
     assert main(["rlhf", *words(run, **{**options, "max_steps": 3}), "--resume_from_checkpoint", "auto"]) == 0
-    again = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    again = [json.loads(line) for line in (run / "samples.jsonl").read_text().rstrip("\n").split("\n")]
     assert [sample["before"] for sample in again] == [sample["before"] for sample in first]
     assert [set(sample) for sample in again] == [{"row", "prompt", "answer", "label", "before", "after"}] * 2

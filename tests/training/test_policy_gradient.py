@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from conftest import FIXTURES
 from swift.training.policy_gradient import algebra
+from swift.training.policy_gradient.rollouts import Rollout, forget_from, read, write
 
 FIXED = json.loads((FIXTURES / "ppo_functions.json").read_text())
 
@@ -71,3 +73,24 @@ def test_clipping_holds_the_loss_and_its_gradient() -> None:
     losses.sum().backward()
     assert clipped.tolist() == [True, False, False, True]
     assert new.grad is not None and (new.grad != 0).tolist() == [False, True, True, False]
+
+
+def test_answers_keep_characters_that_end_a_line(tmp_path: Path) -> None:
+    texts = ["one\u2028line", "a\x0bb\x85c", "d\r\ne\x1cf"]
+    answers = [
+        Rollout(
+            roll_out=number,
+            place=0,
+            row=0,
+            origin="rows:1",
+            prompt_ids=[1],
+            answer_ids=[2],
+            text=text,
+            ended=True,
+            engine_log_probs=[0.0],
+        )
+        for number, text in enumerate(texts)
+    ]
+    write(tmp_path / "rollouts.jsonl", answers)
+    forget_from(tmp_path / "rollouts.jsonl", 2)
+    assert read(tmp_path / "rollouts.jsonl") == answers[:2]

@@ -50,7 +50,9 @@ def run(args: Args) -> int:
             run_folder(plan.train, resume, datetime.now()) if machine.first else plan.train.output_dir
         )
         checkpoint = run_training(args, plan, catalog, machine, run_dir, resume)
-    if plan.eval_after is not None and checkpoint is not None and machine.first:
+    if plan.eval_after is not None and checkpoint is None:
+        log.info("--eval_after asks nothing: nothing was trained")
+    elif plan.eval_after is not None and checkpoint is not None and machine.first:
         from swift.evaluation.after_training import evaluate_after
 
         evaluate_after(plan.eval_after, checkpoint, run_dir)

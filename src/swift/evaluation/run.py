@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from swift.catalog import Catalog
 from swift.core.log import log
-from swift.engines.factory import prepare
+from swift.engines.factory import Prepared, prepare
 from swift.evaluation.answerers import Answerer, LocalAnswerer, RemoteAnswerer
 from swift.evaluation.ask import ask, tasks_of
 from swift.evaluation.compare import compare
@@ -17,7 +18,11 @@ from swift.evaluation.questions import read_suites
 from swift.evaluation.report import Row, rows_of, table, write_report
 from swift.evaluation.run_folder import answered, new_run, read_records
 from swift.params.args import Args
-from swift.plan.evaluation import EvalPlan
+from swift.plan.evaluation import EvalPlan, RemotePlan
+from swift.plan.infer import InferPlan
+
+L = TypeVar("L")
+R = TypeVar("R")
 
 
 def evaluate(plan: EvalPlan, args: Args, catalog: Catalog) -> Path:
@@ -28,12 +33,7 @@ def evaluate(plan: EvalPlan, args: Args, catalog: Catalog) -> Path:
 def _own_questions(plan: EvalPlan, args: Args, catalog: Catalog) -> Path:
     subsets = read_suites(plan.suites, plan.rows, plan.shots)
     log.info("%d questions in %d subsets", sum(len(subset.questions) for subset in subsets), len(subsets))
-    answerer: Answerer
-    if plan.infer is not None:
-        answerer = LocalAnswerer(plan, plan.infer, prepare(plan.infer, catalog))
-    else:
-        assert plan.remote is not None
-        answerer = RemoteAnswerer(plan, plan.remote)
+    answerer: Answerer = _made_by(LocalAnswerer, RemoteAnswerer, plan, catalog)
     tasks = tasks_of(subsets, answerer)
     known = answered(plan.output) if plan.use_cache else {}
     with new_run(plan.output, datetime.now()) as folder:
@@ -51,12 +51,7 @@ def _benchmarks(plan: EvalPlan, catalog: Catalog) -> Path:
     from swift.evaluation.harness_answerers import HarnessAnswerer, LocalHarness, RemoteHarness
     from swift.evaluation.harness_tasks import load_tasks
 
-    answerer: HarnessAnswerer
-    if plan.infer is not None:
-        answerer = LocalHarness(plan, plan.infer, prepare(plan.infer, catalog))
-    else:
-        assert plan.remote is not None
-        answerer = RemoteHarness(plan, plan.remote)
+    answerer: HarnessAnswerer = _made_by(LocalHarness, RemoteHarness, plan, catalog)
     tasks = load_tasks(plan)
     log.info("%d questions in %d tasks", sum(map(len, tasks.rows.values())), len(tasks.tasks))
     known = answered(plan.output) if plan.use_cache else {}
@@ -64,6 +59,19 @@ def _benchmarks(plan: EvalPlan, catalog: Catalog) -> Path:
         rows, facts = run_tasks(tasks, plan, answerer, known, folder)
     _report(plan, folder.path, facts, rows, None)
     return folder.path
+
+
+def _made_by(
+    local: Callable[[EvalPlan, InferPlan, Prepared], L],
+    remote: Callable[[EvalPlan, RemotePlan], R],
+    plan: EvalPlan,
+    catalog: Catalog,
+) -> L | R:
+    """What answers: a model of this machine, or a server."""
+    if plan.infer is not None:
+        return local(plan, plan.infer, prepare(plan.infer, catalog))
+    assert plan.remote is not None
+    return remote(plan, plan.remote)
 
 
 def _report(

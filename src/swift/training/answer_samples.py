@@ -53,7 +53,8 @@ class AnswerSamples:
         """Take the answers from before training out of the file of the run that this one goes on with."""
         if not (folder / FILE).is_file():
             return
-        earlier = [json.loads(line) for line in (folder / FILE).read_text("utf-8").splitlines()]
+        with (folder / FILE).open(encoding="utf-8") as file:  # an answer may hold other characters that end a line
+            earlier = [json.loads(line) for line in file]
         known = {line["prompt"]: line["before"] for line in earlier if "before" in line}
         for line in self._lines:
             if line["prompt"] in known:

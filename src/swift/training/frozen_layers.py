@@ -1,7 +1,7 @@
 """Frozen linear layers of a run on a CPU, with weights in the order in which oneDNN's products read them.
 
 A plain layer sorts its weights anew in each pass, forward and backward, although an adapter's base never changes. Here
-they are sorted once for each direction: products take a third less time, and the layers twice the memory.
+they are sorted once for each direction: products take a tenth less time, and the layers twice the memory.
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ def pack_frozen(model: nn.Module) -> None:
             if is_packed(layer) and layer is not head:
                 setattr(parent, name, PackedLinear(layer, BothWays))
                 packed += 1
-    log.info("%d frozen layers are kept in the order that oneDNN reads them in", packed)
+    if packed:
+        log.info("%d frozen layers are kept in the order that oneDNN reads them in", packed)
+    else:
+        log.info("no layer is packed: none is a plain frozen one in fp32")
 
 
 def packing_bytes(model: nn.Module) -> int:

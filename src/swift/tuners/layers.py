@@ -36,7 +36,8 @@ def layer_list(model: PreTrainedModel, key: str | None = None) -> str:
         raise SwiftError(
             f"the layers of {type(model).__name__} are not found",
             why=f"no list of modules in it has {number} members",
-            next="use --sft_type lora",
+            next="leave out what goes by layers: --sft_type llamapro, adapter or reft, --lisa_activated_layers, "
+            "--torch_compile",
         )
     return min(fitting, key=lambda path: path.count("."))
 

@@ -106,6 +106,6 @@ def forget_from(path: Path, first: int) -> None:
     from a checkpoint has the one and makes the others again."""
     if not path.is_file():
         return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("}\n")]
+    with path.open(encoding="utf-8") as file:  # an answer may hold other characters that end a line
+        whole = [line for line in file if line.endswith("}\n")]
     path.write_text("".join(line for line in whole if json.loads(line)["roll_out"] < first), encoding="utf-8")
