@@ -31,5 +31,5 @@ def test_a_command_says_it_before_torch_is_loaded() -> None:
     )
     env = {name: value for name, value in os.environ.items() if name not in POLICIES}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
-    assert done.stdout.split() == ["1000", "False"]
+    assert done.stdout.split() == [BRIEFLY["GOMP_SPINCOUNT"], "False"]
     assert "/no/such/model" in done.stderr
