@@ -266,7 +266,11 @@ def test_mistakes_end_before_the_weights_are_loaded(
         err = capsys.readouterr().err
         assert message in err and "Params" not in err
     wrong = tmp_path / "wrong.py"
-    for text, where in (("import json\nx = json.lods\n", f"{wrong}:2"), ("def f(:\n", f"{wrong}:1")):
+    for text, where in (
+        ("import json\nx = json.lods\n", f"{wrong}:2"),
+        ("def f(:\n", f"{wrong}:1"),
+        ("import sys\n\nsys.exit(3)\n", f"{wrong}:3"),
+    ):
         wrong.write_text(text)
         other = wrong.rename(tmp_path / f"wrong{len(text)}.py")  # a file is run once a process
         assert main(words(tmp_path / "run", tiny_llama_dir, prompts, other)) == 2

@@ -230,7 +230,7 @@ def run_register_file(path: Path) -> None:
         runpy.run_path(str(path), run_name="swift_custom_register")
     except SwiftError:
         raise
-    except Exception as error:  # The file is the user's: anything can be wrong in it, and it is theirs to mend.
+    except (Exception, SystemExit) as error:  # The file is the user's, theirs to mend: anything can be wrong in it.
         own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = error.lineno if isinstance(error, SyntaxError) else own[-1].lineno if own else None
         raise SwiftError(

@@ -51,7 +51,7 @@ class RewardFunction:
             rewards = list(self.function(**given))
         except SwiftError:
             raise
-        except Exception as error:  # The function may be the user's: anything can be wrong in it.
+        except (Exception, SystemExit) as error:  # The function may be the user's: anything can be wrong in it.
             raise self._failed(error) from error
         if len(rewards) != len(origins):
             raise SwiftError(
@@ -76,7 +76,7 @@ class RewardFunction:
             )
         return value
 
-    def _failed(self, error: Exception) -> SwiftError:
+    def _failed(self, error: Exception | SystemExit) -> SwiftError:
         own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(self.file)]
         return SwiftError(
             f"the reward function {self.name} failed: {type(error).__name__}: {error}",
@@ -135,7 +135,7 @@ def _callables(path: Path) -> dict[str, Callable[..., Any]]:
         }
     except SwiftError:
         raise
-    except Exception as error:  # The file is the user's: anything can be wrong in it.
+    except (Exception, SystemExit) as error:  # The file is the user's: anything can be wrong in it.
         own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = error.lineno if isinstance(error, SyntaxError) else own[-1].lineno if own else None
         raise SwiftError(
