@@ -140,7 +140,8 @@ def build(run: Run) -> SwiftTrainer:
         stream=stream,
         stream_resumed=_enter(stream, run) if stream else None,
     )
-    trainer.add_callback(Watch(may_start_flat=run.objective.may_start_flat))
+    freed = plan.galore is not None and plan.galore.galore_optim_per_parameter
+    trainer.add_callback(Watch(may_start_flat=run.objective.may_start_flat, freed=freed))
     if plan.lisa is not None:
         layers = layers_in_turn(tuners.base_model(run.model), plan.lisa)
         trainer.add_callback(LayersTakeTurns(layers, plan.lisa, plan.group.seed))

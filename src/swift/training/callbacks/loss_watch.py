@@ -18,11 +18,12 @@ from swift.core.log import log, once
 class Watch(TrainerCallback):
     """Stops a run that cannot learn, at its first step, and names what is odd about one that hardly can.
 
-    A run that `may_start_flat` is only warned of a first gradient of 0.
+    A run that `may_start_flat` is only warned of a first gradient of 0. There is nothing to see of gradients that are
+    `freed` before the optimizer's step.
     """
 
-    def __init__(self, *, may_start_flat: bool = False):
-        self._may_start_flat = may_start_flat
+    def __init__(self, *, may_start_flat: bool = False, freed: bool = False):
+        self._may_start_flat, self._freed = may_start_flat, freed
 
     def on_pre_optimizer_step(
         self,
@@ -33,7 +34,7 @@ class Watch(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """At the first step: which trainable parameters got no gradient?"""
-        if state.global_step != 0 or model is None:
+        if state.global_step != 0 or model is None or self._freed:
             return
         trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         without = [name for name, p in trainable if p.grad is None]

@@ -42,7 +42,7 @@ class GaLore(Optimizer):
                 continue
             own["weight_decay"] = 0.0  # of the matrix, not of its stand-in
             for matrix in group["params"]:
-                stand_in = nn.Parameter(matrix.new_zeros(projection.low_shape(matrix.shape)))
+                stand_in = nn.Parameter(matrix.new_empty(0))  # has its shape while it is stepped
                 self._low[matrix] = (Space(projection), stand_in)
                 self._of_matrix[matrix] = (group, make([{**own, "params": [stand_in]}]))
                 if at_once:
@@ -67,11 +67,11 @@ class GaLore(Optimizer):
             return
         (space, stand_in), (group, optimizer) = self._low[matrix], self._of_matrix[matrix]
         _follow(optimizer, group)
-        stand_in.zero_()
-        stand_in.grad = space.inward(matrix.grad)
+        low = space.inward(matrix.grad)
+        stand_in.data, stand_in.grad = torch.zeros_like(low), low
         optimizer.step()
-        stand_in.grad = None
-        matrix.add_(space.outward(stand_in))
+        matrix.add_(space.outward(stand_in.data))
+        stand_in.grad, stand_in.data = None, matrix.new_empty(0)
         matrix.mul_(1 - group["lr"] * group["weight_decay"])
 
     def _step_and_free(self, matrix: Tensor) -> None:
