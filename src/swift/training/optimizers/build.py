@@ -31,7 +31,7 @@ def builder(plan: TrainPlan, tuner: TunerPlan) -> Build | None:
     if ratio is not None:
         rate, weight_decay = plan.learning_rate, plan.optim.weight_decay
         return lambda model, kind, settings, decay: kind(
-            tuners.loraplus_groups(model, rate, ratio, weight_decay), **settings
+            tuners.loraplus_groups(model, rate, ratio, weight_decay, decay), **settings
         )
     return None
 
