@@ -52,7 +52,10 @@ ROWS = (
     _row(
         "ia3_feedforward", "--sft_type ia3 --target_modules k_proj v_proj down_proj --ia3_feedforward_modules down_proj"
     ),
+    _row("ia3_all", "--sft_type ia3 --target_modules ALL"),
     _row("vera", "--sft_type vera"),
+    _row("vera_unstored", "--sft_type vera --target_modules q_proj v_proj --vera_projection_prng_key false"),
+    _row("adalora_bias", "--sft_type adalora --lora_bias_trainable all", whole_modules=True),
     _row("boft", "--sft_type boft"),
     _row("boft_blocks", "--sft_type boft --boft_block_num 8"),
     _row("fourierft", "--sft_type fourierft --fourier_n_frequency 500"),

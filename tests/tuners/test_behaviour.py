@@ -43,7 +43,7 @@ CASES = [
         for row in ROWS
         for base in ARCHITECTURES[1:]
         if (row.name in ON_EVERY_ARCHITECTURE and (row.name, base) != ("boft", "gpt2"))
-        or (base == "qwen2" and row.name in ("bias", "head"))
+        or (base == "qwen2" and row.name in ("bias", "head", "adalora_bias"))
     ],
 ]
 
@@ -107,10 +107,34 @@ def test_training_goes_on_from_a_checkpoint(row: Row, small_llama: Path, plans: 
     torch.testing.assert_close(logits(again), logits(tuned), atol=1e-6, rtol=0)
 
 
-def test_what_peft_lacks_is_refused_in_words(small_models: Callable[[str], Path], plans: Plans) -> None:
-    model_plan, plan = plans(small_models("gpt2"), "--sft_type", "boft")
-    with pytest.raises(SwiftError, match="Conv1D"):
+@pytest.mark.parametrize(
+    ("base", "flags", "named"), [("gpt2", (), "Conv1D"), ("llama", ("--boft_n_butterfly_factor", "2"), "kernel")]
+)
+def test_what_peft_lacks_is_refused_in_words(
+    base: str, flags: tuple[str, ...], named: str, small_models: Callable[[str], Path], plans: Plans
+) -> None:
+    model_plan, plan = plans(small_models(base), "--sft_type", "boft", *flags)
+    with pytest.raises(SwiftError, match=named):
         tuners.attach(models.load_model(model_plan), plan)
+
+
+@pytest.mark.parametrize(
+    ("base", "reached"),
+    [
+        ("llama", {"q_proj", "k_proj", "v_proj", "down_proj"}),
+        ("gpt2", {"c_attn", "c_proj"}),
+        ("phi3", {"qkv_proj", "down_proj"}),
+        ("qwen2_moe", {"q_proj", "k_proj", "v_proj", "down_proj"}),
+    ],
+)
+def test_ia3_scales_what_goes_into_the_ends_of_mlps(
+    base: str, reached: set[str], small_models: Callable[[str], Path], plans: Plans
+) -> None:
+    model_plan, plan = plans(small_models(base), "--sft_type", "ia3")
+    tuned = tuners.attach(models.load_model(model_plan), plan)
+    layers = {name: m for name, m in tuned.named_modules() if hasattr(m, "ia3_l") and hasattr(m, "is_feedforward")}
+    assert {name.rpartition(".")[2] for name in layers} == reached
+    assert all(layer.is_feedforward == (".mlp." in name) for name, layer in layers.items())
 
 
 def test_adalora_adds_its_penalty_to_the_loss(small_llama: Path, plans: Plans) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from swift.core.errors import SwiftError, raise_together
-from swift.params import deprecated
+from swift.params import deprecated, tuning_flags
 from swift.params.args import Args, Origin
 from swift.params.argv import ParsedFlag, Reading, read_words
 from swift.params.checkpoint_args import read_saved
@@ -59,7 +59,7 @@ def read(argv: Sequence[str]) -> Parsed:
         errors.append(error)
         saved = {}
     args = _layered(command, short, explicit, saved)
-    return Parsed(args, errors, warnings + deprecated.notes(args))
+    return Parsed(args, errors, warnings + deprecated.notes(args) + tuning_flags.notes(args))
 
 
 def _contradicts(short: dict[str, Any], explicit: dict[str, ParsedFlag], spelled: str) -> list[SwiftError]:

@@ -174,6 +174,8 @@ class TrainPlan:
 def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, dtype: Dtype, rows: Mode) -> TrainPlan:
     """Decide how to train; `rows` says when rows become tokens. What cannot work is refused in `swift.params.rules`."""
     train, optim = args[Train], args[Optim]
+    if optim.optim == "adamw_hf":  # is gone from transformers; the same computation
+        optim = optim.replace(optim="adamw_torch")
     _check_one_process(args, machine, dtype)
     full, batch, data_seed = sft_type == "full", train.batch_size, args[Data].dataset_seed
     eval_steps = train.eval_steps if train.eval_steps is not None else (200 if full else 50)

@@ -45,6 +45,7 @@ def _adalora(args: Args) -> dict[str, Any]:
         "orth_reg_weight": adalora.adalora_orth_reg_weight,
         "lora_alpha": lora.lora_alpha,
         "lora_dropout": lora.lora_dropout,
+        "bias": lora.lora_bias_trainable,
     }
 
 
@@ -54,9 +55,11 @@ def _ia3(args: Args) -> dict[str, Any]:
 
 def _vera(args: Args) -> dict[str, Any]:
     vera = args[Vera]
+    key = vera.vera_projection_prng_key
     return {
         "r": vera.vera_rank,
-        "projection_prng_key": int(vera.vera_projection_prng_key),
+        "projection_prng_key": 0 if isinstance(key, bool) else key,
+        "save_projection": key is not False,
         "vera_dropout": vera.vera_dropout,
         "d_initial": vera.vera_d_initial,
     }

@@ -48,7 +48,7 @@ def read_adapter(folder: Path) -> Adapter:
     if swift_layout.is_swift(fields):
         fields, tensors = swift_layout.fields_for_peft(fields), swift_layout.tensors_for_peft(tensors)
     config = _peft_config(fields, inside / CONFIG)
-    return Adapter(folder=folder, config=config, tensors=_said_once(tensors), factors=initial_factors.read(folder))
+    return Adapter(folder=folder, config=config, tensors=_own_tensors(tensors), factors=initial_factors.read(folder))
 
 
 def _peft_config(fields: Mapping[str, Any], path: Path) -> PeftConfig:
@@ -84,9 +84,12 @@ def adapter_tensors(
     return get_peft_model_state_dict(model, state_dict=tensors, adapter_name=name, save_embedding_layers=False)
 
 
-def _said_once(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without what PEFT writes twice of modules saved whole where it saves the embeddings too."""
+def _own_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without what PEFT writes twice of modules saved whole where it saves the embeddings too.
+
+    And without BOFT's permutations, which follow from the shapes and which PEFT wrote as well until 0.13.
+    """
     own = ".modules_to_save."
     renamed = {key.replace(own, "."): tensor for key, tensor in tensors.items() if own in key}
     plain = {key: tensor for key, tensor in tensors.items() if own not in key and ".original_module." not in key}
-    return {**plain, **renamed}
+    return {key: tensor for key, tensor in {**plain, **renamed}.items() if not key.endswith(".boft_P")}

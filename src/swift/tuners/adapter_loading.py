@@ -182,6 +182,10 @@ def _wrap(model: Any, adapter: Adapter, name: str) -> Any:
         config.init_lora_weights = False  # pyright: ignore[reportAttributeAccessIssue]  # only LoRA has such a start
     elif str(start).startswith("pissa_niter_"):
         log.warning("%s started from a random factorisation that is not in its files: it is made anew", adapter.folder)
+    if adapter.kind == "VERA" and not config.to_dict()["save_projection"]:
+        log.warning(
+            "%s holds a seed instead of its projection, which other versions may draw differently", adapter.folder
+        )
     if isinstance(model, peft.PeftModel):
         model.add_adapter(name, config, autocast_adapter_dtype=False)
         tuned = model

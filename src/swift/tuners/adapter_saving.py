@@ -91,14 +91,15 @@ def _config_fields(model: Any) -> dict[str, Any]:
 
 
 def _write_card(card: Card | None, folder: Path) -> None:
-    additional = {
-        "lora_dtype": card.tuner.dtype if card else None,
-        "lorap_lr_ratio": card.tuner.lora_lr_ratio if card else None,
-        "lorap_emb_lr": EMBEDDING_LR,
-    }
-    write_json(folder / "additional_config.json", additional)
     if card is None:
         return
+    if card.tuner.sft_type in ("lora", "longlora"):
+        additional = {
+            "lora_dtype": card.tuner.dtype,
+            "lorap_lr_ratio": card.tuner.lora_lr_ratio,
+            "lorap_emb_lr": EMBEDDING_LR,
+        }
+        write_json(folder / "additional_config.json", additional)
     adapter = {
         "model_id_or_path": card.model.source,
         "model_revision": card.model.revision,

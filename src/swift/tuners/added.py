@@ -29,6 +29,10 @@ class Added(nn.Module):
         """(…, width) -> (…, width)."""
         raise NotImplementedError
 
+    def go_on(self) -> str | None:
+        """Get ready to be trained on from loaded weights; what had to be changed for it, to be told."""
+        return None
+
 
 def hang(host: nn.Module, added: Added) -> None:
     """Let `added` change what `host` puts out from now on."""

@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from swift.core.errors import SwiftError
+from swift.core.log import log
 from swift.params.checkpoint_args import adapter_folder, adapter_kind
-from swift.tuners import bottleneck, interventions, swift_layout
+from swift.tuners import bottleneck, interventions, pyreft_layout
 from swift.tuners.added import Added, hang
+from swift.tuners.layers import layer_list
 from swift.tuners.tensor_files import CONFIG, read_fields, read_tensors, write_json, write_tensors
 
-NOT_SETTINGS = ("swift_type", "base_model_name_or_path")
+FOR_2_5 = ("dim", "hidden_pos", "method_name", "model_key_mapping", "model_type", "target_modules")
+NOT_SETTINGS = ("swift_type", "base_model_name_or_path", *FOR_2_5)
 """What an adapter's configuration says beside the settings of its method."""
 
 
@@ -30,11 +33,13 @@ class Method:
     """From the width of what it changes, and the settings."""
     places: Callable[[PreTrainedModel, Mapping[str, Any]], list[str]]
     """Paths of the modules whose output is changed."""
+    folder: str
+    """Where in a checkpoint its files lie, as in those of 2.5."""
 
 
 METHODS = {
-    "adapter": Method(bottleneck.Bottleneck, bottleneck.places),
-    "reft": Method(interventions.make, interventions.places),
+    "adapter": Method(bottleneck.Bottleneck, bottleneck.places, "default"),
+    "reft": Method(interventions.make, interventions.places, "reft"),
 }
 """By `--sft_type`."""
 
@@ -82,20 +87,38 @@ def save(
 ) -> None:
     """Write the configuration and the weights of the added modules; `tensors` replaces the model's state dict.
 
-    `as_swift` puts them into a folder of the adapter's name, as 2.5 does.
+    `as_swift` writes ReFT's weights as 2.5 does; the rest of its layout is the only one.
     """
     added = added_to(model)
-    own = tuple(f"{path}.{module.child}." for path, module in added.items())
-    state = model.state_dict() if tensors is None else tensors
     settings = next(iter(added.values())).settings
-    if as_swift:
-        folder = folder / swift_layout.FOLDER
-        folder.mkdir(exist_ok=True)
-    kept = {name: tensor for name, tensor in state.items() if name.startswith(own)}
-    write_tensors(kept, folder, safetensors=safetensors)
-    kind = {"swift_type": settings["kind"].upper(), "base_model_name_or_path": model.name_or_path or None}
-    fields = {**{name: value for name, value in settings.items() if name != "kind"}, **kind}
+    kind = settings["kind"]
+    folder = folder / METHODS[kind].folder
+    folder.mkdir(exist_ok=True)
+    state = model.state_dict() if tensors is None else tensors
+    if kind == "reft" and as_swift:
+        by_layer = {int(path.rpartition(".")[2]): _below(f"{path}.{m.child}.", state) for path, m in added.items()}
+        pyreft_layout.write(by_layer, next(iter(added)).rpartition(".")[0], settings["intervention_type"], folder)
+    else:
+        own = tuple(f"{path}.{module.child}." for path, module in added.items())
+        kept = {name: tensor for name, tensor in state.items() if name.startswith(own)}
+        write_tensors(kept, folder, safetensors=safetensors)
+    fields = {name: value for name, value in settings.items() if name != "kind"} | _in_words_of_2_5(model, added)
     write_json(folder / CONFIG, dict(sorted(fields.items())))
+
+
+def _in_words_of_2_5(model: PreTrainedModel, added: Mapping[str, Added]) -> dict[str, Any]:
+    """What 2.5 needs to know to put the modules where they are."""
+    settings = next(iter(added.values())).settings
+    fields = {"swift_type": settings["kind"].upper(), "base_model_name_or_path": model.name_or_path or None}
+    if settings["kind"] == "reft":
+        return {**fields, "model_type": None, "layer_key": next(iter(added)).rpartition(".")[0]}
+    hosts = sorted({path.rpartition(".")[2] for path in added})
+    width = model.config.get_text_config().hidden_size
+    return {**fields, "dim": width, "hidden_pos": 0, "method_name": "forward", "target_modules": hosts}
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def kind_of(folder: Path) -> str | None:
@@ -111,14 +134,11 @@ def load(model: PreTrainedModel, folder: Path, *, trainable: bool = False) -> Pr
     """
     kind, inside = kind_of(folder), adapter_folder(folder)
     assert kind is not None and inside is not None
-    method, tensors = METHODS[kind], read_tensors(inside)
+    method = METHODS[kind]
     model.requires_grad_(False)
     own = ((name, value) for name, value in read_fields(inside).items() if name not in NOT_SETTINGS)
-    settings = {**dict(own), "kind": kind}
-    by_place: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        path, _, rest = name.partition(f".{kind}_default.")
-        by_place.setdefault(path, {})[rest] = tensor
+    settings = {"args": {}, **{name: value for name, value in own if value is not None}, "kind": kind}
+    by_place = _by_place(model, inside, kind, settings)
     width = model.config.get_text_config().hidden_size
     modules = dict(model.named_modules())
     for path, state in by_place.items():
@@ -129,13 +149,31 @@ def load(model: PreTrainedModel, folder: Path, *, trainable: bool = False) -> Pr
             added.load_state_dict(state)
         except RuntimeError as error:
             raise _misfit(folder, str(error).splitlines()[-1].strip()) from error
-        device, dtype = _weight_of(modules[path], model).device, next(iter(state.values())).dtype
-        hang(modules[path], added.to(device=device, dtype=dtype))
-    for added in added_to(model).values():
+        for name, parameter in added.named_parameters():
+            parameter.data = parameter.data.to(state[name].dtype)
+        hang(modules[path], added.to(_weight_of(modules[path], model).device))
+    for path, added in added_to(model).items():
         added.requires_grad_(trainable)
+        told = added.go_on() if trainable else None
+        if told:
+            log.warning("%s, %s: %s", folder, path, told)
     if not trainable:
         model.eval()
     return model
+
+
+def _by_place(
+    model: PreTrainedModel, folder: Path, kind: str, settings: Mapping[str, Any]
+) -> dict[str, dict[str, Tensor]]:
+    """Path of each module whose output is changed -> the tensors of what changes it."""
+    if kind == "reft" and pyreft_layout.is_of_pyreft(folder):
+        start = layer_list(model, settings.get("layer_key"))
+        return {f"{start}.{number}": tensors for number, tensors in pyreft_layout.read(folder).items()}
+    by_place: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in read_tensors(folder).items():
+        path, _, rest = name.partition(f".{kind}_default.")
+        by_place.setdefault(path, {})[rest] = tensor
+    return by_place
 
 
 def _weight_of(host: nn.Module, model: PreTrainedModel) -> Tensor:

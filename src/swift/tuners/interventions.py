@@ -69,10 +69,21 @@ class Intervention(Added):
         """See Added."""
         weight, bias = self._inward()
         hidden = output.to(weight.dtype)
-        change: Tensor = self.learned_source if self.constant else self.act(self.learned_source(hidden))
+        change = self.learned_source if self.constant else self._learned(output).to(weight.dtype)
         if self.replaces:
             change = change - nn.functional.linear(hidden, weight, bias)
         return self.dropout(hidden + change @ weight).to(output.dtype)
+
+    def go_on(self) -> str | None:
+        """See Added. A rotation of zeros, which pyreft's decay leaves, changes nothing and has no gradient."""
+        if self.projects or self.rotate_layer.original.any():
+            return None
+        nn.init.orthogonal_(self.rotate_layer.original)
+        return "its rotation is zero, as weight decay leaves it in 2.5, and starts anew"
+
+    def _learned(self, output: Tensor) -> Tensor:
+        """In the dtype of its weights, which are bf16 in checkpoints of 2.5 whatever the rest is."""
+        return self.act(self.learned_source(output.to(self.learned_source.weight.dtype)))
 
     def _inward(self) -> tuple[Tensor, Tensor | None]:
         """R or P, (rank, width), and c."""

@@ -11,6 +11,10 @@ from swift.core.errors import SwiftError
 ATTENTION = ("self_attn", "attention", "self_attention", "attn", "linear_attn", "mixer")
 MLP = ("mlp", "feed_forward", "ffn", "feedforward", "block_sparse_moe", "moe")
 """Names that model families give the two halves of a layer."""
+OUTPUTS = frozenset(
+    {"o_proj", "down_proj", "c_proj", "out_proj", "dense", "dense_4h_to_h", "fc2", "wo", "w2", "fc_out"}
+)
+"""Names of the projections that write into the residual stream."""
 
 
 def layer_list(model: PreTrainedModel, key: str | None = None) -> str:

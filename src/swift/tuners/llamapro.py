@@ -17,12 +17,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from swift.core.errors import SwiftError
-from swift.tuners.layers import decoder_layers, layer_list
+from swift.tuners.layers import OUTPUTS, decoder_layers, layer_list
 
-OUTPUTS = frozenset(
-    {"o_proj", "down_proj", "c_proj", "out_proj", "dense", "dense_4h_to_h", "fc2", "wo", "w2", "fc_out"}
-)
-"""Names of the projections that write into the residual stream."""
 NOT_OF_LAYERS = ("token_id", "architectures")
 """Ends of names of lists in a configuration that may happen to be as long as there are layers."""
 FLAGS = "--llamapro_num_new_blocks, --llamapro_num_groups"

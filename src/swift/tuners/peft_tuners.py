@@ -21,7 +21,14 @@ from swift.core.log import log
 from swift.plan.tuner import TunerPlan
 from swift.tuners import adalora, initial_factors, loftq
 from swift.tuners.reached_layers import check_adapted, parameters_of_experts
-from swift.tuners.target_modules import is_linear_by_name_only, matches, read_past, resolve_saved, resolve_targets
+from swift.tuners.target_modules import (
+    ends_of_mlps,
+    is_linear_by_name_only,
+    matches,
+    read_past,
+    resolve_saved,
+    resolve_targets,
+)
 
 CONFIGS: dict[str, type[peft.PeftConfig]] = {
     "lora": peft.LoraConfig,
@@ -33,6 +40,8 @@ CONFIGS: dict[str, type[peft.PeftConfig]] = {
     "fourierft": peft.FourierFTConfig,
 }
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+VALUES = frozenset({"v_proj", "v_lin", "value"})
+"""Names that model families give the projection of values."""
 ON_EMBEDDINGS = ("lora", "longlora")
 """Methods that also work on embedding layers."""
 
@@ -40,6 +49,12 @@ ON_EMBEDDINGS = ("lora", "longlora")
 def attach_adapter(model: PreTrainedModel, plan: TunerPlan, total_steps: int | None) -> peft.PeftModel:
     """Wrap `model` in the plan's adapter; the base's own parameters are frozen."""
     targets = resolve_targets(model, plan)
+    default = plan.target_regex is None and {name.upper() for name in plan.target_modules} <= {"DEFAULT", "AUTO"}
+    if plan.sft_type == "vera" and default:
+        targets = _shaped_as_values(model, targets)
+    if plan.sft_type == "ia3" and not plan.settings["feedforward_modules"]:
+        targets, ends = ends_of_mlps(model, targets, add=default)
+        plan = replace(plan, settings={**plan.settings, "feedforward_modules": ends})
     reached = _reached(model, targets)
     _check_kinds(model, plan, reached)
     starts_rounded = plan.settings.get("init_lora_weights") == "loftq"
@@ -52,6 +67,8 @@ def attach_adapter(model: PreTrainedModel, plan: TunerPlan, total_steps: int | N
     except (TypeError, ValueError) as error:
         raise _unfit(plan, error) from error
     check_adapted(tuned, reached)
+    if isinstance(config, peft.BOFTConfig):
+        _check_butterfly(tuned, config)
     if fused:
         log.info(
             "target_modules: %d layers; the experts' own weights (%s) stay as they are: they are no linear layers",
@@ -96,6 +113,8 @@ def known_warnings() -> Iterator[None]:
         # BOFT's kernel is optional, and its butterfly factor of 1 is what the flag says.
         warnings.filterwarnings("ignore", message=r"Setting boft_n_butterfly_factor to 1")
         warnings.filterwarnings("ignore", message=r"Failed to load the CUDA extension")
+        # The flag says so.
+        warnings.filterwarnings("ignore", message=r"Specified to not (save|load) vera_A and vera_B")
         # What is taken is checked tensor by tensor, and merges are compared with the adapter they come from.
         warnings.filterwarnings("ignore", message=r"(You have requested )?`?ensure_weight_tying")
         warnings.filterwarnings("ignore", message=r"Unsupported layer type .* encountered")
@@ -128,7 +147,8 @@ def _config(
         adalora.check_schedule(settings, total_steps)
         settings["total_step"] = total_steps
     try:
-        return CONFIGS[plan.sft_type](task_type="CAUSAL_LM", **settings)
+        with known_warnings():
+            return CONFIGS[plan.sft_type](task_type="CAUSAL_LM", **settings)
     except ValueError as error:
         raise _unfit(plan, error) from error
 
@@ -138,6 +158,18 @@ def _unfit(plan: TunerPlan, error: Exception) -> SwiftError:
     return SwiftError(f"{plan.sft_type} does not take these settings for this model", why=str(error))
 
 
+def _check_butterfly(tuned: peft.PeftModel, config: peft.BOFTConfig) -> None:
+    """PEFT takes a factor of 1, whatever was asked for, where it has not built its kernel."""
+    factors = {p.shape[0] for name, p in tuned.named_parameters() if ".boft_R." in name}
+    if factors != {config.boft_n_butterfly_factor}:
+        raise SwiftError(
+            f"--boft_n_butterfly_factor {config.boft_n_butterfly_factor} needs PEFT's kernel for BOFT",
+            where="--boft_n_butterfly_factor",
+            why="it is built with ninja and a CUDA compiler, on a machine with a GPU",
+            next="leave it out",
+        )
+
+
 def _reached(model: PreTrainedModel, targets: list[str] | str) -> dict[str, nn.Module]:
     def hit(path: str) -> bool:
         if isinstance(targets, str):
@@ -145,6 +177,27 @@ def _reached(model: PreTrainedModel, targets: list[str] | str) -> dict[str, nn.M
         return any(matches(path, name) for name in targets)
 
     return {path: module for path, module in model.named_modules() if path and hit(path)}
+
+
+def _shaped_as_values(model: PreTrainedModel, targets: list[str] | str) -> list[str] | str:
+    """VeRA's DEFAULT, as in 2.5: those shaped like the projection of values. Any shape works where it is named."""
+    if isinstance(targets, str) or not VALUES & set(targets):
+        return targets
+    shapes = {name: {_shape(module) for module in _reached(model, [name]).values()} for name in targets}
+    wanted = next(shapes[name] for name in targets if name in VALUES)
+    others = [name for name in targets if shapes[name] != wanted]
+    if others:
+        log.info(
+            "target_modules: DEFAULT of vera leaves %s out, whose shape is not that of the values; "
+            "to train it too: --target_modules %s",
+            ", ".join(others),
+            " ".join(targets),
+        )
+    return [name for name in targets if name not in others]
+
+
+def _shape(module: Any) -> tuple[int, int]:
+    return (module.nx, module.nf) if isinstance(module, Conv1D) else (module.in_features, module.out_features)
 
 
 def _check_kinds(model: PreTrainedModel, plan: TunerPlan, reached: dict[str, nn.Module]) -> None:

@@ -16,6 +16,7 @@ from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.core.optional_imports import installed
 from swift.plan.tuner import TunerPlan
+from swift.tuners.layers import MLP, OUTPUTS
 
 UNQUANTIZED = (torch.float32, torch.float16, torch.bfloat16)
 ATTENTION_INPUTS = frozenset(
@@ -70,6 +71,25 @@ def resolve_saved(model: PreTrainedModel, given: Iterable[str]) -> list[str]:
             _check_name(model, name, "--modules_to_save", any_kind=True)
             names.add(name)
     return sorted(names)
+
+
+def ends_of_mlps(model: PreTrainedModel, targets: list[str] | str, *, add: bool) -> tuple[list[str] | str, list[str]]:
+    """The targets again, and which of them end an MLP: IA3 scales what goes into these, and what comes out of others.
+
+    `add` adds those that are none of the targets yet. A name that stands for both kinds becomes the paths behind it.
+    """
+    parts = {path: path.split(".") for path in linear_layers(model)}
+    ends = {path for path, names in parts.items() if names[-1] in OUTPUTS and set(MLP) & set(names)}
+    if isinstance(targets, str):
+        return targets, sorted(path for path in ends if re.fullmatch(targets, path))
+    names, feedforward = [], []
+    for name in sorted({*targets, *(_endings(model, list(ends)) if add else ())}):
+        paths = [path for path, _ in model.named_modules() if matches(path, name)]
+        own = [path for path in paths if path in ends]
+        plain = len(own) in (0, len(paths))
+        names += [name] if plain else paths
+        feedforward += own if not plain else [name] if own else []
+    return names, feedforward
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:

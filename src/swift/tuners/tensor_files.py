@@ -47,7 +47,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     path = folder / WEIGHTS
     if not path.is_file():
         if (folder / PICKLED).is_file():
-            return _read_pickle(folder / PICKLED)
+            return read_pickle(folder / PICKLED)
         raise SwiftError(f"{folder} has no {WEIGHTS}", next="give a checkpoint folder that training wrote")
     read_header(path)
     try:
@@ -56,7 +56,8 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         raise SwiftError(f"{path} cannot be read", why=str(error), next="use another checkpoint") from error
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def read_pickle(path: Path) -> dict[str, Tensor]:
+    """Tensors on the CPU from the older format of PyTorch; none of its code is run. Raises SwiftError if damaged."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (EOFError, OSError, RuntimeError, UnpicklingError) as error:

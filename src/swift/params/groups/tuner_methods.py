@@ -33,7 +33,8 @@ class Ia3(Frozen):
     """IA3."""
 
     ia3_feedforward_modules: tuple[str, ...] = ()
-    """Names of the MLP linear layers; they must be among the target modules."""
+    """Names of the MLP linear layers whose inputs are scaled; they must be among the target modules. When not given:
+    those of the targets that end an MLP, and DEFAULT adds these."""
 
 
 class Vera(Frozen):
@@ -42,7 +43,8 @@ class Vera(Frozen):
     vera_rank: Annotated[int, Range(1)] = 256
     """VeRA rank."""
     vera_projection_prng_key: int | bool = True
-    """Seed of the shared VeRA projection; true takes seed 0 and stores the projection with the adapter."""
+    """Seed of the shared VeRA projection, which is stored with the adapter. true takes 0; false too, and stores
+    nothing."""
     vera_dropout: Annotated[float, Range(0, 1)] = 0.0
     """VeRA dropout."""
     vera_d_initial: float = 0.1
