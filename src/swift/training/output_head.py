@@ -1,46 +1,84 @@
-"""The last layer of a language model, taken out of its forward so that logits are made only where they are needed."""
+"""The last layer of a language model, whose forward makes what is wanted of the hidden states instead of logits.
+
+What is wanted needs the layer's weights. Engines that share weights out (ZeRO, FSDP) gather those of a layer for its
+own forward and backward only, so that is where all of it is computed.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+Work = Callable[[Tensor, nn.Linear], Tensor]
+"""From the final hidden states (B, T, H) and the head to a tensor in at least fp32."""
+
 
 class OutputHead:
-    """The head of a model, where it is a plain linear layer.
+    """The head of a model, where it is a plain linear layer and what leaves it is what the model returns.
 
-    Where it is more (logits that are capped or scaled, a LoRA on it), which is measured once, `linear` is None and the
-    model makes the logits itself.
+    Where it is more (logits that are capped or scaled, a LoRA on it), which is measured once, it is not `plain` and
+    the model makes the logits itself.
     """
 
     def __init__(self, model: PreTrainedModel):
         head = model.get_output_embeddings()
-        self.module = head
-        self.linear = head if isinstance(head, nn.Linear) and type(head) is nn.Linear and _plain(model, head) else None
+        self._module = head
+        self.plain = isinstance(head, nn.Linear) and type(head) is nn.Linear and _passes_on(model, head)
+
+    def compute(self, model: nn.Module, inputs: dict[str, Any], work: Work) -> Tensor:
+        """Run `model` (possibly wrapped) with `work` in place of its head. -> what that returned.
+
+        The head itself only gets one position to work on. Only for a head that is `plain`.
+        """
+        hidden: list[Tensor] = []
+        shapes: list[torch.Size] = []
+
+        def cut(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            hidden.append(given[0])
+            return (given[0][:, :1].detach(),)
+
+        def instead(head: Any, _given: Any, _logits: Tensor) -> Tensor:
+            with torch.autocast(hidden[0].device.type, enabled=False):
+                result = work(hidden[0], head)
+            shapes.append(result.shape)
+            return result.reshape(1, -1, 1)
+
+        assert self._module is not None and self.plain
+        # The first of the hooks on the way out: an engine's own gives the weights back.
+        handles = [
+            self._module.register_forward_pre_hook(cut),
+            self._module.register_forward_hook(instead, prepend=True),
+        ]
+        try:
+            through: Tensor = model(**inputs).logits
+        finally:
+            for handle in handles:
+                handle.remove()
+        return through.reshape(shapes[0])
 
     def hidden(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-        """Final hidden states (B, T, H) of `model` (possibly wrapped): what the head is given.
-
-        The head itself only gets one position to work on.
-        """
-        return self._run(model, inputs, keep_logits=False)[0]
+        """Final hidden states (B, T, H) of `model` (possibly wrapped): what the head is given."""
+        if self.plain:
+            return self.compute(model, inputs, lambda hidden, _: hidden)
+        return self._seen(model, inputs, keep_logits=False)[0]
 
     def with_logits(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Final hidden states (B, T, H), and the logits (B, T, V) that the model makes of them."""
-        return self._run(model, inputs, keep_logits=True)
+        return self._seen(model, inputs, keep_logits=True)
 
-    def _run(self, model: nn.Module, inputs: dict[str, Any], *, keep_logits: bool) -> tuple[Tensor, Tensor]:
+    def _seen(self, model: nn.Module, inputs: dict[str, Any], *, keep_logits: bool) -> tuple[Tensor, Tensor]:
         inputs_of_head: list[Tensor] = []
 
         def take(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
             inputs_of_head.append(given[0])
             return None if keep_logits else (given[0][:, :1].detach(),)
 
-        assert self.module is not None
-        handle = self.module.register_forward_pre_hook(take)
+        assert self._module is not None
+        handle = self._module.register_forward_pre_hook(take)
         try:
             logits: Tensor = model(**inputs).logits
         finally:
@@ -49,20 +87,27 @@ class OutputHead:
 
 
 @torch.no_grad()
-def _plain(model: PreTrainedModel, head: nn.Linear) -> bool:
-    """Whether the model's logits are `head(hidden)` and nothing else, tried on a few tokens."""
+def _passes_on(model: PreTrainedModel, head: nn.Linear) -> bool:
+    """Whether the model returns as its logits what leaves `head`, be it of another length, and nothing else.
+
+    Tried on a few tokens, with numbers in place of logits that no capping, scaling or cutting would leave as they are.
+    """
     was_training = model.training
     model.eval()
-    outputs: list[Tensor] = []
+    calls: list[Tensor] = []
 
-    def note(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        outputs.append(output)
+    def instead(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        given = torch.arange(1.0, 1 + 3 * output.shape[-1], device=output.device).reshape(1, 3, -1) % 61 - 30
+        calls.append(given)
+        return given
 
-    handle = head.register_forward_hook(note)
+    handle = head.register_forward_hook(instead)
     try:
         ids = torch.arange(1, 5, device=head.weight.device)[None]
         logits = model(input_ids=ids, use_cache=False).logits
+    except (RuntimeError, ValueError):  # it counts on the length, or on logits for each token
+        return False
     finally:
         handle.remove()
         model.train(was_training)
-    return len(outputs) == 1 and torch.equal(outputs[0].float(), logits.float())
+    return len(calls) == 1 and logits.dtype == calls[0].dtype and torch.equal(calls[0], logits)

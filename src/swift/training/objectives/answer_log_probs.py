@@ -28,6 +28,8 @@ class TokenScores:
     hidden: Tensor
     """(N, H) what the head was given: the state from which each token is predicted."""
     batch: Batch
+    untempered: Tensor | None = None
+    """(N) the log-probabilities at temperature 1, without gradient, where they were asked for."""
 
     def sums(self) -> Tensor:
         """(A) weighted sums of log-probabilities over the tokens of each answer."""
@@ -69,39 +71,41 @@ class AnswerLogProbs:
         self._head = OutputHead(base)
         self.temperature = temperature
 
-    def __call__(self, model: nn.Module, batch: Batch) -> TokenScores:
-        """Run `model` (possibly wrapped) on a batch."""
+    def __call__(self, model: nn.Module, batch: Batch, *, untempered: bool = False) -> TokenScores:
+        """Run `model` (possibly wrapped) on a batch; `untempered` asks for the log-probabilities at 1 as well."""
         at, targets = batch["predicted_at"], batch["targets"]
-        linear = self._head.linear
-        if linear is None:
+        if not self._head.plain:
             hidden, logits = self._head.with_logits(model, model_inputs(batch))
             hidden = hidden.reshape(-1, hidden.shape[-1])[at]
-            logits = logits.reshape(-1, logits.shape[-1])[at].float() / self.temperature
-            log_probs = -cross_entropy(logits, targets, reduction="none")
-            return TokenScores(log_probs, logits.detach().mean(-1), hidden, batch)
-        hidden = self._head.hidden(model, model_inputs(batch))
-        hidden = hidden.reshape(-1, hidden.shape[-1])[at]
-        return TokenScores(
-            self._of_states(linear, hidden, targets), _mean_logits(linear, hidden.detach()), hidden, batch
-        )
+            logits = logits.reshape(-1, logits.shape[-1])[at].float()
+            log_probs = -cross_entropy(logits / self.temperature, targets, reduction="none")
+            at_one = -cross_entropy(logits.detach(), targets, reduction="none") if untempered else None
+            return TokenScores(log_probs, (logits.detach() / self.temperature).mean(-1), hidden, batch, at_one)
+        noted: list[tuple[Tensor, Tensor, Tensor | None]] = []
 
-    def again(self, model: nn.Module, scores: TokenScores) -> Tensor:
-        """(N) log-probabilities of what was scored at another temperature; from its states, where those are enough."""
-        if self._head.linear is None:
-            return self(model, scores.batch).log_probs
-        return self._of_states(self._head.linear, scores.hidden, scores.batch["targets"])
+        def score(states: Tensor, head: nn.Linear) -> Tensor:
+            states = states.reshape(-1, states.shape[-1])[at]
+            log_probs = _of_states(head, states, targets, self.temperature)
+            at_one = _of_states(head, states.detach(), targets, 1.0).detach() if untempered else None
+            noted.append((states, _mean_logits(head, states.detach()), at_one))
+            return log_probs
 
-    def _of_states(self, linear: nn.Linear, hidden: Tensor, targets: Tensor) -> Tensor:
-        frozen = not torch.is_grad_enabled()
-        weight = linear.weight.detach() if frozen else linear.weight
-        bias = linear.bias.detach() if frozen and linear.bias is not None else linear.bias
-        if self.temperature != 1.0:
-            hidden, bias = hidden / self.temperature, None if bias is None else bias / self.temperature
-        return linear_log_probs(hidden, weight, bias, targets)
+        log_probs = self._head.compute(model, model_inputs(batch), score)
+        hidden, mean_logits, at_one = noted[0]
+        return TokenScores(log_probs, mean_logits, hidden, batch, at_one)
+
+
+def _of_states(head: nn.Linear, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    frozen = not torch.is_grad_enabled()
+    weight = head.weight.detach() if frozen else head.weight
+    bias = head.bias.detach() if frozen and head.bias is not None else head.bias
+    if temperature != 1.0:
+        hidden, bias = hidden / temperature, None if bias is None else bias / temperature
+    return linear_log_probs(hidden, weight, bias, targets)
 
 
 @torch.no_grad()
-def _mean_logits(linear: nn.Linear, hidden: Tensor) -> Tensor:
+def _mean_logits(head: nn.Linear, hidden: Tensor) -> Tensor:
     """The mean of the logits is the logit of the mean row: no (N, V) matrix."""
-    mean = hidden.float() @ linear.weight.float().mean(0)
-    return mean if linear.bias is None else mean + linear.bias.float().mean()
+    mean = hidden.float() @ head.weight.float().mean(0)
+    return mean if head.bias is None else mean + head.bias.float().mean()

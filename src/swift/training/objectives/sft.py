@@ -31,7 +31,7 @@ def build(setting: Setting) -> SftObjective:
 class SftObjective(Objective):
     """Token-normalised cross-entropy with per-token weights, and token or sentence accuracy.
 
-    The model's own forward runs up to its head; there the hidden states at the labels are taken and go through
+    The model's own forward runs up to its head, in which the hidden states at the labels go through
     `linear_cross_entropy`. Where the head is more than a linear layer (logits that are capped or scaled, a LoRA on
     the head), which is measured once, the model makes the logits itself.
     """
@@ -66,10 +66,16 @@ class SftObjective(Objective):
         """Sum of weight x cross-entropy over the targets of `batch`, and `acc`."""
         at, labels = batch["predicted_at"], at_targets(batch, "labels")
         weights = at_targets(batch, "loss_scale") if "loss_scale" in batch else None
-        if self._head.linear is not None:
-            linear = self._head.linear
-            hidden = self._head.hidden(model, _inputs(batch)).flatten(0, -2)[at]
-            loss, hits = linear_cross_entropy(hidden, linear.weight, linear.bias, labels, weights)
+        if self._head.plain:
+            hits = torch.empty(0)
+
+            def cross_entropies(hidden: Tensor, head: nn.Linear) -> Tensor:
+                nonlocal hits
+                at_labels = hidden.flatten(0, -2)[at]
+                loss, hits = linear_cross_entropy(at_labels, head.weight, head.bias, labels, weights)
+                return loss
+
+            loss = self._head.compute(model, _inputs(batch), cross_entropies)
         else:
             logits = model(**_inputs(batch)).logits.flatten(0, -2)[at].float()
             nll = cross_entropy(logits, labels, reduction="none")

@@ -108,14 +108,13 @@ class Policy:
     def _measured(self, answered: Sequence[Rollout], head: ValueHead | None) -> dict[str, Tensor]:
         """With `gap`, how far the engine was from the forward pass of training."""
         parts: dict[str, list[Tensor]] = defaultdict(list)
-        plain = AnswerLogProbs(self._setting.base)
         model = self._setting.model
         for start in range(0, len(answered), self.size):
             some = answered[start : start + self.size]
             batch = self.batch(some)
-            scores = self.scores(model, batch)
-            at_one = scores.log_probs if self._plan.temperature == 1.0 else plain.again(model, scores)
-            parts["gap"].append((at_one - self.flat(some, "engine_log_probs")).abs())
+            scores = self.scores(model, batch, untempered=True)
+            assert scores.untempered is not None
+            parts["gap"].append((scores.untempered - self.flat(some, "engine_log_probs")).abs())
             parts["log_probs"].append(scores.log_probs)
             if head is not None:
                 parts["values"].append(head(scores.hidden))
