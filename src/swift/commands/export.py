@@ -20,11 +20,12 @@ def run(args: Args) -> int:
     from swift.params.groups import Checkpoint, Data, Export, Hub, Model
 
     to_ollama, push, to_peft = args[Export].to_ollama, args[Hub].push_to_hub, args[Export].to_peft_format
-    if not (args[Checkpoint].merge_lora or to_ollama or push or to_peft):
+    to_gguf = args[Export].to_gguf is not None
+    if not (args[Checkpoint].merge_lora or to_ollama or push or to_peft or to_gguf):
         raise SwiftError(
             "there is nothing to do",
             where="swift export",
-            next="add --merge_lora true, --to_peft_format true, --to_ollama true or --push_to_hub true",
+            next="add --merge_lora true, --to_gguf q8_0, --to_peft_format true, --to_ollama true or --push_to_hub true",
         )
 
     from swift.catalog import load_catalog
@@ -37,6 +38,8 @@ def run(args: Args) -> int:
     if args[Checkpoint].merge_lora:
         args = with_merged(args, catalog, machine)
         log.info("try it: swift infer --ckpt_dir %s", args[Checkpoint].ckpt_dir)
+    if to_gguf:
+        _to_gguf(args, catalog, machine)
     if to_ollama:
         _to_ollama(args, catalog, machine)
     if push:
@@ -53,6 +56,25 @@ def _to_peft(args: Args) -> Args:
     target = to_peft(Path(args[Checkpoint].ckpt_dir or "").expanduser())
     log.info("try it: swift infer --ckpt_dir %s", target)
     return args.with_values(ckpt_dir=str(target))
+
+
+def _to_gguf(args: Args, catalog: Catalog, machine: Machine) -> None:
+    """Write and check the file; llama.cpp takes whole models, so an adapter is merged first."""
+    from swift.core.log import log
+    from swift.export.merge_first import with_merged
+    from swift.plan.gguf import plan_gguf
+
+    plan = plan_gguf(args, catalog, machine)
+    log.info(plan.summary())
+
+    from swift.export.to_gguf import make_encoder, to_gguf
+
+    encoder = make_encoder(plan, catalog)  # what is wrong with the prompt shows before anything is merged
+    if plan.model.adapter is not None:
+        merged = with_merged(args.with_values(merge_lora=True), catalog, machine)
+        plan = plan_gguf(merged.with_values(gguf_output_dir=str(plan.target)), catalog, machine)
+    path = to_gguf(plan, encoder)
+    log.info("try it: llama-cli -m %s", shlex.quote(str(path)))
 
 
 def _to_ollama(args: Args, catalog: Catalog, machine: Machine) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from swift.params.flag import Basic, Range
+from swift.params.flag import Basic, Ours, Range
 from swift.params.frozen import Frozen
 
 
@@ -34,6 +34,11 @@ class Export(Frozen):
     """Export for ollama."""
     ollama_output_dir: str | None = None
     """Output directory of the ollama export; default {model_type}-ollama in the current directory."""
+    to_gguf: Annotated[Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] | None, Ours()] = None
+    """Convert to a GGUF file of this type for llama.cpp and Ollama, and check it in llama.cpp; an adapter is merged
+    first."""
+    gguf_output_dir: Annotated[str | None, Ours()] = None
+    """Output directory of the GGUF file and its report; default {ckpt_dir or model_type}-gguf-{type}."""
     gguf_file: str | None = None
     """GGUF file to load the weights from."""
     to_megatron: bool = False

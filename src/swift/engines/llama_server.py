@@ -1,0 +1,98 @@
+"""llama.cpp's own server, in this process by the wheel `xllamacpp`, behind a socket that nobody else may open."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from swift.core.errors import SwiftError
+from swift.core.optional_imports import need
+
+HOST = "http://llama.cpp"
+"""Nobody resolves it: the client talks to the socket."""
+ERRORS_ONLY = 1
+"""How much llama.cpp writes to stderr."""
+
+
+class LlamaServer:
+    """A GGUF file, loaded. `places` answers run at once, each with `context` tokens of prompt and answer."""
+
+    def __init__(self, file: Path, *, context: int, places: int, threads: int | None = None):
+        xllamacpp = need("xllamacpp", extra="gguf", why="running a GGUF file")
+        self._folder = Path(tempfile.mkdtemp(prefix="swift-llama-"))
+        socket = str(self._folder / "llama.sock")
+        settings = xllamacpp.CommonParams()
+        settings.model.path = str(file)
+        settings.hostnames = [socket]
+        settings.n_ctx, settings.n_parallel = context * places, places
+        settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads or _threads()
+        settings.verbosity = ERRORS_ONLY
+        settings.ui = settings.endpoint_slots = False
+        settings.cache_ram_mib = 0  # a prompt is kept in its place, and not in 8 GB beside it
+        try:
+            self._server = xllamacpp.Server(settings)
+        except RuntimeError as error:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise SwiftError(
+                f"llama.cpp does not load {file}", why="its own message is above", next="convert the model again"
+            ) from error
+        self._async = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=socket, limits=httpx.Limits(max_connections=None)),
+            base_url=HOST,
+            timeout=None,
+        )
+        self._sync = httpx.Client(transport=httpx.HTTPTransport(uds=socket), base_url=HOST, timeout=None)
+
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to one request. Raises SwiftError with llama.cpp's reason when it refuses."""
+        reply = self._sync.post(path, json=body)
+        if reply.status_code != httpx.codes.OK:
+            raise _refused(reply.text)
+        return reply.json()
+
+    async def complete(self, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """The pieces of an answer as they come; closing the iterator ends it. Raises SwiftError for a refusal."""
+        async with self._async.stream("POST", "/completion", json={**body, "stream": True}) as reply:
+            if reply.status_code != httpx.codes.OK:
+                raise _refused((await reply.aread()).decode("utf-8", "replace"))
+            async for line in reply.aiter_lines():
+                kind, _, text = line.partition(": ")
+                if kind == "error":
+                    raise _refused(text)
+                if kind == "data" and text != "[DONE]":
+                    yield json.loads(text)
+
+    def tokens(self, text: str, *, whole: bool) -> list[int]:
+        """Ids of a text, special tokens read as such; `whole` with the begin token that the file asks for."""
+        return self.post("/tokenize", {"content": text, "add_special": whole, "parse_special": True})["tokens"]
+
+    async def aclose(self) -> None:
+        """End it from the event loop that used it."""
+        await self._async.aclose()
+        self.close()
+
+    def close(self) -> None:
+        """End llama.cpp's threads and give the memory back."""
+        self._sync.close()
+        del self._server
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _threads() -> int:
+    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+
+
+def _refused(text: str) -> SwiftError:
+    try:
+        message = json.loads(text)
+        message = message.get("error", message)["message"]
+    except (ValueError, KeyError, TypeError):
+        message = text.strip() or "it gave no reason"
+    return SwiftError(f"llama.cpp refuses the request: {message}")
