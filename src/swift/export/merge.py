@@ -210,7 +210,8 @@ def _write(
     tokenizer.save_pretrained(folder)
     (folder / "configuration.json").write_text("{}\n", encoding="utf-8")
     beside = ((plan.checkpoint, name) for name in ("template.json", *HEAD_FILES))
-    for origin, name in ((source, "configuration.json"), *beside):
+    of_images = ((source, name) for name in ("preprocessor_config.json", "processor_config.json"))
+    for origin, name in ((source, "configuration.json"), *of_images, *beside):
         if (origin / name).is_file():
             shutil.copyfile(origin / name, folder / name)
     _write_saved(plan, folder)

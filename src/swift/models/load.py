@@ -9,7 +9,13 @@ from pickle import UnpicklingError
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from swift.core.did_you_mean import suggestion
@@ -18,6 +24,7 @@ from swift.core.log import log
 from swift.models import quantize
 from swift.models.context_window import context_length, rope_kinds, stated_length
 from swift.models.download import fetch
+from swift.models.families import is_multimodal
 from swift.models.quantize import TORCH_DTYPES
 from swift.plan.model import ModelPlan, RopePlan
 from swift.plan.quantization import stored_quant
@@ -50,7 +57,7 @@ def load_model(plan: ModelPlan, folder: Path | None = None) -> PreTrainedModel:
 def _from_pretrained(plan: ModelPlan, folder: Path, config: PretrainedConfig) -> tuple[PreTrainedModel, dict[str, Any]]:
     stored = stored_quant(config.to_dict())
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = auto_class(config).from_pretrained(
             folder,
             config=config,
             dtype=TORCH_DTYPES[plan.dtype],
@@ -71,6 +78,11 @@ def _from_pretrained(plan: ModelPlan, folder: Path, config: PretrainedConfig) ->
         kind = f"are quantized ({stored}) and " if stored else ""
         raise SwiftError(f"the weights in {folder} {kind}cannot be loaded here", why=first_line(error)) from error
     return loaded
+
+
+def auto_class(config: PretrainedConfig) -> Any:
+    """The class of transformers that makes the model of a configuration."""
+    return AutoModelForImageTextToText if is_multimodal(config) else AutoModelForCausalLM
 
 
 def load_config(plan: ModelPlan, folder: Path) -> PretrainedConfig:

@@ -37,7 +37,6 @@ TABLE: tuple[Missing, ...] = (
     Missing("pp", "the megatron backend"),
     Missing("vit_use_gc", "training multimodal models", values=(False,)),
     Missing("train_backend", "the megatron backend", values=("megatron",)),
-    Missing("freeze_vit", "training multimodal models"),
     Missing("rescale_image", "multimodal models"),
     Missing("local_repo_path", "models with code in a repository of their own"),
     Missing("quant_bits", "quantizing after training"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from swift.core.errors import SwiftError
 from swift.params.args import Args
@@ -20,6 +20,25 @@ ON_QUANTIZED: Mapping[str, tuple[str, ...]] = {
 """The sft types that PEFT carries out on weights quantized with a method; LoRA alone on any other."""
 WITHOUT_TARGETS = ("adapter", "reft", "llamapro")
 """The sft types that look for their places in the layers themselves."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Paths of the modules of a multimodal model. A projector may lie inside the tower."""
+
+    tower: tuple[str, ...]
+    projector: tuple[str, ...]
+    decoder: tuple[str, ...]
+
+    def part_of(self, path: str) -> Literal["tower", "projector", "decoder"]:
+        """`tower`, `projector` or `decoder`, by the path of a module or parameter; the head is of the decoder."""
+        if _below(path, self.projector):
+            return "projector"
+        return "tower" if _below(path, self.tower) else "decoder"
+
+
+def _below(path: str, modules: tuple[str, ...]) -> bool:
+    return any(path == module or path.startswith(f"{module}.") for module in modules)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +60,10 @@ class TunerPlan:
     tuner_backend: str = "peft"
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The method's own (`swift.plan.tuner_settings`): for those of PEFT the keyword arguments of its configuration."""
+    parts: Parts | None = None
+    """The parts of a multimodal model, known when its config.json has been read."""
+    freeze_vit: bool | None = None
+    """Leave the tower of a multimodal model alone; None, where nobody said, leaves it alone for adapters only."""
 
     def summary(self) -> str:
         """One line for the plan that a command prints."""
@@ -64,7 +87,7 @@ def plan_tuner(args: Args, model: ModelPlan) -> TunerPlan:
     """
     tuner = args[Tuner]
     if tuner.sft_type == "full":
-        return _plan_full(tuner, model)
+        return _plan_full(tuner, model, _freeze_vit(args))
     lora = args[Lora]
     _check_quantized(tuner.sft_type, lora, model)
     return TunerPlan(
@@ -77,10 +100,16 @@ def plan_tuner(args: Args, model: ModelPlan) -> TunerPlan:
         lora_lr_ratio=lora.lora_lr_ratio,
         tuner_backend=tuner.tuner_backend,
         settings=SETTINGS[tuner.sft_type](args),
+        freeze_vit=_freeze_vit(args),
     )
 
 
-def _plan_full(tuner: Tuner, model: ModelPlan) -> TunerPlan:
+def _freeze_vit(args: Args) -> bool | None:
+    given = args.origins.get("freeze_vit", "default") not in ("default", "command")
+    return args[Tuner].freeze_vit if given else None
+
+
+def _plan_full(tuner: Tuner, model: ModelPlan, freeze_vit: bool | None) -> TunerPlan:
     if model.quant is not None or model.stored_quant is not None:
         raise SwiftError(
             f"--sft_type full cannot train a quantized model ({model.quant or model.stored_quant})",
@@ -95,6 +124,7 @@ def _plan_full(tuner: Tuner, model: ModelPlan) -> TunerPlan:
         freeze_parameters_ratio=tuner.freeze_parameters_ratio,
         additional_trainable_parameters=tuple(tuner.additional_trainable_parameters),
         tuner_backend=tuner.tuner_backend,
+        freeze_vit=freeze_vit,
     )
 
 

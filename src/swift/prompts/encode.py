@@ -13,6 +13,7 @@ from swift.catalog import Catalog
 from swift.core.errors import SwiftError
 from swift.core.log import once
 from swift.plan.prompt import JINJA, PromptPlan
+from swift.prompts.images import BadImage, ImageTokens, placed, tagged
 from swift.prompts.jinja import JinjaTemplate
 from swift.prompts.loss_scale import load_loss_scale
 from swift.prompts.template import DataTemplate
@@ -70,8 +71,11 @@ class PreferenceEncoded:
     label: bool | None
 
 
-def build_encoder(plan: PromptPlan, tokenizer: Any, catalog: Catalog) -> Encoder:
-    """The encoder a plan asks for. Raises SwiftError when the template does not fit the tokenizer or the plan."""
+def build_encoder(plan: PromptPlan, tokenizer: Any, catalog: Catalog, images: ImageTokens | None = None) -> Encoder:
+    """The encoder a plan asks for; `images` for a model that takes them.
+
+    Raises SwiftError when the template does not fit the tokenizer or the plan.
+    """
     loss_scale = None if plan.loss_scale is None else load_loss_scale(plan.loss_scale)
     options: dict[str, Any] = {"system": plan.system, "tools_format": plan.tools_format, "loss_scale": loss_scale}
     template: DataTemplate | JinjaTemplate
@@ -82,14 +86,21 @@ def build_encoder(plan: PromptPlan, tokenizer: Any, catalog: Catalog) -> Encoder
         if plan.template_type == JINJA:
             once(f"the tokenizer has no chat template, so rows are written as plain text (template {PLAIN})")
         template = DataTemplate(catalog.templates.get(name), tokenizer, **options)
-    return Encoder(plan, template, Tokens(tokenizer, whole=isinstance(template, JinjaTemplate)))
+    return Encoder(plan, template, Tokens(tokenizer, whole=isinstance(template, JinjaTemplate)), images)
 
 
 class Encoder:
     """Encodes conversations and preferences by one plan. It can be pickled for worker processes."""
 
-    def __init__(self, plan: PromptPlan, template: DataTemplate | JinjaTemplate, tokens: Tokens):
+    def __init__(
+        self,
+        plan: PromptPlan,
+        template: DataTemplate | JinjaTemplate,
+        tokens: Tokens,
+        images: ImageTokens | None = None,
+    ):
         self.plan = plan
+        self.images = images
         self.template = template
         self.tokens = tokens
         self.template_type = template.name
@@ -118,7 +129,7 @@ class Encoder:
         rendered: list[list[Example] | SwiftError] = []
         for conversation in conversations:
             try:
-                rendered.append(self.template.render(conversation, inference=inference, options=options))
+                rendered.append(self._render(conversation, inference=inference, options=options))
             except SwiftError as error:
                 rendered.append(error)
         good = [one.segments for examples in rendered if not isinstance(examples, SwiftError) for one in examples]
@@ -135,6 +146,21 @@ class Encoder:
             except (TooLong, NoEmbedding) as error:
                 encoded.append(error)
         return encoded
+
+    def _render(
+        self, conversation: Conversation, *, inference: bool, options: Mapping[str, Any] | None
+    ) -> list[Example]:
+        """The template's examples, with the tokens of images in the place of their tags."""
+        if self.images is None:
+            return self.template.render(conversation, inference=inference, options=options)
+        media = conversation.media
+        examples = self.template.render(tagged(conversation, self.images), inference=inference, options=options)
+        with_images = [placed(example, media.images, self.images, whole=self.tokens.whole) for example in examples]
+        if with_images[-1].images != media.images:
+            raise BadImage(
+                f"the template {self.template_type} writes {len(with_images[-1].images)} of {len(media.images)} images"
+            )
+        return with_images
 
     def encode_preference(self, preference: Preference, rounds: Literal["last", "all"] = "last") -> PreferenceEncoded:
         """Both ends of a preference, trained on the last answer (`all` for ORPO). Raises as `encode` does.
@@ -206,6 +232,8 @@ class Encoder:
         options = [plan.max_length, plan.truncation_strategy, plan.loss_scale and repr(self.template.loss_scale)]
         if plan.vocab_size is not None:
             options.append(plan.vocab_size)
+        if self.images is not None:
+            options.append(self.images.facts)
         facts = json.dumps([self.template.facts(), self.tokens.digest, options], ensure_ascii=False, sort_keys=True)
         return hashlib.sha256(facts.encode()).hexdigest()
 
@@ -237,7 +265,8 @@ class Encoder:
         rows = self.plan.vocab_size
         if rows is not None and max(input_ids, default=0) >= rows:
             raise NoEmbedding(self.tokens.decode([max(input_ids)]), rows, row.origin)
-        return Encoded(input_ids, labels, scales if weighted else None, row.media, rewrites=example.rewrites)
+        media = row.media if self.images is None else replace(row.media, images=example.images)
+        return Encoded(input_ids, labels, scales if weighted else None, media, rewrites=example.rewrites)
 
     def _end_turn(self, labels: list[int], scales: list[float], gap: int, until: int, weight: float | None) -> None:
         """Teach that an answer ends: the labels after it carry the template's end of turn, whatever stands there.
@@ -253,14 +282,18 @@ class Encoder:
             scales[gap:end] = [weight] * len(self._turn_end)
 
     def _excess(self, encoded: Sequence[Encoded], origin: Origin | None) -> int:
-        """Tokens of the longest that do not fit. Raises TooLong when they are not to be cut off."""
+        """Tokens of the longest that do not fit. Raises TooLong when they are not to be cut off; images never are."""
         limit = self.plan.max_length
         longest = max(len(one.input_ids) for one in encoded)
         if limit is None or longest <= limit:
             return 0
-        if self.plan.truncation_strategy == "delete":
+        excess = longest - limit
+        if self.plan.truncation_strategy == "delete" or any(self._has_image(one.input_ids[:excess]) for one in encoded):
             raise TooLong(longest, limit, origin)
-        return longest - limit
+        return excess
+
+    def _has_image(self, ids: Sequence[int]) -> bool:
+        return self.images is not None and self.images.token in ids
 
     def _cut(self, encoded: Encoded, count: int) -> Encoded:
         """Without its first `count` tokens."""

@@ -102,6 +102,8 @@ class Example:
 
     segments: list[Segment]
     rewrites: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    """The images whose tokens stand in the segments, in their order."""
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,14 @@ from swift.core.machine import Machine
 from swift.core.transaction import write_file
 from swift.params.args import Args
 from swift.plan.sft import SftPlan
+from swift.plan.tuner import Parts
 from swift.prompts.types import IGNORED
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase, TrainingArguments
+
+    from swift.models.families import Images
 
 TORCH_NAMES = {"fp32": "torch.float32", "fp16": "torch.float16", "bf16": "torch.bfloat16"}
 SECRETS = ("hub_token",)
@@ -95,6 +98,15 @@ def model_info(model: nn.Module) -> str:
     )
 
 
+def parts_info(model: nn.Module, parts: Parts) -> str:
+    """`0 of the tower, 2 of the projector, 14 of the decoder`: modules that have trained parameters of their own."""
+    counts: dict[str, int] = {"tower": 0, "projector": 0, "decoder": 0}
+    for path, module in model.named_modules():
+        if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
+            counts[parts.part_of(path.removeprefix("base_model.model."))] += 1
+    return ", ".join(f"{count} of the {part}" for part, count in counts.items())
+
+
 def length_info(lengths: Sequence[int] | None) -> str:
     """`54.681818±11.639569, min=37.000000, max=87.000000, size=198`; rows encoded later have no known lengths."""
     if not lengths:
@@ -103,13 +115,15 @@ def length_info(lengths: Sequence[int] | None) -> str:
     return f"{spread}, min={min(lengths):.6f}, max={max(lengths):.6f}, size={len(lengths)}"
 
 
-def example(item: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
+def example(item: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, images: Images | None = None) -> str:
     """A row as text, what is trained between ⟦ and ⟧; the two answers of a pair below each other."""
     if "input_ids" not in item:
         return "\n".join(f"{end}: {example(ends_of(item)[end], tokenizer)}" for end in ends_of(item))
     pieces: list[str] = []
+    sources = iter(item.get("images", ()))
     for trained, ids in runs(item):
-        text = tokenizer.decode(ids)
+        parts = [ids] if images is None or trained else images.described(ids, sources)
+        text = "".join(part if isinstance(part, str) else str(tokenizer.decode(part)) for part in parts)
         pieces.append(f"⟦{text}⟧" if trained else str(text))
     return "".join(pieces)
 

@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from swift.data.collator import flatten, pad
+from swift.models.families import Images
 from swift.training.objectives import Batch, Setting
 
 
 def build(setting: Setting) -> Collate:
     """The collator of rows that are conversations."""
-    return Collate(setting.flat, setting.pad_id)
+    return Collate(setting.flat, setting.pad_id, setting.images)
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,15 @@ class Collate:
 
     flat: bool
     pad_id: int
+    images: Images | None = None
+    """What makes pixels of the images of rows; such rows are padded."""
 
     def __call__(self, items: list[dict[str, Any]]) -> Batch:
         """The batch, with the numbers of its rows under `rows` and the number of its items under `items`."""
         batch = flatten(items) if self.flat else pad(items, self.pad_id)
+        if self.images is not None:
+            sources = [source for item in items for source in item.get("images", ())]
+            batch |= self.images.inputs(sources, batch["input_ids"])
         return {**batch, "items": len(items)}
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from swift import tuners
+from swift.models.families import Images
 from swift.params.checkpoint_args import SFT_ARGS
 from swift.prompts.encode import Encoder
 from swift.prompts.parity import write_certificate
@@ -30,6 +31,7 @@ class Contents:
     arguments: Mapping[str, Any]
     """The run's `sft_args.json`."""
     objective: Objective
+    images: Images | None = None
 
 
 def write_contents(contents: Contents, folder: Path) -> None:
@@ -41,6 +43,8 @@ def write_contents(contents: Contents, folder: Path) -> None:
         state = {name: tensor for name, tensor in weights.items() if not name.startswith(f"{added}.")}
     tuners.save(contents.model, folder, contents.card, state_dict=state)
     contents.tokenizer.save_pretrained(folder)
+    if contents.images is not None:
+        contents.images.save(folder)
     write_certificate(contents.encoder, folder)
     write_json(folder / SFT_ARGS, contents.arguments)
     contents.objective.save(folder)

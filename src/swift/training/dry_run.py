@@ -17,6 +17,8 @@ from swift.training.prepare import prepare
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from swift.models.families import Images
+
 ROWS = 2
 """Rows that are shown token by token."""
 SAMPLED = 256
@@ -40,7 +42,7 @@ def preview(plan: SftPlan, catalog: Catalog, folder: Path, resume: Path | None =
     return "\n".join(
         [
             *(
-                f"{end} {i + 1} ({train.origin(i)})\n{table(answer, tokenizer)}\n"
+                f"{end} {i + 1} ({train.origin(i)})\n{table(answer, tokenizer, prepared.images)}\n"
                 for i, row in enumerate(rows)
                 for end, answer in ends_of(row).items()
             ),
@@ -65,13 +67,25 @@ def longest(row: Mapping[str, Any]) -> int:
     return max(len(end["input_ids"]) for end in ends_of(row).values())
 
 
-def table(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
-    """A row as lines `token · id · trained`, or with the weight where it is not 1; long rows without their middle."""
-    weights = row.get("loss_scale") or [1] * len(row["input_ids"])
-    shown = [
-        (repr(tokenizer.decode([token]))[1:-1], token, _trained(label, weight))
-        for token, label, weight in zip(row["input_ids"], labels_of(row), weights, strict=True)
-    ]
+def table(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, images: Images | None = None) -> str:
+    """A row as lines `token · id · trained`, or with the weight where it is not 1; long rows without their middle.
+
+    An image is one line.
+    """
+    ids, labels = row["input_ids"], labels_of(row)
+    weights = row.get("loss_scale") or [1] * len(ids)
+    shown: list[tuple[str, int | str, str]] = []
+    place = 0
+    for part in [ids] if images is None else images.described(ids, iter(row.get("images", ()))):
+        if isinstance(part, str):
+            assert images is not None
+            shown.append((part, images.token, "-"))
+            place += images.tokens_in(ids, place)
+            continue
+        for token in part:
+            text = repr(tokenizer.decode([token]))[1:-1]
+            shown.append((text, token, _trained(labels[place], weights[place])))
+            place += 1
     hidden = len(shown) - TOKENS
     if hidden > 0:
         gap = (f"… {hidden} tokens …", "", "")

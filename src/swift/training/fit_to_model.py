@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from swift.core.errors import SwiftError
+from swift.core.errors import NotBuilt, SwiftError
 from swift.core.log import log
 from swift.models.limits import Limits
 from swift.models.vocabulary import embedded_tokens
+from swift.plan.data import default_media
 from swift.plan.sft import SftPlan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from swift.models.families import Images
 
 
 def fit_to_model(plan: SftPlan, limits: Limits, tokenizer: PreTrainedTokenizerBase) -> SftPlan:
@@ -20,6 +23,33 @@ def fit_to_model(plan: SftPlan, limits: Limits, tokenizer: PreTrainedTokenizerBa
     vocab_size = embedded_tokens(tokenizer, limits.vocab_size)
     plan = replace(plan, prompt=replace(plan.prompt, vocab_size=vocab_size))
     return _recomputing(_within_context(plan, limits.context_length), limits.without_checkpointing)
+
+
+def with_images(plan: SftPlan, images: Images | None) -> SftPlan:
+    """The plan for rows with images: encoded when they are asked for, and nothing of them kept between runs.
+
+    Raises SwiftError for what is not done with images, and for `--freeze_vit` where there is no tower.
+    """
+    if images is None:
+        if plan.tuner.freeze_vit:
+            raise SwiftError(
+                "--freeze_vit leaves the vision tower alone, and this model has none",
+                where="--freeze_vit",
+                next="leave it out",
+            )
+        return plan
+    data, entry = plan.data, plan.model.entry
+    for flag, given in (
+        (f"swift {plan.command}", plan.method not in ("sft", "pt")),
+        ("--streaming", data.mode == "streaming"),
+        ("--packing", data.packing),
+        ("--lazy_tokenize false", data.mode == "eager" and entry is not None and entry.multimodal),
+        ("--predict_with_generate", plan.train.generation is not None),
+    ):
+        if given:
+            raise NotBuilt(f"{flag} is not built yet for multimodal models", where=flag, next="leave it out")
+    data = replace(data, mode="lazy", cache=None, media=default_media())
+    return replace(plan, data=data, tuner=replace(plan.tuner, parts=images.family.parts))
 
 
 def _within_context(plan: SftPlan, context: int | None) -> SftPlan:

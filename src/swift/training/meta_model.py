@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from swift import tuners
-from swift.models.load import TORCH_DTYPES, load_config
+from swift.models.load import TORCH_DTYPES, auto_class, load_config
 from swift.plan.model import ModelPlan
 from swift.plan.quantization import GROUP_SIZE, QuantPlan
 from swift.plan.sft import SftPlan
@@ -55,8 +55,9 @@ def measured(plan: SftPlan, source: Path, tokens: int, steps: int) -> ModelSizes
 
 def measured_weights(plan: ModelPlan, source: Path) -> int:
     """Bytes of the weights of a model that only answers."""
+    config = load_config(plan, source)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(load_config(plan, source), dtype=TORCH_DTYPES[plan.dtype])
+        model = auto_class(config).from_config(config, dtype=TORCH_DTYPES[plan.dtype])
     whole = _whole(model)
     return whole if plan.quant is None else whole - saved_by_quantizing(model.requires_grad_(False), plan.quant)
 
@@ -69,7 +70,7 @@ def meta_model(plan: SftPlan, source: Path, steps: int) -> nn.Module:
     """The model with the tuner of a run of so many steps, without storage."""
     config = load_config(plan.model, source)
     with torch.device("meta"):
-        base = AutoModelForCausalLM.from_config(
+        base = auto_class(config).from_config(
             config,
             dtype=TORCH_DTYPES[plan.model.dtype],
             attn_implementation=None if plan.model.attn == "sdpa" else plan.model.attn,  # None: SDPA if the model can

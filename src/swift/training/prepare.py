@@ -13,6 +13,7 @@ from swift import data, models
 from swift.catalog import Catalog
 from swift.core.log import log
 from swift.data.ledger import FILE_NAME, Ledger
+from swift.models.known_decoders import known_decoder
 from swift.models.limits import limits_of
 from swift.plan.methods import METHODS
 from swift.plan.reward_model import require_tokens_head
@@ -22,7 +23,7 @@ from swift.prompts.parity import say_differences_from_own
 from swift.training import process_group
 from swift.training.check_names import check_names
 from swift.training.companions import check_companions
-from swift.training.fit_to_model import fit_to_model
+from swift.training.fit_to_model import fit_to_model, with_images
 from swift.training.pack_where_room import with_packed_layers
 from swift.training.passes import with_pass_tokens
 from swift.training.policy_gradient.reward_columns import check_columns
@@ -31,6 +32,8 @@ from swift.training.resume import check_fits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from swift.models.families import Images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,8 @@ class Prepared:
     source: Path
     """The model's folder."""
     tokenizer: PreTrainedTokenizerBase
+    images: Images | None
+    """What makes pixels of the images of rows; None for a model of text."""
     encoder: Encoder
     ledger: Ledger
     built: data.Built
@@ -64,8 +69,9 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
     tokenizer = models.load_tokenizer(plan.model, source)
     if plan.alignment is not None:
         check_companions(plan.alignment, tokenizer)
-    plan = fit_to_model(plan, limits_of(plan.model, source), tokenizer)
-    encoder = build_encoder(plan.prompt, tokenizer, catalog)
+    images = _images(plan, source, tokenizer)
+    plan = with_images(fit_to_model(plan, limits_of(plan.model, source), tokenizer), images)
+    encoder = build_encoder(plan.prompt, tokenizer, catalog, images)
     say_differences_from_own(encoder)
     ledger = Ledger.of_plan(plan.data, run_dir and run_dir / FILE_NAME)
     with process_group.first_ahead():
@@ -87,9 +93,20 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
         plan=plan,
         source=source,
         tokenizer=tokenizer,
+        images=images,
         encoder=encoder,
         ledger=ledger,
         built=built,
         per_epoch=per_epoch,
         steps=steps,
     )
+
+
+def _images(plan: SftPlan, source: Path, tokenizer: PreTrainedTokenizerBase) -> Images | None:
+    """What makes tokens and pixels of images; None for a model of text, where nothing of that is imported."""
+    if known_decoder(plan.model, source) is not None:
+        return None
+    from swift.data.image_files import read_image
+    from swift.models.families import load_images
+
+    return load_images(models.load_config(plan.model, source), source, tokenizer, read_image)

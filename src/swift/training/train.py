@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
@@ -30,7 +30,7 @@ from swift.plan.train import PushPlan
 from swift.prompts.encode import Encoder
 from swift.training import liger
 from swift.training.answer_samples import AnswerSamples, rows_to_sample
-from swift.training.artifacts import example, model_info, saved_args, write_json
+from swift.training.artifacts import example, model_info, parts_info, saved_args, write_json
 from swift.training.causality import require_causal
 from swift.training.checkpoint_contents import Contents, write_contents
 from swift.training.compiled_layers import compile_layers
@@ -69,7 +69,7 @@ def _run(
         return None
     log.info(
         "first example, what is trained in ⟦⟧:\n%s",
-        example(prepared.built.first, prepared.tokenizer),
+        example(prepared.built.first, prepared.tokenizer, prepared.images),
     )
     arguments = saved_args(args, plan, machine, run_dir, prepared.encoder.template_type)
     if plan.alignment is not None:
@@ -83,6 +83,8 @@ def _run(
     log.info(model_info(model))
     if plan.train.pack_frozen:
         pack_frozen(model)
+    if plan.tuner.parts is not None:
+        log.info("trained modules: %s", parts_info(model, plan.tuner.parts))
     run = assemble(plan, prepared, model, arguments, run_dir, resume)
     samples = answer_samples(plan, prepared, run_dir, resume) if machine.first else None
     if samples is not None:
@@ -109,23 +111,22 @@ def assemble(
 ) -> Run:
     """The run of a method: its objective and collator around the model, and what its checkpoints hold."""
     method, tokenizer, encoder = METHODS[plan.method], prepared.tokenizer, prepared.encoder
-    rows: Any = prepared.built.train
-    val: Any = prepared.built.val
+    rows, val = cast(Any, prepared.built.train), cast(Any, prepared.built.val)
     base = tuners.base_model(model)
     if plan.alignment is not None and not plan.alignment.dropout:
         switch_off_dropout(model)
-    flat = _set_attention(plan, base)
+    flat = _set_attention(plan, base, prepared)
     if plan.train.group.torch_compile:
         compile_layers(base)
-    pad_id: Any = tokenizer.pad_token_id
     setting = Setting(
         plan=plan,
         model=model,
         base=base,
         source=prepared.source,
         resume=resume,
-        pad_id=pad_id,
+        pad_id=cast(int, tokenizer.pad_token_id),
         rows=rows,
+        images=prepared.images,
         encoder=encoder,
         steps=prepared.steps,
         folder=run_dir,
@@ -148,7 +149,13 @@ def assemble(
         safetensors=plan.train.group.save_safetensors,
     )
     contents = Contents(
-        model=model, card=card, tokenizer=tokenizer, encoder=encoder, arguments=arguments, objective=objective
+        model=model,
+        card=card,
+        tokenizer=tokenizer,
+        encoder=encoder,
+        arguments=arguments,
+        objective=objective,
+        images=prepared.images,
     )
     return Run(
         plan=plan.train if flat else replace(plan.train, pass_tokens=None),
@@ -169,8 +176,11 @@ def assemble(
     )
 
 
-def _set_attention(plan: SftPlan, base: PreTrainedModel) -> bool:
+def _set_attention(plan: SftPlan, base: PreTrainedModel, prepared: Prepared) -> bool:
     """Let the model attend as it is trained. -> whether it takes flattened batches."""
+    if prepared.images is not None:
+        log.info("batches are padded: rows with images are not laid end to end yet")
+        return False
     # Unsloth has attention of its own, and some versions cut a row of several sequences off at --max_length.
     flat = plan.tuner.tuner_backend != "unsloth" and keep_inside_sequences(base)
     if not flat:

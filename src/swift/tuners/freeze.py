@@ -22,6 +22,11 @@ def freeze(model: PreTrainedModel, plan: TunerPlan) -> None:
     frozen = bisect_right(ends, int(ends[-1] * plan.freeze_parameters_ratio))
     for i, (_, parameter) in enumerate(parameters):
         parameter.requires_grad_(i >= frozen)
+    if plan.freeze_vit:
+        assert plan.parts is not None
+        for name, parameter in parameters:
+            if plan.parts.part_of(name) == "tower":
+                parameter.requires_grad_(False)
     for prefix in plan.freeze_parameters:
         _switch(model, prefix, "--freeze_parameters", trainable=False)
     for prefix in plan.additional_trainable_parameters:

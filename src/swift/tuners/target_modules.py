@@ -15,7 +15,7 @@ from swift.core.did_you_mean import suggestion
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.core.optional_imports import installed
-from swift.plan.tuner import TunerPlan
+from swift.plan.tuner import Parts, TunerPlan
 from swift.tuners.layers import MLP, OUTPUTS
 
 UNQUANTIZED = (torch.float32, torch.float16, torch.bfloat16)
@@ -43,7 +43,9 @@ def resolve_targets(model: PreTrainedModel, plan: TunerPlan) -> list[str] | str:
     names: set[str] = set()
     for given in plan.target_modules:
         group = given.upper()
-        if group in ("DEFAULT", "AUTO"):
+        if group in ("DEFAULT", "AUTO") and plan.parts is not None:
+            names.update(path for path in _adaptable(model) if plan.parts.part_of(path) != "tower")
+        elif group in ("DEFAULT", "AUTO"):
             default = _default(model, plan)
             if isinstance(default, str):
                 return default
@@ -55,7 +57,23 @@ def resolve_targets(model: PreTrainedModel, plan: TunerPlan) -> list[str] | str:
         else:
             _check_name(model, given, "--target_modules")
             names.add(given)
+    if plan.parts is not None and plan.freeze_vit is not False:
+        return _outside_tower(model, names, plan.parts)
     return sorted(names)
+
+
+def _outside_tower(model: PreTrainedModel, names: set[str], parts: Parts) -> list[str]:
+    """The paths that the names stand for, without those of the tower. Raises SwiftError where nothing is left."""
+    layers = [*linear_layers(model), *embeddings(model)]
+    reached = [path for path in layers if any(matches(path, name) for name in names)]
+    left = sorted(path for path in reached if parts.part_of(path) != "tower")
+    if not left:
+        raise SwiftError(
+            f"--target_modules {' '.join(sorted(names))} names layers of the vision tower only",
+            where="--target_modules",
+            next="--freeze_vit false trains it too",
+        )
+    return left
 
 
 def resolve_saved(model: PreTrainedModel, given: Iterable[str]) -> list[str]:

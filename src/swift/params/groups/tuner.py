@@ -22,7 +22,8 @@ class Tuner(Frozen):
     """Library that implements the adapters. swift writes the files of the 2.5 release; unsloth trains lora and full on
     one GPU."""
     target_modules: Annotated[tuple[str, ...], Basic(), Known(("DEFAULT", "AUTO", "ALL", "EMBEDDING"))] = ("DEFAULT",)
-    """Modules that get adapters: DEFAULT or AUTO (attention q, k, v of an LLM), ALL (every linear layer but the
+    """Modules that get adapters: DEFAULT or AUTO (attention q, k, v of an LLM; decoder
+    and projector of a multimodal model), ALL (every linear layer but the
     head), EMBEDDING, or names."""
     target_regex: str | None = None
     """Regular expression for module names that get adapters; overrides target_modules. For lora, vera, boft, ia3,
@@ -30,7 +31,7 @@ class Tuner(Frozen):
     modules_to_save: Annotated[tuple[str, ...], Known(("EMBEDDING", "LN"))] = ()
     """Further modules that are trained and saved whole: EMBEDDING, LN, or names."""
     freeze_vit: Annotated[bool, Basic()] = False
-    """Leave the vision tower of a multimodal model alone in full tuning."""
+    """Leave the vision tower of a multimodal model alone. Adapters do so unless this is given as false."""
     freeze_parameters: tuple[str, ...] = ()
     """Names (beginnings) of parameters that full tuning leaves alone."""
     freeze_parameters_ratio: Annotated[float, Range(0, 1)] = 0.0

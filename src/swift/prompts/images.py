@@ -1,0 +1,101 @@
+"""Where images stand in a prompt: each `<image>` of a row becomes the text and the tokens that its family gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from swift.core.errors import SwiftError
+from swift.prompts.messages import MEDIA_TAGS
+from swift.prompts.types import Conversation, Example, Message, Segment
+
+TAG = MEDIA_TAGS["images"]
+
+
+class BadImage(SwiftError):
+    """An image of a row that cannot be used; `what` says why in one line."""
+
+
+class ImageTokens(Protocol):
+    """What images are in the prompts of one model."""
+
+    token: int
+    """The id that stands for a piece of an image."""
+    token_text: str
+    before: str
+    after: str
+    """Text around the tokens of each image."""
+    facts: str
+    """Everything that decides how many tokens an image has."""
+
+    def count(self, source: str) -> int:
+        """How many tokens the image has. Raises BadImage when it cannot be read."""
+        ...
+
+
+def tagged(conversation: Conversation, tokens: ImageTokens) -> Conversation:
+    """The conversation with a tag for every image: all of them before the first question where the text has none.
+
+    Raises BadImage when the numbers of tags and images differ, for videos and audio, and for the token in a text.
+    """
+    media = conversation.media
+    for message in conversation.messages:
+        refuse_token(message, tokens)
+    for kind, links in (("videos", media.videos), ("audios", media.audios)):
+        if links:
+            raise BadImage(f"the row has {kind}, which this model does not take here")
+    tags = sum(message.content.count(TAG) for message in conversation.messages)
+    count = len(media.images)
+    if tags == count:
+        return conversation
+    first = next((i for i, message in enumerate(conversation.messages) if message.role == "user"), None)
+    if tags or first is None:
+        raise BadImage(f"the text has {tags} {TAG} and the row {count} images")
+    messages = list(conversation.messages)
+    messages[first] = replace(messages[first], content=TAG * count + messages[first].content)
+    return replace(conversation, messages=tuple(messages))
+
+
+def placed(example: Example, images: Sequence[str], tokens: ImageTokens, *, whole: bool) -> Example:
+    """The example with image tokens in place of its tags; its images are the first of `images`.
+
+    `whole` keeps them text, for a tokenizer that is given an example in one piece. Raises BadImage.
+    """
+    segments: list[Segment] = []
+    number = 0
+    for segment in example.segments:
+        if not isinstance(segment.content, str) or TAG not in segment.content:
+            segments.append(segment)
+            continue
+        if segment.weight > 0:
+            raise BadImage("an image stands in an answer that is trained")
+        pieces: list[str | tuple[int, ...]] = []
+        for index, text in enumerate(segment.content.split(TAG)):
+            if index:
+                count = tokens.count(images[number])
+                ids = tokens.token_text * count if whole else (tokens.token,) * count
+                pieces += [tokens.before, ids, tokens.after]
+                number += 1
+            pieces.append(text)
+        if whole:
+            pieces = ["".join(map(str, pieces))]
+        segments += [replace(segment, content=piece) for piece in _joined(pieces)]
+    return replace(example, segments=segments, images=tuple(images[:number]))
+
+
+def _joined(pieces: Sequence[str | tuple[int, ...]]) -> list[str | tuple[int, ...]]:
+    """Without empty pieces, and texts that touch as one, as the tokenizer must see them."""
+    joined: list[str | tuple[int, ...]] = []
+    for piece in pieces:
+        if joined and isinstance(piece, str) and isinstance(joined[-1], str):
+            joined[-1] += piece
+        elif piece:
+            joined.append(piece)
+    return joined
+
+
+def refuse_token(message: Message, tokens: ImageTokens) -> None:
+    """Raise BadImage where a text holds the very token that stands for images (and is not the tag)."""
+    if tokens.token_text != TAG and tokens.token_text in message.content:
+        raise BadImage(f"the text has {tokens.token_text}, which stands for a piece of an image")
