@@ -144,7 +144,7 @@ def test_rows_that_cannot_be_used_are_named(
         ({**one, "images": ["text.png"]}, "broken image"),
         ({**one, "images": ["empty.png"]}, "broken image"),
         ({**one, "images": ["data:image/png;base64,%%%"]}, "broken image"),
-        ({**one, "images": ["one.png", "two.png"]}, "the text has 1 <image> and the row 2 images"),
+        ({**one, "query": "<image><image>", "images": ["one.png"]}, "the text has 2 <image> and the row 1 images"),
         ({**one, "images": []}, "the text has 1 <image> and the row 0 images"),
         ({**one, "videos": ["one.png"]}, "the row has videos"),
         ({"query": "?", "response": "an <image>", "images": ["one.png"]}, "in an answer"),

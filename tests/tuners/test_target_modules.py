@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from swift import models, tuners
 from swift.core.errors import SwiftError
+from swift.plan.tuner import TunerPlan
 from swift.tuners.target_modules import resolve_saved, resolve_targets
 
 LINEAR = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
@@ -42,7 +43,8 @@ def test_an_expression_goes_before_names(small_llama: Path, plans: Plans) -> Non
 def test_modules_to_save_by_group(small_llama: Path, plans: Plans) -> None:
     model = models.load_model(plans(small_llama)[0])
     norms = ["input_layernorm", "norm", "post_attention_layernorm"]
-    assert resolve_saved(model, ["LN", "EMBEDDING", "lm_head"]) == sorted([*norms, "embed_tokens", "lm_head"])
+    plan = TunerPlan(sft_type="lora", modules_to_save=("LN", "EMBEDDING", "lm_head"))
+    assert resolve_saved(model, plan) == sorted([*norms, "embed_tokens", "lm_head"])
 
 
 @pytest.mark.parametrize(

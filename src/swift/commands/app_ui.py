@@ -37,12 +37,10 @@ def run(args: Args) -> int:
         top_p=sampling.top_p,
         max_tokens=sampling.max_new_tokens,
     )
-    entry = plan.model.entry
     check_free(page.host, page.port)
     with SyncEngine(lambda: start(plan, prepared)) as engine:
         talker = Talker(engine, prepared.encoder, prepared.sampling_of)
-        shown = ChatPage(
-            talker, plan.model.model_type, controls, takes_images=entry is not None and entry.multimodal
-        ).build()
+        sees = prepared.images is not None
+        shown = ChatPage(talker, plan.model.model_type, controls, takes_images=sees).build()
         serve(shown, page.host, page.port, share=page.share)
     return 0

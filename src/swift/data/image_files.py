@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import io
 import os
 from functools import lru_cache
+from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from swift.core.transaction import UNFINISHED
+from swift.data.image_fetch import Bounds, fetch
+from swift.plan.data import default_media
 from swift.prompts.images import BadImage
 
+REMOTE = ("http://", "https://")
 MAX_PIXELS = 178_956_970
 """Twice Pillow's own bound, where it refuses: an image that would take more than half a gigabyte decoded."""
 
 
 def read_image(source: str) -> Image.Image:
-    """The image at a path or in a data URL, decoded to its end: RGB, upright. Raises BadImage with the reason."""
+    """The image at a path, in a data URL or at an http(s) address, decoded to its end: RGB, upright.
+
+    What was fetched is kept for good, beside the media of datasets. Raises BadImage with the reason.
+    """
     if source.startswith("data:"):
-        return _decoded(io.BytesIO(_data(source)), source)
-    if source.startswith(("http://", "https://")):
-        raise BadImage("images at URLs are not fetched yet", why=_short(source))
-    path = source.removeprefix("file://")
+        return _of_data(source)
+    path = str(_fetched(source)) if source.startswith(REMOTE) else source.removeprefix("file://")
     try:
         state = os.stat(path)
     except (OSError, ValueError) as error:
@@ -35,6 +42,33 @@ def read_image(source: str) -> Image.Image:
 def _of_file(path: str, changed: int, size: int) -> Image.Image:
     """The last few images stay, as a row is first counted and then made into pixels."""
     return _decoded(path, path)
+
+
+@lru_cache(maxsize=32)
+def _of_data(source: str) -> Image.Image:
+    return _decoded(io.BytesIO(_data(source)), source)
+
+
+def stated_size(file: str | io.BytesIO) -> tuple[int, int]:
+    """Width and height by the head of a file, before anything is decoded. Raises BadImage for what is no image."""
+    try:
+        with Image.open(file) as image:
+            return image.size
+    except UnidentifiedImageError as error:
+        raise BadImage("broken image", why="no image format that is known") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadImage("broken image", why=str(error)) from error
+
+
+def _fetched(url: str) -> Path:
+    path = default_media() / "urls" / hashlib.sha256(url.encode()).hexdigest()
+    if not path.is_file():
+        body = fetch(url, Bounds())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f"{UNFINISHED}{path.name}-{os.getpid()}")
+        scratch.write_bytes(body)
+        os.replace(scratch, path)
+    return path
 
 
 def _data(source: str) -> bytes:

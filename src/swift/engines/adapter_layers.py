@@ -163,7 +163,7 @@ def _ends(model: PreTrainedModel) -> set[str]:
 def _tie_again(model: PreTrainedModel) -> None:
     """A head that was packed has a copy of the embeddings; unpacked, it is tied to them again."""
     inputs, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if not model.config.get_text_config().tie_word_embeddings or type(head) is not nn.Linear:
+    if not model.config.tie_word_embeddings or type(head) is not nn.Linear:
         return
     if isinstance(inputs, nn.Embedding) and torch.equal(inputs.weight, head.weight):
         head.weight = inputs.weight

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from swift.core.errors import SwiftError
+from swift.engines.image_prompt import ImagePrompt, decoder_embeddings
 from swift.engines.kv_attention import How, Step
 from swift.engines.plain_decoder import PlainDecoder, plain_decoder
 from swift.engines.weight_sharing import share_weights
@@ -46,7 +47,11 @@ class AdaptedModel:
 
     def __init__(self, model: PreTrainedModel):
         self.base = model
-        self.own_attention = model.config._attn_implementation or "sdpa"
+        text = model.config.get_text_config(decoder=True)
+        self._text_config: Any = text
+        parts = model.config.sub_configs
+        self._text_part = next((part for part in parts if getattr(model.config, part) is text), None)
+        self.own_attention = self._text_config._attn_implementation or "sdpa"
         self.hows: list[How] | None = None
         """What attention is in each layer, where steps over slots may go through a `PlainDecoder`."""
         self._plain: dict[str | None, PlainDecoder | None] = {}
@@ -129,20 +134,42 @@ class AdaptedModel:
         return output
 
     def step(
-        self, adapters: Sequence[str | None], step: Step, tokens: Tensor, positions: Tensor, keep: Tensor | None = None
+        self,
+        adapters: Sequence[str | None],
+        step: Step,
+        tokens: Tensor,
+        positions: Tensor,
+        keep: Tensor | None = None,
+        *,
+        embedded: bool = False,
     ) -> Tensor:
         """Logits of a step over slots, (B, T, vocabulary), or of the positions that `keep` picks from T.
 
-        tokens and positions are (B, T); row i uses `adapters[i]`.
+        tokens and positions are (B, T); row i uses `adapters[i]`. `embedded` says that tokens are embeddings already,
+        (B, T, hidden size), and that positions may be (coordinates, B, T).
         """
-        plain = self.plain(adapters[0]) if len(set(adapters)) == 1 else None
+        plain = self.plain(adapters[0]) if len(set(adapters)) == 1 and not embedded else None
         if plain is not None:
             self._answered = True
             self._with(adapters[0])
             return self._of_equal_width(plain.logits(tokens, positions, step, keep))
         kept = {} if keep is None else {"logits_to_keep": keep}
-        inputs = {"input_ids": tokens, "position_ids": positions, "use_cache": False, "slots_step": step, **kept}
+        given = {"inputs_embeds": tokens} if embedded else {"input_ids": tokens}
+        inputs = {**given, "position_ids": positions, "use_cache": False, "slots_step": step, **kept}
         return self.forward(adapters, **inputs).logits
+
+    def embedded(self, adapter: str | None, tokens: Sequence[int], images: ImagePrompt) -> Tensor:
+        """What the decoder is given for `tokens`, which begin with the prompt of `images`: (1, T, hidden size)."""
+        self._answered = True
+        model = self._with(adapter)
+        inner = base_model(model)
+        ids = torch.tensor([tokens], device=inner.device)
+        length = images.places.shape[-1]
+        places = images.places.to(inner.device)
+        inputs = {"input_ids": ids[:, :length], "position_ids": places, **images.moved(inner.device, inner.dtype)}
+        prompt = decoder_embeddings(model, inner.get_decoder(), inputs)
+        rest: Any = inner.get_input_embeddings()(ids[:, length:])
+        return torch.cat([prompt, rest], dim=1)
 
     def plain(self, adapter: str | None) -> PlainDecoder | None:
         """The same forward pass over slots with one adapter, where there is one that gives the model's own logits."""
@@ -173,18 +200,22 @@ class AdaptedModel:
 
     def close(self) -> None:
         """Give the model back as it was loaded."""
-        self.base.set_attn_implementation(self.own_attention)
+        self.set_attention(self.own_attention)
+
+    def set_attention(self, name: str) -> None:
+        """Switch how the decoders of all models here attend; a tower for images keeps its own attention."""
+        self.base.set_attn_implementation(name if self._text_part is None else {self._text_part: name})
 
     @contextmanager
     def as_loaded(self) -> Iterator[None]:
         """Every model here with the attention it was loaded with."""
         # The adapters' models have the same configuration objects as the base.
-        engines = self.base.config._attn_implementation or self.own_attention
-        self.base.set_attn_implementation(self.own_attention)
+        engines = self._text_config._attn_implementation or self.own_attention
+        self.set_attention(self.own_attention)
         try:
             yield
         finally:
-            self.base.set_attn_implementation(engines)
+            self.set_attention(engines)
 
     def _with(self, name: str | None) -> Any:
         """The model that answers as the adapter `name`, or as the base."""

@@ -52,6 +52,7 @@ def beam_search(model: AdaptedModel, sequences: list[Sequence], stop: Callable[[
     output = model.generate(
         request.adapter,
         input_ids=prompt,
+        **({} if first.images is None else first.images.moved(prompt.device, model.base.dtype)),
         attention_mask=torch.ones_like(prompt),
         num_beams=sampling.num_beams,
         num_return_sequences=len(sequences),

@@ -17,6 +17,7 @@ from swift.core.quick_imports import quick_imports
 from swift.core.transaction import write_file
 from swift.core.writable import writing
 from swift.engines.base import Engine, SamplingParams
+from swift.engines.model_images import images_of
 from swift.models.limits import limits_of
 from swift.plan.infer import InferPlan, SamplingPlan, not_followed, plan_sampling
 from swift.plan.model import read_config
@@ -26,6 +27,8 @@ from swift.prompts.parity import require_same_template, say_differences_from_own
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from swift.models.families import Images
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Prepared:
     """A base model's template: there is no second turn."""
     heads: Mapping[str | None, Path] = field(default_factory=dict)
     """Where the value heads of reward models lie, by the adapter's name; None is the model itself."""
+    images: Images | None = None
+    """What makes pixels of images; None for a model of text."""
 
     def sampling_of(self, room: int, *, tools: bool = False, seed: int | None = None) -> SamplingParams:
         """How an answer is sampled when nothing more is said; it may have `room` tokens at most.
@@ -85,13 +90,14 @@ def prepare(plan: InferPlan, catalog: Catalog, *, scores: bool = False) -> Prepa
     unheard = not_followed(own)
     if unheard:
         log.warning("generation_config.json sets %s, which answers do not follow here", ", ".join(unheard))
-    encoder = build_encoder(plan.prompt, tokenizer, catalog)
+    images = images_of(plan.model, source, tokenizer)
+    encoder = build_encoder(plan.prompt, tokenizer, catalog, images)
     say_differences_from_own(encoder)
     if plan.checkpoint:
         require_same_template(plan.checkpoint, encoder, plan.prompt.ignore_mismatch)
     name = encoder.template_type
     one_turn = name in catalog.templates and catalog.templates.get(name).generation
-    return Prepared(source, tokenizer, encoder, plan_sampling(plan.generate, own), one_turn, heads)
+    return Prepared(source, tokenizer, encoder, plan_sampling(plan.generate, own), one_turn, heads, images)
 
 
 def _heads(plan: InferPlan, source: Path) -> dict[str | None, Path]:
@@ -160,6 +166,7 @@ async def start(plan: InferPlan, prepared: Prepared) -> Engine:
         heads=prepared.heads,
         admit=admit,
         max_model_len=engine.vllm.max_model_len,
+        images=prepared.images,
     )
 
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.dynamic_rope import DynamicRope
+from swift.engines.image_prompt import ImagePrompt
 from swift.engines.kv_attention import Decode, Prefill, Rows, decode_order
 from swift.engines.kv_cache import KVCache, Slot
 from swift.engines.plain_decoder import ROWS
@@ -67,9 +68,11 @@ class SlotRunner:
         self._cache = cache
         self._device = device_of(model.base)
         self._slots: dict[Sequence, Slot] = {}
+        self._embedded: dict[Sequence, Tensor] = {}
+        """What the decoder is given for prompts with images of which a part is computed."""
 
     def admit(self, sequence: Sequence) -> int | None:
-        slot = self._cache.acquire(sequence.tokens, sequence.request.adapter)
+        slot = self._cache.acquire(sequence.keys, sequence.request.adapter)
         if slot is None:
             return None
         self._slots[sequence] = slot
@@ -87,14 +90,18 @@ class SlotRunner:
 
     def extend(self, sequences: Many[Sequence], counts: Many[int]) -> Tensor:
         logits: dict[Sequence, Tensor] = {}
-        single = [s for s, count in zip(sequences, counts, strict=True) if count == 1]
-        longer = [(s, count) for s, count in zip(sequences, counts, strict=True) if count > 1]
+        single: list[Sequence] = []
+        by_adapter: dict[str | None, list[tuple[Sequence, int]]] = {}
+        for sequence, count in zip(sequences, counts, strict=True):
+            if sequence.images is not None and self.computed(sequence) < len(sequence.request.prompt_ids):
+                self._prefill_with_images(sequence, sequence.images, count, logits)
+            elif count == 1:
+                single.append(sequence)
+            else:
+                by_adapter.setdefault(sequence.request.adapter, []).append((sequence, count))
         single.sort(key=lambda s: decode_order(self._slots[s]))
         for group in self._model.groups([s.request.adapter for s in single]) if single else []:
             self._decode([single[at] for at in group], logits)
-        by_adapter: dict[str | None, list[tuple[Sequence, int]]] = {}
-        for sequence, count in longer:
-            by_adapter.setdefault(sequence.request.adapter, []).append((sequence, count))
         for adapter, group in by_adapter.items():
             self._prefill(adapter, group, logits)
         return logits[sequences[0]][None] if len(sequences) == 1 else torch.stack([logits[s] for s in sequences])
@@ -105,7 +112,7 @@ class SlotRunner:
         With guesses among them they are no more than there is `room` for; `cut` gives up those that were wrong.
         """
         slot, rows = self._slots[sequence], len(tokens)
-        first = len(slot.tokens)
+        first = len(slot.tokens) + sequence.shift
         logits = self._model.step(
             [sequence.request.adapter] * rows,
             Rows(slot, rows),
@@ -130,6 +137,7 @@ class SlotRunner:
             del slot.tokens[len(sequence.tokens) - 1 :]
 
     def release(self, sequence: Sequence) -> None:
+        self._embedded.pop(sequence, None)
         slot = self._slots.pop(sequence, None)
         if slot is not None:
             self._cache.release(slot)
@@ -151,7 +159,9 @@ class SlotRunner:
             [s.request.adapter for s in sequences],
             Decode(slots, self._cache.dtype, self._device),
             torch.tensor(tokens, device=self._device)[:, None],
-            torch.tensor([len(slot.tokens) for slot in slots], device=self._device)[:, None],
+            torch.tensor(
+                [len(slot.tokens) + s.shift for s, slot in zip(sequences, slots, strict=True)], device=self._device
+            )[:, None],
         )
         for slot, token in zip(slots, tokens, strict=True):
             slot.tokens.append(token)
@@ -162,7 +172,9 @@ class SlotRunner:
         stretches = [
             s.tokens[len(slot.tokens) : len(slot.tokens) + n] for (s, n), slot in zip(group, slots, strict=True)
         ]
-        positions = [at for slot, new in zip(slots, stretches, strict=True) for at in _positions(slot, new)]
+        positions = [
+            at for (s, _), slot, new in zip(group, slots, stretches, strict=True) for at in _positions(s, slot, new)
+        ]
         ends = torch.tensor([len(new) for new in stretches]).cumsum(0) - 1
         rows = self._model.step(
             [adapter],
@@ -175,9 +187,31 @@ class SlotRunner:
             slot.tokens.extend(new)
         logits.update(zip((s for s, _ in group), rows[0], strict=True))
 
+    def _prefill_with_images(
+        self, sequence: Sequence, images: ImagePrompt, count: int, logits: dict[Sequence, Tensor]
+    ) -> None:
+        """The next `count` tokens of a sequence in whose prompt images stand, in a batch of one."""
+        slot, adapter = self._slots[sequence], sequence.request.adapter
+        start, stop = len(slot.tokens), len(slot.tokens) + count
+        if sequence not in self._embedded:
+            self._embedded[sequence] = self._model.embedded(adapter, sequence.tokens, images)
+        rows = self._model.step(
+            [adapter],
+            Prefill([slot], [count]),
+            self._embedded[sequence][:, start:stop],
+            images.positions(start, stop).to(self._device),
+            torch.tensor([count - 1], device=self._device),
+            embedded=True,
+        )
+        slot.tokens.extend(sequence.keys[start:stop])
+        if stop >= len(sequence.request.prompt_ids):
+            del self._embedded[sequence]
+        logits[sequence] = rows[0, 0]
 
-def _positions(slot: Slot, new: list[int]) -> range:
-    return range(len(slot.tokens), len(slot.tokens) + len(new))
+
+def _positions(sequence: Sequence, slot: Slot, new: list[int]) -> range:
+    first = len(slot.tokens) + sequence.shift
+    return range(first, first + len(new))
 
 
 CACHES = ("past_key_values", "cache_params", "state")
@@ -232,12 +266,16 @@ class OwnCacheRunner:
         if self._rope.switches(self._first + start, self._first + stop):
             cache, start = {}, 0  # its keys were turned by the other set of factors
         self._rope.settle(self._first + stop)
+        places = torch.arange(self._first + start, self._first + stop, device=self._device)[None]
+        if sequence.images is not None:
+            places = sequence.images.positions(start, stop).to(self._device)
         output = self._model.forward(
             [sequence.request.adapter],
             input_ids=torch.tensor([sequence.tokens[start:stop]], device=self._device),
-            position_ids=torch.arange(self._first + start, self._first + stop, device=self._device)[None],
+            position_ids=places,
             use_cache=True,
             logits_to_keep=1,
+            **_shown(sequence, self._model, stop if start == 0 else None),
             **cache,
         )
         self._caches[sequence] = ({name: output[name] for name in CACHES if name in output}, stop)
@@ -279,6 +317,8 @@ class RecomputeRunner:
                 [sequence.request.adapter],
                 input_ids=torch.tensor([sequence.tokens[:stop]], device=self._device),
                 use_cache=False,
+                **_placed(sequence, stop, self._device),
+                **_shown(sequence, self._model, stop),
                 **self._last_only,
             )
             self._computed[sequence] = stop
@@ -295,6 +335,17 @@ class RecomputeRunner:
     def used(self) -> float:
         """Share of the places taken."""
         return len(self._computed) / self._places
+
+
+def _shown(sequence: Sequence, model: AdaptedModel, length: int | None) -> dict[str, Tensor]:
+    """What a pass over the first `length` tokens is given of the sequence's images; None: they were seen before."""
+    if sequence.images is None or length is None:
+        return {}
+    return sequence.images.moved(device_of(model.base), model.base.dtype, length)
+
+
+def _placed(sequence: Sequence, length: int, device: torch.device) -> dict[str, Tensor]:
+    return {} if sequence.images is None else {"position_ids": sequence.images.positions(0, length).to(device)}
 
 
 def embedding_of(model: PreTrainedModel) -> Tensor:

@@ -6,10 +6,13 @@ taken; such a pass for every token is the last resort, and right by definition.
 
 from __future__ import annotations
 
+import base64
+import io
 import logging
 from collections.abc import Callable, Iterator
 
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -18,10 +21,12 @@ from swift.core.log import log, once
 from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.base import Request, SamplingParams
 from swift.engines.dynamic_rope import DynamicRope
+from swift.engines.image_prompt import ImagePrompt, image_prompt
 from swift.engines.kv_attention import NAME, Survey
 from swift.engines.kv_cache import KVCache
 from swift.engines.runner import OwnCacheRunner, RecomputeRunner, Runner, SlotRunner, device_of, embedding_of
 from swift.engines.sequence import Sequence
+from swift.models.families import Images
 
 STRETCHES = (11, 9)
 """Tokens of the text's first two stretches, as a long prompt is computed; SINGLES follow one by one, as answers are."""
@@ -39,6 +44,7 @@ class Reference:
     def __init__(self, model: PreTrainedModel, max_length: int):
         self._model = model
         self._device = device_of(model)
+        self.stretches = STRETCHES
         size = min(sum(STRETCHES) + SINGLES, max_length)
         vocabulary = len(embedding_of(model))
         self.tokens = [number * 37 % vocabulary for number in range(size)]
@@ -60,11 +66,47 @@ class Reference:
         return self._model(input_ids=tokens, use_cache=False, **moved).logits[0]
 
 
+class ImageReference:
+    """A text with an image in it, and the logits of one pass over it."""
+
+    first_position = 0
+
+    def __init__(self, model: PreTrainedModel, images: Images):
+        text = Reference(model, sum(STRETCHES) + SINGLES).tokens
+        picture, before = _picture(), STRETCHES[0] // 2
+        count = images.count(picture)
+        prompt = [*text[:before], *[images.token] * count, *text[before:-SINGLES]]
+        self.tokens = [*prompt, *text[-SINGLES:]]
+        self.images = image_prompt(images, model, prompt, [picture])
+        cut = before + count // 2
+        self.stretches = (cut, len(prompt) - cut)
+        device, size = device_of(model), len(self.tokens)
+        self._logits: Tensor = model(
+            input_ids=torch.tensor([self.tokens], device=device),
+            position_ids=self.images.positions(0, size).to(device),
+            use_cache=False,
+            **self.images.moved(device, model.dtype, size),
+        ).logits[0]
+
+    def after(self, count: int) -> Tensor:
+        """Logits after the first `count` tokens, (vocabulary,)."""
+        return self._logits[count - 1]
+
+
+def _picture() -> str:
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize((64, 48)).convert("RGB").save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
 @torch.inference_mode()
-def choose_runner(model: AdaptedModel, *, budget: int, max_length: int, places: int) -> Runner:
+def choose_runner(
+    model: AdaptedModel, *, budget: int, max_length: int, places: int, images: Images | None = None
+) -> Runner:
     """The fastest runner whose answers are the model's own. Says which, and raises SwiftError for a broken model.
 
-    `budget` is the memory of a KV cache in bytes; `places` is how many sequences run at once without one.
+    `budget` is the memory of a KV cache in bytes; `places` is how many sequences run at once without one; `images` is
+    for a model that takes them, and a text with an image is tried too.
     """
     reference = Reference(model.base, max_length)
     if reference.after(len(reference.tokens)).isnan().any():
@@ -73,11 +115,18 @@ def choose_runner(model: AdaptedModel, *, budget: int, max_length: int, places: 
             why="a short text was tried: the weights hold NaN, or their type is too narrow for them",
             next="check the weights; --dtype bf16 or fp32 if it was fp16",
         )
-    cache = _slots(model, reference, budget=budget, max_length=max_length)
+    seen = None if images is None else ImageReference(model.base, images)
+    cache = None
+    if images is None or images.family.causal:
+        cache = _slots(model, reference, seen, budget=budget, max_length=max_length)
     if cache is not None:
         once("requests run in one batch, over slots of a shared KV cache", level=logging.INFO)
         return SlotRunner(model, cache)
-    if _agrees(lambda: OwnCacheRunner(model, 2, first_position=reference.first_position), reference, whole=True):
+    if all(
+        _agrees(lambda each=each: OwnCacheRunner(model, 2, first_position=each.first_position), each, whole=True)
+        for each in (reference, seen)
+        if each is not None
+    ):
         once(
             "requests of a step run one after the other, each with a cache of the model's own kind", level=logging.INFO
         )
@@ -95,57 +144,64 @@ def reads_in_stretches(model: AdaptedModel, max_length: int) -> bool:
         return _agrees(lambda: OwnCacheRunner(model, 2), Reference(model.base, max_length), whole=False)
 
 
-def _slots(model: AdaptedModel, reference: Reference, *, budget: int, max_length: int) -> KVCache | None:
+def _slots(
+    model: AdaptedModel, reference: Reference, seen: ImageReference | None, *, budget: int, max_length: int
+) -> KVCache | None:
     """The cache for a SlotRunner, and the model set to it; None when slots do not give the model's answers."""
     config = model.base.config.get_text_config(decoder=True).to_dict()
     layers = config.get("layer_types") or []
     if DynamicRope(model.base) or not set(layers) <= PLAIN_LAYERS:
         return None
-    survey = _survey(model.base, reference.tokens)
+    survey = _survey(model, reference.tokens)
     if survey is not None and survey.is_whole and survey.windows_fit(layers, config.get("sliding_window")):
 
         def cache(size: int) -> KVCache:
             return KVCache(survey.shapes, survey.dtype, survey.devices, budget=size, max_length=max_length)
 
         for model.hows in (survey.hows, None):
-            if _agrees(lambda: SlotRunner(model, cache(2**62)), reference, whole=False):
+            if all(
+                _agrees(lambda: SlotRunner(model, cache(2**62)), each, whole=False)
+                for each in (reference, seen)
+                if each is not None
+            ):
                 return cache(budget)
             if model.plain(None) is None:
                 break
-    model.base.set_attn_implementation(model.own_attention)
+    model.set_attention(model.own_attention)
     return None
 
 
-def _survey(model: PreTrainedModel, tokens: list[int]) -> Survey | None:
+def _survey(model: AdaptedModel, tokens: list[int]) -> Survey | None:
     """What every layer stores; None when the model does not pass a step on."""
     survey = Survey()
     try:
-        model.set_attn_implementation(NAME)
-        model(input_ids=torch.tensor([tokens], device=device_of(model)), use_cache=False, slots_step=survey)
+        model.set_attention(NAME)
+        ids = torch.tensor([tokens], device=device_of(model.base))
+        model.base(input_ids=ids, use_cache=False, slots_step=survey)
     except Exception as error:  # a class without **kwargs, or of fixed attention, refuses in ways of its own
         log.debug("%s: %s", type(error).__name__, error)
         return None
     return survey
 
 
-def _agrees(start: Callable[[], Runner], reference: Reference, *, whole: bool) -> bool:
+def _agrees(start: Callable[[], Runner], reference: Reference | ImageReference, *, whole: bool) -> bool:
     """Whether the runner gives the reference's logits, beside a second text; `whole`: the prompt in one stretch."""
     try:
-        return all(
-            _near(logits, reference.after(count)) for count, logits in _steps(start(), reference.tokens, whole=whole)
-        )
+        return all(_near(logits, reference.after(count)) for count, logits in _steps(start(), reference, whole=whole))
     except Exception as error:  # whatever goes wrong on a way that is only tried, the way is not taken
         log.debug("%s: %s", type(error).__name__, error)
         return False
 
 
-def _steps(runner: Runner, tokens: list[int], *, whole: bool) -> Iterator[tuple[int, Tensor]]:
+def _steps(runner: Runner, reference: Reference | ImageReference, *, whole: bool) -> Iterator[tuple[int, Tensor]]:
     """Step through the text as the engine would -> tokens so far, and the logits after them."""
-    text, other = _sequence(tokens), _sequence(tokens[::-1])
+    tokens = reference.tokens
+    images = reference.images if isinstance(reference, ImageReference) else None
+    text, other = _sequence(tokens, images), _sequence(tokens[::-1])
     for sequence in (text, other):
         if runner.admit(sequence) is None or not runner.reserve(sequence):
             raise SwiftError("there is no memory for two short texts")
-    stretches = [sum(STRETCHES)] if whole else list(STRETCHES)
+    stretches = [sum(reference.stretches)] if whole else list(reference.stretches)
     computed = 0
     for count in [*stretches, *[1] * SINGLES]:
         count = min(count, len(tokens) - computed)
@@ -158,9 +214,12 @@ def _steps(runner: Runner, tokens: list[int], *, whole: bool) -> Iterator[tuple[
         runner.release(sequence)
 
 
-def _sequence(tokens: list[int]) -> Sequence:
-    request = Request(id="trial", prompt_ids=tuple(tokens), sampling=SamplingParams(max_tokens=1))
-    return Sequence(request, 0, None, frozenset(), len(tokens), None)
+def _sequence(tokens: list[int], images: ImagePrompt | None = None) -> Sequence:
+    prompt = tokens if images is None else tokens[: len(images.keys)]
+    request = Request(id="trial", prompt_ids=tuple(prompt), sampling=SamplingParams(max_tokens=1))
+    sequence = Sequence(request, 0, None, frozenset(), len(tokens), None, images)
+    sequence.tokens = list(tokens)
+    return sequence
 
 
 def _near(one: Tensor, other: Tensor) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from swift.engines.base import Delta, FinishReason, Request, TokenLogprob
 from swift.engines.detokenizer import Detokenizer, StopStrings
 from swift.engines.grammar import Grammar
+from swift.engines.image_prompt import ImagePrompt
 from swift.engines.prompt_lookup import PromptLookup
 from swift.engines.sampler import Pick, Picker
 
@@ -16,9 +17,20 @@ class Sequence:
     """Answer number `index` of a request. `tokens` are those of prompt and answer so far."""
 
     def __init__(
-        self, request: Request, index: int, tokenizer: Any, end_ids: frozenset[int], limit: int, grammar: Grammar | None
+        self,
+        request: Request,
+        index: int,
+        tokenizer: Any,
+        end_ids: frozenset[int],
+        limit: int,
+        grammar: Grammar | None,
+        images: ImagePrompt | None = None,
     ):
         self.request = request
+        self.images = images
+        """The images of its prompt."""
+        self.shift = 0 if images is None else images.shift
+        """The position of a token behind the prompt is its number and this."""
         self.index = index
         self.tokens = list(request.prompt_ids)
         self.limit = limit
@@ -39,6 +51,13 @@ class Sequence:
         self._unsent: list[int] = []
         self._unsent_logprobs: list[TokenLogprob] = []
         self._sent = False
+
+    @property
+    def keys(self) -> list[int]:
+        """By which the beginnings of sequences are compared: the tokens, and those of images by their pictures."""
+        if self.images is None:
+            return self.tokens
+        return [*self.images.keys, *self.tokens[len(self.images.keys) :]]
 
     def take(self, pick: Pick) -> Delta | None:
         """Go on with the picked token. The delta that is ready now, if any; the last one carries the reason."""

@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sized
 from collections.abc import Sequence as Many
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from swift.engines.beam_search import beam_search
 from swift.engines.embeddings import Vector, Vectors
 from swift.engines.grammar import Grammars
 from swift.engines.guesses import Guesses
+from swift.engines.image_prompt import ImagePrompt, image_prompt
 from swift.engines.kv_cache import free_memory
 from swift.engines.log_probs import Continuations, Scored
 from swift.engines.packed_linear import pack
@@ -37,6 +38,7 @@ from swift.engines.sampler import Pick, pick_all
 from swift.engines.scheduler import Scheduler, Work
 from swift.engines.sequence import Sequence, named
 from swift.models.context_window import context_length
+from swift.models.families import Images
 from swift.models.value_head import ValueHead, load_head
 
 CPU_CHUNK, GPU_CHUNK = 512, 4096
@@ -58,7 +60,8 @@ class TorchEngine:
     `load` makes the model in the worker thread. OpenMP keeps a team of threads for each thread that ever computed with
     PyTorch, and once the teams together outnumber the cores every parallel region waits for the operating system.
     `repack` may lay its weights out anew, after which they cannot be trained. `guess` lets an answer that runs alone
-    have several tokens in a step, where that changes no number (see prompt_lookup.py).
+    have several tokens in a step, where that changes no number (see prompt_lookup.py). `images` makes pixels of the
+    images of requests, for a model that takes them.
     """
 
     def __init__(
@@ -75,8 +78,12 @@ class TorchEngine:
         cache_bytes: int | None = None,
         repack: bool = True,
         guess: bool = True,
+        images: Images | None = None,
     ):
         self.tokenizer = tokenizer
+        self._images = images
+        # One thread for all: every further one that computes would get a team of OpenMP's threads of its own.
+        self._pixels = None if images is None else ThreadPoolExecutor(1, thread_name_prefix="images")
         self._grammars = Grammars(tokenizer)
         self._admit = admit
         self._deliver: dict[Sequence, Deliver] = {}
@@ -119,7 +126,7 @@ class TorchEngine:
         if repack:
             pack(model)
         self._model = AdaptedModel(model.eval())
-        self._admission = Admission(self._model, self.max_model_len)
+        self._admission = Admission(self._model, self.max_model_len, takes_images=self._images is not None)
         for name, folder in adapters.items():
             self._model.add(name, Path(folder))
         self._heads.update((name, load_head(model, folder)) for name, folder in heads.items())
@@ -128,6 +135,7 @@ class TorchEngine:
             budget=cache_bytes or free_memory(device),
             max_length=self.max_model_len,
             places=places,
+            images=self._images,
         )
         self.guesses = Guesses(self._runner, wanted=guess)
         chunk = chunk or (CPU_CHUNK if device.type == "cpu" else GPU_CHUNK)
@@ -256,20 +264,29 @@ class TorchEngine:
         """End what is running with "abort" and stop the worker."""
         if not self._closed:
             self._closing = True
+            if self._pixels is not None:
+                self._pixels.shutdown(wait=False)
             self._inbox.put(self._stop)
             await asyncio.to_thread(self._worker.join)
 
     async def _sequences(self, request: Request) -> list[Sequence]:
         limit = min(len(request.prompt_ids) + request.sampling.max_tokens, self.max_model_len)
+        images = await self._image_prompt(request)
         constraint = request.sampling.grammar
         grammars = [
             None if constraint is None else await asyncio.to_thread(self._grammars.make, constraint)
             for _ in range(request.sampling.n)
         ]
         return [
-            Sequence(request, index, self.tokenizer, self._end_ids, limit, grammar)
+            Sequence(request, index, self.tokenizer, self._end_ids, limit, grammar, images)
             for index, grammar in enumerate(grammars)
         ]
+
+    async def _image_prompt(self, request: Request) -> ImagePrompt | None:
+        if self._images is None or self._pixels is None or not request.media.images:
+            return None
+        work = partial(image_prompt, self._images, self._model.base, request.prompt_ids, request.media.images)
+        return await asyncio.get_running_loop().run_in_executor(self._pixels, work)
 
     # Everything below runs in the worker thread.
 

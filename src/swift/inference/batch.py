@@ -36,7 +36,7 @@ def answer_rows(plan: InferPlan, prepared: Prepared, engine: SyncEngine, rows: S
     run = run_name(plan.model, plan.prompt, plan.engine, prepared.sampling, plan.seed, [_identity(row) for row in rows])
     default_system = prepared.encoder.template.default_system
     with open_results(plan.results, run, datetime.now()) as results:
-        show: Shown = Printed(prepared.tokenizer, plan.stream) if verbose else Bar(results.done, len(rows))
+        show: Shown = Printed(prepared, plan.stream) if verbose else Bar(results.done, len(rows))
         todo = rows[results.done :]
         try:
             for row, reply in _replies(plan, prepared, engine, todo, results.done, show):
@@ -161,13 +161,16 @@ class Shown(Protocol):
 class Printed:
     """Prompt, answer and label of every row, on standard output; with `stream` the answer as it comes."""
 
-    def __init__(self, tokenizer: Any, stream: bool):
-        self._tokenizer = tokenizer
+    def __init__(self, prepared: Prepared, stream: bool):
+        self._prepared = prepared
         self._stream = stream
 
     def begin(self, request: Request) -> None:
-        """Show the prompt as the model sees it."""
-        print(f"[PROMPT]{self._tokenizer.decode(request.prompt_ids)}[OUTPUT]", end="", flush=True)
+        """Show the prompt as the model sees it, with its images in words."""
+        images, decode, ids = self._prepared.images, self._prepared.tokenizer.decode, request.prompt_ids
+        pieces = [ids] if images is None else images.described(ids, iter(request.media.images))
+        prompt = "".join(piece if isinstance(piece, str) else decode(piece) for piece in pieces)
+        print(f"[PROMPT]{prompt}[OUTPUT]", end="", flush=True)
 
     def piece(self, delta: Delta) -> None:
         """Show more of the answer."""

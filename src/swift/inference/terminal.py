@@ -17,7 +17,8 @@ from swift.engines.factory import Prepared
 from swift.engines.sync_engine import Reply, SyncEngine
 from swift.inference.result_file import Results, fields, open_results
 from swift.plan.infer import InferPlan
-from swift.prompts.types import Conversation, Message
+from swift.prompts.images import TAG
+from swift.prompts.types import Conversation, Media, Message
 
 END = "#"
 """Ends an entry in multi-line mode."""
@@ -59,6 +60,7 @@ class Chat:
         self._system: str | None = None
         self._tools: tuple[dict[str, Any], ...] = ()
         self._messages: list[Message] = []
+        self._images: list[str] = []
 
     def run(self) -> None:
         """Talk until `exit` or the end of the input."""
@@ -71,7 +73,7 @@ class Chat:
             "history": self._history,
             "help": lambda: print(HELP),
         }
-        print(GREETING)
+        print(GREETING if self._prepared.images is None else f"{GREETING}\nWrite {TAG} where an image stands.")
         while True:
             try:
                 given = self._entry("")
@@ -91,17 +93,22 @@ class Chat:
     def _ask(self, message: Message) -> None:
         """Put the message to the model, show the answer, and go on with the results of tools it calls for."""
         if self._one_turn:
-            self._messages = []
+            self._forget()
+        images_before = list(self._images)
+        if message.role == "user" and self._prepared.images is not None:
+            self._ask_images(message.content.count(TAG))
         self._messages.append(message)
         try:
             request, conversation = self._request()
         except SwiftError as error:
             self._messages.pop()
+            self._images = images_before
             print(error, file=sys.stderr)
             return
         reply = self._answer(request)
         if reply.error is not None:
             self._messages.pop()
+            self._images = images_before
             print(SwiftError(f"no answer: {reply.error}"), file=sys.stderr)
             return
         given = fields(conversation, self._prepared.encoder.template.default_system)
@@ -119,9 +126,16 @@ class Chat:
             else:
                 self._messages.append(Message("tool", result))
 
+    def _ask_images(self, count: int) -> None:
+        """Ask for the image of each `<image>` in an entry."""
+        for number in range(1, count + 1):
+            several = f" {number} of {count}" if count > 1 else ""
+            self._images.append(self._read_line(f"<<<[path or URL of image{several}] ").strip())
+
     def _request(self) -> tuple[Request, Conversation]:
         system = [] if self._system is None else [Message("system", self._system)]
-        conversation = Conversation((*system, *self._messages), self._tools)
+        media = Media(images=tuple(self._images))
+        conversation = Conversation((*system, *self._messages), self._tools, media)
         ids = self._prepared.encoder.encode(conversation, inference=True)[-1].input_ids
         room = self._engine.engine.max_model_len - len(ids)
         if room < 1:
@@ -132,7 +146,8 @@ class Chat:
             )
         sampling = self._prepared.sampling_of(room, tools=bool(self._tools))
         adapter = self._plan.engine.default_adapter
-        return Request(id="chat", prompt_ids=tuple(ids), sampling=sampling, adapter=adapter), conversation
+        request = Request(id="chat", prompt_ids=tuple(ids), sampling=sampling, adapter=adapter, media=media)
+        return request, conversation
 
     def _answer(self, request: Request) -> Reply:
         """The reply, shown as it comes when the plan streams. Ctrl-C keeps what there is of it."""
@@ -175,20 +190,23 @@ class Chat:
     def _reset_system(self) -> None:
         text = self._entry("S")
         self._system = text.strip() or None
-        self._messages = []
+        self._forget()
 
     def _reset_tools(self) -> None:
         text = self._entry("tools").strip()
         try:
             self._tools = read_tools(text)
-            self._messages = []
+            self._forget()
         except SwiftError as error:
             print(error, file=sys.stderr)
             return
         print(f"({len(self._tools)} tools; the model's calls are shown and you give the results)")
 
+    def _forget(self) -> None:
+        self._messages, self._images = [], []
+
     def _clear(self) -> None:
-        self._messages = []
+        self._forget()
         print("(a new conversation)")
 
     def _history(self) -> None:

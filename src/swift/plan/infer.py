@@ -157,7 +157,7 @@ def plan_infer(
         prompt=plan_prompt(args, catalog, model.entry.template if model.entry else None),
         engine=engine,
         generate=args[Generate],
-        rows=_rows(args, infer, catalog) if answers_rows else None,
+        rows=_rows(args, infer, catalog, model) if answers_rows else None,
         stream=infer.stream,
         results=_results(infer, checkpoint),
         save=infer.save_result,
@@ -244,7 +244,7 @@ def _lora_modules(modules: tuple[str, ...]) -> list[tuple[str, Path]]:
     return list(adapters.items())
 
 
-def _rows(args: Args, infer: Infer, catalog: Catalog) -> RowsPlan | None:
+def _rows(args: Args, infer: Infer, catalog: Catalog, model: ModelPlan) -> RowsPlan | None:
     data = args[Data]
     named = (data.dataset, data.val_dataset, data.custom_train_dataset_path, data.custom_val_dataset_path)
     has_rows = any(named) or data.self_cognition_sample > 0
@@ -258,7 +258,7 @@ def _rows(args: Args, infer: Infer, catalog: Catalog) -> RowsPlan | None:
             next="add --val_dataset FILE, or --load_dataset_config true for the rows training held back",
         )
     return RowsPlan(
-        data=plan_data(args, catalog),
+        data=plan_data(args, catalog, media=model.entry is None or model.entry.multimodal),
         as_trained=infer.load_dataset_config,
         sample=infer.show_dataset_sample,
         verbose=infer.verbose,

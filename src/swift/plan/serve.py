@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from swift.core.errors import SwiftError
 from swift.params.args import Args
@@ -25,6 +26,16 @@ class Defaults:
     stop: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class PicturePolicy:
+    """Where images of requests may come from, besides the request itself and public addresses."""
+
+    private_urls: bool = False
+    """http(s) addresses of this machine and its own network."""
+    folder: Path | None = None
+    """Files on this machine, below this folder only; None: no files."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServePlan:
     """Everything the HTTP surface needs besides an engine and an encoder."""
@@ -38,7 +49,7 @@ class ServePlan:
     ssl_certfile: str | None = None
     owned_by: str = "swift"
     is_chat: bool = True
-    is_multimodal: bool = False
+    pictures: PicturePolicy = field(default_factory=PicturePolicy)
     verbose: bool = False
     """Log every request with its text."""
     log_interval: int = 10
@@ -75,7 +86,6 @@ def plan_serve(args: Args, infer: InferPlan, *, is_chat: bool) -> ServePlan:
         raise SwiftError("TLS needs a key and a certificate", where=missing, next=f"add {missing} FILE")
     if serve.api_key == "":
         raise SwiftError("the API key is empty", where="--api_key", next="leave it out to serve without a key")
-    entry = infer.model.entry
     return ServePlan(
         model_name=serve.served_model_name or infer.model.model_type,
         host=serve.host,
@@ -85,7 +95,7 @@ def plan_serve(args: Args, infer: InferPlan, *, is_chat: bool) -> ServePlan:
         ssl_certfile=serve.ssl_certfile,
         owned_by=serve.owned_by,
         is_chat=is_chat,
-        is_multimodal=entry is not None and entry.multimodal,
+        pictures=PicturePolicy(serve.allow_private_urls, _folder(serve.allowed_media_dir)),
         verbose=bool(args[Infer].verbose),
         log_interval=serve.log_interval,
         max_logprobs=args[Infer].max_logprobs,
@@ -95,3 +105,12 @@ def plan_serve(args: Args, infer: InferPlan, *, is_chat: bool) -> ServePlan:
         counts_every_chunk=serve.stream_usage == "every",
         limit_tokens=args.is_explicit("max_new_tokens"),
     )
+
+
+def _folder(given: str | None) -> Path | None:
+    if given is None:
+        return None
+    folder = Path(given).expanduser()
+    if not folder.is_dir():
+        raise SwiftError(f"{given} is no folder", where="--allowed_media_dir", next="name the folder with the images")
+    return folder

@@ -13,7 +13,7 @@ from swift.catalog import Catalog
 from swift.core.errors import SwiftError
 from swift.core.log import once
 from swift.plan.prompt import JINJA, PromptPlan
-from swift.prompts.images import BadImage, ImageTokens, placed, tagged
+from swift.prompts.images import UNTAGGED, BadImage, ImageTokens, placed, tagged, tags
 from swift.prompts.jinja import JinjaTemplate
 from swift.prompts.loss_scale import load_loss_scale
 from swift.prompts.template import DataTemplate
@@ -148,7 +148,7 @@ class Encoder:
         return encoded
 
     def _render(
-        self, conversation: Conversation, *, inference: bool, options: Mapping[str, Any] | None
+        self, conversation: Conversation, *, inference: bool = False, options: Mapping[str, Any] | None = None
     ) -> list[Example]:
         """The template's examples, with the tokens of images in the place of their tags."""
         if self.images is None:
@@ -156,6 +156,8 @@ class Encoder:
         media = conversation.media
         examples = self.template.render(tagged(conversation, self.images), inference=inference, options=options)
         with_images = [placed(example, media.images, self.images, whole=self.tokens.whole) for example in examples]
+        if 0 < tags(conversation) < len(media.images):
+            with_images[-1] = replace(with_images[-1], rewrites=(*with_images[-1].rewrites, UNTAGGED))
         if with_images[-1].images != media.images:
             raise BadImage(
                 f"the template {self.template_type} writes {len(with_images[-1].images)} of {len(media.images)} images"
@@ -183,12 +185,12 @@ class Encoder:
 
     def prompt_ids(self, conversation: Conversation) -> list[int]:
         """The ids of the prompt to answer, at any length."""
-        (ids,) = self.tokens.of_segments([self.template.render(conversation, inference=True)[-1].segments])
+        (ids,) = self.tokens.of_segments([self._render(conversation, inference=True)[-1].segments])
         return [token for segment in ids for token in segment]
 
     def text_ids(self, conversation: Conversation) -> list[int]:
         """The ids of a finished conversation, at any length; where it makes several examples, of the last one."""
-        (ids,) = self.tokens.of_segments([self.template.render(conversation)[-1].segments])
+        (ids,) = self.tokens.of_segments([self._render(conversation)[-1].segments])
         return [token for segment in ids for token in segment]
 
     @property

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from swift.core.errors import SwiftError
 from swift.prompts.messages import MEDIA_TAGS
 from swift.prompts.types import Conversation, Example, Message, Segment
 
 TAG = MEDIA_TAGS["images"]
+UNTAGGED = "images that its text has no tag for stand before the first question"
 
 
 class BadImage(SwiftError):
@@ -26,8 +27,8 @@ class ImageTokens(Protocol):
     before: str
     after: str
     """Text around the tokens of each image."""
-    facts: str
-    """Everything that decides how many tokens an image has."""
+    facts: Mapping[str, Any]
+    """Everything that decides what becomes of an image, as JSON has it."""
 
     def count(self, source: str) -> int:
         """How many tokens the image has. Raises BadImage when it cannot be read."""
@@ -35,9 +36,9 @@ class ImageTokens(Protocol):
 
 
 def tagged(conversation: Conversation, tokens: ImageTokens) -> Conversation:
-    """The conversation with a tag for every image: all of them before the first question where the text has none.
+    """The conversation with a tag for every image: those that the text has no tag for stand before the first question.
 
-    Raises BadImage when the numbers of tags and images differ, for videos and audio, and for the token in a text.
+    Raises BadImage for more tags than images, for videos and audio, and for the token in a text.
     """
     media = conversation.media
     for message in conversation.messages:
@@ -45,16 +46,20 @@ def tagged(conversation: Conversation, tokens: ImageTokens) -> Conversation:
     for kind, links in (("videos", media.videos), ("audios", media.audios)):
         if links:
             raise BadImage(f"the row has {kind}, which this model does not take here")
-    tags = sum(message.content.count(TAG) for message in conversation.messages)
-    count = len(media.images)
-    if tags == count:
+    number, count = tags(conversation), len(media.images)
+    if number == count:
         return conversation
     first = next((i for i, message in enumerate(conversation.messages) if message.role == "user"), None)
-    if tags or first is None:
-        raise BadImage(f"the text has {tags} {TAG} and the row {count} images")
+    if number > count or first is None:
+        raise BadImage(f"the text has {number} {TAG} and the row {count} images")
     messages = list(conversation.messages)
-    messages[first] = replace(messages[first], content=TAG * count + messages[first].content)
+    messages[first] = replace(messages[first], content=TAG * (count - number) + messages[first].content)
     return replace(conversation, messages=tuple(messages))
+
+
+def tags(conversation: Conversation) -> int:
+    """How many places its texts name for images."""
+    return sum(message.content.count(TAG) for message in conversation.messages)
 
 
 def placed(example: Example, images: Sequence[str], tokens: ImageTokens, *, whole: bool) -> Example:

@@ -122,11 +122,13 @@ def certificate(encoder: Encoder) -> dict[str, Any]:
     facts = json.dumps(bare.template.facts(), ensure_ascii=False, sort_keys=True)
     texts = {f"{name}, with a system text": text for name, text in fixed_set(_SYSTEM).items()}
     prompts = {name: _prompt(bare, text) for name, text in {**fixed_set(), **texts}.items()}
+    images = {} if encoder.images is None else {"images": encoder.images.facts}
     return {
         "version": 1,
         "template_type": encoder.template_type,
         "fingerprint": hashlib.sha256(facts.encode()).hexdigest(),
         "prompts": {name: ids for name, ids in prompts.items() if ids is not None},
+        **images,
     }
 
 
@@ -145,6 +147,12 @@ def check(saved: Mapping[str, Any], encoder: Encoder) -> list[str]:
             differences.append(f"{name}: the template {encoder.template_type} cannot write it")
         elif mine != ids:
             differences.append(f"{name}: {_first_difference(encoder.tokens, mine, ids, 'the checkpoint')}")
+    mine, theirs = now.get("images", {}), saved.get("images", {})
+    differences += [
+        f"images: {name} is {mine.get(name)}, in the checkpoint {theirs.get(name)}"
+        for name in sorted(mine.keys() | theirs.keys())
+        if mine.get(name) != theirs.get(name)
+    ]
     return differences
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -20,13 +21,13 @@ from swift.serving.schema import ChatMessage, ChatRequest
 from swift.serving.tools import ToolUse
 
 
-def conversation(body: ChatRequest, use: ToolUse, *, is_multimodal: bool) -> tuple[Conversation, str]:
+def conversation(body: ChatRequest, use: ToolUse, *, takes_images: bool) -> tuple[Conversation, str]:
     """The conversation to answer, and the beginning of the answer when the last message is the assistant's own.
 
     System and developer messages open the conversation as one; two turns of the same side in a row are joined. Raises
     ApiError with the message's place where the order makes no sense.
     """
-    turns, media = _turns(body, is_multimodal)
+    turns, media = _turns(body, takes_images)
     begun = ""
     if turns[-1].role == "assistant":
         if turns[-1].tool_calls:
@@ -37,24 +38,37 @@ def conversation(body: ChatRequest, use: ToolUse, *, is_multimodal: bool) -> tup
     return Conversation(tuple(turns), use.tools, media), begun
 
 
-def answered(body: ChatRequest, use: ToolUse, *, is_multimodal: bool) -> Conversation:
+def answered(body: ChatRequest, use: ToolUse, *, takes_images: bool) -> Conversation:
     """The conversation whose last message is the answer to score. Raises ApiError where there is no such."""
-    turns, media = _turns(body, is_multimodal)
+    turns, media = _turns(body, takes_images)
     if turns[-1].role != "assistant" or not any(turn.role in ("user", "tool") for turn in turns):
         raise ApiError(400, "The messages end with the user's turn and the answer to score.", param="messages")
     return Conversation(tuple(turns), use.tools, media)
 
 
-def _turns(body: ChatRequest, is_multimodal: bool) -> tuple[list[Message], Media]:
+def _turns(body: ChatRequest, takes_images: bool) -> tuple[list[Message], Media]:
     aside = Aside()
     turns = _read(body.messages, aside)
     media = {kind: aside.media.get(kind, []) for kind in MEDIA_TAGS}
     for kind, given in (("images", body.images), ("videos", body.videos), ("audios", body.audios)):
-        media[kind].extend(given or [])
-        if media[kind] and not is_multimodal:
-            raise ApiError(400, f"This model takes text only, no {kind}.", param=kind if given else "messages")
+        media[kind].extend(_links(kind, given))
+        if media[kind] and not (takes_images and kind == "images"):
+            taken = "text and images" if takes_images else "text"
+            raise ApiError(400, f"This model takes {taken} only, no {kind}.", param=kind if given else "messages")
     carried = Media(tuple(media["images"]), tuple(media["videos"]), tuple(media["audios"]))
     return list(join_observations(_ordered(turns))), carried
+
+
+def _links(kind: str, given: Any) -> list[str]:
+    """The addresses of a field. Raises ApiError for anything but a list of them."""
+    if given is None:
+        return []
+    if not isinstance(given, list):
+        raise ApiError(400, "Input should be a list of addresses.", param=kind)
+    for at, link in enumerate(given):
+        if not isinstance(link, str) or not link:
+            raise ApiError(400, "Input should be an address.", param=f"{kind}[{at}]")
+    return given
 
 
 def _read(messages: Sequence[ChatMessage], aside: Aside) -> list[Message]:

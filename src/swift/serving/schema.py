@@ -30,18 +30,21 @@ class _Model(BaseModel):
 
 
 class ContentPart(_Model):
-    """A piece of a message: text, or an image, video or audio for models that take them."""
+    """A piece of a message: text, or an image, video or audio for models that take them.
+
+    What media are is looked at where messages are read, which names the part and not all that it could have been.
+    """
 
     type: Literal["text", "refusal", "image_url", "video_url", "audio_url", "input_audio", "image", "video", "audio"]
     text: str | None = None
-    image_url: str | JsonObject | None = None
-    video_url: str | JsonObject | None = None
-    audio_url: str | JsonObject | None = None
-    image: str | None = None
-    video: str | None = None
-    audio: str | None = None
+    image_url: Any = None
+    video_url: Any = None
+    audio_url: Any = None
+    image: Any = None
+    video: Any = None
+    audio: Any = None
     refusal: str | None = None
-    input_audio: JsonObject | None = None
+    input_audio: Any = None
 
 
 class FunctionCall(_Model):
@@ -196,9 +199,9 @@ class Generation(Body):
     guided_regex: str | None = None
     guided_choice: list[str] | None = None
     structured_outputs: JsonObject | None = None
-    images: list[str] | None = None
-    videos: list[str] | None = None
-    audios: list[str] | None = None
+    images: Any = None
+    videos: Any = None
+    audios: Any = None
 
 
 class ChatRequest(Generation):

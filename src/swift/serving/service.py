@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from swift.serving.constraints import constraint
 from swift.serving.errors import ApiError
 from swift.serving.messages import answered, conversation
 from swift.serving.metrics import Metrics
+from swift.serving.pictures import BODY_OF_IMAGES, admitted, places
 from swift.serving.sampling_params import sampling
 from swift.serving.schema import ChatRequest, CompletionRequest, ModelCard
 from swift.serving.token_bytes import TokenBytes
@@ -103,7 +104,13 @@ class Service:
     def max_body_bytes(self) -> int:
         """The largest request that is read."""
         length = self._loaded.engine.max_model_len if self._loaded else 0
-        return BODY_BASE + BODY_PER_TOKEN * length
+        images = BODY_OF_IMAGES if self._loaded and self.takes_images else 0
+        return BODY_BASE + BODY_PER_TOKEN * length + images
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether the model sees images."""
+        return self.loaded.encoder.images is not None
 
     @property
     def model_names(self) -> tuple[str, ...]:
@@ -151,7 +158,7 @@ class Service:
                 "created": self.created,
                 "owned_by": self.plan.owned_by,
                 "is_chat": self.plan.is_chat and self.adapter(name) not in self.loaded.heads,
-                "is_multimodal": self.plan.is_multimodal,
+                "is_multimodal": self.takes_images,
                 "max_model_len": self.loaded.engine.max_model_len,
                 "root": self.plan.model_name,
                 "parent": None if name == self.plan.model_name else self.plan.model_name,
@@ -166,7 +173,8 @@ class Service:
         if isinstance(body, ChatRequest):
             self._check_turns(body)
             use, syntax, ends = tool_use(body), encoder.call_syntax, encoder.stop_strings
-            talk, begun = conversation(body, use, is_multimodal=self.plan.is_multimodal)
+            talk, begun = conversation(body, use, takes_images=self.takes_images)
+            talk = await self._with_pictures(talk, body)
             prompts, field, media = [await self._apart(self._encode_chat, talk, begun)], "messages", talk.media
             ends += encoder.tool_stop_strings if use.mode == "auto" else ()
         else:
@@ -205,7 +213,8 @@ class Service:
 
     async def answer_ids(self, body: ChatRequest, param: str) -> tuple[int, ...]:
         """The token ids of a conversation with its last answer, as training has them. Raises ApiError."""
-        talk = answered(body, tool_use(body), is_multimodal=self.plan.is_multimodal)
+        talk = answered(body, tool_use(body), takes_images=self.takes_images)
+        talk = await self._with_pictures(talk, body)
         ids = await self._apart(self._encode_answered, talk, param)
         longest = self.loaded.engine.max_model_len
         if len(ids) > longest:
@@ -231,6 +240,14 @@ class Service:
             message = f"The prompt has {len(prompt)} tokens; the model's context holds {length}, the answer included."
             raise ApiError(400, message, param=param, code="context_length_exceeded")
         return length - len(prompt)
+
+    async def _with_pictures(self, talk: Conversation, body: ChatRequest) -> Conversation:
+        """The conversation with images that may be read, as data URLs and files. Raises ApiError."""
+        if not talk.media.images:
+            return talk
+        # Not in the thread of the tokenizer: a slow address must not hold up other requests.
+        images = await asyncio.to_thread(admitted, talk.media.images, places(body), self.plan.pictures)
+        return replace(talk, media=replace(talk.media, images=images))
 
     def _encode_chat(self, talk: Conversation, begun: str) -> tuple[int, ...]:
         try:

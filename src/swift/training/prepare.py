@@ -13,7 +13,7 @@ from swift import data, models
 from swift.catalog import Catalog
 from swift.core.log import log
 from swift.data.ledger import FILE_NAME, Ledger
-from swift.models.known_decoders import known_decoder
+from swift.engines.model_images import images_of
 from swift.models.limits import limits_of
 from swift.plan.methods import METHODS
 from swift.plan.reward_model import require_tokens_head
@@ -69,7 +69,7 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
     tokenizer = models.load_tokenizer(plan.model, source)
     if plan.alignment is not None:
         check_companions(plan.alignment, tokenizer)
-    images = _images(plan, source, tokenizer)
+    images = images_of(plan.model, source, tokenizer)
     plan = with_images(fit_to_model(plan, limits_of(plan.model, source), tokenizer), images)
     encoder = build_encoder(plan.prompt, tokenizer, catalog, images)
     say_differences_from_own(encoder)
@@ -78,7 +78,7 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
         built = data.build(plan.data, encoder, ledger)
     if plan.alignment is not None and plan.alignment.grpo is not None:
         check_columns(plan.alignment.grpo, built.train)
-    plan = with_pass_tokens(plan, built)
+    plan = plan if images is not None else with_pass_tokens(plan, built)
     if built.train.lengths is None:
         per_epoch = steps = plan.train.group.max_steps
     else:
@@ -100,13 +100,3 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
         per_epoch=per_epoch,
         steps=steps,
     )
-
-
-def _images(plan: SftPlan, source: Path, tokenizer: PreTrainedTokenizerBase) -> Images | None:
-    """What makes tokens and pixels of images; None for a model of text, where nothing of that is imported."""
-    if known_decoder(plan.model, source) is not None:
-        return None
-    from swift.data.image_files import read_image
-    from swift.models.families import load_images
-
-    return load_images(models.load_config(plan.model, source), source, tokenizer, read_image)

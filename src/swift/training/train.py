@@ -140,23 +140,6 @@ def assemble(
         rows, val = score(setting, collate, rows, val)
         setting = replace(setting, scored=True)
     objective: Objective = _named(method.objective)(setting)
-    card = Card(
-        model=plan.model,
-        tuner=plan.tuner,
-        template_type=encoder.template_type,
-        system=plan.prompt.system,
-        base=models.identity(prepared.source),
-        safetensors=plan.train.group.save_safetensors,
-    )
-    contents = Contents(
-        model=model,
-        card=card,
-        tokenizer=tokenizer,
-        encoder=encoder,
-        arguments=arguments,
-        objective=objective,
-        images=prepared.images,
-    )
     return Run(
         plan=plan.train if flat else replace(plan.train, pass_tokens=None),
         tuner=plan.tuner,
@@ -167,12 +150,33 @@ def assemble(
         train=rows,
         steps=prepared.steps,
         val=val,
-        save_into=partial(write_contents, contents),
+        save_into=partial(write_contents, _contents(prepared, model, arguments, objective)),
         resume=resume,
         evaluator=_answers(plan, val, tokenizer, encoder),
         lengths=None if rows.lengths is None else rows.lengths.tolist(),
         val_lengths=() if val is None else None if val.lengths is None else val.lengths.tolist(),
         where=rows.origin,
+    )
+
+
+def _contents(prepared: Prepared, model: nn.Module, arguments: dict[str, Any], objective: Objective) -> Contents:
+    plan, encoder = prepared.plan, prepared.encoder
+    card = Card(
+        model=plan.model,
+        tuner=plan.tuner,
+        template_type=encoder.template_type,
+        system=plan.prompt.system,
+        base=models.identity(prepared.source),
+        safetensors=plan.train.group.save_safetensors,
+    )
+    return Contents(
+        model=model,
+        card=card,
+        tokenizer=prepared.tokenizer,
+        encoder=encoder,
+        arguments=arguments,
+        objective=objective,
+        images=prepared.images,
     )
 
 

@@ -151,7 +151,7 @@ def fit_vocabulary(model: PreTrainedModel, adapter: Adapter) -> None:
     whole = {name: adapter.tensors[key].shape[0] for key, name in base_names(adapter).items() if name in ends.values()}
     resized = next((size for size in whole.values() if size != rows), None)
     if resized is not None:
-        tied = model.config.get_text_config().tie_word_embeddings
+        tied = model.config.tie_word_embeddings
         missing = None if tied else next((name for name in ends.values() if name not in whole), None)
         if missing:
             raise misfit(

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from swift.core.errors import SwiftError
 from swift.tuners.layers import OUTPUTS, decoder_layers, layer_list
@@ -138,7 +138,7 @@ def _lengthen(config: Any, sources: Mapping[int, int]) -> None:
 def _check_rebuilt(model: PreTrainedModel) -> None:
     """The saved configuration has to describe the deeper model: build it again without storage."""
     with torch.device("meta"):
-        again = AutoModelForCausalLM.from_config(copy.deepcopy(model.config))
+        again = type(model)(copy.deepcopy(model.config))
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     if shapes != {name: tensor.shape for name, tensor in again.state_dict().items()}:
         raise _unfit(model, "its configuration gives every layer a place of its own")

@@ -134,7 +134,7 @@ def _config(
     total_steps: int | None,
 ) -> peft.PeftConfig:
     settings: dict[str, Any] = {**plan.settings, "target_modules": targets}
-    saved = resolve_saved(model, plan.modules_to_save)
+    saved = resolve_saved(model, plan)
     if saved:
         settings["modules_to_save"] = saved
     if plan.sft_type != "boft" and all(isinstance(module, Conv1D) for module in reached.values()):

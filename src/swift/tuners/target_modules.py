@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from swift.core.did_you_mean import suggestion
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.core.optional_imports import installed
-from swift.plan.tuner import Parts, TunerPlan
+from swift.plan.tuner import TunerPlan
 from swift.tuners.layers import MLP, OUTPUTS
 
 UNQUANTIZED = (torch.float32, torch.float16, torch.bfloat16)
@@ -39,7 +39,10 @@ def resolve_targets(model: PreTrainedModel, plan: TunerPlan) -> list[str] | str:
     Raises SwiftError when a name or expression matches no linear or embedding layer.
     """
     if plan.target_regex is not None:
-        return _expression(model, plan.target_regex, "--target_regex")
+        expression = _expression(model, plan.target_regex, "--target_regex")
+        if plan.parts is None or not plan.freeze_vit:
+            return expression
+        return _outside_tower(model, lambda path: re.fullmatch(expression, path) is not None, plan)
     names: set[str] = set()
     for given in plan.target_modules:
         group = given.upper()
@@ -58,33 +61,39 @@ def resolve_targets(model: PreTrainedModel, plan: TunerPlan) -> list[str] | str:
             _check_name(model, given, "--target_modules")
             names.add(given)
     if plan.parts is not None and plan.freeze_vit is not False:
-        return _outside_tower(model, names, plan.parts)
+        return _outside_tower(model, lambda path: any(matches(path, name) for name in names), plan)
     return sorted(names)
 
 
-def _outside_tower(model: PreTrainedModel, names: set[str], parts: Parts) -> list[str]:
-    """The paths that the names stand for, without those of the tower. Raises SwiftError where nothing is left."""
-    layers = [*linear_layers(model), *embeddings(model)]
-    reached = [path for path in layers if any(matches(path, name) for name in names)]
-    left = sorted(path for path in reached if parts.part_of(path) != "tower")
+def _outside_tower(model: PreTrainedModel, wanted: Callable[[str], bool], plan: TunerPlan) -> list[str]:
+    """The paths of the wanted layers, without those of the tower. Raises SwiftError where nothing is left."""
+    parts, layers = plan.parts, [*linear_layers(model), *embeddings(model)]
+    assert parts is not None
+    left = sorted(path for path in layers if wanted(path) and parts.part_of(path) != "tower")
     if not left:
+        flag = "--target_modules" if plan.target_regex is None else "--target_regex"
         raise SwiftError(
-            f"--target_modules {' '.join(sorted(names))} names layers of the vision tower only",
-            where="--target_modules",
+            f"{flag} {plan.target_regex or ' '.join(plan.target_modules)} names layers of the vision tower only",
+            where=flag,
             next="--freeze_vit false trains it too",
         )
     return left
 
 
-def resolve_saved(model: PreTrainedModel, given: Iterable[str]) -> list[str]:
-    """`--modules_to_save` with EMBEDDING and LN replaced by the model's names for them."""
+def resolve_saved(model: PreTrainedModel, plan: TunerPlan) -> list[str]:
+    """`--modules_to_save` with EMBEDDING and LN replaced by the model's names for them.
+
+    Like adapters, EMBEDDING and LN leave the tower of a multimodal model alone where it is not trained.
+    """
     names: set[str] = set()
-    for name in given:
-        if name.upper() == "EMBEDDING":
-            names.update(_endings(model, embeddings(model)))
-        elif name.upper() == "LN":
-            norms = [path for path, module in model.named_modules() if _is_norm(module)]
-            names.update(path.rpartition(".")[2] for path in norms)
+    left_alone = plan.parts if plan.freeze_vit is not False else None
+    for name in plan.modules_to_save:
+        if name.upper() in ("EMBEDDING", "LN"):
+            is_ln = name.upper() == "LN"
+            paths = [p for p, module in model.named_modules() if _is_norm(module)] if is_ln else embeddings(model)
+            kept = [path for path in paths if left_alone is None or left_alone.part_of(path) != "tower"]
+            # PEFT takes whatever ends with a name, `pre_layrnorm` for `norm`; whole paths leave the tower alone.
+            names.update(_endings(model, kept) if left_alone is None else kept)
         else:
             _check_name(model, name, "--modules_to_save", any_kind=True)
             names.add(name)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
 from PIL.Image import Image
 from torch import Tensor
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoImageProcessor, PretrainedConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoImageProcessor, PretrainedConfig, PreTrainedModel
 
 from swift.core.errors import NotBuilt, SwiftError
 from swift.plan.tuner import Parts
@@ -24,6 +26,10 @@ FAMILIES = {
 """`model_type` of a config.json -> the family's class."""
 
 
+NOT_SETTINGS = ("image_processor_type", "processor_class", "_processor_class", "auto_map")
+"""What a processor says besides how it treats images: names of classes, which versions of transformers change."""
+
+
 class Family(Protocol):
     """What one family does with images. It can be pickled for worker processes."""
 
@@ -34,6 +40,8 @@ class Family(Protocol):
     before: str
     after: str
     """Text around the tokens of an image in a prompt."""
+    causal: bool
+    """Whether the pieces of an image see only what stands before them, as text does."""
 
     def __init__(self, config: Any, processor: Any):
         """Raises NotBuilt for a variant that is not carried out."""
@@ -46,6 +54,10 @@ class Family(Protocol):
 
     def inputs(self, processor: Any, images: Sequence[Image], ids: Tensor) -> dict[str, Tensor]:
         """What the model is given beside `ids` (B, T), for the images of its rows in their order."""
+        ...
+
+    def positions(self, model: PreTrainedModel, ids: Tensor, inputs: Mapping[str, Tensor]) -> Tensor | None:
+        """Where each token of one row `ids` (1, T) with its `inputs` stands, (coordinates, 1, T); None: one by one."""
         ...
 
 
@@ -63,7 +75,9 @@ class Images:
         self.processor = processor
         self.token, self.token_text = family.token, token_text
         self.before, self.after = family.before, family.after
-        self.facts = repr((type(family).__name__, token_text, sorted(map(repr, processor.to_dict().items()))))
+        settings = json.loads(processor.to_json_string())
+        own = {name: value for name, value in settings.items() if name not in NOT_SETTINGS and value is not None}
+        self.facts: Mapping[str, Any] = {"family": type(family).__name__, "token": token_text, **own}
         self._read = read
 
     def count(self, source: str) -> int:
@@ -92,6 +106,22 @@ class Images:
         """The model's further keywords for a batch of rows `ids` (B, T) with these images in order."""
         return self.family.inputs(self.processor, [self._read(source) for source in sources], ids)
 
+    def keys(self, ids: Sequence[int], sources: Sequence[str]) -> list[int]:
+        """The ids of one row, with numbers below 0 for its images: equal for the same piece of the same picture."""
+        keys = list(ids)
+        places = [place for place, token in enumerate(ids) if token == self.token]
+        for source in sources:
+            image = self._read(source)
+            count = self.family.count(*image.size)
+            digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
+            first = int.from_bytes(digest[:8]) << 32
+            for piece, place in enumerate(places[:count]):
+                keys[place] = -1 - first - piece
+            del places[:count]
+        if places:
+            raise SwiftError(f"the prompt has {len(places)} tokens of images more than its images have")
+        return keys
+
     def save(self, folder: Path) -> None:
         """Write the image processor beside the tokenizer of a checkpoint."""
         self.processor.save_pretrained(folder)
@@ -102,7 +132,7 @@ def load_images(config: PretrainedConfig, folder: Path, tokenizer: Any, read: Ca
     if not is_multimodal(config):
         if "vision_config" in config.to_dict() and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             raise NotBuilt(
-                f"models of the kind {config.model_type} are not trained here yet",
+                f"models of the kind {config.model_type} are not built yet",
                 next=f"use one of {', '.join(FAMILIES)}",
             )
         return None

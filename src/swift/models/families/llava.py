@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL.Image import Image
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from swift.core.errors import NotBuilt
 from swift.plan.tuner import Parts
@@ -20,11 +21,12 @@ class Llava:
 
     parts = Parts(("model.vision_tower",), ("model.multi_modal_projector",), ("model.language_model",))
     before, after = "", "\n"
+    causal = True
 
     def __init__(self, config: Any, processor: Any):
         vision = config.vision_config
         if vision.model_type not in TOWERS:
-            raise NotBuilt(f"LLaVA on a tower of the kind {vision.model_type} is not trained here yet")
+            raise NotBuilt(f"LLaVA on a tower of the kind {vision.model_type} is not built yet")
         self.token = config.image_token_id
         shape = processor.crop_size if processor.do_center_crop else processor.size
         patches = (shape["height"] // vision.patch_size) * (shape["width"] // vision.patch_size)
@@ -38,3 +40,6 @@ class Llava:
     def inputs(self, processor: Any, images: Sequence[Image], ids: Tensor) -> dict[str, Tensor]:
         """`pixel_values` (images, 3, height, width)."""
         return dict(processor(list(images), return_tensors="pt")) if images else {}
+
+    def positions(self, model: PreTrainedModel, ids: Tensor, inputs: Mapping[str, Tensor]) -> None:
+        """Pieces of images stand one behind the other, as words do."""

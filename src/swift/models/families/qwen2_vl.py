@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL.Image import Image
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from swift.plan.tuner import Parts
 
@@ -16,6 +17,7 @@ class Qwen2VL:
 
     parts = Parts(("model.visual",), ("model.visual.merger",), ("model.language_model",))
     before, after = "<|vision_start|>", "<|vision_end|>"
+    causal = True
 
     def __init__(self, config: Any, processor: Any):
         self.token = config.image_token_id
@@ -32,3 +34,9 @@ class Qwen2VL:
             return {}
         kinds = (ids == self.token).long()
         return {**processor(list(images), return_tensors="pt"), "mm_token_type_ids": kinds}
+
+    def positions(self, model: PreTrainedModel, ids: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Time, row and column; behind an image text goes on after the largest of them."""
+        inner: Any = model.base_model
+        places, _ = inner.get_rope_index(ids, inputs["mm_token_type_ids"], image_grid_thw=inputs["image_grid_thw"])
+        return places

@@ -1,0 +1,91 @@
+"""Images at http(s) addresses: fetched within bounds, and from public addresses only where others name them."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import time
+from dataclasses import dataclass
+
+import httpx
+
+from swift.prompts.images import BadImage
+
+REDIRECTS = 3
+PIECE = 2**16
+TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
+"""IPv6 addresses that a gateway turns into any IPv4 address (RFC 6052)."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a fetch may take."""
+
+    bytes: int = 32 * 2**20
+    seconds: float = 20.0
+    private: bool = True
+    """Whether addresses of this machine and its own network may be asked."""
+
+
+def fetch(url: str, bounds: Bounds) -> bytes:
+    """What is at an http(s) address. Raises BadImage for what cannot be had, or is out of bounds.
+
+    A name is looked up once and the connection goes to the address that was checked; each redirect is checked again.
+    """
+    until = time.monotonic() + bounds.seconds
+    try:
+        for _ in range(REDIRECTS + 1):
+            body = _answer(httpx.URL(url), bounds, until)
+            if isinstance(body, bytes):
+                return body
+            url = str(body)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
+        raise BadImage("image not fetched", why=f"{_shown(url)}: {error or type(error).__name__}") from error
+    raise BadImage("image not fetched", why=f"{_shown(url)}: more than {REDIRECTS} redirects")
+
+
+def _answer(url: httpx.URL, bounds: Bounds, until: float) -> bytes | httpx.URL:
+    """The body of the answer, or where it sends to."""
+    if url.scheme not in ("http", "https") or not url.host:
+        raise BadImage("image not fetched", why=f"{_shown(str(url))} is no http(s) address")
+    address = _address(url, private=bounds.private)
+    left = until - time.monotonic()
+    direct = url.copy_with(host=address)
+    headers = {"Host": url.netloc.decode(), "User-Agent": "swift", "Accept": "image/*", "Accept-Encoding": "identity"}
+    with (
+        httpx.Client(timeout=max(left, 0.1), trust_env=False) as client,
+        client.stream("GET", direct, headers=headers, extensions={"sni_hostname": url.host}) as response,
+    ):
+        if response.is_redirect:
+            return url.join(response.headers["location"])
+        if response.status_code != httpx.codes.OK:
+            raise BadImage("image not fetched", why=f"{_shown(str(url))} answers {response.status_code}")
+        body = bytearray()
+        for piece in response.iter_raw(PIECE):
+            body += piece
+            if len(body) > bounds.bytes:
+                raise BadImage("image too large", why=f"{_shown(str(url))} has more than {bounds.bytes} bytes")
+            if time.monotonic() > until:
+                raise BadImage("image not fetched", why=f"{_shown(str(url))} takes more than {bounds.seconds:g} s")
+        return bytes(body)
+
+
+def _address(url: httpx.URL, *, private: bool) -> str:
+    """The address to connect to. Raises BadImage where one of the host's addresses is not public."""
+    port = url.port or (443 if url.scheme == "https" else 80)
+    addresses = [str(info[4][0]) for info in socket.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)]
+    inside = [address for address in addresses if not _is_public(address)]
+    if inside and not private:
+        raise BadImage("image not fetched", why=f"{_shown(str(url))} is not a public address")
+    return addresses[0]
+
+
+def _is_public(address: str) -> bool:
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    within = [parsed.ipv4_mapped, parsed.sixtofour] if isinstance(parsed, ipaddress.IPv6Address) else []
+    every = [parsed, *(each for each in within if each is not None)]
+    return parsed not in TRANSLATED and all(each.is_global and not each.is_multicast for each in every)
+
+
+def _shown(url: str) -> str:
+    return url if len(url) <= 80 else f"{url[:79]}…"

@@ -1,0 +1,26 @@
+"""The images side of a model, which a model of text does without: nothing is imported for it then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swift import models
+from swift.models.known_decoders import known_decoder
+from swift.plan.model import ModelPlan
+
+if TYPE_CHECKING:
+    from swift.models.families import Images
+
+
+def images_of(plan: ModelPlan, folder: Path, tokenizer: Any) -> Images | None:
+    """What makes tokens and pixels of images for the model in `folder`; None for a model of text.
+
+    Raises SwiftError for a multimodal model that is not carried out, or whose image processor is missing.
+    """
+    if known_decoder(plan, folder) is not None:
+        return None
+    from swift.data.image_files import read_image
+    from swift.models.families import load_images
+
+    return load_images(models.load_config(plan, folder), folder, tokenizer, read_image)

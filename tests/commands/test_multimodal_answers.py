@@ -1,0 +1,263 @@
+"""Rows and requests with images through `swift infer` and the server: what transformers' own generate says."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from PIL import Image
+from tests.commands.test_multimodal import FAMILIES, noise, train, write_rows
+
+from swift.catalog import load_catalog
+from swift.cli import main
+from swift.core.machine import Machine
+from swift.engines.factory import prepare, start
+from swift.params.parse import parse
+from swift.plan.infer import plan_infer
+from swift.plan.serve import PicturePolicy, ServePlan
+from swift.serving.server import Server, bind
+from swift.serving.service import Loaded, Service
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+TOKENS = 8
+
+
+class Trained:
+    """A model with an adapter that has been trained a little, and rows with images to answer."""
+
+    def __init__(self, model_type: str, folder: Path, tokenizer_dir: Path):
+        self.model_type, self.folder = model_type, folder
+        self.model = FAMILIES[model_type][0](folder / "tiny", tokenizer_dir)
+        self.rows = write_rows(folder)
+        flags = ("--max_steps", "2", "--learning_rate", "0.003", "--lora_rank", "4", "--save_only_model", "true")
+        self.checkpoint = train(model_type, self.model, self.rows, folder / "output", *flags) / "checkpoint-2"
+
+    def words(self, *more: str) -> list[str]:
+        return ["--ckpt_dir", str(self.checkpoint), "--max_new_tokens", str(TOKENS), "--temperature", "0", *more]
+
+    def infer(self, rows: Path, *more: str) -> list[dict[str, Any]]:
+        results = self.folder / f"results-{len(list(self.folder.iterdir()))}"
+        words = self.words("--val_dataset", str(rows), "--result_dir", str(results), "--load_dataset_config", "false")
+        assert main(["infer", *words, *more]) == 0
+        (path,) = results.glob("*.jsonl")
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def expected(self, rows: Path) -> list[str]:
+        """The answers that transformers and PEFT give, one row at a time, cut where the model ends them."""
+        from peft import PeftModel
+        from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+
+        base = AutoModelForImageTextToText.from_pretrained(self.model)
+        model: Any = PeftModel.from_pretrained(base, self.checkpoint).eval()
+        tokenizer, processor = AutoTokenizer.from_pretrained(self.model), AutoImageProcessor.from_pretrained(self.model)
+        _, prompt, end = FAMILIES[self.model_type]
+        answers = []
+        for line in rows.read_text().splitlines():
+            row = json.loads(line)
+            images = [_opened(name, rows.parent) for name in row.get("images", [])]
+            inputs: dict[str, Any] = dict(processor(images, return_tensors="pt")) if images else {}
+            if "qwen" in self.model_type:
+                sizes = [int(grid.prod()) // 4 for grid in inputs.get("image_grid_thw", [])]
+                texts = [f"<|vision_start|>{'<|image_pad|>' * size}<|vision_end|>" for size in sizes]
+            else:
+                texts = ["<image>" * 4 + "\n"] * len(images)
+            query = row["query"] if "<image>" in row["query"] else "<image>" * len(images) + row["query"]
+            pieces = query.split("<image>")
+            query = "".join(piece + text for piece, text in zip(pieces, [*texts, ""], strict=True))
+            ids = torch.tensor([tokenizer(prompt.format(query), add_special_tokens=False)["input_ids"]])
+            if "qwen" in self.model_type and images:
+                inputs["mm_token_type_ids"] = (ids == base.config.image_token_id).int()
+            output = model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                **inputs,
+                max_new_tokens=TOKENS,
+                do_sample=False,
+                eos_token_id=tokenizer.convert_tokens_to_ids(end) if end != "</s>" else tokenizer.eos_token_id,
+                pad_token_id=tokenizer.eos_token_id,
+            )
+            answers.append(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
+        return answers
+
+
+def _opened(name: str, folder: Path) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(name.partition(",")[2])) if "," in name else folder / name)
+
+
+@pytest.fixture(
+    scope="module",
+    params=["qwen2-vl-2b-instruct", pytest.param("llava1_5-7b-instruct", marks=pytest.mark.slow)],
+)
+def trained(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, smollm2_tokenizer_dir: Path
+) -> Trained:
+    return Trained(request.param, tmp_path_factory.mktemp("trained"), smollm2_tokenizer_dir)
+
+
+@pytest.fixture(scope="module")
+def ask(trained: Trained) -> Iterator[Callable[..., httpx.Response]]:
+    """POST to a chat of the served adapter; files below the folder of the rows may be named."""
+    catalog = load_catalog()
+    infer = plan_infer(parse(["deploy", *trained.words()]), catalog, Machine(), answers_rows=False)
+    service = Service(ServePlan(model_name="tiny", pictures=PicturePolicy(folder=trained.folder)))
+    prepared, ready = prepare(infer, catalog), threading.Event()
+
+    def load(loop: asyncio.AbstractEventLoop) -> Loaded:
+        engine = asyncio.run(start(infer, prepared))
+        return Loaded(engine, prepared.encoder, service.plan.defaults(prepared.sampling))
+
+    with bind("127.0.0.1", 0) as listener:
+        server = Server(service, listener, load, ready.set)
+        thread = threading.Thread(target=server.answer, daemon=True)
+        thread.start()
+        assert ready.wait(60)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1/chat/completions"
+        adapter = infer.engine.default_adapter
+
+        def post(messages: list[dict[str, Any]], **fields: Any) -> httpx.Response:
+            body = {"model": adapter, "messages": messages, "max_tokens": TOKENS, "temperature": 0, **fields}
+            return httpx.post(url, json=body, timeout=60)
+
+        yield post
+        server.stop()
+        thread.join(30)
+
+
+def data_url(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def test_answers_are_those_of_transformers_before_and_after_the_merge(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = trained.expected(trained.rows)
+    assert len(set(expected)) > 1
+    answers = trained.infer(trained.rows)
+    assert [row["response"] for row in answers] == expected
+    assert answers[2]["images"][0] == str(trained.folder / "one.png")
+    shown = capsys.readouterr().out
+    assert "<image: 60x100, " in shown and shown.count("<|image_pad|>") == 0
+    merged = trained.infer(trained.rows, "--merge_lora", "true")
+    assert [row["response"] for row in merged] == expected
+
+
+def test_images_of_rows_that_cannot_be_used_are_named_and_the_others_answered(trained: Trained) -> None:
+    rows = trained.folder / "bad.jsonl"
+    (trained.folder / "text.png").write_text("no image")
+    good = json.loads(trained.rows.read_text().splitlines()[0])
+    bad = [{**good, "images": ["text.png"]}, {**good, "images": ["gone.png"]}, {**good, "images": []}]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in [*bad, good]))
+    answers = trained.infer(rows)
+    assert [row["response"] is None for row in answers] == [True, True, True, False]
+    for row, reason in zip(answers, ("broken image", "missing file", "1 <image> and the row 0 images"), strict=False):
+        assert reason in row["error"]
+
+
+def test_a_chat_at_the_terminal_asks_for_the_image(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = trained.expected(trained.rows)
+    entries = f"See <image> there\n{trained.folder / 'one.png'}\nclear\n<image>?\n{trained.folder / 'none.png'}\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(entries.encode())))
+    assert main(["infer", *trained.words("--save_result", "false", "--eval_human", "true")]) == 0
+    given = capsys.readouterr()
+    assert expected[0] in given.out and "path or URL of image" in given.out
+    assert "missing image" in given.err
+
+
+def test_the_server_answers_as_infer_whichever_way_images_come(
+    trained: Trained, ask: Callable[..., httpx.Response]
+) -> None:
+    expected = trained.expected(trained.rows)
+    one, two = trained.folder / "one.png", trained.folder / "two.png"
+    parts = [
+        {"type": "text", "text": "See "},
+        {"type": "image_url", "image_url": {"url": data_url(one)}},
+        {"type": "text", "text": " there"},
+    ]
+    plain = [{"role": "user", "content": "See <image> there"}]
+    both = [{"role": "user", "content": "<image>or<image>?"}]
+    ways = [
+        (ask([{"role": "user", "content": parts}]), expected[0]),
+        (ask(plain, images=[data_url(one)]), expected[0]),
+        (ask(plain, images=[base64.b64encode(one.read_bytes()).decode()]), expected[0]),
+        (ask(plain, images=["one.png"]), expected[0]),
+        (ask(plain, images=[f"file://{one}"]), expected[0]),
+        (ask([{"role": "user", "content": "What?"}], images=[data_url(two)]), expected[1]),
+        (ask(both, images=[data_url(one), data_url(two)]), expected[2]),
+        (ask([{"role": "user", "content": "Just text"}]), expected[3]),
+    ]
+    for response, answer in ways:
+        assert response.status_code == 200, response.text
+        assert response.json()["choices"][0]["message"]["content"] == answer
+    cached = [response.json()["usage"]["prompt_tokens_details"]["cached_tokens"] for response, _ in ways]
+    assert cached[1] > cached[0]  # the same picture again: its tokens are not computed again
+
+
+def test_the_server_refuses_what_is_no_image_or_not_to_be_read_by_the_name_of_the_field(
+    trained: Trained, ask: Callable[..., httpx.Response], tmp_path: Path
+) -> None:
+    outside = noise(tmp_path / "outside.png", 30, 30)
+    bomb = io.BytesIO()
+    Image.new("1", (9000, 9000)).save(bomb, "PNG")
+    bomb_url = "data:image/png;base64," + base64.b64encode(bomb.getvalue()).decode()
+    (trained.folder / "link.png").symlink_to(outside)
+    good = data_url(trained.folder / "one.png")
+    refused = {
+        "http://127.0.0.1:9/a.png": "not a public address",
+        "http://localhost:9/a.png": "not a public address",
+        "http://[::ffff:127.0.0.1]:9/a.png": "not a public address",
+        "http://169.254.169.254/latest/meta-data": "not a public address",
+        "http://0x7f000001/a.png": "not a public address",
+        str(outside): "no such file",
+        "../outside.png": "no such file",
+        "link.png": "no such file",
+        "/etc/passwd": "no such file",
+        "file:///etc/passwd": "no such file",
+        "ftp://example.org/a.png": "no such file",
+        "a\0b": "no such file",
+        "data:image/png;base64,%%%": "broken image",
+        "data:text/plain,hello": "broken image",
+        "data:": "broken image",
+        bomb_url: "image too large",
+    }
+    for source, reason in refused.items():
+        for field, body in (
+            ("messages[0].content[1].image_url", {"content": [{"type": "text", "text": "?"}, _part(source)]}),
+            ("images[1]", {"content": "?", "images": [good, source]}),
+        ):
+            images = {"images": body.pop("images")} if "images" in body else {}
+            response = ask([{"role": "user", **body}], **images)
+            error = response.json()["error"]
+            assert response.status_code == 400, (source[:50], error)
+            assert reason in error["message"].lower() and error["param"] == field, (source[:50], error)
+    wrong = [
+        ({"type": "image_url", "image_url": 5}, "messages[0].content[0].image_url"),
+        ({"type": "image_url", "image_url": {"url": 5}}, "messages[0].content[0].image_url"),
+        ({"type": "image_url"}, "messages[0].content[0].image_url"),
+        ({"type": "video_url", "video_url": {"url": good}}, "messages"),
+        ({"type": "image_url", "image_url": {"url": ""}}, "messages[0].content[0].image_url"),
+    ]
+    for part, field in wrong:
+        response = ask([{"role": "user", "content": [part]}])
+        assert response.status_code == 400 and field in response.json()["error"]["param"], response.text
+    for images, field in (("a.png", "images"), ([5], "images[0]"), ([good, None], "images[1]"), ([""], "images[0]")):
+        response = ask([{"role": "user", "content": "?"}], images=images)
+        assert response.status_code == 400 and response.json()["error"]["param"] == field, response.text
+    many = ask([{"role": "user", "content": "?"}], images=[good] * 40)
+    assert many.status_code == 400 and "at most 32" in many.json()["error"]["message"]
+    mixed = ask([{"role": "user", "content": [_part(good)]}], images=[good])
+    assert mixed.status_code == 400 and mixed.json()["error"]["param"] == "images"
+
+
+def _part(source: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": source}}
