@@ -9,13 +9,19 @@ import contextlib
 import io
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from swift.core.errors import EnvironmentFault, NotBuilt, SwiftError, raise_together
+from swift.core.errors import CheckFailed, EnvironmentFault, NotBuilt, PeerLost, SwiftError, raise_together
 
 if TYPE_CHECKING:
     from swift.params.args import Args
+
+OTHERS_SPEAK = 5.0
+"""Seconds in which a launcher ends the other processes of a machine when one of them has failed, and told why.
+
+A check that fails may do so in one process alone, or in all of them."""
 
 
 def script() -> None:
@@ -49,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except SwiftError as error:
-        _report(error.lines(), words, every=isinstance(error, EnvironmentFault))
+        late = isinstance(error, PeerLost) or (isinstance(error, CheckFailed) and not _first_of_machine())
+        if late:
+            time.sleep(OTHERS_SPEAK)
+        _report(error.lines(), words, every=late or isinstance(error, EnvironmentFault))
         return error.exit_code
     except KeyboardInterrupt:
         _report(["interrupted"], words)
@@ -108,17 +117,13 @@ def _dispatch(words: list[str]) -> int:
 
     raise_together([*parsed.errors, *_mistakes(parsed.args, unsure=bool(parsed.errors))])
     run = _work_of(command.name, command.run)
-    from swift.core.environment_faults import check_interpreter, check_ranks
+    from swift.core.environment_faults import check_interpreter
     from swift.core.threads import wait_briefly
 
     check_interpreter()
     wait_briefly(os.environ)
-    if command.name in ("sft", "pt", "rlhf"):
-        from swift.core.launch import relaunch, wants_processes
-
-        if wants_processes(os.environ):
-            return relaunch(words, os.environ)
-        check_ranks(os.environ)
+    if command.name in ("sft", "pt", "rlhf") and (code := _launched(words)) is not None:
+        return code
     if parsed.warnings or parsed.args.overridden:
         from swift.core.log import log
 
@@ -127,6 +132,20 @@ def _dispatch(words: list[str]) -> int:
         for name, (given, saved) in parsed.args.overridden.items():
             log.info("--%s: %s (the checkpoint was trained with %s)", name, given, saved)
     return run(parsed.args) or 0
+
+
+def _launched(words: list[str]) -> int | None:
+    """The exit code of the processes that the environment asks for; None in one of them, and where one is all."""
+    from swift.core.end_with_parent import end_with_parent
+    from swift.core.environment_faults import check_ranks
+    from swift.core.launch import relaunch, wants_processes
+
+    if wants_processes(os.environ):
+        return relaunch(words, os.environ)
+    check_ranks(os.environ)
+    if os.environ.get("LOCAL_RANK"):
+        end_with_parent(os.environ)
+    return None
 
 
 def _mistakes(args: Args, *, unsure: bool) -> Iterator[SwiftError]:
@@ -158,12 +177,16 @@ def _report(lines: list[str], words: list[str], *, every: bool = False) -> None:
 
         traceback.print_exc()
     env = os.environ
-    alone = not (env.get("RANK") and env.get("LOCAL_RANK", "0") != "0" and env.get("MASTER_ADDR"))
     if every and env.get("RANK"):
         lines = [f"[rank {env['RANK']}] {lines[0]}", *lines[1:]]
-    if every or alone:
+    if every or _first_of_machine():
         with contextlib.suppress(OSError):  # nobody can be told
             print("\n".join(lines[:6]), file=sys.stderr, flush=True)
+
+
+def _first_of_machine() -> bool:
+    env = os.environ
+    return not (env.get("RANK") and env.get("LOCAL_RANK", "0") != "0" and env.get("MASTER_ADDR"))
 
 
 def _first_line(bug: BaseException) -> str:

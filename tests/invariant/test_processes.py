@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ FLAGS = {
     "max_steps": 3,
     "logging_steps": 1,
     "eval_steps": 3,
+    "save_steps": 2,
     "lora_dropout": 0,
     "learning_rate": "1e-2",
     "dataset_test_ratio": 0.1,
@@ -61,6 +64,11 @@ def test_two_processes_equal_one_with_the_same_effective_batch(tiny_llama_dir: P
     first, second = load_file(tmp_path / "one" / name), load_file(tmp_path / "two" / name)
     for key, tensor in first.items():
         assert (tensor - second[key]).abs().max() < 1e-5, key
+    words_of_rest = [*words("rest", 4), "--resume_from_checkpoint", str(tmp_path / "two" / "checkpoint-2")]
+    assert finished(start(words_of_rest, tmp_path / "rest.log")) == 0, "one process goes on from two"
+    rest = load_file(tmp_path / "rest" / name)
+    for key, tensor in first.items():
+        assert (tensor - rest[key]).abs().max() < 1e-5, key
     assert "step 1/3" not in (tmp_path / "1.log").read_text(), "only the first process speaks"
     assert len((tmp_path / "two" / "data_ledger.jsonl").read_text().splitlines()) == 51
 
@@ -112,10 +120,12 @@ def test_two_processes_learn_from_their_answers_like_one(command: str, tiny_llam
         assert (tensor - second[key]).abs().max() < 1e-3, key
 
 
-def test_a_signal_to_the_launcher_ends_all_processes_with_a_checkpoint(tiny_llama_dir: Path, tmp_path: Path) -> None:
-    rows, run, log = tmp_path / "rows.jsonl", tmp_path / "run", tmp_path / "log"
+@contextmanager
+def launched(model: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """The launcher of two processes that train, and where it writes."""
+    rows, log = tmp_path / "rows.jsonl", tmp_path / "log"
     rows.write_text("".join(json.dumps({"query": f"Say {i}", "response": f"{i} it is"}) + "\n" for i in range(50)))
-    flags = {**FLAGS, "model_id_or_path": tiny_llama_dir, "dataset": rows, "output_dir": run, "max_steps": 5000}
+    flags = {**FLAGS, "model_id_or_path": model, "dataset": rows, "output_dir": tmp_path / "run", "max_steps": 5000}
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     environment = {**os.environ, "NPROC_PER_NODE": "2", "OMP_NUM_THREADS": "1"}
     with log.open("w") as output:
@@ -127,10 +137,69 @@ def test_a_signal_to_the_launcher_ends_all_processes_with_a_checkpoint(tiny_llam
         while "step 3/5000" not in log.read_text():
             assert launcher.poll() is None and time.monotonic() < until, log.read_text()
             time.sleep(0.1)
-        launcher.send_signal(signal.SIGTERM)
-        assert launcher.wait(60) == 75, log.read_text()
+        yield launcher, log
     finally:
         launcher.terminate()
-    last = checkpoints(run)[-1]
+
+
+def children(process: int) -> list[int]:
+    """The numbers of the processes that a process has started."""
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True, check=False)
+    return [int(number) for number in listed.stdout.split()]
+
+
+def running(process: int) -> bool:
+    """Whether it is there, and no mere entry of a process that has ended."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False)
+    return bool(state.stdout.strip()) and not state.stdout.startswith("Z")
+
+
+def test_a_signal_to_the_launcher_ends_all_processes_with_a_checkpoint(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    with launched(tiny_llama_dir, tmp_path) as (launcher, log):
+        launcher.send_signal(signal.SIGTERM)
+        assert launcher.wait(60) == 75, log.read_text()
+    last = checkpoints(tmp_path / "run")[-1]
     assert fault(last) is None
     assert f"--resume_from_checkpoint {last}" in log.read_text()
+    assert log.read_text().count("error:") == 1
+
+
+@pytest.mark.slow
+def test_a_killed_launcher_takes_its_processes_along(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    with launched(tiny_llama_dir, tmp_path) as (launcher, _):
+        (torchrun,) = children(launcher.pid)
+        ranks_of_run = children(torchrun)
+        assert len(ranks_of_run) == 2
+        launcher.kill()
+        until = time.monotonic() + 10
+        while any(map(running, (torchrun, *ranks_of_run))):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_killed_process_ends_the_run_with_one_message_that_names_it(
+    number: int, tiny_llama_dir: Path, tmp_path: Path
+) -> None:
+    with launched(tiny_llama_dir, tmp_path) as (launcher, log):
+        (torchrun,) = children(launcher.pid)
+        os.kill(sorted(children(torchrun))[number], signal.SIGKILL)
+        assert launcher.wait(60) == 137
+    assert log.read_text().count("error") == 1, log.read_text()
+    assert f"error: process {number} was ended by SIGKILL" in log.read_text()
+
+
+@pytest.mark.slow
+def test_processes_that_would_take_another_number_of_steps_do_not_start(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"query": f"Say {i}", "response": f"{i}"}) + "\n" for i in range(50)))
+    flags = {**FLAGS, "model_id_or_path": tiny_llama_dir, "dataset": rows, "output_dir": tmp_path / "run"}
+    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    together = [
+        start(["sft", *words, "--max_steps", str(3 + int(e["RANK"]))], tmp_path / f"{e['RANK']}.log", e)
+        for e in ranks(2)
+    ]
+    assert [finished(process) for process in together] == [2, 2]
+    told = (tmp_path / "0.log").read_text()
+    assert "do not agree on the number of optimizer steps: rank 0 has 3, rank 1 4" in told

@@ -104,7 +104,10 @@ def test_one_flag_takes_the_place_of_another() -> None:
     assert go_on("--num_train_epochs", "3").args.values["max_steps"] == -1
     assert go_on("--max_steps", "12").args.values["max_steps"] == 12
     assert go_on().args.values["gradient_accumulation_steps"] == 8
-    assert go_on(processes=2).args.values["gradient_accumulation_steps"] is None
+    assert go_on(processes=2).args.values["gradient_accumulation_steps"] == 4, "as many rows a step as before"
+    assert go_on("--batch_size", "4", processes=2).args.values["gradient_accumulation_steps"] == 2
+    assert go_on(processes=3).args.values["gradient_accumulation_steps"] is None, "no number of them is the same rows"
+    assert "processes: 2, where 1 were before" in " ".join(go_on(processes=2).notes)
 
 
 def test_decided_values_are_compared() -> None:

@@ -3,10 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from swift.core.errors import SwiftError
+from swift.core.errors import CheckFailed, SwiftError
 from swift.core.transaction import fault
 from swift.training import checkpoints
+from swift.tuners.tensor_files import write_tensors
 
 
 def make(folder: Path, text: str = "weights") -> Path:
@@ -95,3 +98,18 @@ def test_what_cannot_be_gone_on_from_is_refused_with_the_reason(tmp_path: Path) 
     with pytest.raises(SwiftError, match="is damaged") as raised:
         checkpoints.require(damaged, whole_state=True)
     assert "optimizer.pt is missing" in str(raised.value)
+
+
+def test_an_empty_weight_is_never_sealed(tmp_path: Path) -> None:
+    weights = {"of_another_rank": torch.empty(0), "rank_0": torch.empty(0, 8)}
+    with (
+        pytest.raises(CheckFailed, match="of_another_rank is empty"),
+        checkpoints.writing(tmp_path / "checkpoint-1") as scratch,
+    ):
+        save_file(weights, scratch / "model.safetensors")
+    with (
+        pytest.raises(CheckFailed, match="of_another_rank is empty"),
+        checkpoints.writing(tmp_path / "checkpoint-1") as scratch,
+    ):
+        write_tensors(weights, scratch, safetensors=False)
+    assert not list(tmp_path.iterdir())

@@ -37,6 +37,12 @@ class EnvironmentFault(SwiftError):
     """The machine or its settings do not do. Each process says it, since the next one may have another environment."""
 
 
+class PeerLost(SwiftError):
+    """Another process of the run ended or hangs. Told by one that lives on when those who know more have spoken."""
+
+    exit_code = 1
+
+
 class CheckFailed(SwiftError):
     """The work was done and its own check rejects the result (a merge that differs, rows that went missing)."""
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
+from swift.core.end_with_parent import starting_others
 from swift.core.environment import read_int
 from swift.core.errors import SwiftError
 
@@ -49,7 +50,9 @@ def relaunch(words: Sequence[str], env: Mapping[str, str]) -> int:
 
 def run_child(command: Sequence[str], env: Mapping[str, str]) -> int:
     """Run a command, pass SIGTERM and SIGINT on to it, and return its exit code."""
-    child = subprocess.Popen(command, env=env)
+    environment = dict(env)
+    starting_others(environment)
+    child = subprocess.Popen(command, env=environment)
 
     def forward(number: int, _frame: object) -> None:
         child.send_signal(number)

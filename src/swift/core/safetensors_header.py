@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from swift.core.errors import SwiftError
+from swift.core.errors import CheckFailed, SwiftError
 
 AGAIN = "download or copy it again"
 
@@ -31,3 +31,28 @@ def read_header(path: Path) -> dict[str, Any]:
     if size != expected:
         raise SwiftError(f"{path} is cut short", why=f"it has {size} bytes instead of {expected}", next=AGAIN)
     return header
+
+
+def require_filled(path: Path) -> None:
+    """Raise CheckFailed when a weight is empty: saved by a process that held only its share, or none, of it.
+
+    Such a weight has one dimension; a matrix of rank 0 is AdaLoRA's. A file that is no safetensors file holds no
+    weights.
+    """
+    try:
+        header = read_header(path)
+    except SwiftError:
+        return
+    for name, tensor in header.items():
+        if name != "__metadata__" and tensor["shape"] == [0] and tensor["dtype"].startswith(("F", "BF")):
+            raise empty(name, path)
+
+
+def empty(name: str, path: Path) -> CheckFailed:
+    """The error for a weight without numbers that would have gone into the file at `path`."""
+    return CheckFailed(
+        f"the weight {name} is empty and was not saved",
+        where=str(path),
+        why="its numbers lie in other processes",
+        next="this is a bug of swift: report it with the command line",
+    )

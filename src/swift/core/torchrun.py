@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -12,9 +13,19 @@ from torch.distributed import run
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+from swift.core.end_with_parent import end_with_parent, starting_others
+
+logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+WHY = {
+    "SIGKILL": " (the machine may have run out of memory)",
+    "SIGABRT": " (NCCL ends a process whose collective operation timed out, and says which above)",
+}
+
 
 def main() -> int:
     """Run the words after the module name; 75 after SIGTERM, 130 after Ctrl-C."""
+    end_with_parent(os.environ)
+    starting_others(os.environ)
     try:
         run.main(sys.argv[1:])
     except ChildFailedError as failed:
@@ -22,7 +33,7 @@ def main() -> int:
         if failure.exitcode >= 0:
             return failure.exitcode
         name = signal.Signals(-failure.exitcode).name
-        why = " (the machine may have run out of memory)" if name == "SIGKILL" else ""
+        why = WHY.get(name, "")
         print(f"error: process {rank} was ended by {name}{why}", file=sys.stderr)
         return 128 - failure.exitcode
     except SignalException as stopped:

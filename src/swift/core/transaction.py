@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from swift.core.safetensors_header import require_filled
+
 MANIFEST = "manifest.json"
 UNFINISHED = ".tmp-"
 
@@ -41,7 +43,12 @@ def write_folder(target: Path) -> Iterator[Path]:
 
 
 def seal(folder: Path) -> None:
-    """Sync every file of `folder` to disk and write the manifest that names them all."""
+    """Sync every file of `folder` to disk and write the manifest that names them all.
+
+    Raises CheckFailed when a weight in it is empty.
+    """
+    for path in folder.rglob("*.safetensors"):
+        require_filled(path)
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
         files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}

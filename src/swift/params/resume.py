@@ -84,6 +84,10 @@ PEFT_NAMES = {
 }
 
 
+ACCUMULATION = "gradient_accumulation_steps"
+OTHER_SIZE = "processes: {}, where {} were before; dropout, if there is any, draws other numbers"
+
+
 class Resumed(Frozen):
     """The arguments that will run, and what to tell about them."""
 
@@ -153,8 +157,10 @@ def resumed(args: Args, saved: Mapping[str, Any], decided: Mapping[str, Any], *,
     replaced = {
         other for name, other in INSTEAD if _given(args, name) and (name not in known or known[name] != values[name])
     }
-    if saved.get("world_size", processes) != processes:
-        replaced.add("gradient_accumulation_steps")
+    before_processes = saved.get("world_size", processes)
+    if before_processes != processes and not _given(args, ACCUMULATION):
+        replaced.add(ACCUMULATION)
+        taken |= _same_rows(args, known, before_processes, processes)
     for name, fate in fates(args.command).items():
         if fate not in counted or name not in known:
             continue
@@ -172,10 +178,20 @@ def resumed(args: Args, saved: Mapping[str, Any], decided: Mapping[str, Any], *,
         args.replace(values={**args.values, **taken}, origins={**args.origins, **dict.fromkeys(taken, "checkpoint")}),
         [
             *([f"as in the checkpoint: {kept}"] if taken else []),
+            *([OTHER_SIZE.format(processes, before_processes)] if before_processes != processes else []),
             *([f"from here on: {', '.join(changed['next'])}"] if changed.get("next") else []),
         ],
         [f"rows may repeat or be left out: {', '.join(changed['rows'])}"] if changed.get("rows") else [],
     )
+
+
+def _same_rows(args: Args, known: Mapping[str, Any], before: int, now: int) -> dict[str, Any]:
+    """The accumulation with which `now` processes have as many rows a step as `before` had, where there is one."""
+    if known.get(ACCUMULATION) is None or known.get("batch_size") is None:
+        return {}
+    batch = args.values["batch_size"] if _given(args, "batch_size") else known["batch_size"]
+    accumulation, rest = divmod(known["batch_size"] * known[ACCUMULATION] * before, batch * now)
+    return {} if rest or not accumulation else {ACCUMULATION: accumulation}
 
 
 def _given(args: Args, name: str) -> bool:

@@ -17,6 +17,7 @@ from swift.params.checkpoint_args import SFT_ARGS
 NAME = re.compile(r"checkpoint-(\d+)")
 TRAINER_STATE = "trainer_state.json"
 """Transformers' file of the steps so far. Its own constant lies in `transformers.trainer`, which loads pandas."""
+OPTIMIZER = "optimizer.pt"
 REMOVED = UNFINISHED + "removed-"
 
 
@@ -76,7 +77,7 @@ def require(folder: Path, *, whole_state: bool) -> None:
             why=wrong,
             next=f"{flag} {others[-1]}" if others else "start anew, there is no other complete checkpoint beside it",
         )
-    if whole_state and not (folder / "optimizer.pt").is_file():
+    if whole_state and not (folder / OPTIMIZER).is_file():
         raise SwiftError(
             f"{folder} holds weights only",
             where=flag,

@@ -31,6 +31,7 @@ from swift.training.callbacks.loss_watch import Watch
 from swift.training.callbacks.progress import Progress, append
 from swift.training.callbacks.stop import StopOnSignal, on_signal_exit_code
 from swift.training.curves import TensorBoard, draw
+from swift.training.lost_processes import explain
 from swift.training.neftune import Neftune
 from swift.training.objectives import Batch, Objective
 from swift.training.optimizers.build import builder
@@ -175,6 +176,13 @@ def _loop(trainer: SwiftTrainer, run: Run) -> None:
     try:
         with trainer.stop.listening():
             trainer.train(resume_from_checkpoint=resume)
+    except RuntimeError as error:
+        lost = explain(error, trainer.state.global_step, run.plan.distributed.ddp_timeout)
+        if lost is None:
+            raise
+        if trainer.stop.asked:  # a launcher that ends what is left of a run has told why
+            raise SystemExit(lost.exit_code) from error
+        raise lost from error
     finally:
         if noise is not None:
             noise.remove()

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
 from swift.core.environment import read_int
+from swift.core.errors import SwiftError
 from swift.plan.train import TrainPlan
 
 T = TypeVar("T")
@@ -73,6 +74,24 @@ def told_by_first(value: T) -> T:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def require_same(facts: Mapping[str, object]) -> None:
+    """Raise SwiftError, in every process, when they do not all have the same `facts`, by name."""
+    if not _joined():
+        return
+    import torch.distributed as dist
+
+    of_all: list[Mapping[str, object]] = [facts] * dist.get_world_size()
+    dist.all_gather_object(of_all, facts)
+    for name, value in of_all[0].items():
+        for rank, theirs in enumerate(of_all):
+            if theirs[name] != value:
+                raise SwiftError(
+                    f"the processes do not agree on {name}: rank 0 has {value}, rank {rank} {theirs[name]}",
+                    why="they would wait for each other at the end of the shorter one",
+                    next="give every machine the same files, flags and version of swift",
+                )
 
 
 def in_all(value: bool) -> bool:

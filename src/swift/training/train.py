@@ -41,6 +41,7 @@ from swift.training.loop import Run, finish, train
 from swift.training.objectives import Objective, Setting
 from swift.training.objectives.reference import reference_source
 from swift.training.prepare import Prepared, prepare
+from swift.training.process_group import require_same
 from swift.training.resume import nothing_left
 from swift.training.run_dir import claimed
 from swift.training.scored_rows import score, scores_first
@@ -65,6 +66,7 @@ def _run(
     disable_progress_bar()
     prepared = prepare(plan, catalog, run_dir if machine.first else None, resume)
     plan = prepared.plan
+    require_same(_shared_facts(prepared))
     if resume is not None and not plan.train.group.resume_only_model and nothing_left(resume, prepared.steps):
         return None
     log.info(
@@ -99,6 +101,16 @@ def _run(
         samples.take("after", model, tuners.base_model(model))
     best = finish(trainer, run)["best_model_checkpoint"]
     return None if best is None else Path(best)
+
+
+def _shared_facts(prepared: Prepared) -> dict[str, object]:
+    """What every process must have found alike before the first of them takes a step."""
+    lengths = prepared.built.train.lengths
+    return {
+        "the number of optimizer steps": prepared.steps,
+        "the number of training rows": None if lengths is None else len(lengths),
+        "the number of tokens in the training rows": None if lengths is None else int(sum(lengths.tolist())),
+    }
 
 
 def assemble(

@@ -1,12 +1,13 @@
 """What only transformers' private methods do for a checkpoint: the one file to look at when transformers moves.
 
-Four reasons, as of transformers 5.23 (`READ`; a test fails when the project takes another one):
+Five reasons, as of transformers 5.23 (`READ`; a test fails when the project takes another one):
 
 - `_save_checkpoint` writes straight into `checkpoint-N` and rotates by its own rules. Callbacks hear of it afterwards,
   so a checkpoint could not be a transaction.
 - `_load_from_checkpoint` loads weights in its own, lenient way. Ours are loaded when the model is built, and strictly.
-- Optimizer, schedule and random state are read back by `_load_optimizer_and_scheduler` and `_load_rng_state`, in the
-  layout of files that only the `_save_…` methods know.
+- `_load_optimizer_and_scheduler` reads the optimizer of this very number of processes. Ours is kept by name.
+- Random state and scaler are read back by `_load_rng_state` and `_load_scaler`, in the layout of files that only the
+  `_save_…` methods know.
 - The random state is restored before the first batch is drawn from a stream, which changes it.
 """
 
@@ -15,11 +16,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import Trainer
 
+from swift.training import optimizer_state
+from swift.training.checkpoints import OPTIMIZER
+
 READ = ">=5.23,<5.24"
 """The releases of transformers whose private methods were read for this."""
+SCHEDULE = "scheduler.pt"
 
 
 class CheckpointTrainer(Trainer):
@@ -30,8 +36,17 @@ class CheckpointTrainer(Trainer):
         raise NotImplementedError
 
     def save_training_state(self, folder: Path) -> None:
-        """Optimizer, schedule, scaler and the random state of each process, into a folder this node writes."""
-        self._save_optimizer_and_scheduler(str(folder))
+        """Optimizer, schedule, scaler and the random state of each process, into a folder this node writes.
+
+        Called by all processes.
+        """
+        optimizer: Any = self.optimizer
+        model, schedule = self._inner_model(), self.lr_scheduler
+        assert schedule is not None
+        state = optimizer_state.by_name(optimizer.state_dict(), optimizer_state.names_of(optimizer, model))
+        if self.args.should_save:
+            torch.save(state, folder / OPTIMIZER)
+            torch.save(schedule.state_dict(), folder / SCHEDULE)
         self._save_scaler(str(folder))
         first_of_node = self.args.process_index == self.args.local_process_index
         if first_of_node or self.args.save_on_each_node:
@@ -40,6 +55,21 @@ class CheckpointTrainer(Trainer):
     def restore_random_state(self, folder: Path) -> None:
         """Put the random state of this process back to what it was when `folder` was written."""
         self._load_rng_state(str(folder))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Put optimizer and schedule back to what they were when `checkpoint` was written."""
+        if checkpoint is None:
+            return
+        optimizer: Any = self.optimizer
+        names = optimizer_state.names_of(optimizer, self._inner_model())
+        stored = optimizer_state.read(Path(checkpoint))
+        optimizer.load_state_dict(optimizer_state.by_number(stored, optimizer, names))
+        assert self.lr_scheduler is not None
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULE, weights_only=True))
+
+    def _inner_model(self) -> nn.Module:
+        """The model without what was wrapped around it for several processes."""
+        return self.accelerator.unwrap_model(self.model)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.save_checkpoint()

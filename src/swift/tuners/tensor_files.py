@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from swift.core.errors import SwiftError
-from swift.core.safetensors_header import read_header
+from swift.core.safetensors_header import empty, read_header
 from swift.params.checkpoint_args import ADAPTER_CONFIG
 
 CONFIG, WEIGHTS, PICKLED = ADAPTER_CONFIG, "adapter_model.safetensors", "adapter_model.bin"
@@ -27,7 +27,15 @@ def write_tensors(tensors: Mapping[str, Tensor], folder: Path, *, safetensors: b
     if safetensors:
         save_file(whole, folder / WEIGHTS, {"format": "pt"})
     else:
-        torch.save(whole, folder / PICKLED)
+        _pickle(whole, folder / PICKLED)
+
+
+def _pickle(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write the older format. Raises CheckFailed for an empty weight, as a checkpoint does of the newer one."""
+    for name, tensor in tensors.items():
+        if tensor.shape == (0,) and tensor.is_floating_point():
+            raise empty(name, path)
+    torch.save(dict(tensors), path)
 
 
 def read_fields(folder: Path) -> dict[str, Any]:
@@ -84,4 +92,4 @@ def write_model(
     model.config.save_pretrained(folder)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
-    torch.save(dict(model.state_dict() if state_dict is None else state_dict), folder / "pytorch_model.bin")
+    _pickle(model.state_dict() if state_dict is None else state_dict, folder / "pytorch_model.bin")

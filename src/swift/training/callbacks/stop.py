@@ -31,6 +31,11 @@ class StopOnSignal(TrainerCallback):
         """The signal that ended the run, once it has."""
         self._pending: int | None = None
 
+    @property
+    def asked(self) -> bool:
+        """Whether a signal has come to this process."""
+        return self._pending is not None
+
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Handle both signals inside, and give back the handlers that were there before."""

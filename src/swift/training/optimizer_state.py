@@ -1,0 +1,57 @@
+"""The state of an optimizer by the names of parameters, so that it is the same however weights lie over processes.
+
+PyTorch numbers parameters in the order in which one process happened to get them. Names are what every number of
+processes, and every engine, has in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from swift.core.errors import SwiftError
+from swift.training.checkpoints import OPTIMIZER
+
+
+def names_of(optimizer: Optimizer, model: nn.Module) -> list[str]:
+    """The name of each of the optimizer's parameters, in its order."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def by_name(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """`Optimizer.state_dict()` with names for numbers; what an optimizer adds to the usual two parts stays."""
+    groups = [{**group, "params": [names[number] for number in group["params"]]} for group in state["param_groups"]]
+    named = {names[number]: values for number, values in state["state"].items()}
+    return {**state, "state": named, "param_groups": groups}
+
+
+def by_number(stored: Mapping[str, Any], optimizer: Optimizer, names: Sequence[str]) -> dict[str, Any]:
+    """What `optimizer` loads, of a state by name. Raises SwiftError when it holds other parameters."""
+    kept = {name: group for group in stored["param_groups"] for name in group["params"]}
+    if strange := sorted(kept.keys() ^ set(names)):
+        raise SwiftError(
+            "the optimizer of the checkpoint does not fit what is trained",
+            where="--resume_from_checkpoint",
+            why=f"{strange[0]} is trained {'there' if strange[0] in kept else 'here'} only",
+            next="give what to train as before, or --resume_only_model true to start anew from its weights",
+        )
+    number = {name: place for place, name in enumerate(names)}
+    groups: list[dict[str, Any]] = []
+    for group in optimizer.param_groups:
+        start = sum(len(one["params"]) for one in groups)
+        numbers = list(range(start, start + len(group["params"])))
+        groups.append({**(kept[names[start]] if numbers else group), "params": numbers})
+    state = {number[name]: values for name, values in stored["state"].items()}
+    return {**stored, "state": state, "param_groups": groups}
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The state in a checkpoint, on the CPU."""
+    stored: dict[str, Any] = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
+    return stored
