@@ -150,9 +150,10 @@ def _launched(words: list[str]) -> int | None:
 
 def _mistakes(args: Args, *, unsure: bool) -> Iterator[SwiftError]:
     """What is wrong between flags that were read well; with `unsure`, some were not."""
-    from swift.params import rules, unbuilt
+    from swift.params import leftovers, rules, unbuilt
 
     yield from unbuilt.check(args)
+    yield from leftovers.check(args)
     yield from rules.check(args, unsure=unsure)
     if args.is_explicit("model_type") or args.is_explicit("template_type") or args.is_explicit("dataset"):
         from swift.plan.known_names import unknown_names

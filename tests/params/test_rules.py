@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from swift.core.errors import NotBuilt
-from swift.params import optimizers, rules
+from swift.params import leftovers, optimizers, rules
 from swift.params.args import Args
 from swift.params.commands import COMMANDS
 from swift.params.flag import Flag
@@ -204,6 +204,17 @@ def test_what_is_not_built_is_refused_and_the_default_is_not(row: Missing) -> No
 def test_the_user_is_told_what_is_built(words: str, message: str, next: str) -> None:
     (error,) = refused(parse(words.split()))
     assert message in error.what and str(error.next).startswith(next)
+
+
+@pytest.mark.parametrize("row", leftovers.TABLE, ids=lambda row: row.flag)
+def test_a_leftover_is_refused_with_what_to_use_instead(row: leftovers.Leftover) -> None:
+    owners = [c for c in COMMANDS.values() if row.flag in c.flags and (not row.commands or c.name in row.commands)]
+    assert owners
+    for command in owners:
+        assert leftovers.check(parse([command.name])) == []
+        value = row.values[0] if row.values else _another(command.flags[row.flag])
+        (error,) = leftovers.check(parse([command.name, f"--{row.flag}", *value.split()]))
+        assert f"--{row.flag} {value} belongs to {row.what}" in str(error) and error.next == row.instead
 
 
 def test_a_value_that_switches_nothing_on_is_fine() -> None:

@@ -41,9 +41,10 @@ class CheckpointTrainer(Trainer):
         Called by all processes.
         """
         optimizer: Any = self.optimizer
-        model, schedule = self._inner_model(), self.lr_scheduler
-        assert schedule is not None
-        state = optimizer_state.by_name(optimizer.state_dict(), optimizer_state.names_of(optimizer, model))
+        schedule: Any = self.lr_scheduler
+        state = optimizer_state.by_name(
+            optimizer.state_dict(), optimizer_state.names_of(optimizer, self._inner_model())
+        )
         if self.args.should_save:
             torch.save(state, folder / OPTIMIZER)
             torch.save(schedule.state_dict(), folder / SCHEDULE)
@@ -61,11 +62,11 @@ class CheckpointTrainer(Trainer):
         if checkpoint is None:
             return
         optimizer: Any = self.optimizer
+        schedule: Any = self.lr_scheduler
         names = optimizer_state.names_of(optimizer, self._inner_model())
         stored = optimizer_state.read(Path(checkpoint))
         optimizer.load_state_dict(optimizer_state.by_number(stored, optimizer, names))
-        assert self.lr_scheduler is not None
-        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULE, weights_only=True))
+        schedule.load_state_dict(torch.load(Path(checkpoint) / SCHEDULE, weights_only=True))
 
     def _inner_model(self) -> nn.Module:
         """The model without what was wrapped around it for several processes."""

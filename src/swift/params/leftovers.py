@@ -1,0 +1,59 @@
+"""What 2.5 has in its code for backends that are not part of it, and no page of it explains: refused, with what to use.
+
+A row names the flag, the commands (all when empty), the values (any but the default when empty), what they were for,
+and the way to the same end.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from swift.core.errors import SwiftError
+from swift.params.args import Args
+from swift.params.frozen import Frozen
+from swift.params.unbuilt import applies, shown
+
+_TRAIN = ("sft", "pt", "rlhf")
+_SHARED_OUT = "--deepspeed default-zero3 or --fsdp full_shard, which share a model out over all processes"
+_MEGATRON = "the Megatron backend"
+
+
+class Leftover(Frozen):
+    """A flag without work behind it."""
+
+    flag: str
+    what: str
+    instead: str
+    commands: tuple[str, ...] = ()
+    values: tuple[Any, ...] = ()
+
+
+TABLE: tuple[Leftover, ...] = (
+    Leftover("train_backend", values=("megatron",), what=_MEGATRON, instead=f"use {_SHARED_OUT}"),
+    Leftover("tp", commands=_TRAIN, what=_MEGATRON, instead=f"use {_SHARED_OUT}"),
+    Leftover("pp", what=_MEGATRON, instead=f"leave it out; to train, use {_SHARED_OUT}"),
+    Leftover("sequence_parallel", what=_MEGATRON, instead="use --sequence_parallel_size N"),
+    Leftover("fsdp_num", what="TorchAcc", instead="leave it out: --fsdp shares out over all processes"),
+    Leftover(
+        "model_layer_cls_name",
+        what="TorchAcc",
+        instead="""use --fsdp_config '{"transformer_layer_cls_to_wrap": ["…"]}', or leave it out: the model says it""",
+    ),
+    Leftover("to_megatron", what=_MEGATRON, instead="convert the folder with Megatron-Bridge, which reads it as it is"),
+    Leftover("to_hf", what=_MEGATRON, instead="convert with Megatron-Bridge, and give swift the folder that it writes"),
+)
+
+IDLE_FLAGS = ("megatron_output_dir", "hf_output_dir")
+"""Flags that only matter with work that the table refuses."""
+
+
+def check(args: Args) -> list[SwiftError]:
+    """One error for each leftover that the user gave a value of its own."""
+    return [
+        SwiftError(
+            f"--{row.flag} {shown(args.values[row.flag])} belongs to {row.what}, which is not used here",
+            next=row.instead,
+        )
+        for row in TABLE
+        if applies(args, row.flag, row.commands, row.values)
+    ]
