@@ -78,7 +78,7 @@ def test_llama_cpp_is_the_model(small: Callable[..., Small], tmp_path: Path, mod
     check = source.check(file, positions=written.positions, marks=not written.differs_at_marks)
     assert check.cut_otherwise == ()
     assert check.agreement >= 0.99, check
-    assert check.logprob_difference < 2e-3
+    assert check.logprob_difference is None or check.logprob_difference < 2e-3
     assert check.faults() == []
 
 
@@ -88,6 +88,7 @@ def test_every_type_loads_and_loses_little(small: Callable[..., Small], tmp_path
     written = source.write(file, type)
     assert written.fallback == ()
     check = source.check(file, type, new_tokens=8)
+    assert check.logprob_difference is not None
     assert check.logprob_difference < {"f": 2e-3, "b": 2e-2, "q": 2.0}[type[0]] / (10 if type == "q8_0" else 1)
 
 

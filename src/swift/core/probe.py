@@ -25,6 +25,7 @@ OPTIONAL = (
     "torchao",
     "unsloth",
     "vllm",
+    "xllamacpp",
 )
 """Modules whose presence decides what a plan may use."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -82,7 +83,8 @@ def prepare(plan: InferPlan, catalog: Catalog, *, scores: bool = False) -> Prepa
             next=f"swift deploy --ckpt_dir {folder} gives scores (POST /v1/score); here, give the model that answers",
         )
     _check_heads(plan, source, heads)
-    for adapter in (*(folder for _, folder in plan.engine.adapters), *filter(None, [plan.engine.layers])):
+    tuned = filter(None, [plan.engine.layers, plan.engine.merged])
+    for adapter in (*(folder for _, folder in plan.engine.adapters), *tuned):
         models.check_base(adapter, plan.model, source)
     tokenizer = models.load_tokenizer(plan.model, source)
     models.embedded_tokens(tokenizer, limits_of(plan.model, source).vocab_size)
@@ -147,6 +149,8 @@ async def start(plan: InferPlan, prepared: Prepared) -> Engine:
 
         flags = lmdeploy_settings(engine.lmdeploy, session_len=engine.vllm.max_model_len, dtype=plan.model.dtype)
         return await LmdeployEngine.start(source, tokenizer, flags, adapters)
+    if engine.backend == "llamacpp":
+        return await asyncio.to_thread(_llamacpp, plan, prepared)
 
     with quick_imports():
         from swift.engines.torch import TorchEngine
@@ -167,6 +171,27 @@ async def start(plan: InferPlan, prepared: Prepared) -> Engine:
         admit=admit,
         max_model_len=engine.vllm.max_model_len,
         images=prepared.images,
+    )
+
+
+def _llamacpp(plan: InferPlan, prepared: Prepared) -> Engine:
+    """The engine on a file of the cache, which is made where there is none."""
+    with quick_imports():
+        from swift.engines.gguf_cache import cached_gguf
+        from swift.engines.llamacpp import LlamaCppEngine, room
+    from swift.models.ends import end_ids
+
+    engine, source = plan.engine, prepared.source
+    file = cached_gguf(plan.model, source, prepared.encoder, engine.gguf_type, engine.merged, engine.layers)
+    config = models.load_config(plan.model, source)
+    context, places = room(config.to_dict(), given=engine.vllm.max_model_len, most=engine.vllm.max_num_seqs)
+    return LlamaCppEngine(
+        file,
+        prepared.tokenizer,
+        context=context,
+        places=places,
+        ends=end_ids(source, prepared.tokenizer),
+        vocabulary=config.vocab_size,
     )
 
 

@@ -60,8 +60,8 @@ class Check:
     """Share of llama.cpp's greedy tokens that are the original's choice in their place."""
     near: int
     """Tokens that differ where the original's two likeliest logits are as good as equal."""
-    logprob_difference: float
-    """Mean absolute difference of what the two give for the log-probability of a token."""
+    logprob_difference: float | None
+    """Mean absolute difference of the two's log-probabilities of a token; None where llama.cpp told none."""
     least: float
     """The agreement asked for."""
     load_seconds: float
@@ -77,13 +77,14 @@ class Check:
 
     def lines(self) -> list[str]:
         """For people."""
+        told = "" if self.logprob_difference is None else f", log-probabilities {self.logprob_difference:.2g} apart"
         template = f"; the chat template in the file differs: {self.chat_template}" if self.chat_template else ""
         return [
             f"size:      {self.bytes / 1e6:.1f} MB as {self.type}",
             f"tokenizer: {self.texts - len(self.cut_otherwise)} of {self.texts} texts have the same ids{template}",
             f"answers:   {self.equal_answers} of {self.prompts} greedy answers are the original's token for token",
             f"agreement: {self.agreement:.2%} of {self.tokens} greedy tokens (asked for {self.least:.0%}; "
-            f"{self.near} differ by a rounding), log-probabilities differ by {self.logprob_difference:.2g} on average",
+            f"{self.near} differ by a rounding){told}",
             f"speed:     {self.tokens_per_second:.0f} tokens/s for one answer in llama.cpp, "
             f"loaded in {self.load_seconds:.1f} s",
         ]
@@ -121,7 +122,7 @@ def check_gguf(
         count = len(_answer(server, prompts[0], never, new_tokens, told=False)[0])
         seconds = time.perf_counter() - begun
     finally:
-        server.close()
+        server.end()
     seen = _read(reference(), prompts, answers, never)
     return Check(
         type=type,
@@ -134,7 +135,7 @@ def check_gguf(
         tokens=seen.tokens,
         agreement=seen.same / seen.tokens if seen.tokens else 0.0,
         near=seen.near,
-        logprob_difference=seen.difference / max(1, seen.told),
+        logprob_difference=seen.difference / seen.told if seen.told else None,
         least=LEAST[type],
         load_seconds=loaded - start,
         tokens_per_second=count / seconds,

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,29 +57,24 @@ class LlamaServer:
             raise _refused(reply.text)
         return reply.json()
 
-    async def complete(self, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        """The pieces of an answer as they come; closing the iterator ends it. Raises SwiftError for a refusal."""
-        async with self._async.stream("POST", "/completion", json={**body, "stream": True}) as reply:
-            if reply.status_code != httpx.codes.OK:
-                raise _refused((await reply.aread()).decode("utf-8", "replace"))
-            async for line in reply.aiter_lines():
-                kind, _, text = line.partition(": ")
-                if kind == "error":
-                    raise _refused(text)
-                if kind == "data" and text != "[DONE]":
-                    yield json.loads(text)
+    async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to one request; cancelled, llama.cpp stops. Raises SwiftError for a refusal."""
+        reply = await self._async.post("/completion", json=body)
+        if reply.status_code != httpx.codes.OK:
+            raise _refused(reply.text)
+        return reply.json()
 
     def tokens(self, text: str, *, whole: bool) -> list[int]:
         """Ids of a text, special tokens read as such; `whole` with the begin token that the file asks for."""
         return self.post("/tokenize", {"content": text, "add_special": whole, "parse_special": True})["tokens"]
 
-    async def aclose(self) -> None:
-        """End it from the event loop that used it."""
-        await self._async.aclose()
-        self.close()
-
-    def close(self) -> None:
+    async def close(self) -> None:
         """End llama.cpp's threads and give the memory back."""
+        await self._async.aclose()
+        self.end()
+
+    def end(self) -> None:
+        """As `close`, where no event loop used it."""
         self._sync.close()
         del self._server
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,21 @@ from swift.plan.reward_model import local_reward_model
 
 GgufType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 FILE = "model.gguf"
+REPORT = "gguf_report.json"
+CONVERTED = (
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+    "GemmaForCausalLM",
+    "Gemma2ForCausalLM",
+    "Gemma3ForCausalLM",
+    "Phi3ForCausalLM",
+)
+"""Architectures that convert, as config.json names them; models/gguf/architectures.py says how. SmolLM is Llama."""
+OF_BITS: Mapping[int, GgufType] = {4: "q4_0", 8: "q8_0"}
+"""Types of the file that llama.cpp answers from, by --quantization_bit."""
+OF_DTYPE: Mapping[str, GgufType] = {"AUTO": "f16", "fp16": "f16", "bf16": "bf16", "fp32": "f32"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,3 +77,20 @@ def plan_gguf(args: Args, catalog: Catalog, machine: Machine) -> GgufPlan:
         type=export.to_gguf,
         target=target,
     )
+
+
+def answering_type(args: Args) -> GgufType:
+    """The type of file that `--infer_backend llamacpp` answers from. Raises SwiftError for bits that it has not."""
+    of_training = args.origins["quantization_bit"] == "checkpoint"
+    bits = 0 if of_training else args.values["quantization_bit"]
+    if not bits:
+        return OF_DTYPE[args.values["dtype"] if args.is_explicit("dtype") else "AUTO"]
+    if bits not in OF_BITS:
+        raise SwiftError(
+            f"llama.cpp has no {bits} bits here",
+            where="--quantization_bit",
+            next=f"use {' or '.join(map(str, OF_BITS))}, or leave it out for 16 bits",
+        )
+    if args.values["quant_method"] is not None and args.is_explicit("quant_method"):
+        raise SwiftError("llama.cpp quantizes in its own way", where="--quant_method", next="leave --quant_method out")
+    return OF_BITS[bits]

@@ -15,12 +15,13 @@ from swift.params.checkpoint_args import adapter_kind
 from swift.params.groups import Checkpoint, Data, Generate, Infer, Lmdeploy, Vllm
 from swift.plan.answer_dtype import Speedup, in_faster_dtype
 from swift.plan.data import DataPlan, plan_data
-from swift.plan.model import ModelPlan, is_adapter, plan_model
+from swift.plan.gguf import CONVERTED, GgufType, answering_type
+from swift.plan.model import ModelPlan, is_adapter, plan_model, read_config
 from swift.plan.prompt import PromptPlan, plan_prompt
 from swift.plan.quantization import check_stored
 from swift.plan.reward_model import local_reward_model
 
-Backend = Literal["pt", "vllm", "lmdeploy"]
+Backend = Literal["pt", "vllm", "lmdeploy", "llamacpp"]
 DEFAULT_LORA = "default-lora"
 """The name under which the adapter of `--ckpt_dir` is served."""
 NOT_LORA = ("adapter", "reft")
@@ -47,12 +48,25 @@ class EnginePlan:
     """Name and folder of each; the first is that of `--ckpt_dir` when it has one."""
     layers: Path | None = None
     """Folder with layers of LLaMA-Pro, without those of the base, that go into the model for good."""
+    merged: Path | None = None
+    """The adapter of `--ckpt_dir` where the engine takes it merged only, so that it is none of `adapters`."""
+    gguf_type: GgufType = "f16"
+    """Of the file that llama.cpp answers from."""
+    faster: str | None = None
+    """An engine that is installed and faster here, where none was named."""
     vllm: Vllm
     memory_given: bool = False
     """Whether `--gpu_memory_utilization` was given."""
     lmdeploy: Lmdeploy
     max_logprobs: int = 20
     seed: int = 42
+
+    def summary(self) -> str:
+        """The engine, and a better one if there is one."""
+        if self.backend == "llamacpp":
+            return f"llamacpp, GGUF {self.gguf_type}" + (f", {self.merged} merged" if self.merged else "")
+        hint = f" (--infer_backend {self.faster} is installed and faster on a CPU)" if self.faster else ""
+        return self.backend + hint
 
     @property
     def default_adapter(self) -> str | None:
@@ -122,7 +136,7 @@ class InferPlan:
         lines = [
             f"model:   {self.model.summary()}",
             f"prompt:  template {self.prompt.template_type}",
-            f"engine:  {self.engine.backend}" + (f", adapters: {adapters}" if adapters else ""),
+            f"engine:  {self.engine.summary()}" + (f", adapters: {adapters}" if adapters else ""),
             f"answers: at most {self.generate.max_new_tokens} tokens",
         ]
         if self.rows:
@@ -146,7 +160,7 @@ def plan_infer(
     model always, as scores are compared with those of its evaluation.
     Raises SwiftError for what does not go together.
     """
-    model = plan_model(args, catalog, machine)
+    model = plan_model(_unquantized(args), catalog, machine)
     engine = plan_engine(args, model, machine)
     if engine.backend == "pt" and bf16_speedup is not None and not local_reward_model(model):
         model = in_faster_dtype(args, model, machine, bf16_speedup)
@@ -167,16 +181,28 @@ def plan_infer(
     )
 
 
+def _unquantized(args: Args) -> Args:
+    """llama.cpp quantizes the file, and not what it is made from."""
+    if args[Infer].infer_backend != "llamacpp":
+        return args
+    return args.with_values(quantization_bit=0, quant_method=None)
+
+
 def plan_engine(args: Args, model: ModelPlan, machine: Machine) -> EnginePlan:
     """The engine and its adapters. Raises SwiftError for an engine that cannot serve this model here."""
     infer = args[Infer]
     own = [] if model.adapter is None else [(DEFAULT_LORA, Path(model.adapter))]
     layers = next((folder for _, folder in own if adapter_kind(folder) == "llamapro"), None)
     adapters = (*(own if layers is None else []), *_lora_modules(infer.lora_modules))
+    backend = _backend(args, model, machine, unmerged=bool(adapters) or layers is not None)
+    merges = backend == "llamacpp"
     plan = EnginePlan(
-        backend=_backend(args, model, machine, unmerged=bool(adapters) or layers is not None),
-        adapters=adapters,
+        backend=backend,
+        adapters=adapters[len(own) :] if merges and layers is None else adapters,
         layers=layers,
+        merged=own[0][1] if own and merges and layers is None else None,
+        gguf_type=answering_type(args) if merges else "f16",
+        faster=_faster(args, backend, model, machine),
         vllm=args[Vllm],
         memory_given=args.is_explicit("gpu_memory_utilization"),
         lmdeploy=args[Lmdeploy],
@@ -186,7 +212,11 @@ def plan_engine(args: Args, model: ModelPlan, machine: Machine) -> EnginePlan:
     if plan.backend == "pt":
         check_stored(model.stored_quant, model.source, machine)
     ours = next((str(folder) for _, folder in adapters if adapter_kind(folder) in NOT_LORA), layers)
-    if plan.backend != "pt" and ours is not None:
+    if merges and plan.adapters:
+        raise SwiftError(
+            "llama.cpp serves one merged model here", where="--lora_modules", next="use --infer_backend pt"
+        )
+    if plan.backend != "pt" and ours is not None and not (merges and ours == layers):
         raise SwiftError(
             f"{plan.backend} cannot put {ours} on a model",
             where="--infer_backend",
@@ -211,6 +241,12 @@ def _backend(args: Args, model: ModelPlan, machine: Machine, *, unmerged: bool) 
         return "vllm" if "vllm" in machine.packages and served and plain else "pt"
     if backend == "pt":
         return "pt"
+    if backend == "llamacpp" and model.stored_quant is not None:
+        raise SwiftError(
+            f"{model.source} is quantized already ({model.stored_quant}), and makes no GGUF file",
+            where="--infer_backend llamacpp",
+            next="give the model in full precision, or use --infer_backend pt",
+        )
     if model.quant is not None:
         raise SwiftError(
             f"{backend} does not quantize while it loads", where="--quantization_bit", next="use --infer_backend pt"
@@ -218,6 +254,15 @@ def _backend(args: Args, model: ModelPlan, machine: Machine, *, unmerged: bool) 
     if args[Generate].num_beams > 1:
         raise SwiftError(f"{backend} does no beam search", where="--num_beams", next="use --infer_backend pt")
     return backend
+
+
+def _faster(args: Args, backend: Backend, model: ModelPlan, machine: Machine) -> str | None:
+    """llama.cpp where it is installed, a CPU answers, and the model's files say that it converts."""
+    open_choice = args[Infer].infer_backend == "AUTO" and backend == "pt" and machine.device == "cpu"
+    if not open_choice or "xllamacpp" not in machine.packages or model.hub != "local" or local_reward_model(model):
+        return None
+    converts = (read_config(Path(model.source)).get("architectures") or [""])[0] in CONVERTED
+    return "llamacpp" if converts and not args[Infer].lora_modules and args[Generate].num_beams == 1 else None
 
 
 def _lora_modules(modules: tuple[str, ...]) -> list[tuple[str, Path]]:

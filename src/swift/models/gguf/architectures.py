@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
+from swift.plan.gguf import CONVERTED
 
 Array = NDArray[Any]
 Fields = Mapping[str, Any]
@@ -78,7 +79,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "Gemma3ForCausalLM": Architecture(arch=gguf.MODEL_ARCH.GEMMA3, fixed=_layer_types(6), **_GEMMA),
     "Phi3ForCausalLM": Architecture(arch=gguf.MODEL_ARCH.PHI3),
 }
-"""By the name in `architectures` of config.json. SmolLM and SmolLM2 are Llama."""
+"""By the names of CONVERTED."""
 
 
 def architecture_of(fields: Fields, where: str) -> Architecture:
@@ -88,7 +89,7 @@ def architecture_of(fields: Fields, where: str) -> Architecture:
         raise SwiftError(
             f"{name} does not convert to GGUF",
             where=where,
-            why=f"converted are {', '.join(each.removesuffix('ForCausalLM') for each in ARCHITECTURES)}",
+            why=f"converted are {', '.join(each.removesuffix('ForCausalLM') for each in CONVERTED)}",
             next="llama.cpp's own convert_hf_to_gguf.py knows more of them",
         )
     architecture = ARCHITECTURES[name]
@@ -106,7 +107,13 @@ def write_settings(writer: gguf.GGUFWriter, fields: Fields, where: str) -> tuple
 
     -> the positions it has, and tensors that follow from the settings, by their names in the file.
     """
-    length = _positions(fields)
+    length = positions(fields)
+    if length < fields["max_position_embeddings"]:
+        log.warning(
+            "llama.cpp has no sliding window for this architecture: the file says that it has %d positions, not %d",
+            length,
+            fields["max_position_embeddings"],
+        )
     head = head_size(fields)
     writer.add_block_count(fields["num_hidden_layers"])
     writer.add_context_length(length)
@@ -151,18 +158,16 @@ def _slides(fields: Fields) -> bool:
     return bool(fields.get("sliding_window")) and fields["model_type"] in ("gemma2", "gemma3_text")
 
 
-def _positions(fields: Fields) -> int:
-    """Positions the file says the model has: those in which llama.cpp computes the same."""
+def positions(fields: Fields) -> int:
+    """Tokens of prompt and answer up to which llama.cpp computes as transformers does; the file says that many."""
     length, window = fields["max_position_embeddings"], fields.get("sliding_window")
     used = fields.get("use_sliding_window", True)  # only Qwen can switch it off
-    if window and used and not _slides(fields) and window < length:
-        log.warning(
-            "llama.cpp has no sliding window for this architecture: the file says that it has %d positions, not %d",
-            window,
-            length,
-        )
-        return window
-    return length
+    return window if window and used and not _slides(fields) and window < length else length
+
+
+def bytes_per_token(fields: Fields) -> int:
+    """What the keys and values of one token take in 16 bits."""
+    return 2 * 2 * fields["num_hidden_layers"] * key_heads(fields) * head_size(fields)
 
 
 def _write_rope(writer: gguf.GGUFWriter, rope: Fields, fields: Fields, where: str) -> dict[str, Array]:

@@ -11,8 +11,9 @@ from swift.params.frozen import Frozen
 class Infer(Frozen):
     """Answering: the engine, the rows, the result file."""
 
-    infer_backend: Annotated[Literal["vllm", "pt", "lmdeploy", "AUTO"], Basic()] = "AUTO"
-    """Engine that generates; AUTO takes vLLM when it is installed and can serve the model, otherwise pt."""
+    infer_backend: Annotated[Literal["vllm", "pt", "lmdeploy", "llamacpp", "AUTO"], Basic()] = "AUTO"
+    """Engine that generates; AUTO takes vLLM when it is installed and can serve the model, otherwise pt.
+    llamacpp (not in the 2.5 release) runs a GGUF file, made once from the checkpoint, and is the fastest on a CPU."""
     load_dataset_config: Annotated[bool, Basic()] = False
     """Take the datasets too from the sft_args.json of ckpt_dir."""
     eval_human: bool | None = None

@@ -1,0 +1,332 @@
+"""The llama.cpp backend: a GGUF file, behind the Engine protocol.
+
+Token ids go in and come out. llama.cpp streams no ids of tokens that end inside a character, so it is asked for a few
+tokens at a time, each time going on in the same place with what it has computed. docs/decisions/llamacpp-engine.md has
+the figures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from swift.core.errors import NotBuilt, SwiftError, first_line
+from swift.core.log import log
+from swift.engines.base import Constraint, Delta, NoVectors, Request, SamplingParams, TokenLogprob
+from swift.engines.grammar import Grammars
+from swift.engines.json_schema import guided_schema
+from swift.engines.llama_server import LlamaServer
+from swift.engines.sampler import Pick
+from swift.engines.sequence import Sequence as Answer
+from swift.engines.sequence import named
+from swift.models.gguf.architectures import bytes_per_token, positions
+from swift.prompts.types import Media
+
+PIECE = 16
+"""Tokens asked for at a time, at most; an answer begins with one, so that its first word comes at once."""
+PLACES = 16
+"""Answers that run at once, at most; more of them wait."""
+NEVER = -1e9
+"""A bias that no logit outweighs."""
+MANY = 1000
+"""Likeliest tokens among which one is looked for first."""
+CACHE_BYTES = 2 * 2**30
+"""For keys and values, unless one answer of the length asked for needs more."""
+LEAST_CONTEXT = 4096
+COMPACT = {"whitespace_flexible": False}
+"""Of our options for JSON what the wheel's llguidance knows."""
+SEED_STEP = 1_000_003
+"""Between the seeds of the pieces of one answer."""
+
+
+class LlamaCppEngine:
+    """One GGUF file with `places` answers at once, each of up to `context` tokens with its prompt.
+
+    `ends` are the tokens that end an answer by the model's own word, `vocabulary` is the number of its embeddings.
+    """
+
+    adapters: tuple[str, ...] = ()
+
+    def __init__(self, file: Path, tokenizer: Any, *, context: int, places: int, ends: Sequence[int], vocabulary: int):
+        self.tokenizer = tokenizer
+        self.max_model_len = context
+        self._vocabulary = vocabulary
+        self._ends = frozenset(end for end in ends if end < vocabulary)
+        self._server = LlamaServer(file, context=context + 1, places=places)
+        self._places: asyncio.Queue[int] = asyncio.Queue()
+        for place in range(places):
+            self._places.put_nowait(place)
+        self._all_places = places
+        self._grammars = Grammars(tokenizer)
+        self._waiting = 0
+
+    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+        """Deltas as they are made; closing the iterator frees the place. Raises SwiftError for what cannot run."""
+        self._admit(request)
+        if request.sampling.grammar is not None:
+            self._grammars.make(request.sampling.grammar)  # one that cannot be used is refused before anything runs
+        deltas: asyncio.Queue[Delta] = asyncio.Queue()
+        count = request.sampling.n
+        tasks = [asyncio.create_task(self._answer(request, index, deltas)) for index in range(count)]
+        try:
+            while count:
+                delta = await deltas.get()
+                count -= delta.finish_reason is not None
+                yield delta
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def embed(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[list[float]]:
+        """Refused: raises NoVectors."""
+        raise NoVectors("llama.cpp")
+
+    async def score(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[float]:
+        """Refused: raises NoVectors."""
+        raise NoVectors("llama.cpp")
+
+    async def log_probs(
+        self,
+        prompt_ids: tuple[int, ...],
+        continuations: Sequence[tuple[int, ...]],
+        adapter: str | None = None,
+        top: int = 0,
+    ) -> list[list[TokenLogprob]]:
+        """What the model gives each token of each continuation. llama.cpp tells it of tokens that it writes itself, so
+        it is held to them."""
+        self._no_adapter(adapter)
+        for tokens in continuations:
+            self._check_ids((*prompt_ids, *tokens))
+        return [await self._forced(prompt_ids, tokens, top) for tokens in continuations]
+
+    async def add_adapter(self, name: str, folder: str) -> None:
+        """Refused: raises SwiftError."""
+        raise SwiftError("llama.cpp serves one merged model here", where=folder, next="use --infer_backend pt")
+
+    def statistics(self) -> dict[str, float]:
+        """Answers running and waiting, and the share of places in use."""
+        running = self._all_places - self._places.qsize()
+        return {"running": float(running), "waiting": float(self._waiting), "kv_used": running / self._all_places}
+
+    async def close(self) -> None:
+        """End llama.cpp and give the memory back."""
+        await self._server.close()
+
+    async def _place(self) -> int:
+        self._waiting += 1
+        try:
+            return await self._places.get()
+        finally:
+            self._waiting -= 1
+
+    async def _answer(self, request: Request, index: int, deltas: asyncio.Queue[Delta]) -> None:
+        limit = min(self.max_model_len, len(request.prompt_ids) + request.sampling.max_tokens)
+        # llama.cpp answers without a grammar that it cannot read; ours looks on, and sees that.
+        grammar = request.sampling.grammar and self._grammars.make(request.sampling.grammar)
+        answer = Answer(request, index, self.tokenizer, self._ends, limit, grammar)
+        place = await self._place()
+        try:
+            await self._write(answer, place, deltas)
+        except SwiftError as error:
+            deltas.put_nowait(answer.end("error", error.what))
+        except Exception as error:  # whoever reads the deltas has to hear of it, and the engine lives on
+            log.exception("an answer of llama.cpp failed")
+            deltas.put_nowait(answer.end("error", f"llama.cpp failed: {first_line(error)}"))
+        finally:
+            self._places.put_nowait(place)
+
+    async def _write(self, answer: Answer, place: int, deltas: asyncio.Queue[Delta]) -> None:
+        """Let llama.cpp go on piece by piece until the answer is at its end."""
+        sampling, start = answer.request.sampling, len(answer.request.prompt_ids)
+        seed = (random.getrandbits(32) if sampling.seed is None else sampling.seed) + answer.index
+        size = 1
+        for piece in range(answer.limit):
+            written, room = len(answer.tokens) - start, answer.limit - len(answer.tokens)
+            if sampling.grammar is not None:
+                size = room  # its state would be lost between two pieces
+            elif written < sampling.min_tokens:
+                size = min(size, sampling.min_tokens - written)
+            body = {
+                **_settings(sampling, (seed + piece * SEED_STEP) % 2**32),
+                "prompt": answer.tokens,
+                "n_predict": 1 if sampling.logprobs is not None and sampling.grammar is None else min(size, room),
+                "id_slot": place,
+                "repeat_last_n": self.max_model_len,
+            }
+            if written < sampling.min_tokens:
+                body["logit_bias"] = [*body["logit_bias"], *([end, NEVER] for end in answer.ends)]
+                body["ignore_eos"] = True
+            reply = await self._server.complete(body)
+            for pick in await self._picks(reply, answer, place):
+                delta = answer.take(pick)
+                if delta is not None:
+                    deltas.put_nowait(delta)
+                if answer.finish_reason is not None:
+                    return
+            if sampling.grammar is not None:
+                raise SwiftError("llama.cpp ended the answer before its grammar did")
+            size = min(PIECE, 2 * size)
+
+    async def _picks(self, reply: Mapping[str, Any], answer: Answer, place: int) -> list[Pick]:
+        """The tokens of a piece, with what was asked about them."""
+        count = answer.request.sampling.logprobs
+        tokens = reply["tokens"]
+        if count is None:
+            return [Pick(token) for token in tokens]
+        told = reply.get("completion_probabilities", [])
+        if len(told) == len(tokens):
+            return [_told(each, count) for each in told]
+        before = answer.tokens
+        return [
+            await self._distribution([*before, *tokens[:at]], token, count, place) for at, token in enumerate(tokens)
+        ]
+
+    async def _forced(self, prompt_ids: tuple[int, ...], tokens: tuple[int, ...], top: int) -> list[TokenLogprob]:
+        place = await self._place()
+        try:
+            body = {
+                **_settings(SamplingParams(max_tokens=len(tokens), logprobs=top), 0),
+                "prompt": prompt_ids,
+                "n_predict": len(tokens),
+                "id_slot": place,
+                "grammar": "%llguidance {}\nstart: " + " ".join(f"<[{token}]>" for token in tokens),
+            }
+            reply = await self._server.complete(body)
+            told = reply.get("completion_probabilities", [])
+            if [each["id"] for each in told] == list(tokens):
+                picks = [_told(each, top) for each in told]
+            else:  # some of them end inside a character
+                ids = [*prompt_ids, *tokens]
+                before = range(len(prompt_ids), len(ids))
+                picks = [await self._distribution(ids[:at], ids[at], top, place) for at in before]
+        finally:
+            self._places.put_nowait(place)
+        return [named(pick, self.tokenizer) for pick in picks]
+
+    async def _distribution(self, ids: list[int], token: int, top: int, place: int) -> Pick:
+        """What the model gives `token` behind `ids`, found among its likeliest; llama.cpp is made to write another."""
+        whole = self.tokenizer.encode("a", add_special_tokens=False)[-1]
+        for count in (MANY, self._vocabulary):
+            body = {
+                **_settings(SamplingParams(max_tokens=1, logit_bias=((whole, -NEVER),)), 0),
+                "prompt": ids,
+                "n_predict": 1,
+                "id_slot": place,
+                "n_probs": count,
+            }
+            (told,) = (await self._server.complete(body))["completion_probabilities"]
+            ranked = [(each["id"], each["logprob"]) for each in told["top_logprobs"]]
+            for number, value in ranked:
+                if number == token:
+                    return Pick(token, value, tuple(ranked[:top]))
+        raise SwiftError(f"llama.cpp gives token {token} no probability")
+
+    def _admit(self, request: Request) -> None:
+        """Raise SwiftError for a request that cannot be answered here."""
+        sampling = request.sampling
+        if request.media != Media():
+            raise NotBuilt("images, videos and audio do not reach llama.cpp", next="use --infer_backend pt")
+        self._no_adapter(request.adapter)
+        self._check_ids(request.prompt_ids)
+        self._check_ids([token for token, _ in sampling.logit_bias] or [0])
+        if len(request.prompt_ids) >= self.max_model_len:
+            raise SwiftError(
+                f"the prompt has {len(request.prompt_ids)} tokens",
+                why=f"the context holds {self.max_model_len}, the answer included",
+                next="shorten the prompt, or raise --max_model_len",
+            )
+        if sampling.max_tokens < 1 or sampling.n < 1:
+            raise SwiftError("max_tokens and n are at least 1")
+        if sampling.num_beams > 1:
+            raise SwiftError("llama.cpp does no beam search", where="--num_beams", next="use --infer_backend pt")
+        if sampling.presence_penalty or sampling.frequency_penalty:
+            raise SwiftError(
+                "llama.cpp counts the prompt's tokens in presence_penalty and frequency_penalty, which are about the "
+                "answer's",
+                next="leave them out, or use --infer_backend pt",
+            )
+        if sampling.grammar is not None and sampling.min_tokens:
+            raise SwiftError(
+                "llama.cpp does not hold an answer to a grammar and to min_tokens", next="leave one of them out"
+            )
+
+    def _no_adapter(self, name: str | None) -> None:
+        if name is not None:
+            raise SwiftError(f"there is no adapter `{name}`", why="llama.cpp serves one merged model here")
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        if not ids:
+            raise SwiftError("the prompt is empty")
+        if min(ids) < 0 or max(ids) >= self._vocabulary:
+            raise SwiftError(
+                f"the request names token {max(ids) if min(ids) >= 0 else min(ids)}",
+                why=f"the model knows the tokens 0 to {self._vocabulary - 1}",
+                next="use the tokenizer that belongs to the model",
+            )
+
+
+def room(fields: Mapping[str, Any], *, given: int | None, most: int) -> tuple[int, int]:
+    """Tokens of prompt and answer that fit, and how many such answers at once, at most `most`.
+
+    `fields` are those of the model's config.json.
+
+    Raises SwiftError when `given`, the length asked for, is more than the positions of the model.
+    """
+    length = positions(fields)
+    if given is not None and given > length:
+        raise SwiftError(
+            f"--max_model_len {given} is more than the {length} positions of the model",
+            where="--max_model_len",
+            next="leave it out",
+        )
+    tokens = int(min(CACHE_BYTES, psutil.virtual_memory().available / 4) // bytes_per_token(fields))
+    context = given or min(length, max(tokens, LEAST_CONTEXT))
+    if context < length and given is None:
+        log.info("answers have room for %d tokens, prompt included; --max_model_len changes that", context)
+    return context, max(1, min(PLACES, most, tokens // context))
+
+
+def _settings(sampling: SamplingParams, seed: int) -> dict[str, Any]:
+    """The fields of llama.cpp's request that say how tokens are picked, in the order of our own sampler."""
+    body: dict[str, Any] = {
+        "samplers": ["penalties", "temperature", *(["min_p", "top_k", "top_p"] if sampling.temperature > 0 else [])],
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
+        "repeat_penalty": sampling.repetition_penalty,
+        "seed": seed,
+        "logit_bias": [list(pair) for pair in sampling.logit_bias],
+        "cache_prompt": True,
+        "return_tokens": True,
+        "n_probs": 0 if sampling.logprobs is None else max(1, sampling.logprobs),
+    }
+    if sampling.grammar is not None:
+        body["grammar"] = "%llguidance {}\n" + _lark(sampling.grammar)
+    return body
+
+
+def _lark(constraint: Constraint) -> str:
+    """As llguidance's grammars have it."""
+    text = constraint.text
+    if constraint.kind == "json":
+        schema = {**guided_schema(json.loads(text)), "x-guidance": COMPACT}
+        return f"start: %json {json.dumps(schema)}"
+    if constraint.kind == "choice":
+        return "start: " + " | ".join(json.dumps(choice) for choice in json.loads(text))
+    if constraint.kind == "regex":
+        return f"start: /{text.replace('/', chr(92) + '/')}/"
+    return text
+
+
+def _told(position: Mapping[str, Any], top: int) -> Pick:
+    """What llama.cpp says of one token."""
+    ranked = tuple((each["id"], each["logprob"]) for each in position["top_logprobs"][:top])
+    return Pick(position["id"], position["logprob"], ranked)
