@@ -94,19 +94,22 @@ def test_reft(kind: str, small_llama: Path, plans: Plans, tmp_path: Path) -> Non
     again = tuners.load(models.load_model(plan), tmp_path / "theirs")
     torch.testing.assert_close(logits(again), expected, atol=1e-5, rtol=0)
 
+    tuned = tuners.load(models.load_model(plan), tmp_path / "theirs", trainable=True)
+    train(tuned)
     (tmp_path / "ours").mkdir()
-    tuners.save(again, tmp_path / "ours", Card(model=plan, tuner=tuner))
+    tuners.save(tuned, tmp_path / "ours", Card(model=plan, tuner=tuner))
     ours = tmp_path / "ours" / "reft"
-    assert sorted(path.name for path in ours.iterdir()) == [
-        "adapter_config.json",
-        *(f"intkey_comp_model_layers[{number}]_output_unit_pos_nunit_1#0.bin" for number in range(2)),
-    ]
-    for number, file in files.items():
-        written = torch.load(ours / f"intkey_comp_model_layers[{number}]_output_unit_pos_nunit_1#0.bin")
-        assert written.keys() == file.keys()
-        hidden = torch.randn(3, WIDTH)
-        torch.testing.assert_close(intervened(hidden, kind, written), intervened(hidden, kind, file))
-    torch.testing.assert_close(logits(tuners.load(models.load_model(plan), tmp_path / "ours")), expected)
+    written = {n: ours / f"intkey_comp_model_layers[{n}]_output_unit_pos_nunit_1#0.bin" for n in range(2)}
+    (ours / "adapter_model.safetensors").unlink()
+    assert {*ours.iterdir()} == {ours / "adapter_config.json", *written.values()}
+    base = models.load_model(plan)
+    for number, layer in enumerate(base.model.layers):
+        file = torch.load(written[number])
+        assert file.keys() == files[number].keys()
+        layer.register_forward_hook(lambda _, __, output, file=file: intervened(output, kind, file))
+    torch.testing.assert_close(logits(base), logits(tuned), atol=1e-5, rtol=0)
+    again = tuners.load(models.load_model(plan), tmp_path / "ours")
+    torch.testing.assert_close(logits(again), logits(tuned), atol=1e-5, rtol=0)
 
 
 def test_a_rotation_of_zeros(small_llama: Path, plans: Plans, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -87,7 +87,7 @@ def save(
 ) -> None:
     """Write the configuration and the weights of the added modules; `tensors` replaces the model's state dict.
 
-    `as_swift` writes ReFT's weights as 2.5 does; the rest of its layout is the only one.
+    `as_swift` writes ReFT's weights once more, for 2.5; the rest of its layout is the only one.
     """
     added = added_to(model)
     settings = next(iter(added.values())).settings
@@ -95,13 +95,12 @@ def save(
     folder = folder / METHODS[kind].folder
     folder.mkdir(exist_ok=True)
     state = model.state_dict() if tensors is None else tensors
+    own = tuple(f"{path}.{module.child}." for path, module in added.items())
+    kept = {name: tensor for name, tensor in state.items() if name.startswith(own)}
+    write_tensors(kept, folder, safetensors=safetensors)
     if kind == "reft" and as_swift:
-        by_layer = {int(path.rpartition(".")[2]): _below(f"{path}.{m.child}.", state) for path, m in added.items()}
+        by_layer = {int(path.rpartition(".")[2]): _below(f"{path}.{m.child}.", kept) for path, m in added.items()}
         pyreft_layout.write(by_layer, next(iter(added)).rpartition(".")[0], settings["intervention_type"], folder)
-    else:
-        own = tuple(f"{path}.{module.child}." for path, module in added.items())
-        kept = {name: tensor for name, tensor in state.items() if name.startswith(own)}
-        write_tensors(kept, folder, safetensors=safetensors)
     fields = {name: value for name, value in settings.items() if name != "kind"} | _in_words_of_2_5(model, added)
     write_json(folder / CONFIG, dict(sorted(fields.items())))
 
@@ -166,7 +165,7 @@ def _by_place(
     model: PreTrainedModel, folder: Path, kind: str, settings: Mapping[str, Any]
 ) -> dict[str, dict[str, Tensor]]:
     """Path of each module whose output is changed -> the tensors of what changes it."""
-    if kind == "reft" and pyreft_layout.is_of_pyreft(folder):
+    if kind == "reft" and pyreft_layout.is_all(folder):
         start = layer_list(model, settings.get("layer_key"))
         return {f"{start}.{number}": tensors for number, tensors in pyreft_layout.read(folder).items()}
     by_place: dict[str, dict[str, Tensor]] = {}

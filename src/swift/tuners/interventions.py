@@ -42,8 +42,13 @@ class _Rotation(nn.Module):
 
     def matrix(self) -> Tensor:
         """(rank, width), in the dtype of the free matrix."""
-        columns, triangle = torch.linalg.qr(self.original.float())
-        return (columns * triangle.diagonal().sign()).T.to(self.original.dtype)
+        return orthonormal(self.original.float()).T.to(self.original.dtype)
+
+
+def orthonormal(free: Tensor) -> Tensor:
+    """The orthonormal columns (width, rank) that a free matrix of that shape stands for, itself if it has such."""
+    columns, triangle = torch.linalg.qr(free)
+    return columns * triangle.diagonal().sign()
 
 
 class Intervention(Added):

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from swift.core.errors import SwiftError
-from swift.tuners.tensor_files import read_pickle
+from swift.tuners.interventions import orthonormal
+from swift.tuners.tensor_files import PICKLED, WEIGHTS, read_pickle
 
 LAYER = re.compile(r"\[(\d+)\]|^intkey_layer[._](\d+)[._]")
 """The layer's number in the name of a file, however pyvene spelled it since 0.1."""
@@ -23,9 +24,10 @@ ROTATION, SOURCE = "rotate_layer.original", "learned_source"
 FREE, BASE = "rotate_layer.parametrizations.weight.original", "rotate_layer.parametrizations.weight.0.base"
 
 
-def is_of_pyreft(folder: Path) -> bool:
-    """Whether `folder` holds such files."""
-    return next(folder.glob("intkey_*.bin"), None) is not None
+def is_all(folder: Path) -> bool:
+    """Whether `folder` holds such files and none of ours."""
+    ours = any((folder / name).is_file() for name in (WEIGHTS, PICKLED))
+    return not ours and next(folder.glob("intkey_*.bin"), None) is not None
 
 
 def read(folder: Path) -> dict[int, dict[str, Tensor]]:
@@ -46,7 +48,7 @@ def read(folder: Path) -> dict[int, dict[str, Tensor]]:
 def write(layers: Mapping[int, Mapping[str, Tensor]], layer_list: str, kind: str, folder: Path) -> None:
     """Write what `read` reads; `kind` is the intervention's name, `layer_list` the path of the model's layers.
 
-    The names of the files are those of pyvene 0.1.8.
+    Of the free matrix behind a rotation only the rotation is in them. Their names are those of pyvene 0.1.8.
     """
     for number, tensors in layers.items():
         component = f"{layer_list}[{number}].output".replace(".", "_")
@@ -65,13 +67,15 @@ def _from_pyreft(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _to_pyreft(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
+    if ROTATION in tensors:
+        tensors[ROTATION] = orthonormal(tensors[ROTATION].float())
     if kind == "LoreftIntervention":
         renamed = {ROTATION: "rotate_layer", f"{SOURCE}.weight": "weight", f"{SOURCE}.bias": "bias"}
         return {renamed[name]: tensor for name, tensor in tensors.items()}
     if ROTATION in tensors:
         width, rank = tensors[ROTATION].shape
         holder = _holder(width, rank)
-        holder.weight = tensors.pop(ROTATION).float()  # its right inverse
+        holder.weight = tensors.pop(ROTATION)  # its right inverse
         tensors |= {f"rotate_layer.{name}": tensor for name, tensor in holder.state_dict().items()}
     else:
         width = tensors["proj_layer.weight"].shape[1]
