@@ -17,7 +17,9 @@ ON_QUANTIZED: Mapping[str, tuple[str, ...]] = {
     "bitsandbytes": ("lora", "longlora", "adalora", "ia3", "vera"),
     "gptq": ("lora", "longlora", "adalora"),
 }
-"""The sft types that PEFT carries out on weights quantized with a method; LoRA alone on any other."""
+"""The sft types that PEFT carries out on weights quantized with a method; LoRA alone on any other.
+
+transformers trains on quantized weights through PEFT alone, so adapter and reft are not among them."""
 WITHOUT_TARGETS = ("adapter", "reft", "llamapro")
 """The sft types that look for their places in the layers themselves."""
 
@@ -139,7 +141,7 @@ def _check_quantized(sft_type: str, lora: Lora, model: ModelPlan) -> None:
         raise SwiftError(
             f"--sft_type {sft_type} does not work on weights quantized with {method}",
             where="--sft_type",
-            next=f"use {' or '.join(able)}",
+            next=f"use {', '.join(able[:-1])} or {able[-1]}",
         )
     start = str(lora.init_lora_weights).lower()
     if sft_type in ("lora", "longlora") and start.startswith(("pissa", "olora", "loftq")):
