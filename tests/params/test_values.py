@@ -53,7 +53,7 @@ def test_no_cache_is_a_flag_of_its_own() -> None:
         (["a,b"], ("a", "b")),
         (["a, b", "c"], ("a", "b", "c")),
         (["HF::org/name:sub1/sub2#10", "x.jsonl#5"], ("HF::org/name:sub1/sub2#10", "x.jsonl#5")),
-        (['["a", "b,c"]'], ("a", "b", "c")),
+        (['["a", "b,c"]'], ("a", "b,c")),
         (["None"], ()),
         (["null"], ()),
     ],

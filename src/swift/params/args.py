@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 from swift.params.commands import COMMANDS
 from swift.params.frozen import Frozen
 
-Origin = Literal["default", "command", "file", "checkpoint", "cli"]
+Origin = Literal["default", "command", "file", "checkpoint", "environment", "cli"]
 G = TypeVar("G", bound=Frozen)
 
 

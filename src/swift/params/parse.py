@@ -1,4 +1,7 @@
-"""From a command line to `Args`: argv > file > checkpoint > the command's defaults > the fields' defaults."""
+"""From a command line to `Args`: argv > file > checkpoint > the command's defaults > the fields' defaults.
+
+The environment gives secrets only (`swift.params.secrets`).
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from swift.params.commands import Command, find_command
 from swift.params.config_file import read_file
 from swift.params.flag import Flag, Saved
 from swift.params.frozen import Frozen
+from swift.params.secrets import secrets_of_environment
 
 
 class Parsed(Frozen):
@@ -97,6 +101,7 @@ def _layered(command: Command, short: dict[str, Any], explicit: dict[str, Parsed
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
     overridden: dict[str, tuple[Any, Any]] = {}
+    secrets = secrets_of_environment()
     for name, flag in command.flags.items():
         if name in explicit:
             values[name], origins[name] = explicit[name].value, explicit[name].origin
@@ -108,6 +113,8 @@ def _layered(command: Command, short: dict[str, Any], explicit: dict[str, Parsed
             values[name], origins[name] = short[name], "cli"
         elif name in saved:
             values[name], origins[name] = saved[name], "checkpoint"
+        elif name in secrets:
+            values[name], origins[name] = secrets[name], "environment"
         else:
             values[name], origins[name] = flag.default, "command" if flag.from_command else "default"
     return Args(command.name, values, origins, overridden)

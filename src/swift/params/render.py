@@ -175,8 +175,9 @@ def shown(value: Any) -> str:
 
 
 def config(args: Args, form: str) -> str:
-    """Every value and its origin; the YAML can be run again."""
-    names = [name for name in args.values if name not in ("print_config", "debug")]
+    """Every value and its origin; the YAML can be run again. Secrets of the environment stay there."""
+    hidden = {"print_config", "debug", *(name for name, origin in args.origins.items() if origin == "environment")}
+    names = [name for name in args.values if name not in hidden]
     if form == "json":
         import json
 

@@ -80,8 +80,8 @@ def _items(flag: Flag, words: list[_Word], *, split: bool = True) -> Any:
         only = words[0]
         if only.plain and only.text in NOTHING:
             return _nothing(flag)
-        if only.text.startswith("["):
-            words = _json_list(only.text) or words
+        if only.text.startswith("[") and (listed := _json_list(only.text)) is not None:
+            words, split = listed, False
     parts = [part for word in words for part in (_split(flag, word) if split else [word])]
     return tuple(_item(flag, part) for part in parts)
 
@@ -93,7 +93,8 @@ def _json_list(text: str) -> list[_Word] | None:
         items = json.loads(text)
     except ValueError:
         return None
-    return [_Word(item if isinstance(item, str) else json.dumps(item), True) for item in items]
+    quoted = [isinstance(item, str) for item in items]
+    return [_Word(item if text else json.dumps(item), not text) for item, text in zip(items, quoted, strict=True)]
 
 
 def _split(flag: Flag, word: _Word) -> list[_Word]:

@@ -13,6 +13,7 @@ from swift import models
 from swift.core.machine import Machine
 from swift.core.transaction import write_file
 from swift.params.args import Args
+from swift.params.secrets import SECRETS
 from swift.plan.sft import SftPlan
 from swift.plan.tuner import Parts
 from swift.prompts.types import IGNORED
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from swift.models.families import Images
 
 TORCH_NAMES = {"fp32": "torch.float32", "fp16": "torch.float16", "bf16": "torch.bfloat16"}
-SECRETS = ("hub_token",)
 
 
 def decided(plan: SftPlan) -> dict[str, Any]:

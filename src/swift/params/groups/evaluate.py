@@ -26,7 +26,7 @@ class Evaluate(Frozen):
     eval_url: str | None = None
     """OpenAI-compatible endpoint to evaluate instead of a model of this machine."""
     eval_token: str = "EMPTY"
-    """Token of eval_url."""
+    """Token of eval_url; not given, SWIFT_EVAL_TOKEN is read."""
     eval_is_chat_model: bool | None = None
     """With eval_url: whether the served model is a chat model (False: base model)."""
     custom_eval_config: Annotated[str | None, Exists()] = None

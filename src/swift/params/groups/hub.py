@@ -16,7 +16,7 @@ class Hub(Frozen):
     hub_model_id: str | None = None
     """Repository to push to; made when missing. None means MODEL-METHOD."""
     hub_token: str | None = None
-    """Token of the hub; None reads MODELSCOPE_API_TOKEN or HF_TOKEN."""
+    """Token of the hub; None reads SWIFT_HUB_TOKEN, then MODELSCOPE_API_TOKEN or HF_TOKEN."""
     hub_private_repo: bool = False
     """Make the repository private."""
     hub_strategy: Literal["end", "every_save", "checkpoint", "all_checkpoints"] = "every_save"

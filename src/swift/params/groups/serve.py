@@ -16,7 +16,7 @@ class Serve(Frozen):
     port: Annotated[int, Range(0, 65535)] = 8000
     """Port to listen on."""
     api_key: str | None = None
-    """Key clients must send; None means no check."""
+    """Key clients must send; None reads SWIFT_API_KEY, and without it nothing is checked."""
     ssl_keyfile: Annotated[str | None, Exists()] = None
     """TLS key file."""
     ssl_certfile: Annotated[str | None, Exists()] = None
