@@ -10,13 +10,10 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Callable, Sequence
+from typing import TextIO
 
 from swift.core.errors import CheckFailed, EnvironmentFault, NotBuilt, PeerLost, SwiftError, raise_together
-
-if TYPE_CHECKING:
-    from swift.params.args import Args
 
 OTHERS_SPEAK = 5.0
 """Seconds in which a launcher ends the other processes of a machine when one of them has failed, and told why.
@@ -115,7 +112,9 @@ def _dispatch(words: list[str]) -> int:
         print(config(parsed.args, form))
         return 0
 
-    raise_together([*parsed.errors, *_mistakes(parsed.args, unsure=bool(parsed.errors))])
+    from swift.plan.mistakes import mistakes
+
+    raise_together([*parsed.errors, *mistakes(parsed.args, unsure=bool(parsed.errors))])
     run = _work_of(command.name, command.run)
     from swift.core.environment_faults import check_interpreter
     from swift.core.threads import wait_briefly
@@ -146,19 +145,6 @@ def _launched(words: list[str]) -> int | None:
     if os.environ.get("LOCAL_RANK"):
         end_with_parent(os.environ)
     return None
-
-
-def _mistakes(args: Args, *, unsure: bool) -> Iterator[SwiftError]:
-    """What is wrong between flags that were read well; with `unsure`, some were not."""
-    from swift.params import leftovers, rules, unbuilt
-
-    yield from unbuilt.check(args)
-    yield from leftovers.check(args)
-    yield from rules.check(args, unsure=unsure)
-    if args.is_explicit("model_type") or args.is_explicit("template_type") or args.is_explicit("dataset"):
-        from swift.plan.known_names import unknown_names
-
-        yield from unknown_names(args)
 
 
 def _work_of(name: str, where: str) -> Callable[..., int | None]:

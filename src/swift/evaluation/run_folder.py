@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from swift.core.job_folder import report_result
 from swift.core.writable import require_writable, writing
 
 QUESTIONS = "questions.jsonl"
@@ -46,6 +47,7 @@ def new_run(output: Path, now: datetime) -> Iterator[RunFolder]:
             path = output / f"{now:%Y%m%d-%H%M%S}-{number}"
         path.mkdir(parents=True)
         file = (path / QUESTIONS).open("ab", buffering=0)
+    report_result(path)
     with file:
         yield RunFolder(path, file)
 

@@ -80,8 +80,13 @@ def read_words(command: Command, words: Sequence[str]) -> Reading:
     return reading
 
 
+def looks_like_a_flag(word: str) -> bool:
+    """Whether a word of its own would begin the next flag; as a value it is attached: `--flag=word`."""
+    return bool(_FLAG.fullmatch(word) or _ONE_DASH.fullmatch(word))
+
+
 def _until_flag(words: Sequence[str], at: int) -> int:
-    while at < len(words) and not (_FLAG.fullmatch(words[at]) or _ONE_DASH.fullmatch(words[at])):
+    while at < len(words) and not looks_like_a_flag(words[at]):
         at += 1
     return at
 

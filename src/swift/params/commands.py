@@ -139,7 +139,7 @@ _ALL = (
     Command(
         "app-ui",
         "Chat with a model on a web page.",
-        (Use("Page", but=("lang",)), *_ANSWER),
+        (Use("Page", but=("lang", "output_dir", "allowed_paths")), *_ANSWER),
         "swift.commands.app_ui:run",
         _ANSWER_DEFAULTS,
     ),

@@ -15,9 +15,21 @@ from swift.params.values import BadValue, Plain, from_file
 
 def read_file(command: Command, path: str) -> Reading:
     """Read a YAML or JSON file of flags. Raises SwiftError for a file that is not one."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read()
+    except UnicodeDecodeError as error:
+        raise SwiftError("the file of flags is not UTF-8 text", where=path) from error
+    except OSError as error:
+        raise SwiftError(f"the file of flags cannot be read: {error.strerror}", where=path) from error
+    return read_text(command, path, text)
+
+
+def read_text(command: Command, path: str, text: str) -> Reading:
+    """Read the text of such a file; `path` says of which kind it is, and stands in messages. Raises SwiftError."""
     reading = Reading()
     lines: dict[str, int] = {}
-    for key, line, raw in _entries(path):
+    for key, line, raw in _entries(path, text):
         where = f"{path}:{line}"
         if key in lines:
             what = f"{where}: {key} stands twice, first in line {lines[key]}"
@@ -38,15 +50,8 @@ def read_file(command: Command, path: str) -> Reading:
     return reading
 
 
-def _entries(path: str) -> list[tuple[str, int, Any]]:
+def _entries(path: str, text: str) -> list[tuple[str, int, Any]]:
     """Key, line and raw value of each flag in the file."""
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            text = file.read()
-    except UnicodeDecodeError as error:
-        raise SwiftError("the file of flags is not UTF-8 text", where=path) from error
-    except OSError as error:
-        raise SwiftError(f"the file of flags cannot be read: {error.strerror}", where=path) from error
     if os.path.splitext(path)[1] == ".json":
         return _json_entries(path, text)
     from swift.params.yaml_file import entries

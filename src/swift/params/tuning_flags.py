@@ -35,10 +35,11 @@ def notes(args: Args) -> list[str]:
     idle = [
         name
         for name in args.values
-        if args.is_explicit(name) and args.changed(name) and sft_type not in _owners(name, str(sft_type))
+        if args.is_explicit(name) and args.changed(name) and sft_type not in (owners(name) or (sft_type,))
     ]
     return [f"--sft_type {sft_type} does not read {', '.join(f'--{name}' for name in idle)}"] if idle else []
 
 
-def _owners(name: str, own: str) -> tuple[str, ...]:
-    return next((of for start, of in OWNERS if name == start or (start[-1] == "_" and name.startswith(start))), (own,))
+def owners(name: str) -> tuple[str, ...] | None:
+    """The values of `--sft_type` that read a flag; None where the table has none."""
+    return next((of for start, of in OWNERS if name == start or (start[-1] == "_" and name.startswith(start))), None)

@@ -16,6 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from swift.core.errors import Interrupted, SwiftError
+from swift.core.listening import bind as bind
 from swift.core.log import log
 from swift.serving.app import create_app
 from swift.serving.service import Loaded, Service
@@ -26,22 +27,6 @@ STOP_SECONDS = 5
 """After a second signal clients have this time to hear that their answers end."""
 IDLE_SECONDS = 75
 """A connection without a request is closed after this time; longer than the pools of clients keep theirs."""
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises SwiftError when the address is taken or not ours."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(2048)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise SwiftError(
-            f"cannot listen on {host}:{port}", where="--host, --port", why=str(error), next="choose another --port"
-        ) from error
-    return listener
 
 
 def _key_password(keyfile: str | None, certfile: str | None) -> str | None:

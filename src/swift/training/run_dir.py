@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from swift.core.errors import SwiftError
+from swift.core.job_folder import report_result
 from swift.core.log import log
 from swift.core.transaction import fault
 from swift.plan.train import TrainPlan
@@ -88,6 +89,7 @@ def claimed(folder: Path) -> Iterator[None]:
         lock = _locked(folder / LOCK)
     except OSError as error:
         raise SwiftError(f"{folder} cannot be written to", where="--output_dir", why=str(error)) from error
+    report_result(folder)
     try:
         yield
     finally:

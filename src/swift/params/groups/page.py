@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from swift.params.flag import Alias, Basic, Range
+from swift.params.flag import Alias, Basic, Ours, Range
 from swift.params.frozen import Frozen
 
 
@@ -17,8 +17,12 @@ class Page(Frozen):
     """Port to listen on."""
     share: bool = False
     """Make a public gradio link."""
-    lang: str = "zh"
-    """Language of the page: zh or en."""
+    lang: Literal["zh", "en"] = "zh"
+    """Language of the page; the reader can change it there."""
+    output_dir: Annotated[str, Ours()] = "output"
+    """Folder of runs: jobs are kept below it, and runs that were started in a terminal are listed too."""
+    allowed_paths: Annotated[tuple[str, ...], Ours()] = ()
+    """Further folders whose files the page may show and use, beside the working folder and the home folder."""
     server_name: Annotated[str | None, Alias("host")] = None
     """Another spelling of host."""
     server_port: Annotated[int | None, Alias("port"), Range(0, 65535)] = None
