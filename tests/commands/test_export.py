@@ -2,41 +2,74 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from tests.commands.test_merge_lora import adapter
+from tests.export.gguf_models import small_model
+from tests.export.gguf_tokenizers import small_tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from swift.cli import main
 
-
-def exported(folder: Path) -> dict[str, str]:
-    """First word -> rest of the line, of the Modelfile in `folder`."""
-    lines = (folder / "Modelfile").read_text().splitlines()
-    return {word: rest for word, _, rest in (line.partition(" ") for line in lines)}
+pytest.importorskip("xllamacpp")
 
 
-def test_a_model(tiny_llama_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--model_id_or_path", str(tiny_llama_dir), "--template_type", "chatml", "--to_ollama", "true"]
+def exported(folder: Path) -> list[str]:
+    """The lines of the Modelfile in `folder`, without those of its template."""
+    return [line for line in (folder / "Modelfile").read_text().splitlines() if line.startswith(("FROM", "PARAMETER"))]
+
+
+@pytest.fixture
+def small_dir(tmp_path: Path) -> Path:
+    folder = small_tokenizer("smollm", tmp_path / "small")
+    return small_model("llama, biases", folder, len(PreTrainedTokenizerFast.from_pretrained(folder)) + 3)
+
+
+def test_a_model(small_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "repetition_penalty": 1.05, "eos_token_id": [2, 3]}
+    (small_dir / "generation_config.json").write_text(json.dumps(own))
+    words = ["--model_id_or_path", str(small_dir), "--template_type", "chatml", "--to_ollama", "true"]
+    words += ["--stop_words", "###", "--top_k", "20"]
     target = tmp_path / "for-ollama"
-    assert main(["export", *words, "--ollama_output_dir", str(target)]) == 0
-    assert exported(target)["FROM"] == str(tiny_llama_dir)
-    assert exported(target)["PARAMETER"] == 'stop "<|im_end|>"'
+    assert main(["export", *words, "--ollama_output_dir", str(target), "--to_gguf", "f32"]) == 0
+    assert exported(target) == [
+        "FROM ./model.gguf",
+        *(f'PARAMETER stop "{stop}"' for stop in ("<|im_end|>", "Observation:", "<|im_start|>", "###")),
+        *("PARAMETER temperature 0.7", "PARAMETER top_k 20", "PARAMETER top_p 0.8", "PARAMETER repeat_penalty 1.05"),
+        "PARAMETER num_ctx 1024",
+    ]
+    files = {"Modelfile", "gguf_report.json", "manifest.json", "model.gguf"}
+    assert {path.name for path in target.iterdir()} == files
+    assert json.loads((target / "gguf_report.json").read_text())["type"] == "f32"
     assert f"-f {target / 'Modelfile'}" in capsys.readouterr().err
 
     assert main(["export", *words, "--ollama_output_dir", str(target)]) == 2
     assert "exists" in capsys.readouterr().err
+    assert main(["export", *words, "--gguf_output_dir", str(tmp_path / "x")]) == 2
+    assert "lies beside the Modelfile" in capsys.readouterr().err
+
+
+def test_a_model_that_makes_no_gguf_file_is_left_where_it_is(
+    small_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads((small_dir / "config.json").read_text())
+    (small_dir / "config.json").write_text(json.dumps({**config, "architectures": ["HeliumForCausalLM"]}))
+    words = ["--model_id_or_path", str(small_dir), "--template_type", "chatml", "--to_ollama", "true"]
+    assert main(["export", *words, "--ollama_output_dir", str(tmp_path / "new")]) == 0
+    assert exported(tmp_path / "new")[0] == f"FROM {small_dir}"
+    assert "makes no GGUF file here" in capsys.readouterr().err
 
 
 def test_an_adapter_is_merged_first(
-    tiny_llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    checkpoint = adapter(tiny_llama_dir, tmp_path / "checkpoint-1", saved_args=True)
+    checkpoint = adapter(small_dir, tmp_path / "checkpoint-1", saved_args=True)
     assert main(["export", "--ckpt_dir", str(checkpoint), "--template_type", "chatml", "--to_ollama", "true"]) == 0
-    weights = Path(exported(tmp_path / "tiny-llama-ollama")["FROM"])
-    assert weights == tmp_path / "checkpoint-1-merged"
-    assert (weights / "merge_report.json").is_file()
+    report = json.loads((tmp_path / "tiny-llama-ollama" / "gguf_report.json").read_text())
+    assert report["source"] == str(tmp_path / "checkpoint-1-merged")
 
 
 def test_a_template_that_does_not_go_is_said_before_the_merge(

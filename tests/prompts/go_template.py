@@ -1,10 +1,11 @@
 """The part of Go's text/template that Modelfiles use, to see what Ollama would send to the model.
 
-Actions: if / else if / else / end, range $i, $_ := .List, $x := …, fields, eq, len, slice, and, not.
+Actions: if / else if / else / end, range $i, $_ := .List, $x := …, $x = …, fields, eq, len, slice, and, or, not.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,6 +35,8 @@ class _Run:
         self.pieces = pieces
         self.data = data
         self.place = 0
+        self.assigned: dict[str, Any] = {}
+        """Variables that were given another value, which holds outside their block too."""
 
     def block(self, dot: Any, names: dict[str, Any], silent: bool = False) -> str:
         """Text up to the `end` or `else` that closes this block, which is left to the caller."""
@@ -55,17 +58,23 @@ class _Run:
             elif ":=" in action:
                 name, _, value = action.partition(":=")
                 names[name.strip()] = None if silent else _value(value, dot, names)
+            elif " = " in action:
+                name, _, value = action.partition(" = ")
+                if not silent:
+                    self.assigned[name.strip()] = _value(value, dot, names)
             elif not silent:
-                out += str(_value(action, dot, names))
+                out += _text(_value(action, dot, {**names, **self.assigned}))
         return out
 
     def _if(self, condition: str, dot: Any, names: dict[str, Any], silent: bool) -> str:
-        taken = not silent and bool(_value(condition, dot, names))
+        taken = not silent and bool(_value(condition, dot, {**names, **self.assigned}))
         out = self.block(dot, dict(names), silent or not taken)
         done = silent or taken
         while (action := self.pieces[self.place][0]) != "end":
             self.place += 1
-            holds = not done and (action == "else" or bool(_value(action.removeprefix("else if "), dot, names)))
+            holds = not done and (
+                action == "else" or bool(_value(action.removeprefix("else if "), dot, {**names, **self.assigned}))
+            )
             out += self.block(dot, dict(names), not holds)
             done = done or holds
         self.place += 1
@@ -73,12 +82,12 @@ class _Run:
 
     def _range(self, clause: str, dot: Any, names: dict[str, Any], silent: bool) -> str:
         variables, _, source = clause.partition(":=")
-        index = variables.split(",")[0].strip()
+        index, item_name = (name.strip() for name in variables.split(","))
         items = [] if silent else _value(source, dot, names)
         start, out = self.place, ""
         for number, item in enumerate(items):
             self.place = start
-            out += self.block(item, {**names, index: number})
+            out += self.block(item, {**names, index: number, item_name: item})
         if not items:
             self.block(dot, dict(names), silent=True)
         assert self.pieces[self.place] == ["end"]
@@ -91,6 +100,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "len": len,
     "slice": lambda items, start: items[start:],
     "and": lambda *values: next((value for value in values if not value), values[-1]),
+    "or": lambda *values: next((value for value in values if value), values[-1]),
     "not": lambda value: not value,
 }
 
@@ -123,8 +133,21 @@ def _operand(words: list[str], dot: Any, names: dict[str, Any]) -> tuple[Any, li
         return head[1:-1], rest
     if head.isdigit():
         return int(head), rest
-    if head.startswith("."):
-        return dot[head[1:]], rest
-    name, _, field = head.partition(".")
-    value = names[name]
-    return (value[field] if field else value), rest
+    if head in ("true", "false"):
+        return head == "true", rest
+    name, *fields = head.split(".")
+    value = names[name] if name else dot
+    for field in filter(None, fields):
+        value = value[field]
+    return value, rest
+
+
+def _text(value: Any) -> str:
+    """As Ollama's types print themselves: tools and arguments are JSON, without blanks and with lower-case names."""
+    return (
+        json.dumps(_lower(value), ensure_ascii=False, separators=(",", ":")) if isinstance(value, dict) else str(value)
+    )
+
+
+def _lower(value: Any) -> Any:
+    return {key.lower(): _lower(each) for key, each in value.items()} if isinstance(value, dict) else value

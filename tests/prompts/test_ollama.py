@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from swift.core.errors import SwiftError
 from swift.prompts import parity
 from swift.prompts.encode import Encoder
 from swift.prompts.ollama import Modelfile, modelfile_template
+from swift.prompts.tool_formats import FORMATS
 from swift.prompts.types import Conversation, Message
 
 TEMPLATES = ("chatml", "qwen2_5", "smollm2", "gemma", "zephyr", "deepseek", "chatglm4", "phi3")
@@ -21,9 +24,41 @@ OTHER_TOKENIZERS = ("llama3", "llama", "mistral-nemo")
 
 def _ollama_text(modelfile: Modelfile, conversation: Conversation) -> str:
     """What Ollama writes: the system turn or the Modelfile's, then the turns."""
-    turns = [{"Role": m.role, "Content": m.content} for m in conversation.messages]
+    turns = [
+        {
+            "Role": message.role,
+            "Content": message.content,
+            "ToolCalls": [
+                {"Function": {"Name": call.name, "Arguments": json.loads(call.arguments)}}
+                for call in message.tool_calls
+            ],
+        }
+        for message in conversation.messages
+    ]
     given = [turn["Content"] for turn in turns if turn["Role"] == "system"]
-    return render(modelfile.template, {"System": given[0] if given else modelfile.system or "", "Messages": turns})
+    system = given[0] if given else modelfile.system or ""
+    return render(
+        modelfile.template, {"System": system, "Messages": turns, "Tools": list(map(_named, conversation.tools))}
+    )
+
+
+def _named(tool: Any) -> Any:
+    """A tool with the names that Go has for its fields."""
+    function = {key.capitalize(): value for key, value in tool["function"].items()}
+    return {"Type": tool["type"], "Function": function}
+
+
+def _without_blanks(text: str, conversation: Conversation) -> str:
+    """Our text with the JSON of tools and calls as Go writes it."""
+    for tool in conversation.tools:
+        for value in (tool, tool["function"], tool["function"]["parameters"]):
+            compact = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+            for indent in (None, 4):
+                text = text.replace(json.dumps(value, ensure_ascii=False, indent=indent), compact)
+    for message in conversation.messages:
+        for call in message.tool_calls:
+            text = text.replace(call.arguments, json.dumps(json.loads(call.arguments), separators=(",", ":")))
+    return text
 
 
 def _ollama(modelfile: Modelfile, tokenizer: Any, conversation: Conversation) -> list[int]:
@@ -56,19 +91,38 @@ def test_text_is_equal(name: str, golden_tokenizer: Callable[[str], Any], encode
     modelfile = modelfile_template(encoder.template, tokenizer)
     system = Message("system", "Be short.")
     result = Conversation((system, Message("user", "Hi"), Message("assistant", "Action: f"), Message("tool", "3")))
-    for conversation in (*parity.fixed_set(system).values(), result):
-        if not conversation.tools:
-            assert _ollama_text(modelfile, conversation) == encoder.tokens.decode(encoder.prompt_ids(conversation))
+    for conversation in (*parity.fixed_set(system).values(), *parity.fixed_set().values(), result):
+        if conversation.tools and not modelfile.tools:
+            continue
+        ours = encoder.tokens.decode(encoder.prompt_ids(conversation))
+        assert _ollama_text(modelfile, conversation) == _without_blanks(ours, conversation)
+
+
+@pytest.mark.parametrize("tools_format", FORMATS)
+@pytest.mark.parametrize("name", ["chatml", "llama3", "llama"])
+def test_tools_are_written_in_every_format(
+    name: str, tools_format: str, golden_tokenizer: Callable[[str], Any], encoder_of: Callable[..., Encoder]
+) -> None:
+    tokenizer = golden_tokenizer("smollm2-plus")
+    encoder = encoder_of(name, tokenizer, tools_format=tools_format)
+    modelfile = modelfile_template(encoder.template, tokenizer)
+    assert modelfile.tools
+    two = parity.fixed_set()["tools"]
+    other = {"name": "clock", "description": "", "parameters": {"type": "object", "properties": {}}}
+    several = replace(two, tools=(*two.tools, {"type": "function", "function": other}))
+    for conversation in (two, several, *parity.fixed_set(Message("system", "Be short.")).values()):
+        ours = encoder.tokens.decode(encoder.prompt_ids(conversation))
+        assert _ollama_text(modelfile, conversation) == _without_blanks(ours, conversation)
 
 
 def test_file(golden_tokenizer: Callable[[str], Any], encoder_of: Callable[..., Encoder]) -> None:
     tokenizer = golden_tokenizer("smollm2")
     text = modelfile_template(encoder_of("smollm2", tokenizer).template, tokenizer).text("/models/mine")
     assert text.startswith(
-        'FROM /models/mine\nTEMPLATE """{{ if .System }}<|im_start|>system\n{{ .System }}<|im_end|>\n'
+        'FROM /models/mine\nTEMPLATE """{{ if or $.System $.Tools }}<|im_start|>system\n{{ $.System }}'
     )
     assert 'SYSTEM """You are a helpful AI assistant named SmolLM, trained by Hugging Face"""\n' in text
-    assert text.endswith('PARAMETER stop "<|im_end|>"\n')
+    assert text.endswith('PARAMETER stop "<|im_end|>"\nPARAMETER stop "Observation:"\n')
 
 
 def test_what_ollama_cannot_do_is_refused(

@@ -38,7 +38,7 @@ def run(args: Args) -> int:
     if args[Checkpoint].merge_lora:
         args = with_merged(args, catalog, machine)
         log.info("try it: swift infer --ckpt_dir %s", args[Checkpoint].ckpt_dir)
-    if to_gguf:
+    if to_gguf and not to_ollama:  # which has the file beside the Modelfile
         _to_gguf(args, catalog, machine)
     if to_ollama:
         _to_ollama(args, catalog, machine)
@@ -88,10 +88,10 @@ def _to_ollama(args: Args, catalog: Catalog, machine: Machine) -> None:
 
     from swift.export.ollama import make_modelfile, write_modelfile
 
-    modelfile = make_modelfile(plan, catalog)  # what is wrong with the prompt shows before anything is merged
+    modelfile, encoder = make_modelfile(plan, catalog)  # what is wrong with the prompt shows before anything is merged
     if plan.model.adapter is not None:
         plan = plan_ollama(with_merged(args.with_values(merge_lora=True), catalog, machine), catalog, machine)
-    path = write_modelfile(modelfile, plan)
+    path = write_modelfile(modelfile, encoder, plan)
     log.info("try it: %s", shlex.join(["ollama", "create", plan.model.model_type, "-f", str(path)]))
 
 

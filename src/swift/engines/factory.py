@@ -19,6 +19,7 @@ from swift.core.transaction import write_file
 from swift.core.writable import writing
 from swift.engines.base import Engine, SamplingParams
 from swift.engines.model_images import images_of
+from swift.models.ends import end_ids, generation_config
 from swift.models.limits import limits_of
 from swift.plan.infer import InferPlan, SamplingPlan, not_followed, plan_sampling
 from swift.plan.model import read_config
@@ -88,7 +89,7 @@ def prepare(plan: InferPlan, catalog: Catalog, *, scores: bool = False) -> Prepa
         models.check_base(adapter, plan.model, source)
     tokenizer = models.load_tokenizer(plan.model, source)
     models.embedded_tokens(tokenizer, limits_of(plan.model, source).vocab_size)
-    own = _generation_config(Path(plan.model.adapter) if plan.model.adapter else source) or _generation_config(source)
+    own = generation_config(Path(plan.model.adapter) if plan.model.adapter else source) or generation_config(source)
     unheard = not_followed(own)
     if unheard:
         log.warning("generation_config.json sets %s, which answers do not follow here", ", ".join(unheard))
@@ -179,7 +180,6 @@ def _llamacpp(plan: InferPlan, prepared: Prepared) -> Engine:
     with quick_imports():
         from swift.engines.gguf_cache import cached_gguf
         from swift.engines.llamacpp import LlamaCppEngine, room
-    from swift.models.ends import end_ids
 
     engine, source = plan.engine, prepared.source
     file = cached_gguf(plan.model, source, prepared.encoder, engine.gguf_type, engine.merged, engine.layers)
@@ -210,22 +210,11 @@ def _check_length(given: int | None, context: int | None) -> None:
         )
 
 
-def _generation_config(folder: Path) -> Mapping[str, Any]:
-    path = folder / "generation_config.json"
-    if not path.is_file():
-        return {}
-    try:
-        fields = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise SwiftError(f"{path} is not JSON", why=str(error), next="copy the model again") from error
-    return fields if isinstance(fields, dict) else {}
-
-
 def write_generation_config(folder: Path, sampling: SamplingPlan) -> None:
     """Put the sampling in use into `folder` as generation_config.json; what else the file says stays."""
     kept = {
         name: value
-        for name, value in _generation_config(folder).items()
+        for name, value in generation_config(folder).items()
         if name not in ("temperature", "top_k", "top_p")
     }
     text = json.dumps({**kept, **sampling.generation_config()}, indent=2) + "\n"

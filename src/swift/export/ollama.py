@@ -1,22 +1,32 @@
-"""A Modelfile beside nothing else: Ollama reads the weights where they are and builds our prompt."""
+"""A folder that Ollama takes as it is: the weights as a GGUF file, and a Modelfile that builds our prompt."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from swift import models
 from swift.catalog import Catalog
+from swift.core.log import log
 from swift.core.transaction import write_folder
-from swift.core.writable import writing
-from swift.plan.ollama import OllamaPlan
-from swift.prompts.encode import build_encoder
+from swift.core.writable import require_writable, writing
+from swift.models.ends import end_ids, generation_config
+from swift.models.limits import limits_of
+from swift.plan.gguf import FILE, REPORT
+from swift.plan.infer import SamplingPlan, plan_sampling
+from swift.plan.ollama import OllamaPlan, converts
+from swift.prompts.encode import Encoder, build_encoder
 from swift.prompts.ollama import Modelfile, modelfile_template
 from swift.prompts.parity import require_same_template
 
-FILE = "Modelfile"
+MODELFILE = "Modelfile"
+CONTEXT = 8192
+"""Tokens that Ollama keeps room for, at most, where nobody asks for more."""
+ROOM = "make room, or give --ollama_output_dir a folder where there is some"
 
 
-def make_modelfile(plan: OllamaPlan, catalog: Catalog) -> Modelfile:
+def make_modelfile(plan: OllamaPlan, catalog: Catalog) -> tuple[Modelfile, Encoder]:
     """The plan's prompt as Ollama takes it; no weights are loaded.
 
     Raises SwiftError for a template that Ollama cannot express or that is not the one the checkpoint was trained with.
@@ -25,12 +35,60 @@ def make_modelfile(plan: OllamaPlan, catalog: Catalog) -> Modelfile:
     encoder = build_encoder(plan.prompt, tokenizer, catalog)
     if plan.checkpoint:
         require_same_template(plan.checkpoint, encoder, plan.prompt.ignore_mismatch)
-    return modelfile_template(encoder.template, tokenizer)
+    return modelfile_template(encoder.template, tokenizer), encoder
 
 
-def write_modelfile(modelfile: Modelfile, plan: OllamaPlan) -> Path:
-    """Write `FILE`, which names the weights of the plan's model, into the plan's folder. -> its path."""
-    text = modelfile.text(str(models.fetch(plan.model).resolve()))
-    with writing(plan.target, where="--ollama_output_dir"), write_folder(plan.target) as scratch:
-        (scratch / FILE).write_text(text, encoding="utf-8")
-    return plan.target / FILE
+def write_modelfile(modelfile: Modelfile, encoder: Encoder, plan: OllamaPlan) -> Path:
+    """Write the Modelfile and the weights into the plan's folder. -> the Modelfile.
+
+    Raises SwiftError for a model that does not convert or a full disk, CheckFailed when llama.cpp does not answer as
+    the model does; nothing is under the folder's name then.
+    """
+    source = models.fetch(plan.model)
+    own = generation_config(source)
+    sampling = plan_sampling(plan.generate, own)
+    ends = dict.fromkeys([*end_ids(source, encoder.tokens.tokenizer), *encoder.stop_token_ids])
+    tokens = encoder.tokens.tokenizer.convert_ids_to_tokens(list(ends))
+    stop = tuple(dict.fromkeys([*modelfile.stop, *tokens, *encoder.stop_strings, *sampling.stop_words]))
+    modelfile = replace(modelfile, stop=stop, parameters=_parameters(plan, sampling, source))
+    require_writable(plan.target.parent, "--ollama_output_dir", ROOM)
+    with writing(plan.target, where="--ollama_output_dir", next=ROOM), write_folder(plan.target) as scratch:
+        place = f"./{FILE}"
+        if converts(source):
+            _write_weights(plan, encoder, source, scratch)
+        else:
+            place = str(source.resolve())
+            log.warning(
+                "this architecture makes no GGUF file here: Ollama is pointed at %s, and reads it itself", place
+            )
+        (scratch / MODELFILE).write_text(modelfile.text(place), encoding="utf-8")
+    return plan.target / MODELFILE
+
+
+def _write_weights(plan: OllamaPlan, encoder: Encoder, source: Path, folder: Path) -> None:
+    from swift.engines.gguf_conversion import convert, require_packages
+
+    require_packages()
+    exact = replace(plan.model, dtype="fp32", attn="sdpa")
+    convert(
+        source,
+        models.load_config(plan.model, source),
+        encoder,
+        folder / FILE,
+        type=plan.type,
+        name=plan.model.source,
+        reference=partial(models.load_model, exact, source),
+        beside=plan.target.with_name(f"{plan.target.name}.{REPORT}"),
+    )
+
+
+def _parameters(plan: OllamaPlan, sampling: SamplingPlan, source: Path) -> dict[str, float]:
+    """All that Ollama would take from its own defaults (temperature 0.8, penalty 1.1, a short context)."""
+    length = limits_of(plan.model, source).context_length
+    return {
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "repeat_penalty": sampling.repetition_penalty,
+        "num_ctx": plan.context or min(length or CONTEXT, CONTEXT),
+    }
