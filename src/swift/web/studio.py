@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 
 from swift.core.transaction import write_file
 from swift.web.jobs import Job, Jobs
@@ -39,6 +40,10 @@ class Studio:
         return Queue(self.jobs, self.grace)
 
     @cached_property
+    def _drafts(self) -> Lock:
+        return Lock()
+
+    @cached_property
     def devices(self) -> tuple[str, ...]:
         return devices_of_machine()
 
@@ -69,8 +74,9 @@ class Studio:
 
     def keep_draft(self, command: str, texts: Mapping[str, str]) -> None:
         """Keep what is in the form now; secrets are never among it."""
-        self._draft_file(command).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_file(self._draft_file(command), json.dumps(dict(texts), ensure_ascii=False))
+        with self._drafts:  # two tabs may type at once
+            self._draft_file(command).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_file(self._draft_file(command), json.dumps(dict(texts), ensure_ascii=False))
 
     def _draft_file(self, command: str) -> Path:
         return self.output / JOBS / DRAFTS / f"{command}.json"

@@ -82,9 +82,16 @@ function pale() {
 
 let number = 0;
 let waiting;
-async function look() {
+let last = Promise.resolve();
+function look() {
+  clearTimeout(waiting);
   pale();
   const mine = ++number;
+  // One after another: what is kept last is what was typed last.
+  return last = last.then(() => ask(mine));
+}
+async function ask(mine) {
+  if (mine !== number) return;
   try {
     const answer = await post("/api/command", { command: form.dataset.command, values: values() });
     if (mine !== number) return;
