@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import json
 import signal
 import socket
 import threading
@@ -18,8 +19,8 @@ from gradio.components import Component
 from gradio.themes import Soft
 
 from swift.core.errors import SwiftError
-from swift.ui.chat_turn import Controls, Talker, Turn
-from swift.ui.translations import CHINESE, ENGLISH
+from swift.ui.chat_turn import Controls, Measured, Talker, Turn
+from swift.ui.translations import CHINESE, ENGLISH, EXAMPLES
 
 T = TypeVar("T")
 
@@ -29,6 +30,18 @@ WORDS = gr.I18n(en=ENGLISH, zh=CHINESE, **{"zh-CN": CHINESE})
 # Fonts of the machine: the page fetches none from elsewhere.
 FONTS = ["system-ui", "Segoe UI", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif"]
 THEME = Soft(font=FONTS, font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"])
+NAMES = """() => {
+  const names = navigator.language.startsWith("zh") ? ZH : EN;
+  const name = () => {
+    for (const [place, word] of [["#box .submit-button", "send"], ["#box .stop-button", "stop"],
+                                 ["#settings .toggle-button", "settings"]])
+      for (const button of document.querySelectorAll(place))
+        if (button.getAttribute("aria-label") !== names[word]) button.setAttribute("aria-label", names[word]);
+  };
+  new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
+  name();
+}""".replace("ZH", json.dumps(CHINESE)).replace("EN", json.dumps(ENGLISH))
+"""Names for buttons that gradio draws as pictures only, for those who cannot see them."""
 THINKING = [("<think>", "</think>")]
 
 
@@ -62,6 +75,7 @@ class ChatPage:
             controls = self._side_panel()
             with gr.Row(elem_id="head"):
                 gr.HTML(f"<h1>{html.escape(self._name)}</h1>")
+                undo = gr.Button(WORDS("undo"), size="sm", elem_id="undo", visible=False)
                 clear = gr.Button(WORDS("clear"), size="sm", elem_id="clear")
             talk = gr.Chatbot(
                 elem_id="talk",
@@ -69,15 +83,18 @@ class ChatPage:
                 container=False,
                 scale=1,
                 height="100%",
-                layout="bubble",
+                layout="panel",
                 placeholder=WORDS("empty"),  # type: ignore[arg-type]  # translated in the browser like any other text
+                examples=[{"text": text} for text in EXAMPLES],
                 editable="user",
                 buttons=["copy"],
                 reasoning_tags=THINKING,
                 allow_tags=True,
             )
+            facts = gr.HTML(elem_id="facts")
             box = self._box()
-            self._wire(page, saved, controls, talk, box, clear)
+            self._wire(page, saved, controls, talk, facts, box)
+            self._wire_clear(saved, talk, facts, clear, undo)
         return page
 
     def _side_panel(self) -> list[Component]:
@@ -121,23 +138,39 @@ class ChatPage:
         saved: gr.BrowserState,
         controls: list[Component],
         talk: gr.Chatbot,
+        facts: gr.HTML,
         box: gr.Textbox | gr.MultimodalTextbox,
-        clear: gr.Button,
     ) -> None:
         def answering(event: Any) -> None:
             """After `event`: show the stop button, stream the answer, show the send button, keep the talk."""
             busy = event.then(lambda: gr.update(submit_btn=False, stop_btn=True), None, box, show_progress="hidden")
-            told = busy.then(self._answer, [talk, *controls], talk, show_progress="minimal", concurrency_limit=None)
+            told = busy.then(
+                self._answer, [talk, *controls], [talk, facts], show_progress="minimal", concurrency_limit=None
+            )
             free = told.then(lambda: gr.update(submit_btn=True, stop_btn=False), None, box, show_progress="hidden")
             free.then(lambda history: history, talk, saved, show_progress="hidden")
 
         answering(box.submit(self._say, [box, talk], [box, talk], show_progress="hidden"))
         answering(talk.retry(_again, talk, talk, show_progress="hidden"))
         answering(talk.edit(_edited, talk, talk, show_progress="hidden"))
+        answering(talk.example_select(_example, talk, talk, show_progress="hidden"))
         box.stop(self._stop, None, None, show_progress="hidden")
-        clear.click(self._drop, None, [talk, saved], show_progress="hidden")
+        page.load(None, None, None, js=NAMES)
         page.load(lambda history: history, saved, talk, show_progress="hidden")
         page.unload(self._leave)
+
+    def _wire_clear(
+        self, saved: gr.BrowserState, talk: gr.Chatbot, facts: gr.HTML, clear: gr.Button, undo: gr.Button
+    ) -> None:
+        """A new chat, and the one before it back."""
+        before = gr.State([])
+        clear.click(self._drop, talk, [talk, saved, before, undo, facts], show_progress="hidden")
+        undo.click(
+            lambda history: (history, history, gr.update(visible=False)),
+            before,
+            [talk, saved, undo],
+            show_progress="hidden",
+        )
 
     def _say(self, given: Any, history: list[Turn], request: gr.Request) -> tuple[Any, list[Turn]]:
         """Put what was written into the talk and empty the box; in the middle of an answer it stays in the box."""
@@ -160,7 +193,7 @@ class ChatPage:
         top_p: float,
         max_tokens: int,
         request: gr.Request,
-    ) -> Iterator[list[Turn]]:
+    ) -> Iterator[tuple[list[Turn], str]]:
         if not history or history[-1]["role"] != "user":
             return
         controls = Controls(
@@ -171,15 +204,20 @@ class ChatPage:
             max_tokens=int(max_tokens),
         )
         mine = self._under_way[str(request.session_hash)] = _UnderWay()
+        measured = Measured()
+        shown: list[Turn] = history
         try:
-            for text in self._talker.answer(history, controls, mine.stop):
-                yield [] if mine.dropped else [*history, {"role": "assistant", "content": text}]
+            for text in self._talker.answer(history, controls, mine.stop, measured):
+                shown = [*history, {"role": "assistant", "content": text}]
+                yield ([] if mine.dropped else shown), ""
         except SwiftError as error:
             raise gr.Error(" ".join(filter(None, (error.what, error.next))), print_exception=False) from error
         finally:
             mine.running = False
         if mine.dropped:  # a piece that was on its way to the browser may have filled the new chat again
-            yield []
+            yield [], ""
+        else:
+            yield shown, _facts(measured, _words(request), stopped=mine.stop.is_set())
 
     def _stop(self, request: gr.Request) -> None:
         """End the answer of this tab, if one is under way."""
@@ -187,19 +225,41 @@ class ChatPage:
         if answer is not None:
             answer.stop.set()
 
-    def _drop(self, request: gr.Request) -> tuple[list[Turn], list[Turn]]:
-        """End the answer and begin a new chat: the talk, here and in what the browser keeps, is empty."""
+    def _drop(self, history: list[Turn], request: gr.Request) -> tuple[list[Turn], list[Turn], list[Turn], Any, str]:
+        """End the answer and begin a new chat: the talk, here and in what the browser keeps, is empty.
+
+        What was there can be had back.
+        """
         answer = self._under_way.get(str(request.session_hash))
         if answer is not None:
             answer.dropped = True
             answer.stop.set()
-        return [], []
+        return [], [], history, gr.update(visible=bool(history)), ""
 
     def _leave(self, request: gr.Request) -> None:
         """The tab was closed or loaded again: end its answer and forget it."""
         answer = self._under_way.pop(str(request.session_hash), None)
         if answer is not None:
             answer.stop.set()
+
+
+def _words(request: gr.Request) -> dict[str, str]:
+    """The texts in the language of the browser, for what the server writes."""
+    return CHINESE if request.headers.get("accept-language", "").startswith("zh") else ENGLISH
+
+
+def _facts(measured: Measured, words: dict[str, str], *, stopped: bool) -> str:
+    """`stopped · 45 tokens · 12.3 tokens/s`, about the newest answer."""
+    parts = [words["stopped"]] if stopped else []
+    parts.append(f"{measured.tokens} {words['tokens']}")
+    if measured.speed is not None:
+        parts.append(f"{measured.speed:.1f} {words['tokens']}/s")
+    return f'<span role="status">{html.escape(" · ".join(parts))}</span>'
+
+
+def _example(history: list[Turn], chosen: gr.SelectData) -> list[Turn]:
+    """The talk with an example as the question."""
+    return [*history, {"role": "user", "content": chosen.value["text"]}]
 
 
 def _again(history: list[Turn], place: gr.RetryData) -> list[Turn]:

@@ -65,6 +65,20 @@ def conversation(history: Sequence[Turn], system: str) -> Conversation:
     return Conversation(tuple(messages), media=Media(images=tuple(images)))
 
 
+@dataclass
+class Measured:
+    """How long an answer became, and how fast it was written."""
+
+    tokens: int = 0
+    seconds: float = 0.0
+    """From the first token to the last."""
+
+    @property
+    def speed(self) -> float | None:
+        """Tokens a second, the first left out: it waits for the prompt. None where there is nothing to measure."""
+        return (self.tokens - 1) / self.seconds if self.tokens > 1 and self.seconds > 0 else None
+
+
 class Talker:
     """Answers for the page, on one engine. `sampling_of(room)` is how the command's flags sample."""
 
@@ -73,7 +87,9 @@ class Talker:
         self.encoder = encoder
         self.sampling_of = sampling_of
 
-    def answer(self, history: Sequence[Turn], controls: Controls, stop: threading.Event) -> Iterator[str]:
+    def answer(
+        self, history: Sequence[Turn], controls: Controls, stop: threading.Event, measured: Measured
+    ) -> Iterator[str]:
         """The answer so far, again and again, until it is whole or `stop` is set. Raises SwiftError."""
         talk = conversation(history, controls.system)
         prompt = tuple(self.encoder.encode(talk, inference=True)[-1].input_ids)
@@ -93,12 +109,16 @@ class Talker:
             adapter=controls.adapter,
             media=talk.media,
         )
-        text, shown, due = "", "", 0.0
+        text, shown, due, began = "", "", 0.0, 0.0
         with closing(self.engine.stream(request)) as deltas:  # type: ignore[type-var]  # it is a generator
             for delta in deltas:
                 if delta.finish_reason == "error":
                     raise SwiftError(f"the engine failed: {delta.error}")
                 text += delta.text
+                if delta.token_ids:
+                    began = began or time.monotonic()
+                    measured.tokens += len(delta.token_ids)
+                    measured.seconds = time.monotonic() - began
                 if stop.is_set():
                     break
                 if text != shown and time.monotonic() >= due:

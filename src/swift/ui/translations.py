@@ -5,7 +5,12 @@ from __future__ import annotations
 ENGLISH = {
     "placeholder": "Write a message…",
     "empty": "Ask something to begin",
-    "settings": "Settings",
+    "settings": "Model and sampling",
+    "send": "Send",
+    "stop": "Stop",
+    "undo": "Undo",
+    "stopped": "stopped",
+    "tokens": "tokens",
     "model": "Model",
     "base": "base model",
     "system": "System prompt",
@@ -16,10 +21,17 @@ ENGLISH = {
     "max_tokens": "Longest answer (tokens)",
     "clear": "New chat",
 }
+EXAMPLES = ("Who are you?", "你是谁？", "Write a Python function that reverses a string.")
+"""What the empty page offers to ask."""
 CHINESE = {
     "placeholder": "输入消息…",
     "empty": "说点什么，开始对话",
-    "settings": "设置",
+    "settings": "模型与采样",
+    "send": "发送",
+    "stop": "停止",
+    "undo": "撤销",
+    "stopped": "已停止",
+    "tokens": "token",
     "model": "模型",
     "base": "基础模型",
     "system": "系统提示词",
