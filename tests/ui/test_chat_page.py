@@ -241,6 +241,29 @@ def test_the_words_are_those_of_the_browsers_language(address: str) -> None:
         driver.quit()
 
 
+def test_a_new_chat_can_be_undone_and_everything_has_a_name(browser, engine: ScriptedEngine) -> None:
+    new_chat(browser)
+    until(lambda: browser.find_elements("css selector", "#talk .example"))
+    shot(browser, "empty")
+    browser.find_elements("css selector", "#talk .example")[0].click()
+    answered(browser, "You said Who are you?")
+    until(lambda: "tokens" in find(browser, "#facts").text)
+    new_chat(browser)
+    until(lambda: find(browser, "#undo").is_displayed())
+    find(browser, "#undo").click()
+    until(lambda: "You said Who are you?" in talk(browser))
+    nameless = """
+      return [...document.querySelectorAll("button")].filter((each) => each.checkVisibility()
+        && !(each.getAttribute("aria-label") || each.textContent || each.title).trim()).map((each) => each.outerHTML);
+    """
+    until(lambda: browser.execute_script(nameless) == [])
+    small = """
+      return [...document.querySelectorAll("#talk button")].filter((each) => each.checkVisibility()
+        && each.getBoundingClientRect().height < 24).map((each) => each.outerHTML);
+    """
+    assert browser.execute_script(small) == []
+
+
 def test_phone(browser) -> None:
     metrics = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)

@@ -227,7 +227,7 @@ def training(server: Server, model: Path, **more: str) -> str:
 
 
 def steps_shown(browser: Any) -> int:
-    return int(find(browser, "#status progress").get_attribute("value"))
+    return browser.execute_script("return document.querySelector('#status progress')?.value ?? 0")
 
 
 @pytest.mark.slow

@@ -97,9 +97,14 @@ def table(rows: Sequence[Row]) -> str:
     return aligned(cells)
 
 
-STYLE = """body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem}
-table{border-collapse:collapse}td,th{padding:.2rem .8rem;text-align:left;border-bottom:1px solid #8884}
-td.n{text-align:right}pre{white-space:pre-wrap;background:#8881;padding:.5rem}.right{color:#187a2f}.wrong{color:#b3261e}
+STYLE = """body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;
+overflow-wrap:break-word}
+table{border-collapse:collapse}th+td{overflow-wrap:anywhere}
+td,th{padding:.2rem .8rem;text-align:left;border-bottom:1px solid #8884}
+td.n{text-align:right}td.i,td.n{white-space:nowrap}
+pre{white-space:pre-wrap;background:#8881;padding:.5rem}.right{color:#187a2f}.wrong{color:#b3261e}
+@media(max-width:40rem){td,th{padding:.2rem .3rem}h1{font-size:1.4rem}}
+:root{color-scheme:light dark}
 @media(prefers-color-scheme:dark){body{background:#111;color:#eee}.right{color:#6fcf87}.wrong{color:#ff8a80}}"""
 
 
@@ -113,7 +118,7 @@ def _page(
     title = f"Evaluation of {facts['model']}"
     parts = [
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(title)}</title><style>{STYLE}</style>',
-        f'<meta name="viewport" content="width=device-width"><h1>{_text(title)}</h1><table>',
+        f'<meta name="viewport" content="width=device-width,initial-scale=1"><h1>{_text(title)}</h1><table>',
         *(f"<tr><th>{_text(name)}<td>{_text(value)}" for name, value in facts.items()),
         "</table><h2>Scores</h2><table><tr><th>suite<th>subset<th>score<th>n<th>mean<th>95 % interval",
         *map(_row, rows),
@@ -131,7 +136,7 @@ def _page(
 def _row(row: Row) -> str:
     name = f"<b>{_text(row.metric)}</b>" if row.is_score else _text(row.metric)
     shown, interval = row.numbers()
-    numbers = f"<td class=n>{row.mean.n}<td class=n>{shown}<td>{interval}"
+    numbers = f"<td class=n>{row.mean.n}<td class=n>{shown}<td class=i>{interval}"
     return f"<tr><td>{_text(row.suite)}<td>{_text(row.subset or '(all)')}<td>{name}{numbers}"
 
 
@@ -142,10 +147,14 @@ def _question(record: Record, scored: Set[tuple[str, str]]) -> str:
     answer = record["answer"]
     written = record.get("error") or _written(answer)
     return (
-        f'<details><summary class="{"right" if good else "wrong"}">{_text(record["origin"])}: '
-        f"{_text(record['question'][:200])}</summary><p>{_text(shown)}<p>right: {_text(record['right'])}"
-        f"<pre>{_text(written)}</pre>{_likelihoods(answer)}</details>"
+        f'<details><summary class="{"right" if good else "wrong"}">{"✓" if good else "✗"} {_text(record["origin"])}: '
+        f"{_text(_cut(record['question']))}</summary><pre>{_text(record['question'])}</pre><p>{_text(shown)}"
+        f"<p>right: {_text(record['right'])}<p>answered:<pre>{_text(written)}</pre>{_likelihoods(answer)}</details>"
     )
+
+
+def _cut(question: str) -> str:
+    return question if len(question) <= 200 else f"{question[:200]}…"
 
 
 def _written(answer: Mapping[str, Any]) -> str:

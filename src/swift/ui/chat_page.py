@@ -94,7 +94,7 @@ class ChatPage:
             facts = gr.HTML(elem_id="facts")
             box = self._box()
             self._wire(page, saved, controls, talk, facts, box)
-            self._wire_clear(saved, talk, facts, clear, undo)
+            self._wire_clear(saved, talk, facts, box, clear, undo)
         return page
 
     def _side_panel(self) -> list[Component]:
@@ -160,11 +160,19 @@ class ChatPage:
         page.unload(self._leave)
 
     def _wire_clear(
-        self, saved: gr.BrowserState, talk: gr.Chatbot, facts: gr.HTML, clear: gr.Button, undo: gr.Button
+        self,
+        saved: gr.BrowserState,
+        talk: gr.Chatbot,
+        facts: gr.HTML,
+        box: gr.Textbox | gr.MultimodalTextbox,
+        clear: gr.Button,
+        undo: gr.Button,
     ) -> None:
         """A new chat, and the one before it back."""
         before = gr.State([])
         clear.click(self._drop, talk, [talk, saved, before, undo, facts], show_progress="hidden")
+        for begun in (box.submit, talk.example_select):  # what is written now would be lost by it
+            begun(lambda: gr.update(visible=False), None, undo, show_progress="hidden")
         undo.click(
             lambda history: (history, history, gr.update(visible=False)),
             before,

@@ -143,12 +143,14 @@ def compare(studio: Here, spoken: Spoken, run: Annotated[list[str], Query(min_le
 
 
 @pages.get("/report", response_class=HTMLResponse)
-def report(studio: Here, path: str) -> str:
+def report(studio: Here, path: str) -> HTMLResponse:
     """The report that an evaluation wrote."""
     file = studio.paths.require(path) / "report.html"
     if not file.is_file():
         raise HTTPException(404, "there is no report in this folder")
-    return file.read_text(encoding="utf-8")
+    # It brings its style along, and nothing else.
+    policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+    return HTMLResponse(file.read_text(encoding="utf-8"), headers={"content-security-policy": policy})
 
 
 def _back(request: Request) -> str:
