@@ -20,7 +20,7 @@ def attach_with_unsloth(model: PreTrainedModel, plan: TunerPlan) -> nn.Module:
     return _fast().get_peft_model(
         model,
         target_modules=resolve_targets(model, plan),
-        modules_to_save=resolve_saved(model, plan.modules_to_save) or None,
+        modules_to_save=resolve_saved(model, plan) or None,
         use_gradient_checkpointing=False,
         random_state=torch.initial_seed() % 2**32,
         **{name: plan.settings[name] for name in ARGUMENTS},
