@@ -182,6 +182,7 @@ def test_the_tower_is_frozen_or_trained_as_the_flags_say(
         ("--sft_type", "full"): True,
         ("--target_modules", "ALL"): False,
         ("--target_modules", "ALL", "--freeze_vit", "false"): True,
+        ("--sft_type", "ia3"): False,
     }
     for number, (flags, trained) in enumerate(ways.items()):
         train(model_type, model, rows, tmp_path / str(number), "--max_steps", "1", "--eval_steps", "1", *flags)
@@ -198,9 +199,44 @@ def test_what_is_not_built_is_refused_in_one_line(
     for flags in (["--packing", "true"], ["--streaming", "true", "--max_steps", "1"], ["--lazy_tokenize", "false"]):
         assert main([*words, *flags]) == 2
         assert f"{flags[0]}" in capsys.readouterr().err.splitlines()[-3]
-    assert main(["sft", *flags_of_text(tiny_llama_dir, rows, tmp_path), "--freeze_vit", "true"]) == 2
+    assert main(["sft", *flags_of(tiny_llama_dir, rows, tmp_path), "--freeze_vit", "true"]) == 2
     assert "this model has none" in capsys.readouterr().err
 
 
-def flags_of_text(model: Path, rows: Path, folder: Path) -> list[str]:
+def flags_of(model: Path, rows: Path, folder: Path) -> list[str]:
     return ["--model_id_or_path", str(model), "--dataset", str(rows), "--output_dir", str(folder / "text")]
+
+
+def test_settings_of_the_image_processor_reach_it_and_stay_with_the_checkpoint(
+    model_type: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = write_rows(tmp_path)
+    rows.write_text(rows.read_text().splitlines()[0] + "\n")
+    words = ["infer", "--ckpt_dir", str(tmp_path / "output" / "checkpoint-1"), "--val_dataset", str(rows)]
+    words += ["--max_new_tokens", "2", "--result_dir", str(tmp_path / "results")]
+    monkeypatch.setenv("HD_NUM", "4")
+    if "llava" in model_type:
+        assert main(["sft", *flags_of(model, rows, tmp_path), "--model_kwargs", '{"max_pixels": 9}']) == 2
+        assert "max_pixels, which neither the model nor its image processor has" in capsys.readouterr().err
+        return
+    small = ("--model_kwargs", '{"max_pixels": 3136}')
+    train(model_type, model, rows, tmp_path / "output", "--max_steps", "1", "--save_only_model", "true", *small)
+    shown = capsys.readouterr().err
+    assert "<image: 60x100, 2 tokens>" in shown and "HD_NUM is set, and this model does not read it" in shown
+    assert main(words) == 0
+    assert "<image: 60x100, 2 tokens>" in capsys.readouterr().out
+    assert main([*words, "--model_kwargs", '{"max_pixels": 6272}']) == 2
+    assert "images: size is" in capsys.readouterr().err
+    monkeypatch.setenv("MAX_PIXELS", "3136")
+    train(model_type, model, rows, tmp_path / "by-variable", "--dry_run", "true")
+    assert "<image: 60x100, 2 tokens>" in "".join(capsys.readouterr())
+    monkeypatch.setenv("MAX_PIXELS", "large")
+    assert main(["sft", *flags_of(model, rows, tmp_path)]) == 2
+    assert "MAX_PIXELS is 'large'" in capsys.readouterr().err
+
+
+def test_a_type_with_code_of_its_own_is_refused_before_anything_is_fetched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sft", "--model_type", "internvl2-2b", "--dataset", str(write_rows(tmp_path))]) == 2
+    assert "OpenGVLab/InternVL3" in capsys.readouterr().err

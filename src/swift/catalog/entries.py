@@ -89,6 +89,10 @@ class TemplateEntry:
     generation: bool = False
     """A base model: no turns."""
     multimodal: bool = False
+    family: str | None = None
+    """The `model_type` of transformers that multimodal models of this template are, where that is built."""
+    successor: str | None = None
+    """A newer model in transformers' own form, where models of this template have only code of their repository."""
     stop: tuple[str, ...] = ()
     """Texts that end an answer beside the suffix."""
     name: str = ""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from swift.catalog import Catalog, load_catalog
-from swift.catalog.entries import DatasetEntry, ModelEntry
+from swift.catalog.entries import DatasetEntry, ModelEntry, TemplateEntry
 
 
 def write_models(path: Path) -> None:
@@ -27,16 +27,28 @@ def write_models(path: Path) -> None:
 def _models(catalog: Catalog) -> Iterable[str]:
     models = list(catalog.models.values())
     text = [_model(model) for model in models if not model.multimodal]
-    multimodal = [_model(model) for model in models if model.multimodal]
+    multimodal = [_multimodal(model, catalog.templates.get(model.template)) for model in models if model.multimodal]
     head = ("model type", "ModelScope", "Hugging Face", "template", "LoRA targets", "tags")
     yield f"## Text models ({len(text)})\n\n{_table(head, text)}"
-    yield f"## Multimodal models ({len(multimodal)})\n\n{_table(head, multimodal)}"
+    yield (
+        f"## Multimodal models ({len(multimodal)})\n\n"
+        "Images, of types with a family: trained, merged and answered on a tiny model of that family, like transformers"
+        " alone. Others are refused.\n\n" + _table((*head[:4], "images", "tags"), multimodal)
+    )
 
 
 def _model(model: ModelEntry) -> tuple[str, ...]:
     targets = model.lora_targets if isinstance(model.lora_targets, str) else ", ".join(model.lora_targets)
     tags = [*model.tags, *([f"{model.quant} {model.bits or ''}".strip()] if model.quant else [])]
     return model.name, model.ms or "", model.hf or "", model.template, f"`{targets}`", ", ".join(tags)
+
+
+def _multimodal(model: ModelEntry, template: TemplateEntry) -> tuple[str, ...]:
+    name, ms, hf, template_name, _, tags = _model(model)
+    images = f"family {template.family}" if template.family else "not built"
+    if template.successor:
+        images = f"code of its own; use {template.successor}"
+    return name, ms, hf, template_name, images, tags
 
 
 def _templates(catalog: Catalog) -> Iterable[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,22 +37,35 @@ class ImagePrompt:
         return torch.cat([inside, behind.expand(*inside.shape[:-1], missing)], dim=-1)
 
     def moved(self, device: torch.device, dtype: torch.dtype, length: int | None = None) -> dict[str, Tensor]:
-        """The model's keywords where it computes, pixels in its type, for `length` tokens (None: those of the prompt);
-        what is said of each token of the prompt is 0 for those behind it."""
-        prompt, moved = self.places.shape[-1], {}
+        """The model's keywords where it computes, pixels in its type, for `length` tokens (None: those of the prompt).
+
+        Behind the prompt a token is of kind 0, and looks where the prompt's last one does.
+        """
+        missing = 0 if length is None else length - self.places.shape[-1]
+        moved = {}
         for name, value in self.inputs.items():
             longer = value
-            if length is not None and value.shape == (1, prompt):
-                longer = torch.nn.functional.pad(value, (0, length - prompt))
+            if missing and self._of_tokens(value):
+                last = value[:, -1:] if value.ndim > 2 else torch.zeros_like(value[:, -1:])
+                longer = torch.cat([value, last.expand(-1, missing, *value.shape[2:])], dim=1)
             moved[name] = longer.to(device, dtype if value.is_floating_point() else value.dtype)
         return moved
+
+    def looks(self, device: torch.device, start: int, stop: int) -> dict[str, Tensor]:
+        """Where the tokens from `start` to `stop` look, for a model whose cache has the images already."""
+        masks = {name: value for name, value in self.inputs.items() if value.ndim > 2 and self._of_tokens(value)}
+        longer = replace(self, inputs=masks).moved(device, torch.float32, stop)
+        return {name: value[:, start:stop] for name, value in longer.items()}
+
+    def _of_tokens(self, value: Tensor) -> bool:
+        return value.shape[:2] == (1, self.places.shape[-1])
 
 
 def image_prompt(images: Images, model: PreTrainedModel, ids: Sequence[int], sources: Sequence[str]) -> ImagePrompt:
     """The images of a prompt: opened, resized, counted. Raises SwiftError for those that do not fit its tokens."""
     keys = images.keys(ids, sources)
     row = torch.tensor([list(ids)])
-    inputs = images.inputs(sources, row)
+    inputs = images.inputs([sources], row)
     places = images.family.positions(model, row, inputs)
     if places is None:
         return ImagePrompt(inputs, keys, torch.arange(len(ids))[None], 0)

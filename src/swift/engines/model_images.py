@@ -9,6 +9,8 @@ from swift import models
 from swift.models.known_decoders import known_decoder
 from swift.plan.model import ModelPlan
 
+PROCESSOR = "preprocessor_config.json"
+
 if TYPE_CHECKING:
     from swift.models.families import Images
 
@@ -23,4 +25,7 @@ def images_of(plan: ModelPlan, folder: Path, tokenizer: Any) -> Images | None:
     from swift.data.image_files import read_image
     from swift.models.families import load_images
 
-    return load_images(models.load_config(plan, folder), folder, tokenizer, read_image)
+    # An adapter's checkpoint has the image processor as it was in training.
+    trained = Path(plan.adapter) if plan.adapter else folder
+    processor = trained if (trained / PROCESSOR).is_file() else folder
+    return load_images(models.load_config(plan, folder), processor, tokenizer, read_image, plan.model_kwargs)

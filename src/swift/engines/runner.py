@@ -275,7 +275,7 @@ class OwnCacheRunner:
             position_ids=places,
             use_cache=True,
             logits_to_keep=1,
-            **_shown(sequence, self._model, stop if start == 0 else None),
+            **_shown(sequence, self._model, start, stop),
             **cache,
         )
         self._caches[sequence] = ({name: output[name] for name in CACHES if name in output}, stop)
@@ -318,7 +318,7 @@ class RecomputeRunner:
                 input_ids=torch.tensor([sequence.tokens[:stop]], device=self._device),
                 use_cache=False,
                 **_placed(sequence, stop, self._device),
-                **_shown(sequence, self._model, stop),
+                **_shown(sequence, self._model, 0, stop),
                 **self._last_only,
             )
             self._computed[sequence] = stop
@@ -337,11 +337,14 @@ class RecomputeRunner:
         return len(self._computed) / self._places
 
 
-def _shown(sequence: Sequence, model: AdaptedModel, length: int | None) -> dict[str, Tensor]:
-    """What a pass over the first `length` tokens is given of the sequence's images; None: they were seen before."""
-    if sequence.images is None or length is None:
+def _shown(sequence: Sequence, model: AdaptedModel, start: int, stop: int) -> dict[str, Tensor]:
+    """What a pass over the tokens from `start` to `stop` is given of the images, which the first pass sees."""
+    if sequence.images is None:
         return {}
-    return sequence.images.moved(device_of(model.base), model.base.dtype, length)
+    device = device_of(model.base)
+    if start:
+        return sequence.images.looks(device, start, stop)
+    return sequence.images.moved(device, model.base.dtype, stop)
 
 
 def _placed(sequence: Sequence, length: int, device: torch.device) -> dict[str, Tensor]:

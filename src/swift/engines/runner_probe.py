@@ -74,7 +74,7 @@ class ImageReference:
     def __init__(self, model: PreTrainedModel, images: Images):
         text = Reference(model, sum(STRETCHES) + SINGLES).tokens
         picture, before = _picture(), STRETCHES[0] // 2
-        count = images.count(picture)
+        (count,) = images.counts([picture])
         prompt = [*text[:before], *[images.token] * count, *text[before:-SINGLES]]
         self.tokens = [*prompt, *text[-SINGLES:]]
         self.images = image_prompt(images, model, prompt, [picture])
@@ -115,10 +115,11 @@ def choose_runner(
             why="a short text was tried: the weights hold NaN, or their type is too narrow for them",
             next="check the weights; --dtype bf16 or fp32 if it was fp16",
         )
+    if images is not None and not images.family.embedded:
+        once("requests of a step run one after the other: their images are not embeddings alone", level=logging.INFO)
+        return OwnCacheRunner(model, places)
     seen = None if images is None else ImageReference(model.base, images)
-    cache = None
-    if images is None or images.family.causal:
-        cache = _slots(model, reference, seen, budget=budget, max_length=max_length)
+    cache = _slots(model, reference, seen, budget=budget, max_length=max_length)
     if cache is not None:
         once("requests run in one batch, over slots of a shared KV cache", level=logging.INFO)
         return SlotRunner(model, cache)

@@ -168,8 +168,8 @@ class Printed:
     def begin(self, request: Request) -> None:
         """Show the prompt as the model sees it, with its images in words."""
         images, decode, ids = self._prepared.images, self._prepared.tokenizer.decode, request.prompt_ids
-        pieces = [ids] if images is None else images.described(ids, iter(request.media.images))
-        prompt = "".join(piece if isinstance(piece, str) else decode(piece) for piece in pieces)
+        stretches = [("", ids)] if images is None else images.described(ids, request.media.images)
+        prompt = "".join(words or decode(stretch) for words, stretch in stretches)
         print(f"[PROMPT]{prompt}[OUTPUT]", end="", flush=True)
 
     def piece(self, delta: Delta) -> None:

@@ -114,6 +114,8 @@ def _override(config: PretrainedConfig, plan: ModelPlan) -> None:
     known = config.to_dict()
     for name, value in plan.model_kwargs.items():
         if name not in known:
+            if is_multimodal(config):
+                continue  # the image processor's, who knows its own names
             raise SwiftError(
                 f"--model_kwargs names {name}, which {plan.model_type} does not have",
                 where="--model_kwargs",

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swift.catalog import Catalog, ModelEntry
+from swift.catalog.entries import TemplateEntry
 from swift.core.did_you_mean import nearby
-from swift.core.errors import SwiftError
+from swift.core.errors import NotBuilt, SwiftError
 from swift.core.hubs import TITLES, Source, default_hub
 from swift.core.machine import Machine
 from swift.params.args import Args
@@ -96,6 +97,8 @@ def plan_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
     given = _given(args, model, checkpoint)
     entry = _entry(args, given, catalog)
     source, hub = _source(args, given, entry)
+    if entry is not None and entry.multimodal and hub != "local":
+        _check_built(entry, catalog.templates.get(entry.template))
     local_config = read_config(Path(source)) if hub == "local" else None
     dtype = plan_dtype(model.dtype, machine, _stored_dtype(entry, local_config))
     stored = stored_quant(local_config) if hub == "local" else _published(entry)
@@ -176,6 +179,18 @@ def _entry(args: Args, given: _Given, catalog: Catalog) -> ModelEntry | None:
             next="--model_type smollm2-135m-instruct, or --model_id_or_path with a folder or a hub id",
         )
     return None if Path(given.model).expanduser().is_dir() else catalog.models.find_by_id(given.model)
+
+
+def _check_built(entry: ModelEntry, template: TemplateEntry) -> None:
+    """Raise NotBuilt, before anything is fetched, for a multimodal model that no family here carries out."""
+    if template.family is None:
+        raise NotBuilt(
+            f"{entry.name} is not built: its repository has code of its own, which is not run"
+            if template.successor
+            else f"{entry.name} is not built yet",
+            where="--model_type",
+            next=f"use --model_id_or_path {template.successor or 'Qwen/Qwen2.5-VL-7B-Instruct'}",
+        )
 
 
 def _source(args: Args, given: _Given, entry: ModelEntry | None) -> tuple[str, Source]:

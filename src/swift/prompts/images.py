@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -24,14 +25,11 @@ class ImageTokens(Protocol):
     token: int
     """The id that stands for a piece of an image."""
     token_text: str
-    before: str
-    after: str
-    """Text around the tokens of each image."""
     facts: Mapping[str, Any]
     """Everything that decides what becomes of an image, as JSON has it."""
 
-    def count(self, source: str) -> int:
-        """How many tokens the image has. Raises BadImage when it cannot be read."""
+    def written(self, sources: Sequence[str]) -> list[str]:
+        """What stands for each image of a row, `token_text` for each of its pieces. Raises BadImage for a bad one."""
         ...
 
 
@@ -67,26 +65,29 @@ def placed(example: Example, images: Sequence[str], tokens: ImageTokens, *, whol
 
     `whole` keeps them text, for a tokenizer that is given an example in one piece. Raises BadImage.
     """
+    with_tags = [segment for segment in example.segments if isinstance(segment.content, str) and TAG in segment.content]
+    if any(segment.weight > 0 for segment in with_tags):
+        raise BadImage("an image stands in an answer that is trained")
+    count = sum(str(segment.content).count(TAG) for segment in with_tags)
+    written = iter(tokens.written(images[:count]))
     segments: list[Segment] = []
-    number = 0
     for segment in example.segments:
-        if not isinstance(segment.content, str) or TAG not in segment.content:
+        if segment not in with_tags:
             segments.append(segment)
             continue
-        if segment.weight > 0:
-            raise BadImage("an image stands in an answer that is trained")
-        pieces: list[str | tuple[int, ...]] = []
-        for index, text in enumerate(segment.content.split(TAG)):
-            if index:
-                count = tokens.count(images[number])
-                ids = tokens.token_text * count if whole else (tokens.token,) * count
-                pieces += [tokens.before, ids, tokens.after]
-                number += 1
-            pieces.append(text)
-        if whole:
-            pieces = ["".join(map(str, pieces))]
-        segments += [replace(segment, content=piece) for piece in _joined(pieces)]
-    return replace(example, segments=segments, images=tuple(images[:number]))
+        first, *rest = str(segment.content).split(TAG)
+        texts = [first, *(part for text in rest for part in (next(written), text))]
+        pieces = ["".join(texts)] if whole else _joined([p for text in texts for p in _pieces(text, tokens)])
+        segments += [replace(segment, content=piece) for piece in pieces]
+    return replace(example, segments=segments, images=tuple(images[:count]))
+
+
+def _pieces(text: str, tokens: ImageTokens) -> list[str | tuple[int, ...]]:
+    """The text with ids in place of the tokens of images."""
+    return [
+        (tokens.token,) * (len(part) // len(tokens.token_text)) if number % 2 else part
+        for number, part in enumerate(re.split(f"((?:{re.escape(tokens.token_text)})+)", text))
+    ]
 
 
 def _joined(pieces: Sequence[str | tuple[int, ...]]) -> list[str | tuple[int, ...]]:

@@ -120,11 +120,14 @@ def example(item: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, images:
     if "input_ids" not in item:
         return "\n".join(f"{end}: {example(ends_of(item)[end], tokenizer)}" for end in ends_of(item))
     pieces: list[str] = []
-    sources = iter(item.get("images", ()))
-    for trained, ids in runs(item):
-        parts = [ids] if images is None or trained else images.described(ids, sources)
-        text = "".join(part if isinstance(part, str) else str(tokenizer.decode(part)) for part in parts)
-        pieces.append(f"⟦{text}⟧" if trained else str(text))
+    ids, labels = item["input_ids"], labels_of(item)
+    place = 0
+    for words, stretch in [("", ids)] if images is None else images.described(ids, item.get("images", ())):
+        pieces.append(words)
+        for trained, run in runs([] if words else stretch, labels[place:]):
+            text = tokenizer.decode(run)
+            pieces.append(f"⟦{text}⟧" if trained else str(text))
+        place += len(stretch)
     return "".join(pieces)
 
 
@@ -143,10 +146,10 @@ def labels_of(item: Mapping[str, Any]) -> list[int]:
     return item["labels"] if "labels" in item else [IGNORED] * len(item["input_ids"])
 
 
-def runs(item: Mapping[str, Any]) -> list[tuple[bool, list[int]]]:
-    """The row cut where training starts and stops: (trained, ids)."""
+def runs(ids: Sequence[int], labels: Sequence[int]) -> list[tuple[bool, list[int]]]:
+    """Tokens cut where training starts and stops: (trained, ids). There may be more labels."""
     spans: list[tuple[bool, list[int]]] = []
-    for token, label in zip(item["input_ids"], labels_of(item), strict=True):
+    for token, label in zip(ids, labels, strict=False):
         trained = label != IGNORED
         if not spans or spans[-1][0] != trained:
             spans.append((trained, []))

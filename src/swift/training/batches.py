@@ -32,8 +32,8 @@ class Collate:
         """The batch, with the numbers of its rows under `rows` and the number of its items under `items`."""
         batch = flatten(items) if self.flat else pad(items, self.pad_id)
         if self.images is not None:
-            sources = [source for item in items for source in item.get("images", ())]
-            batch |= self.images.inputs(sources, batch["input_ids"])
+            rows = [item.get("images", ()) for item in items]
+            batch |= self.images.inputs(rows, batch["input_ids"], batch["labels"])
         return {**batch, "items": len(items)}
 
 

@@ -76,16 +76,13 @@ def table(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, images: Im
     weights = row.get("loss_scale") or [1] * len(ids)
     shown: list[tuple[str, int | str, str]] = []
     place = 0
-    for part in [ids] if images is None else images.described(ids, iter(row.get("images", ()))):
-        if isinstance(part, str):
-            assert images is not None
-            shown.append((part, images.token, "-"))
-            place += images.tokens_in(ids, place)
-            continue
-        for token in part:
+    for words, stretch in [("", ids)] if images is None else images.described(ids, row.get("images", ())):
+        if words:
+            shown.append((words, stretch[0], "-"))
+        for at, token in enumerate([] if words else stretch, place):
             text = repr(tokenizer.decode([token]))[1:-1]
-            shown.append((text, token, _trained(labels[place], weights[place])))
-            place += 1
+            shown.append((text, token, _trained(labels[at], weights[at])))
+        place += len(stretch)
     hidden = len(shown) - TOKENS
     if hidden > 0:
         gap = (f"… {hidden} tokens …", "", "")

@@ -53,7 +53,7 @@ def attach_adapter(model: PreTrainedModel, plan: TunerPlan, total_steps: int | N
     if plan.sft_type == "vera" and default:
         targets = _shaped_as_values(model, targets)
     if plan.sft_type == "ia3" and not plan.settings["feedforward_modules"]:
-        targets, ends = ends_of_mlps(model, targets, add=default)
+        targets, ends = ends_of_mlps(model, targets, plan, add=default)
         plan = replace(plan, settings={**plan.settings, "feedforward_modules": ends})
     reached = _reached(model, targets)
     _check_kinds(model, plan, reached)

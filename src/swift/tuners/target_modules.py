@@ -15,7 +15,7 @@ from swift.core.did_you_mean import suggestion
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.core.optional_imports import installed
-from swift.plan.tuner import TunerPlan
+from swift.plan.tuner import Parts, TunerPlan
 from swift.tuners.layers import MLP, OUTPUTS
 
 UNQUANTIZED = (torch.float32, torch.float16, torch.bfloat16)
@@ -86,7 +86,7 @@ def resolve_saved(model: PreTrainedModel, plan: TunerPlan) -> list[str]:
     Like adapters, EMBEDDING and LN leave the tower of a multimodal model alone where it is not trained.
     """
     names: set[str] = set()
-    left_alone = plan.parts if plan.freeze_vit is not False else None
+    left_alone = _left_alone(plan)
     for name in plan.modules_to_save:
         if name.upper() in ("EMBEDDING", "LN"):
             is_ln = name.upper() == "LN"
@@ -100,13 +100,24 @@ def resolve_saved(model: PreTrainedModel, plan: TunerPlan) -> list[str]:
     return sorted(names)
 
 
-def ends_of_mlps(model: PreTrainedModel, targets: list[str] | str, *, add: bool) -> tuple[list[str] | str, list[str]]:
+def _left_alone(plan: TunerPlan) -> Parts | None:
+    """The parts of a model whose tower an adapter leaves alone."""
+    return plan.parts if plan.freeze_vit is not False else None
+
+
+def ends_of_mlps(
+    model: PreTrainedModel, targets: list[str] | str, plan: TunerPlan, *, add: bool
+) -> tuple[list[str] | str, list[str]]:
     """The targets again, and which of them end an MLP: IA3 scales what goes into these, and what comes out of others.
 
-    `add` adds those that are none of the targets yet. A name that stands for both kinds becomes the paths behind it.
+    `add` adds those that are none of the targets yet, without those of a tower that the plan leaves alone. A name that
+    stands for both kinds becomes the paths behind it.
     """
-    parts = {path: path.split(".") for path in linear_layers(model)}
-    ends = {path for path, names in parts.items() if names[-1] in OUTPUTS and set(MLP) & set(names)}
+    names_of = {path: path.split(".") for path in linear_layers(model)}
+    ends = {path for path, names in names_of.items() if names[-1] in OUTPUTS and set(MLP) & set(names)}
+    left_alone = _left_alone(plan)
+    if left_alone is not None:
+        ends = {path for path in ends if left_alone.part_of(path) != "tower"}
     if isinstance(targets, str):
         return targets, sorted(path for path in ends if re.fullmatch(targets, path))
     names, feedforward = [], []

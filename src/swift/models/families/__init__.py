@@ -5,60 +5,42 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby, takewhile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from PIL.Image import Image
 from torch import Tensor
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoImageProcessor, PretrainedConfig, PreTrainedModel
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoImageProcessor, PretrainedConfig
 
-from swift.core.errors import NotBuilt, SwiftError
-from swift.plan.tuner import Parts
+from swift.core.did_you_mean import suggestion
+from swift.core.errors import NotBuilt, SwiftError, first_line
+from swift.core.log import once
+from swift.models.families.base import Family
 from swift.prompts.images import BadImage
 
+_HERE = "swift.models.families"
 FAMILIES = {
-    "llava": "swift.models.families.llava:Llava",
-    "qwen2_vl": "swift.models.families.qwen2_vl:Qwen2VL",
-    "qwen2_5_vl": "swift.models.families.qwen2_vl:Qwen2VL",
+    "gemma3": f"{_HERE}.gemma:Gemma3",
+    "idefics3": f"{_HERE}.idefics3:Idefics3",
+    "internvl": f"{_HERE}.internvl:InternVL",
+    "llava": f"{_HERE}.llava:Llava",
+    "llava_next": f"{_HERE}.llava_next:LlavaNext",
+    "llava_onevision": f"{_HERE}.llava_next:LlavaOnevision",
+    "mllama": f"{_HERE}.mllama:Mllama",
+    "paligemma": f"{_HERE}.gemma:PaliGemma",
+    "qwen2_vl": f"{_HERE}.qwen_vl:Qwen2VL",
+    "qwen2_5_vl": f"{_HERE}.qwen_vl:Qwen2VL",
+    "qwen3_vl": f"{_HERE}.qwen_vl:Qwen3VL",
+    "smolvlm": f"{_HERE}.idefics3:Idefics3",
 }
 """`model_type` of a config.json -> the family's class."""
 
-
+REFERENCE_VARIABLES = ("MAX_PIXELS", "MIN_PIXELS", "MAX_NUM", "HD_NUM", "INPUT_SIZE", "RESIZED_HEIGHT", "RESIZED_WIDTH")
+"""Environment variables of the 2.5 release that say how images are resized."""
 NOT_SETTINGS = ("image_processor_type", "processor_class", "_processor_class", "auto_map")
 """What a processor says besides how it treats images: names of classes, which versions of transformers change."""
-
-
-class Family(Protocol):
-    """What one family does with images. It can be pickled for worker processes."""
-
-    parts: Parts
-    """Which modules are what."""
-    token: int
-    """The id that stands for a piece of an image."""
-    before: str
-    after: str
-    """Text around the tokens of an image in a prompt."""
-    causal: bool
-    """Whether the pieces of an image see only what stands before them, as text does."""
-
-    def __init__(self, config: Any, processor: Any):
-        """Raises NotBuilt for a variant that is not carried out."""
-        ...
-
-    def count(self, width: int, height: int) -> int:
-        """Tokens of an image of so many pixels, once its EXIF rotation is applied. Raises ValueError for a size that
-        the model cannot take."""
-        ...
-
-    def inputs(self, processor: Any, images: Sequence[Image], ids: Tensor) -> dict[str, Tensor]:
-        """What the model is given beside `ids` (B, T), for the images of its rows in their order."""
-        ...
-
-    def positions(self, model: PreTrainedModel, ids: Tensor, inputs: Mapping[str, Tensor]) -> Tensor | None:
-        """Where each token of one row `ids` (1, T) with its `inputs` stands, (coordinates, 1, T); None: one by one."""
-        ...
 
 
 def is_multimodal(config: PretrainedConfig) -> bool:
@@ -69,50 +51,58 @@ def is_multimodal(config: PretrainedConfig) -> bool:
 class Images:
     """A family with the model's own image processor: prompts ask it for tokens, batches for pixels."""
 
-    def __init__(self, family: Family, processor: Any, token_text: str, read: Callable[[str], Image]):
+    def __init__(self, family: Family, processor: Any, read: Callable[[str], Image]):
         """`read` opens what a row names: a path or a data URL."""
         self.family = family
         self.processor = processor
-        self.token, self.token_text = family.token, token_text
-        self.before, self.after = family.before, family.after
+        self.token, self.token_text = family.token, family.token_text
         settings = json.loads(processor.to_json_string())
         own = {name: value for name, value in settings.items() if name not in NOT_SETTINGS and value is not None}
-        self.facts: Mapping[str, Any] = {"family": type(family).__name__, "token": token_text, **own}
+        self.facts: Mapping[str, Any] = {"family": type(family).__name__, "token": self.token_text, **own}
         self._read = read
 
-    def count(self, source: str) -> int:
-        """Tokens of an image. Raises BadImage when it cannot be decoded or the model cannot take its size."""
-        width, height = self._read(source).size
+    def written(self, sources: Sequence[str]) -> list[str]:
+        """What stands in the prompt for each image of a row.
+
+        Raises BadImage when one cannot be decoded or the model cannot take its size.
+        """
+        sizes = [self._read(source).size for source in sources]
         try:
-            return self.family.count(width, height)
+            return self.family.written(sizes)
         except ValueError as error:
-            raise BadImage(f"an image of {width}x{height} pixels does not fit the model", why=str(error)) from error
+            given = ", ".join(f"{width}x{height}" for width, height in sizes)
+            raise BadImage(f"an image of {given} pixels does not fit the model", why=str(error)) from error
 
-    def described(self, ids: Sequence[int], sources: Iterator[str]) -> Iterator[list[int] | str]:
-        """The ids of a row with the next of its images in words, `<image: 448x336, 192 tokens>`, for their tokens."""
-        for is_image, run in groupby(ids, lambda token: token == self.token):
-            tokens = list(run)
-            if is_image:
-                width, height = self._read(next(sources)).size
-                yield f"<image: {width}x{height}, {len(tokens)} tokens>"
-            else:
-                yield tokens
+    def counts(self, sources: Sequence[str]) -> list[int]:
+        """Tokens that stand for pieces of each image of a row."""
+        return [text.count(self.token_text) for text in self.written(sources)]
 
-    def tokens_in(self, ids: Sequence[int], start: int) -> int:
-        """How many tokens the image has that begins at the place `start` of a row."""
-        return sum(1 for _ in takewhile(lambda token: token == self.token, ids[start:]))
+    def described(self, ids: Sequence[int], sources: Sequence[str]) -> Iterator[tuple[str, list[int]]]:
+        """The ids of a row in stretches: an image with its words, `<image: 448x336, 192 tokens>`, or text with ""."""
+        start = 0
+        for source, count in zip(sources, self.counts(sources), strict=True):
+            places = [place for place in range(start, len(ids)) if ids[place] == self.token][:count]
+            if len(places) < count:
+                break
+            width, height = self._read(source).size
+            if places[0] > start:
+                yield "", list(ids[start : places[0]])
+            start = places[-1] + 1
+            yield f"<image: {width}x{height}, {count} tokens>", list(ids[places[0] : start])
+        if start < len(ids):
+            yield "", list(ids[start:])
 
-    def inputs(self, sources: Sequence[str], ids: Tensor) -> dict[str, Tensor]:
-        """The model's further keywords for a batch of rows `ids` (B, T) with these images in order."""
-        return self.family.inputs(self.processor, [self._read(source) for source in sources], ids)
+    def inputs(self, rows: Sequence[Sequence[str]], ids: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        """The model's further keywords for a batch of rows `ids` (B, T) with their images in order."""
+        opened = [[self._read(source) for source in row] for row in rows]
+        return self.family.inputs(self.processor, opened, ids, labels)
 
     def keys(self, ids: Sequence[int], sources: Sequence[str]) -> list[int]:
         """The ids of one row, with numbers below 0 for its images: equal for the same piece of the same picture."""
         keys = list(ids)
         places = [place for place, token in enumerate(ids) if token == self.token]
-        for source in sources:
+        for source, count in zip(sources, self.counts(sources), strict=True):
             image = self._read(source)
-            count = self.family.count(*image.size)
             digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
             first = int.from_bytes(digest[:8]) << 32
             for piece, place in enumerate(places[:count]):
@@ -127,8 +117,14 @@ class Images:
         self.processor.save_pretrained(folder)
 
 
-def load_images(config: PretrainedConfig, folder: Path, tokenizer: Any, read: Callable[[str], Image]) -> Images | None:
-    """The images side of the model in `folder`; None for a model of text. Raises SwiftError without its processor."""
+def load_images(
+    config: PretrainedConfig, folder: Path, tokenizer: Any, read: Callable[[str], Image], kwargs: Mapping[str, Any]
+) -> Images | None:
+    """The images side of a model, whose image processor lies in `folder`; None for a model of text.
+
+    `kwargs` are those of `--model_kwargs`, of which the processor takes what the model does not have. Raises SwiftError
+    without a processor, and for a setting that neither has.
+    """
     if not is_multimodal(config):
         if "vision_config" in config.to_dict() and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             raise NotBuilt(
@@ -136,14 +132,48 @@ def load_images(config: PretrainedConfig, folder: Path, tokenizer: Any, read: Ca
                 next=f"use one of {', '.join(FAMILIES)}",
             )
         return None
+    module, _, name = FAMILIES[config.model_type].partition(":")
+    family: type[Family] = getattr(importlib.import_module(module), name)
     try:
-        processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+        processor: Any = AutoImageProcessor.from_pretrained(folder, backend="pil")
+        settings = _settings(family, processor, {name: v for name, v in kwargs.items() if name not in config.to_dict()})
+        if settings:
+            processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **settings)
     except (OSError, ValueError) as error:
         raise SwiftError(
             f"the image processor of {folder} cannot be loaded",
-            why=str(error).strip().splitlines()[0],
+            why=first_line(error),
             next="copy preprocessor_config.json of the model into the folder",
         ) from error
-    module, _, name = FAMILIES[config.model_type].partition(":")
-    family = getattr(importlib.import_module(module), name)(config, processor)
-    return Images(family, processor, tokenizer.convert_ids_to_tokens(family.token), read)
+    token_text = tokenizer.convert_ids_to_tokens(config.image_token_id)
+    return Images(family(config, processor, token_text), processor, read)
+
+
+def _settings(family: type[Family], processor: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `--model_kwargs` and of the environment by the processor's own names; a flag goes before a variable."""
+    own = processor.to_dict()
+    for name in given:
+        if name not in family.settings and name not in own:
+            raise SwiftError(
+                f"--model_kwargs names {name}, which neither the model nor its image processor has",
+                where="--model_kwargs",
+                next=suggestion(name, [*family.settings, *own]),
+            )
+    values = {**_environment(family), **given}
+    return {family.settings.get(name, name): value for name, value in values.items()}
+
+
+def _environment(family: type[Family]) -> dict[str, int]:
+    values: dict[str, int] = {}
+    for name in family.settings:
+        text = os.environ.get(name.upper())
+        if text is None:
+            continue
+        try:
+            values[name] = int(text)
+        except ValueError as error:
+            raise SwiftError(f"{name.upper()} is {text!r}", where=name.upper(), why="it must be a number") from error
+    for name in REFERENCE_VARIABLES:
+        if name.lower() not in family.settings and name in os.environ:
+            once(f"the environment variable {name} is set, and this model does not read it")
+    return values
