@@ -103,7 +103,7 @@ table{border-collapse:collapse}th+td{overflow-wrap:anywhere}
 td,th{padding:.2rem .8rem;text-align:left;border-bottom:1px solid #8884}
 td.n{text-align:right}td.i,td.n{white-space:nowrap}
 pre{white-space:pre-wrap;background:#8881;padding:.5rem}.right{color:#187a2f}.wrong{color:#b3261e}
-@media(max-width:40rem){td,th{padding:.2rem .3rem}h1{font-size:1.4rem}}
+@media(max-width:40rem){table{font-size:.85rem}td,th{padding:.2rem .3rem}h1{font-size:1.4rem}}
 :root{color-scheme:light dark}
 @media(prefers-color-scheme:dark){body{background:#111;color:#eee}.right{color:#6fcf87}.wrong{color:#ff8a80}}"""
 

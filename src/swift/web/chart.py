@@ -32,7 +32,7 @@ def chart(title: str, series: Mapping[str, Points]) -> Chart:
 
 def _drawn(title: str, series: Mapping[str, Points]) -> str:
     finite = {name: [p for p in points if math.isfinite(p[1])] for name, points in series.items()}
-    drawn = {name: points for name, points in finite.items() if points}
+    drawn = {name: thinned(points) for name, points in finite.items() if points}
     if not drawn:
         return ""
     steps = [step for points in drawn.values() for step, _ in points]
@@ -57,11 +57,10 @@ def _drawn(title: str, series: Mapping[str, Points]) -> str:
         points = drawn.get(name, [])
         if not points:
             continue
-        shown = thinned(points)
-        line = "L".join(f"{x(step)} {y(value)}" for step, value in shown)
+        line = "L".join(f"{x(step)} {y(value)}" for step, value in points)
         parts.append(f'<path class="line c{number % 6}" d="M{line}"/>')
-        if len(shown) < 30:
-            parts += [f'<circle class="c{number % 6}" cx="{x(step)}" cy="{y(value)}" r="3"/>' for step, value in shown]
+        if len(points) < 30:
+            parts += [f'<circle class="c{number % 6}" cx="{x(step)}" cy="{y(value)}" r="3"/>' for step, value in points]
     return "".join([*parts, "</svg>"])
 
 

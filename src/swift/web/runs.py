@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import psutil
@@ -24,6 +25,10 @@ DEPTH = 4
 """Levels below an output folder at which runs are looked for: MODEL/vN-TIME, and folders of the user's own."""
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 PROGRESS = ("global_step/max_steps", "percentage", "elapsed_time", "remaining_time")
+NO_CURVE = (
+    *("epoch", "total_flos", "step", "train_runtime", "train_loss"),
+    *("train_samples_per_second", "train_steps_per_second"),
+)
 Series = dict[str, list[tuple[int, float]]]
 
 
@@ -34,19 +39,32 @@ class _Growing:
     offset: int = 0
     identity: tuple[int, int] = (0, 0)
     events: list[dict[str, Any]] = field(default_factory=list)
+    series: Series = field(default_factory=dict)
+    """The numbers of events that tell a step."""
 
 
 _read: dict[Path, _Growing] = {}
+_reading = Lock()
 _KEPT = 64
 """Files whose events stay in memory."""
 
 
 def events_of(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file that is being written; only what is new is read; a line cut off waits."""
+    """The objects of a JSONL file, as far as they are written."""
+    return _grown(path).events
+
+
+def _grown(path: Path) -> _Growing:
+    """The file as far as it is written: only what is new is read, and a line cut off waits for its end."""
+    with _reading:
+        return _read_on(path)
+
+
+def _read_on(path: Path) -> _Growing:
     try:
         state = path.stat()
     except OSError:
-        return []
+        return _Growing()
     known = _read.pop(path, None)
     identity = (state.st_dev, state.st_ino)
     if known is None or known.identity != identity or state.st_size < known.offset:
@@ -66,7 +84,17 @@ def events_of(path: Path) -> list[dict[str, Any]]:
                 continue
             if isinstance(event, dict):
                 known.events.append(event)
-    return known.events
+                _add_numbers(known.series, event)
+    return known
+
+
+def _add_numbers(series: Series, event: dict[str, Any]) -> None:
+    step = str(event.get(PROGRESS[0], "")).partition("/")[0]
+    if not step.isdecimal():
+        return
+    for name, value in event.items():
+        if name not in NO_CURVE and isinstance(value, int | float) and not isinstance(value, bool):
+            series.setdefault(name, []).append((int(step), float(value)))
 
 
 @dataclass(frozen=True)
@@ -133,15 +161,7 @@ class Run:
     @cached_property
     def series(self) -> Series:
         """Each number by name as (step, value)."""
-        series: Series = {}
-        for event in self.events:
-            step = str(event[PROGRESS[0]]).partition("/")[0]
-            for name, value in event.items():
-                if name in ("epoch", "total_flos", "step") or name.startswith("train_r") or not step.isdecimal():
-                    continue
-                if isinstance(value, int | float) and not isinstance(value, bool):
-                    series.setdefault(name, []).append((int(step), float(value)))
-        return series
+        return _grown(self.folder / LOG).series
 
     @property
     def active(self) -> bool:
