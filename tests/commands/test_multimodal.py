@@ -147,7 +147,10 @@ def test_rows_that_cannot_be_used_are_named(
         ({**one, "query": "<image><image>", "images": ["one.png"]}, "the text has 2 <image> and the row 1 images"),
         ({**one, "images": []}, "the text has 1 <image> and the row 0 images"),
         ({**one, "videos": ["one.png"]}, "the row has videos"),
-        ({"query": "?", "response": "an <image>", "images": ["one.png"]}, "in an answer"),
+        (
+            {**one, "images": ["one.png"], "objects": [{"caption": "a", "bbox": [1, 2]}], "response": "<bbox>"},
+            "wrong object",
+        ),
         ({"query": "<image>" + "word " * 80, "response": "x", "images": ["one.png"]}, "too long"),
     ]
     with rows.open("a") as file:

@@ -56,6 +56,34 @@ class ModelEntry:
 
 
 @dataclass(frozen=True)
+class MediaText:
+    """What a template writes in place of the tags of a row: `<image>`, `<video>`, `<audio>`, `<ref-object>`, `<bbox>`.
+
+    Slots: {{number}} (counted from 1), {{path}} and {{id:-200}} in a medium, {{caption}} in a caption, {{x1}}, {{y1}},
+    {{x2}}, {{y2}} in a box, {{boxes}} around them. What a medium becomes when a model's own processor counts its tokens
+    is said in `models/families`; this is the form of the 2.5 release, before any processor.
+    """
+
+    image: str | None = "<image>"
+    """None: the template takes no images; likewise below."""
+    video: str | None = "<video>"
+    audio: str | None = "<audio>"
+    caption: str = "{{caption}}"
+    """The name of an object."""
+    box: str = "[({{x1}},{{y1}}),({{x2}},{{y2}})]"
+    """One box of an object; coordinates are thousandths of the image where its size is known."""
+    between_boxes: str = ","
+    boxes: str = "{{boxes}}"
+    """All boxes of an object."""
+    one_a_turn: bool = False
+    """Media without a tag belong to one turn each, instead of all to the first."""
+    untagged: bool = True
+    """Whether media that have no tag get one."""
+    max_images: int | None = None
+    """In one conversation."""
+
+
+@dataclass(frozen=True)
 class TemplateEntry:
     """The text around the turns of a conversation.
 
@@ -93,6 +121,7 @@ class TemplateEntry:
     """The `model_type` of transformers that multimodal models of this template are, where that is built."""
     successor: str | None = None
     """A newer model in transformers' own form, where models of this template have only code of their repository."""
+    media: MediaText = MediaText()
     stop: tuple[str, ...] = ()
     """Texts that end an answer beside the suffix."""
     name: str = ""

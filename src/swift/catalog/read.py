@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from swift.catalog.entries import DatasetEntry, ModelEntry, TemplateEntry
+from swift.catalog.entries import DatasetEntry, MediaText, ModelEntry, TemplateEntry
 
 _HERE = Path(__file__).parent
 
@@ -42,9 +42,17 @@ def _group(path: Path) -> Iterator[ModelEntry]:
 def shipped_templates() -> Mapping[str, TemplateEntry]:
     """Every template of `templates/*.toml`; `like` takes the pieces of another one as a start."""
     raw = {name: body for path in sorted((_HERE / "templates").glob("*.toml")) for name, body in _toml(path).items()}
-    return MappingProxyType(
-        {name: TemplateEntry(name=name, **_frozen(_inherited(body, raw))) for name, body in raw.items()}
-    )
+    return MappingProxyType({name: _template(name, _frozen(_inherited(body, raw))) for name, body in raw.items()})
+
+
+def _template(name: str, body: Mapping[str, Any]) -> TemplateEntry:
+    media = body.get("media", {})
+    # TOML has no null: false says that there is none.
+    texts = {key: None if value is False and key in MEDIA else value for key, value in media.items()}
+    return TemplateEntry(name=name, **{**body, "media": MediaText(**texts)})
+
+
+MEDIA = ("image", "video", "audio")
 
 
 _OF_ITS_OWN = ("start", "generation", "default_system")

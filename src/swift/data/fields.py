@@ -10,6 +10,7 @@ from typing import Any
 
 from swift.data.parquet_media import LEFT_OUT
 from swift.prompts.bad_row import BadRow
+from swift.prompts.grounding import objects
 from swift.prompts.messages import MEDIA_TAGS
 from swift.prompts.types import Media
 from swift.prompts.values import a_list, text
@@ -30,11 +31,7 @@ def media(row: Mapping[str, Any], tagged: Mapping[str, list[str]], folder: Path 
     if not tagged and not _has_media(row):
         return Media()
     listed = {kind: tuple(_media_files(row, kind, tagged.get(kind, []), folder, there)) for kind in MEDIA_TAGS}
-    objects = a_list(row.get("objects"), "objects")
-    for number, item in enumerate(objects):
-        if not isinstance(item, dict):
-            raise BadRow("wrong type", key=f"objects[{number}]", expected="an object with a bbox", value=item)
-    return Media(listed["images"], listed["videos"], listed["audios"], tuple(objects))
+    return Media(listed["images"], listed["videos"], listed["audios"], objects(row.get("objects")))
 
 
 def _has_media(row: Mapping[str, Any]) -> bool:

@@ -1,69 +1,121 @@
-"""Images of rows, opened and decoded in one way everywhere: turned as their EXIF says, as RGB, whole or not at all."""
+"""Images of rows, measured and decoded in one way everywhere: upright, as sRGB, whole or not at all."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import io
+import mmap
 import os
+import stat
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps
 
+from swift.core.log import once
 from swift.core.transaction import UNFINISHED
 from swift.data.image_fetch import Bounds, fetch
 from swift.plan.data import default_media
+from swift.prompts.image_header import PIL_FAULTS, bad_image, bytes_of, checked_size, named, upright_size
 from swift.prompts.images import BadImage
 
 REMOTE = ("http://", "https://")
-MAX_PIXELS = 178_956_970
-"""Twice Pillow's own bound, where it refuses: an image that would take more than half a gigabyte decoded."""
 
 
-def read_image(source: str) -> Image.Image:
-    """The image at a path, in a data URL or at an http(s) address, decoded to its end: RGB, upright.
+@dataclass(frozen=True)
+class ImageReader:
+    """Opens the images of rows. What was fetched is kept for good, beside the media of datasets."""
 
-    What was fetched is kept for good, beside the media of datasets. Raises BadImage with the reason.
-    """
-    if source.startswith("data:"):
-        return _of_data(source)
+    max_pixels: int | None = None
+    """Images of more pixels are made this large first, in their own shape (`--rescale_image`)."""
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """What it does to images; empty where it leaves them as they are."""
+        return {} if self.max_pixels is None else {"rescale_image": self.max_pixels}
+
+    def __call__(self, source: str) -> Image.Image:
+        """The image at a path, in a data URL or at an http(s) address, decoded to its end: RGB, upright.
+
+        Raises BadImage with the reason.
+        """
+        image = _of_data(source) if source.startswith("data:") else _of_file(*_state(source))
+        size = self.rescaled(*image.size)
+        return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
+
+    def size(self, source: str) -> tuple[int, int]:
+        """Width and height before rescaling, without decoding what can be seen to be whole. Raises BadImage."""
+        if source.startswith("data:"):
+            return _of_data(source).size
+        return _size_of_file(*_state(source))
+
+    def rescaled(self, width: int, height: int) -> tuple[int, int]:
+        """The size that an image of this size is given to the model's processor with."""
+        if self.max_pixels is None or width * height <= self.max_pixels:
+            return width, height
+        ratio = width / height
+        new_height = (self.max_pixels / ratio) ** 0.5
+        return max(1, int(new_height * ratio)), max(1, int(new_height))
+
+
+def _state(source: str) -> tuple[str, int, int]:
+    """The path of an image, and what changes with its content."""
     path = str(_fetched(source)) if source.startswith(REMOTE) else source.removeprefix("file://")
     try:
         state = os.stat(path)
     except (OSError, ValueError) as error:
-        raise BadImage("missing image", why=f"{_short(source)}: {error}") from error
-    return _of_file(path, state.st_mtime_ns, state.st_size)
+        raise BadImage(
+            "missing image",
+            why=os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error),
+            where=named(source),
+        ) from error
+    if not stat.S_ISREG(state.st_mode):
+        raise BadImage("missing image", why="it is no file", where=named(source))
+    return path, state.st_mtime_ns, state.st_size
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=4)
 def _of_file(path: str, changed: int, size: int) -> Image.Image:
-    """The last few images stay, as a row is first counted and then made into pixels."""
+    """The last few images stay, as a row is first looked at and then made into pixels."""
     return _decoded(path, path)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=4)
 def _of_data(source: str) -> Image.Image:
-    return _decoded(io.BytesIO(_data(source)), source)
+    return _decoded(io.BytesIO(bytes_of(source)), source)
 
 
-def stated_size(file: str | io.BytesIO) -> tuple[int, int]:
-    """Width and height by the head of a file, before anything is decoded. Raises BadImage for what is no image."""
+@lru_cache(maxsize=4096)
+def _size_of_file(path: str, changed: int, size: int) -> tuple[int, int]:
+    stated = upright_size(path)
+    if _seen_to_be_whole(path):
+        return stated
+    return _of_file(path, changed, size).size
+
+
+def _seen_to_be_whole(path: str) -> bool:
+    """Whether a file ends where its format says, and its checksums hold; False where only decoding can tell."""
     try:
-        with Image.open(file) as image:
-            return image.size
-    except UnidentifiedImageError as error:
-        raise BadImage("broken image", why="no image format that is known") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadImage("broken image", why=str(error)) from error
+        with Image.open(path) as image:
+            if image.format == "PNG":
+                image.verify()
+                return True
+            if image.format not in ("JPEG", "MPO"):
+                return False
+    except PIL_FAULTS:
+        return False
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        # Behind the start of the scan 0xff never stands before 0xd9 but at the end; a thumbnail has its end before it.
+        scan = content.rfind(b"\xff\xda")
+        return scan >= 0 and content.find(b"\xff\xd9", scan) >= 0
 
 
 def _fetched(url: str) -> Path:
     path = default_media() / "urls" / hashlib.sha256(url.encode()).hexdigest()
     if not path.is_file():
         body = fetch(url, Bounds())
+        upright_size(io.BytesIO(body))  # an error page is not kept for the next run
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f"{UNFINISHED}{path.name}-{os.getpid()}")
         scratch.write_bytes(body)
@@ -71,43 +123,43 @@ def _fetched(url: str) -> Path:
     return path
 
 
-def _data(source: str) -> bytes:
-    head, comma, body = source.partition(",")
-    if not comma:
-        raise BadImage("broken image", why=f"{_short(source)} is no data URL")
-    try:
-        return base64.b64decode(body, validate=True) if head.endswith(";base64") else unquote_to_bytes(body)
-    except (binascii.Error, ValueError) as error:
-        raise BadImage("broken image", why=f"{_short(source)}: {error}") from error
-
-
 def _decoded(file: str | io.BytesIO, source: str) -> Image.Image:
     try:
         with Image.open(file) as image:
-            width, height = image.size
-            if not width or not height:
-                raise BadImage("broken image", why=f"{width}x{height} pixels: {_short(source)}")
-            if width * height > MAX_PIXELS:
-                raise BadImage("image too large", why=f"{width}x{height} pixels: {_short(source)}")
+            checked_size(image, source)
+            if getattr(image, "n_frames", 1) > 1:
+                once("images of several frames are in the rows: the first frame of each is used")
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
-    except UnidentifiedImageError as error:
-        raise BadImage("broken image", why=f"no image format that is known: {_short(source)}") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadImage("broken image", why=f"{error}: {_short(source)}") from error
+            upright = ImageOps.exif_transpose(image)
+            return _rgb(_srgb(upright, source))
+    except PIL_FAULTS as error:
+        raise bad_image(error, source) from error
+
+
+def _srgb(image: Image.Image, source: str) -> Image.Image:
+    """The image in the colours of screens, where a profile says that it has others."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "CMYK", "L"):
+        return image
+    try:
+        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(given):
+            return image
+        seen = ImageCms.profileToProfile(image, given, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        once(f"colour profiles that cannot be read are left out, such as that of {named(source)}")
+        return image
+    return image if seen is None else seen
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     """Transparent pixels on white: what is hidden below full transparency must not show. 16 bits become 8."""
     if image.mode.startswith("I") or image.mode == "F":
         values: tuple[float, float] = image.getextrema()  # pyright: ignore[reportAssignmentType]  # one band
-        scale = 255 / 65535 if values[0] >= 0 and values[1] > 255 else 1
+        deep = image.mode.startswith("I;16") or (values[0] >= 0 and values[1] > 255)
+        scale = 255 / 65535 if deep else 1
         return image.convert("F").point(lambda value: value * scale).convert("L").convert("RGB")
-    if "A" in image.getbands() or "transparency" in image.info:
+    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
         seen = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", seen.size, (255, 255, 255, 255)), seen).convert("RGB")
     return image.convert("RGB")
-
-
-def _short(source: str) -> str:
-    return source if len(source) <= 80 else f"{source[:79]}…"

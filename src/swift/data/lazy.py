@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swift.core.errors import SwiftError
+from swift.core.log import log
 from swift.data.example_index import ExampleIndex
 from swift.data.preprocess import Preprocessor
 from swift.prompts.bad_row import BadRow
+from swift.prompts.images import BadImage
 
 
 class LazyDataset:
@@ -28,6 +30,23 @@ class LazyDataset:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Raises SwiftError for a row that is not what it was when the run began."""
+        images = self._preprocess.encoder.images if self._preprocess.encoder is not None else None
+        if images is None:
+            return self._item(index)
+        for place in range(index, index + len(self)):
+            item = self._item(place % len(self))
+            try:
+                images.check(item.get("images", ()))
+            except BadImage as error:
+                # Its head was whole when the rows were read; what lies behind shows only in decoding.
+                log.warning(
+                    "%s cannot be used, the row behind it is trained instead: %s", self.origin(place % len(self)), error
+                )
+                continue
+            return item
+        raise SwiftError("no row has images that can be decoded")
+
+    def _item(self, index: int) -> dict[str, Any]:
         table, row, nth = self._index[index]
         try:
             (result,) = (outcome.result for outcome in self._preprocess(list(table.fetch(np.array([row])))))

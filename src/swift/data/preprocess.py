@@ -339,5 +339,6 @@ def refusal(error: SwiftError) -> BadRow:
         return BadRow("answer too long", expected=expected, value=error.length)
     if isinstance(error, BadImage):
         reason, value = (error.what, error.why) if error.why else ("images do not fit", error.what)
-        return BadRow(reason, key="images", value=value)
+        key = error.key if error.where is None else f"{error.key}: {error.where}"
+        return BadRow(reason, key=key, value=value)
     return BadRow("not for this template", value=error.what)

@@ -22,10 +22,11 @@ def images_of(plan: ModelPlan, folder: Path, tokenizer: Any) -> Images | None:
     """
     if known_decoder(plan, folder) is not None:
         return None
-    from swift.data.image_files import read_image
+    from swift.data.image_files import ImageReader
     from swift.models.families import load_images
 
     # An adapter's checkpoint has the image processor as it was in training.
     trained = Path(plan.adapter) if plan.adapter else folder
     processor = trained if (trained / PROCESSOR).is_file() else folder
-    return load_images(models.load_config(plan, folder), processor, tokenizer, read_image, plan.model_kwargs)
+    reader = ImageReader(plan.rescale_image)
+    return load_images(models.load_config(plan, folder), processor, tokenizer, reader, plan.model_kwargs)

@@ -30,7 +30,6 @@ TABLE: tuple[Missing, ...] = (
     Missing("fsdp_config", "FSDP"),
     Missing("sequence_parallel_size", "sequence parallelism"),
     Missing("vit_use_gc", "training multimodal models", values=(False,)),
-    Missing("rescale_image", "multimodal models"),
     Missing("local_repo_path", "models with code in a repository of their own"),
     Missing("quant_bits", "quantizing after training"),
     Missing("gguf_file", "loading GGUF weights"),

@@ -64,6 +64,8 @@ class ModelPlan:
     rope_scaling: RopePlan | None = None
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Overrides of fields of the model's configuration."""
+    rescale_image: int | None = None
+    """Images of more pixels are made this large before anything else is done with them."""
     cache_dir: str | None = None
     token: str | None = None
     check_latest: bool = True
@@ -116,6 +118,7 @@ def plan_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
         stored_quant=stored,
         rope_scaling=_rope(args, model),
         model_kwargs=json_mapping(model.model_kwargs, "--model_kwargs"),
+        rescale_image=model.rescale_image if model.rescale_image > 0 else None,
         token=args.values.get("hub_token"),
         check_latest=model.check_model_is_latest,
         entry=entry,

@@ -13,6 +13,7 @@ from swift.core.log import once
 from swift.plan.prompt import JINJA, PromptPlan
 from swift.prompts.bad_row import BadRow
 from swift.prompts.encode import Encoder, TooLong, build_encoder
+from swift.prompts.grounding import objects
 from swift.prompts.messages import (
     MEDIA_TAGS,
     REASONING,
@@ -53,7 +54,7 @@ def get_template(
         truncation_strategy=truncation_strategy,
         loss_scale=str(loss_scale) if isinstance(loss_scale, Path) else loss_scale,
     )
-    return RowTemplate(build_encoder(plan, tokenizer, catalog))
+    return RowTemplate(build_encoder(plan, tokenizer, catalog, template_media=True))
 
 
 _GENERAL = ("react_en", "react_zh", "toolbench")
@@ -68,6 +69,8 @@ class RowTemplate:
     def encode(self, row: Mapping[str, Any], inference: bool = False) -> dict[str, Any] | None:
         """`input_ids`, `labels` (None where there is no answer) and, with loss-scale rules, `loss_scale`.
 
+        Media and objects of a row stand there as the template writes them: the tokens of an image are not counted, as
+        no model is there, and some templates hold a number below zero in its place.
         None for a row that truncation drops. With `inference` the answer of the row is left out. Where a chat template
         makes several examples of a row, this is the last one; `encoder.encode` gives all. Raises SwiftError for a row
         that is not understood.
@@ -119,7 +122,7 @@ def conversation_of(row: Mapping[str, Any]) -> Conversation:
 
 _ROUNDS = frozenset(("query", "response", "history", "query_role", "history_roles", REASONING))
 _KEYS = frozenset(("query", "response", "history", "messages"))
-_ALWAYS = frozenset(("system", "tools", "functions", *MEDIA_TAGS))
+_ALWAYS = frozenset(("system", "tools", "functions", "objects", *MEDIA_TAGS))
 
 
 def _text(value: Any, field: str) -> str | None:
@@ -164,6 +167,10 @@ def _listed(given: Any, aside: Aside) -> dict[str, Message]:
 def _media(row: Mapping[str, Any], aside: Aside) -> Media:
     def listed(kind: str) -> tuple[str, ...]:
         paths = row.get(kind) or ()
-        return (*aside.media.get(kind, ()), *((paths,) if isinstance(paths, str) else paths))
+        given = (*aside.media.get(kind, ()), *((paths,) if isinstance(paths, str) else paths))
+        return tuple("" if path is None else path for path in given)
 
-    return Media(listed("images"), listed("videos"), listed("audios"))
+    try:
+        return Media(listed("images"), listed("videos"), listed("audios"), objects(row.get("objects")))
+    except BadRow as fault:
+        raise SwiftError(str(fault)) from None

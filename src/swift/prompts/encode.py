@@ -6,21 +6,25 @@ import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from swift.catalog import Catalog
+from swift.catalog.entries import MediaText
 from swift.core.errors import SwiftError
 from swift.core.log import once
 from swift.plan.prompt import JINJA, PromptPlan
+from swift.prompts.grounding import grounded
 from swift.prompts.images import UNTAGGED, BadImage, ImageTokens, placed, tagged, tags
 from swift.prompts.jinja import JinjaTemplate
 from swift.prompts.loss_scale import load_loss_scale
 from swift.prompts.template import DataTemplate
+from swift.prompts.template_media import tagged_by_template, written
 from swift.prompts.tokens import Tokens
 from swift.prompts.tool_calls import CallSyntax
-from swift.prompts.types import IGNORED, Conversation, Encoded, Example, Message, Origin, Preference, Segment
+from swift.prompts.types import IGNORED, Conversation, Encoded, Example, Media, Message, Origin, Preference, Segment
 
+NO_MEDIA = Media()
 PLAIN = "default-generation"
 """The template of models that have none."""
 
@@ -71,8 +75,21 @@ class PreferenceEncoded:
     label: bool | None
 
 
-def build_encoder(plan: PromptPlan, tokenizer: Any, catalog: Catalog, images: ImageTokens | None = None) -> Encoder:
-    """The encoder a plan asks for; `images` for a model that takes them.
+def size_of_image(source: str) -> tuple[int, int]:
+    """Width and height of an image; Pillow is loaded with the first."""
+    from swift.prompts.image_header import size_of
+
+    return size_of(source)
+
+
+def build_encoder(
+    plan: PromptPlan,
+    tokenizer: Any,
+    catalog: Catalog,
+    images: ImageTokens | None = None,
+    template_media: bool = False,
+) -> Encoder:
+    """The encoder a plan asks for; `images` for a model that takes them, `template_media` without a model.
 
     Raises SwiftError when the template does not fit the tokenizer or the plan.
     """
@@ -86,7 +103,8 @@ def build_encoder(plan: PromptPlan, tokenizer: Any, catalog: Catalog, images: Im
         if plan.template_type == JINJA:
             once(f"the tokenizer has no chat template, so rows are written as plain text (template {PLAIN})")
         template = DataTemplate(catalog.templates.get(name), tokenizer, **options)
-    return Encoder(plan, template, Tokens(tokenizer, whole=isinstance(template, JinjaTemplate)), images)
+    tokens = Tokens(tokenizer, whole=isinstance(template, JinjaTemplate))
+    return Encoder(plan, template, tokens, images, template_media=template_media)
 
 
 class Encoder:
@@ -98,8 +116,13 @@ class Encoder:
         template: DataTemplate | JinjaTemplate,
         tokens: Tokens,
         images: ImageTokens | None = None,
+        *,
+        template_media: bool = False,
     ):
+        """`template_media` writes media of rows as the template alone has them, where no model says more."""
         self.plan = plan
+        self._template_media = template_media
+        self._media_text = template.entry.media if isinstance(template, DataTemplate) else MediaText()
         self.images = images
         self.template = template
         self.tokens = tokens
@@ -151,13 +174,21 @@ class Encoder:
         self, conversation: Conversation, *, inference: bool = False, options: Mapping[str, Any] | None = None
     ) -> list[Example]:
         """The template's examples, with the tokens of images in the place of their tags."""
-        if self.images is None:
+        if self.images is None and not (self._template_media and conversation.media != NO_MEDIA):
             return self.template.render(conversation, inference=inference, options=options)
+        size = size_of_image if self.images is None else self.images.size
+        conversation, remarks = grounded(conversation, self._media_text, size)
+        if self.images is None:
+            conversation = tagged_by_template(conversation, self._media_text)
+            examples = self.template.render(conversation, inference=inference, options=options)
+            return [written(example, conversation.media, self._media_text) for example in examples]
         media = conversation.media
         examples = self.template.render(tagged(conversation, self.images), inference=inference, options=options)
         with_images = [placed(example, media.images, self.images, whole=self.tokens.whole) for example in examples]
         if 0 < tags(conversation) < len(media.images):
-            with_images[-1] = replace(with_images[-1], rewrites=(*with_images[-1].rewrites, UNTAGGED))
+            remarks += (UNTAGGED,)
+        if remarks:
+            with_images[-1] = replace(with_images[-1], rewrites=(*with_images[-1].rewrites, *remarks))
         if with_images[-1].images != media.images:
             raise BadImage(
                 f"the template {self.template_type} writes {len(with_images[-1].images)} of {len(media.images)} images"
@@ -235,7 +266,7 @@ class Encoder:
         if plan.vocab_size is not None:
             options.append(plan.vocab_size)
         if self.images is not None:
-            options.append(self.images.facts)
+            options += [self.images.facts, asdict(self._media_text)]
         facts = json.dumps([self.template.facts(), self.tokens.digest, options], ensure_ascii=False, sort_keys=True)
         return hashlib.sha256(facts.encode()).hexdigest()
 

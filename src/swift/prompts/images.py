@@ -18,6 +18,9 @@ UNTAGGED = "images that its text has no tag for stand before the first question"
 class BadImage(SwiftError):
     """An image of a row that cannot be used; `what` says why in one line."""
 
+    key = "images"
+    """What of the row is at fault."""
+
 
 class ImageTokens(Protocol):
     """What images are in the prompts of one model."""
@@ -32,6 +35,14 @@ class ImageTokens(Protocol):
         """What stands for each image of a row, `token_text` for each of its pieces. Raises BadImage for a bad one."""
         ...
 
+    def size(self, source: str) -> tuple[int, int]:
+        """Width and height of the image in pixels. Raises BadImage when it cannot be used."""
+        ...
+
+    def check(self, sources: Sequence[str]) -> None:
+        """Raise BadImage for an image that cannot be decoded."""
+        ...
+
 
 def tagged(conversation: Conversation, tokens: ImageTokens) -> Conversation:
     """The conversation with a tag for every image: those that the text has no tag for stand before the first question.
@@ -44,20 +55,31 @@ def tagged(conversation: Conversation, tokens: ImageTokens) -> Conversation:
     for kind, links in (("videos", media.videos), ("audios", media.audios)):
         if links:
             raise BadImage(f"the row has {kind}, which this model does not take here")
-    number, count = tags(conversation), len(media.images)
+    return tag_first(conversation, TAG, "images", len(media.images))
+
+
+def tag_first(conversation: Conversation, tag: str, kind: str, count: int) -> Conversation:
+    """The conversation with `count` tags: those that its text lacks stand before the first question.
+
+    Raises BadImage where the text has more.
+    """
+    number = tags(conversation, tag)
     if number == count:
         return conversation
-    first = next((i for i, message in enumerate(conversation.messages) if message.role == "user"), None)
-    if number > count or first is None:
-        raise BadImage(f"the text has {number} {TAG} and the row {count} images")
+    if number > count:
+        raise BadImage(f"the text has {number} {tag} and the row {count} {kind}")
     messages = list(conversation.messages)
-    messages[first] = replace(messages[first], content=TAG * (count - number) + messages[first].content)
+    first = next((place for place, message in enumerate(messages) if message.role == "user"), None)
+    if first is None:
+        first = int(bool(messages) and messages[0].role == "system")
+        messages.insert(first, Message("user", ""))
+    messages[first] = replace(messages[first], content=tag * (count - number) + messages[first].content)
     return replace(conversation, messages=tuple(messages))
 
 
-def tags(conversation: Conversation) -> int:
-    """How many places its texts name for images."""
-    return sum(message.content.count(TAG) for message in conversation.messages)
+def tags(conversation: Conversation, tag: str = TAG) -> int:
+    """How many places its texts name for media."""
+    return sum(message.content.count(tag) for message in conversation.messages)
 
 
 def placed(example: Example, images: Sequence[str], tokens: ImageTokens, *, whole: bool) -> Example:
@@ -66,8 +88,6 @@ def placed(example: Example, images: Sequence[str], tokens: ImageTokens, *, whol
     `whole` keeps them text, for a tokenizer that is given an example in one piece. Raises BadImage.
     """
     with_tags = [segment for segment in example.segments if isinstance(segment.content, str) and TAG in segment.content]
-    if any(segment.weight > 0 for segment in with_tags):
-        raise BadImage("an image stands in an answer that is trained")
     count = sum(str(segment.content).count(TAG) for segment in with_tags)
     written = iter(tokens.written(images[:count]))
     segments: list[Segment] = []
@@ -76,9 +96,14 @@ def placed(example: Example, images: Sequence[str], tokens: ImageTokens, *, whol
             segments.append(segment)
             continue
         first, *rest = str(segment.content).split(TAG)
-        texts = [first, *(part for text in rest for part in (next(written), text))]
-        pieces = ["".join(texts)] if whole else _joined([p for text in texts for p in _pieces(text, tokens)])
-        segments += [replace(segment, content=piece) for piece in pieces]
+        own = segment.weight
+        # An image inside an answer is seen and not trained, and the answer goes on behind it.
+        texts = [(first, own), *(part for text in rest for part in ((next(written), 0.0), (text, own)))]
+        pieces = [(piece, weight) for text, weight in texts for piece in ([text] if whole else _pieces(text, tokens))]
+        segments += [
+            replace(segment, content=piece, weight=weight, inside_turn=segment.inside_turn or weight < own)
+            for piece, weight in joined(pieces)
+        ]
     return replace(example, segments=segments, images=tuple(images[:count]))
 
 
@@ -90,15 +115,16 @@ def _pieces(text: str, tokens: ImageTokens) -> list[str | tuple[int, ...]]:
     ]
 
 
-def _joined(pieces: Sequence[str | tuple[int, ...]]) -> list[str | tuple[int, ...]]:
-    """Without empty pieces, and texts that touch as one, as the tokenizer must see them."""
-    joined: list[str | tuple[int, ...]] = []
-    for piece in pieces:
-        if joined and isinstance(piece, str) and isinstance(joined[-1], str):
-            joined[-1] += piece
+def joined(pieces: Sequence[tuple[str | tuple[int, ...], float]]) -> list[tuple[str | tuple[int, ...], float]]:
+    """Without empty pieces, and texts of one weight that touch as one, as the tokenizer must see them."""
+    whole: list[tuple[str | tuple[int, ...], float]] = []
+    for piece, weight in pieces:
+        before, its_weight = whole[-1] if whole else ((), 0.0)
+        if isinstance(piece, str) and isinstance(before, str) and weight == its_weight:
+            whole[-1] = (before + piece, weight)
         elif piece:
-            joined.append(piece)
-    return joined
+            whole.append((piece, weight))
+    return whole
 
 
 def refuse_token(message: Message, tokens: ImageTokens) -> None:

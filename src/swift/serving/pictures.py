@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from urllib.parse import unquote_to_bytes
 
 from swift.data.image_fetch import Bounds, fetch
-from swift.data.image_files import stated_size
 from swift.plan.serve import PicturePolicy
+from swift.prompts.image_header import upright_size
 from swift.prompts.images import BadImage
 from swift.serving.errors import ApiError
 from swift.serving.schema import ChatRequest
@@ -84,7 +84,7 @@ def _bare_base64(source: str) -> bytes | None:
     """Clients of the 2.5 release send the base64 of a file and nothing around it; None for anything else."""
     try:
         body = base64.b64decode(source, validate=True)
-        stated_size(io.BytesIO(body))
+        upright_size(io.BytesIO(body))
     except (binascii.Error, ValueError, BadImage):
         return None
     return body
@@ -93,7 +93,7 @@ def _bare_base64(source: str) -> bytes | None:
 def _check_size(body: bytes) -> None:
     if len(body) > MAX_BYTES:
         raise BadImage("image too large", why=f"{len(body)} bytes, at most {MAX_BYTES} are taken")
-    width, height = stated_size(io.BytesIO(body))
+    width, height = upright_size(io.BytesIO(body))
     if width * height > MAX_PIXELS:
         raise BadImage("image too large", why=f"{width}x{height} pixels, at most {MAX_PIXELS} are taken")
 

@@ -6,9 +6,9 @@ import hashlib
 import importlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from PIL.Image import Image
 from torch import Tensor
@@ -48,30 +48,69 @@ def is_multimodal(config: PretrainedConfig) -> bool:
     return config.model_type in FAMILIES
 
 
+class Reader(Protocol):
+    """Opens what a row names: a path, an address or a data URL. Each raises BadImage."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What it does to images, as JSON has it; empty where it leaves them as they are."""
+        ...
+
+    def __call__(self, source: str) -> Image:
+        """The decoded image."""
+        ...
+
+    def size(self, source: str) -> tuple[int, int]:
+        """Width and height as they are in the file."""
+        ...
+
+    def rescaled(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of the decoded image."""
+        ...
+
+
 class Images:
     """A family with the model's own image processor: prompts ask it for tokens, batches for pixels."""
 
-    def __init__(self, family: Family, processor: Any, read: Callable[[str], Image]):
-        """`read` opens what a row names: a path or a data URL."""
+    def __init__(self, family: Family, processor: Any, read: Reader):
         self.family = family
         self.processor = processor
         self.token, self.token_text = family.token, family.token_text
         settings = json.loads(processor.to_json_string())
         own = {name: value for name, value in settings.items() if name not in NOT_SETTINGS and value is not None}
-        self.facts: Mapping[str, Any] = {"family": type(family).__name__, "token": self.token_text, **own}
+        self.facts: Mapping[str, Any] = {
+            "family": type(family).__name__,
+            "token": self.token_text,
+            **own,
+            **read.facts,
+        }
         self._read = read
 
     def written(self, sources: Sequence[str]) -> list[str]:
         """What stands in the prompt for each image of a row.
 
-        Raises BadImage when one cannot be decoded or the model cannot take its size.
+        Raises BadImage when one cannot be used or the model cannot take its size.
         """
-        sizes = [self._read(source).size for source in sources]
+        sizes = [self._stated(source) for source in sources]
         try:
             return self.family.written(sizes)
         except ValueError as error:
             given = ", ".join(f"{width}x{height}" for width, height in sizes)
             raise BadImage(f"an image of {given} pixels does not fit the model", why=str(error)) from error
+
+    def size(self, source: str) -> tuple[int, int]:
+        """Width and height of an image as it is in the file, upright. Raises BadImage when it cannot be used."""
+        return self._read.size(source)
+
+    def check(self, sources: Sequence[str]) -> None:
+        """Raise BadImage for an image that cannot be decoded after all, though its head could be read."""
+        for source in sources:
+            stated, decoded = self._stated(source), self._read(source).size
+            if stated != decoded:
+                raise BadImage(f"an image is {stated} by its head and {decoded} decoded", where=source[:200])
+
+    def _stated(self, source: str) -> tuple[int, int]:
+        return self._read.rescaled(*self._read.size(source))
 
     def counts(self, sources: Sequence[str]) -> list[int]:
         """Tokens that stand for pieces of each image of a row."""
@@ -84,7 +123,7 @@ class Images:
             places = [place for place in range(start, len(ids)) if ids[place] == self.token][:count]
             if len(places) < count:
                 break
-            width, height = self._read(source).size
+            width, height = self._stated(source)
             if places[0] > start:
                 yield "", list(ids[start : places[0]])
             start = places[-1] + 1
@@ -118,7 +157,7 @@ class Images:
 
 
 def load_images(
-    config: PretrainedConfig, folder: Path, tokenizer: Any, read: Callable[[str], Image], kwargs: Mapping[str, Any]
+    config: PretrainedConfig, folder: Path, tokenizer: Any, read: Reader, kwargs: Mapping[str, Any]
 ) -> Images | None:
     """The images side of a model, whose image processor lies in `folder`; None for a model of text.
 

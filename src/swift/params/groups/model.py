@@ -35,7 +35,7 @@ class Model(Frozen):
     """Memory each device may use, in their order, e.g. 10GB 10GB."""
     model_kwargs: Annotated[str | dict[str, Any] | None, Json(), Saved("model")] = None
     """Settings that one model family knows, as JSON text; the same as its upper-case environment variables."""
-    rescale_image: Annotated[int, Range(1, also=(-1,))] = -1
+    rescale_image: Annotated[int, Range(1, also=(-1,)), Saved("model")] = -1
     """Scale images with more pixels (width times height) down to this many; -1 leaves them."""
     local_repo_path: Annotated[str | None, Exists("folder"), Saved("model")] = None
     """Local clone of the GitHub repository that a few models need, so that nothing is cloned."""

@@ -1,0 +1,128 @@
+"""Objects of images in texts: `<ref-object>` becomes the name of a row's next object, `<bbox>` its box."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from swift.catalog.entries import MediaText
+from swift.prompts.bad_row import BadRow
+from swift.prompts.images import BadImage
+from swift.prompts.messages import MEDIA_TAGS
+from swift.prompts.types import Conversation
+from swift.prompts.values import a_list
+
+REFERENCE, BOX = "<ref-object>", "<bbox>"
+UNNAMED = "objects that its text has no tag for are left out"
+GRID = 999
+"""The largest coordinate that is written: boxes are given in thousandths of the image's width and height."""
+TYPES = ("real", "norm_1", "norm_1000", None)
+"""What coordinates count: pixels, the whole image, thousandths of it; None writes them as they are."""
+Box = list[int | float]
+
+
+class BadGrounding(BadImage):
+    """An object of a row that cannot be used."""
+
+    key = "objects"
+
+
+def objects(value: Any) -> tuple[dict[str, Any], ...]:
+    """The objects of a row: a list of `{caption, bbox, bbox_type, image}` or `[caption, bbox]`, perhaps as JSON text.
+
+    Raises BadRow.
+    """
+    listed = []
+    for number, item in enumerate(a_list(value, "objects")):
+        given = item
+        if isinstance(item, list | tuple) and len(item) == 2:
+            given = {"caption": item[0], "bbox": item[1], "bbox_type": None, "image": 0}
+        if not isinstance(given, dict):
+            raise BadRow("wrong type", key=f"objects[{number}]", expected="an object with a bbox", value=item)
+        listed.append(given)
+    return tuple(listed)
+
+
+def grounded(
+    conversation: Conversation, form: MediaText, size: Callable[[str], tuple[int, int]]
+) -> tuple[Conversation, tuple[str, ...]]:
+    """The conversation with its objects in words, and remarks on objects that no tag names.
+
+    `size` gives width and height of an image, and is asked only for boxes in pixels. Raises BadGrounding.
+    """
+    things = conversation.media.objects
+    if not things:
+        return conversation, ()
+    names, boxes = _texts(things, _caption, form), _texts(things, _Boxes(conversation.media.images, size), form)
+    used = {REFERENCE: 0, BOX: 0}
+
+    def text(tag: re.Match[str]) -> str:
+        used[tag[0]] += 1
+        written = next(names if tag[0] == REFERENCE else boxes, None)
+        if written is None:
+            raise BadGrounding(f"the text has more {tag[0]} than the row has objects ({len(things)})")
+        return written
+
+    messages = [
+        replace(message, content=re.sub(f"{REFERENCE}|{BOX}", text, message.content))
+        for message in conversation.messages
+    ]
+    remarks = (UNNAMED,) if max(used.values()) < len(things) else ()
+    return replace(conversation, messages=tuple(messages)), remarks
+
+
+def _texts(
+    things: tuple[dict[str, Any], ...], text: Callable[[Mapping[str, Any], str, MediaText], str], form: MediaText
+) -> Iterator[str]:
+    return (text(thing, f"objects[{number}]", form) for number, thing in enumerate(things))
+
+
+def _caption(thing: Mapping[str, Any], key: str, form: MediaText) -> str:
+    name = thing.get("caption")
+    if not isinstance(name, str):
+        raise BadGrounding("wrong object", why=f"{key}.caption is no text: {name!r:.80}")
+    if any(tag in name for tag in (*MEDIA_TAGS.values(), REFERENCE, BOX)):
+        raise BadGrounding("wrong object", why=f"{key}.caption holds a tag: {name:.80}")
+    return form.caption.replace("{{caption}}", name)
+
+
+class _Boxes:
+    """Writes the boxes of objects; coordinates become thousandths of the image they lie in."""
+
+    def __init__(self, images: tuple[str, ...], size: Callable[[str], tuple[int, int]]):
+        self._images = images
+        self._size = size
+
+    def __call__(self, thing: Mapping[str, Any], key: str, form: MediaText) -> str:
+        given, kind = thing.get("bbox"), thing.get("bbox_type", "real")
+        boxes = given if isinstance(given, list | tuple) and given and isinstance(given[0], list | tuple) else [given]
+        if kind not in TYPES:
+            raise BadGrounding("wrong object", why=f"{key}.bbox_type is {kind!r}, not real, norm_1 or norm_1000")
+        scaled = [self._scaled(_four(box, f"{key}.bbox"), kind, thing.get("image", 0), key) for box in boxes]
+        written = form.between_boxes.join(_filled(form.box, box) for box in scaled)
+        return form.boxes.replace("{{boxes}}", written)
+
+    def _scaled(self, box: Box, kind: str | None, number: Any, key: str) -> Box:
+        if not self._images or kind not in ("real", "norm_1"):
+            return box
+        if not isinstance(number, int) or not 0 <= number < len(self._images):
+            raise BadGrounding("wrong object", why=f"{key}.image is {number!r}, the row has {len(self._images)} images")
+        if kind == "norm_1":
+            return [int(value * GRID) for value in box]
+        width, height = self._size(self._images[number])
+        return [int(value / side * GRID) for value, side in zip(box, (width, height, width, height), strict=True)]
+
+
+def _four(box: Any, key: str) -> Box:
+    numbers = isinstance(box, list | tuple) and len(box) == 4
+    if not numbers or not all(isinstance(value, int | float) and abs(value) < 2**31 for value in box):
+        raise BadGrounding("wrong object", why=f"{key} is not four numbers: {box!r:.80}")
+    return list(box)
+
+
+def _filled(form: str, box: Box) -> str:
+    for name, value in zip(("x1", "y1", "x2", "y2"), box, strict=True):
+        form = form.replace(f"{{{{{name}}}}}", str(value))
+    return form
