@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from tests.data.test_image_files import png
 from tests.fixtures.tiny_multimodal import write_llava, write_qwen2_vl
 
 from swift.cli import main
@@ -162,6 +163,21 @@ def test_rows_that_cannot_be_used_are_named(
     for number, (_, reason) in enumerate(bad, 5):
         line = next(line for line in ledger.splitlines() if f'"line": {number},' in line)
         assert reason in line
+
+
+def test_an_image_that_breaks_only_when_decoded_costs_its_row_and_not_the_run(
+    model_type: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = write_rows(tmp_path)
+    # Its head and its checksums are those of a whole image; there are no pixels in it.
+    (tmp_path / "hollow.png").write_bytes(png(60, 60))
+    row = {"query": "<image>?", "response": "x", "images": ["hollow.png"]}
+    rows.write_text(json.dumps(row) + "\n" + rows.read_text())
+    train(model_type, model, rows, tmp_path / "output", "--batch_size", "1", "--max_steps", "5")
+    printed = capsys.readouterr().err
+    assert "5 rows: 5 kept" in printed
+    assert f"{rows}:1" in printed and "the row behind it is trained instead" in printed
+    assert (tmp_path / "output" / "checkpoint-5").is_dir()
 
 
 def test_a_dry_run_shows_an_image_as_one_line(

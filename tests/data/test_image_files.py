@@ -164,6 +164,16 @@ def test_rotation_is_that_of_exif_measured_and_decoded(orientation: int, tmp_pat
         assert read.size(str(path)) == read(str(path)).size == expected
 
 
+def test_a_rotation_behind_the_pixels_is_heeded(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    body = exif.tobytes().removeprefix(b"Exif\x00\x00")
+    whole = saved(red(), "PNG")
+    chunk = struct.pack(">I", len(body)) + b"eXIf" + body + struct.pack(">I", zlib.crc32(b"eXIf" + body))
+    (tmp_path / "late.png").write_bytes(whole[:-12] + chunk + whole[-12:])
+    assert read.size(str(tmp_path / "late.png")) == read(str(tmp_path / "late.png")).size == (20, 40)
+
+
 def test_colours_of_another_profile_become_those_of_screens(tmp_path: Path) -> None:
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
     red().save(tmp_path / "odd.png", icc_profile=b"no profile")

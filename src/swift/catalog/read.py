@@ -46,9 +46,9 @@ def shipped_templates() -> Mapping[str, TemplateEntry]:
 
 
 def _template(name: str, body: Mapping[str, Any]) -> TemplateEntry:
-    media = body.get("media", {})
+    media: Mapping[str, Any] = body.get("media", {})
     # TOML has no null: false says that there is none.
-    texts = {key: None if value is False and key in MEDIA else value for key, value in media.items()}
+    texts: dict[str, Any] = {key: None if value is False and key in MEDIA else value for key, value in media.items()}
     return TemplateEntry(name=name, **{**body, "media": MediaText(**texts)})
 
 

@@ -7,6 +7,7 @@ import io
 import mmap
 import os
 import stat
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -96,19 +97,33 @@ def _size_of_file(path: str, changed: int, size: int) -> tuple[int, int]:
 
 def _seen_to_be_whole(path: str) -> bool:
     """Whether a file ends where its format says, and its checksums hold; False where only decoding can tell."""
-    try:
-        with Image.open(path) as image:
-            if image.format == "PNG":
-                image.verify()
-                return True
-            if image.format not in ("JPEG", "MPO"):
-                return False
-    except PIL_FAULTS:
-        return False
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        # Behind the start of the scan 0xff never stands before 0xd9 but at the end; a thumbnail has its end before it.
-        scan = content.rfind(b"\xff\xda")
-        return scan >= 0 and content.find(b"\xff\xd9", scan) >= 0
+        if content[:8] == PNG:
+            return _whole_png(content)
+        if content[:3] == b"\xff\xd8\xff":
+            # Behind the start of a scan 0xff stands before 0xd9 at the end alone; a thumbnail lies before the scans.
+            scan = content.rfind(b"\xff\xda")
+            return scan >= 0 and content.find(b"\xff\xd9", scan) >= 0
+    return False
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def _whole_png(content: mmap.mmap) -> bool:
+    place, pixels = len(PNG), False
+    while place + 12 <= len(content):
+        size = int.from_bytes(content[place : place + 4])
+        kind, end = content[place + 4 : place + 8], place + 8 + size
+        if zlib.crc32(content[place + 4 : end]).to_bytes(4) != content[end : end + 4]:
+            return False
+        if kind == b"IEND":
+            return pixels
+        if kind == b"eXIf" and pixels:
+            return False  # a rotation that is not in the head
+        pixels = pixels or kind == b"IDAT"
+        place = end + 4
+    return False
 
 
 def _fetched(url: str) -> Path:

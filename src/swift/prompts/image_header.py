@@ -25,7 +25,8 @@ def upright_size(file: str | Path | BinaryIO) -> tuple[int, int]:
     try:
         with Image.open(file) as image:
             width, height = checked_size(image, file)
-            turned = image.getexif().get(ORIENTATION) in TURNED
+            # That of PNG would decode the image, to see whether EXIF stands behind it.
+            turned = Image.Image.getexif(image).get(ORIENTATION) in TURNED
             return (height, width) if turned else (width, height)
     except PIL_FAULTS as error:
         raise bad_image(error, file) from error
