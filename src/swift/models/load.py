@@ -24,7 +24,7 @@ from swift.core.log import log
 from swift.models import quantize
 from swift.models.context_window import context_length, rope_kinds, stated_length
 from swift.models.download import fetch
-from swift.models.families import is_multimodal
+from swift.models.families import family_of, is_multimodal
 from swift.models.quantize import TORCH_DTYPES
 from swift.plan.model import ModelPlan, RopePlan
 from swift.plan.quantization import stored_quant
@@ -48,7 +48,7 @@ def load_model(plan: ModelPlan, folder: Path | None = None) -> PreTrainedModel:
         transformers_logging.disable_progress_bar()
     model, loading = _from_pretrained(plan, folder, config)
     _check_loading(folder, loading)
-    quantize.finish(model, plan.quant, TORCH_DTYPES[plan.dtype])
+    quantize.finish(model, plan.quant, TORCH_DTYPES[plan.dtype], full_precision(config))
     model.config._name_or_path = plan.source
     model.name_or_path = plan.source
     return model
@@ -64,7 +64,7 @@ def _from_pretrained(plan: ModelPlan, folder: Path, config: PretrainedConfig) ->
             attn_implementation=None if plan.attn == "sdpa" else plan.attn,  # None: SDPA if the model can
             device_map=plan.device_map,
             max_memory=dict(enumerate(plan.max_memory)) if plan.max_memory else None,
-            quantization_config=quantize.transformers_config(plan.quant),
+            quantization_config=quantize.transformers_config(plan.quant, full_precision(config)),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # _check_loading refuses them, by name
         )
@@ -83,6 +83,14 @@ def _from_pretrained(plan: ModelPlan, folder: Path, config: PretrainedConfig) ->
 def auto_class(config: PretrainedConfig) -> Any:
     """The class of transformers that makes the model of a configuration."""
     return AutoModelForImageTextToText if is_multimodal(config) else AutoModelForCausalLM
+
+
+def full_precision(config: PretrainedConfig) -> tuple[str, ...]:
+    """Paths of the modules that quantization leaves as they are: tower and projector of a multimodal model."""
+    if not is_multimodal(config):
+        return ()
+    parts = family_of(config).parts
+    return (*parts.tower, *parts.projector)
 
 
 def load_config(plan: ModelPlan, folder: Path) -> PretrainedConfig:

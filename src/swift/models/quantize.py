@@ -5,6 +5,7 @@ docs/decisions/quantized-base.md says why it is done this way and what was measu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,25 @@ from swift.plan.quantization import GROUP_SIZE, QuantPlan, check_stored, stored_
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def transformers_config(plan: QuantPlan | None) -> BitsAndBytesConfig | EetqConfig | None:
-    """What `from_pretrained` is told; None where the weights are loaded as they are, or HQQ takes them afterwards."""
+def transformers_config(plan: QuantPlan | None, whole: Sequence[str] = ()) -> BitsAndBytesConfig | EetqConfig | None:
+    """What `from_pretrained` is told; None where the weights are loaded as they are, or HQQ takes them afterwards.
+
+    `whole` are the paths of modules that stay as they are, beside the head.
+    """
     if plan is None or plan.method == "hqq":
         return None
+    left_out = [*whole, "lm_head"] if whole else None  # None: the head alone
     if plan.method == "eetq":
-        return EetqConfig("int8")
+        return EetqConfig("int8", modules_to_not_convert=left_out)
     if plan.bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=left_out)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_compute_dtype=TORCH_DTYPES[plan.compute_dtype],
         bnb_4bit_quant_type=plan.quant_type,
         bnb_4bit_use_double_quant=plan.double_quant,
         bnb_4bit_quant_storage=plan.storage,
+        llm_int8_skip_modules=left_out,
     )
 
 
@@ -56,10 +62,10 @@ def check_folder_allows(plan: QuantPlan | None, config: PretrainedConfig, folder
     check_stored(stored, str(folder), probe())
 
 
-def finish(model: PreTrainedModel, plan: QuantPlan | None, dtype: torch.dtype) -> None:
-    """What is left to do when the weights are in memory."""
+def finish(model: PreTrainedModel, plan: QuantPlan | None, dtype: torch.dtype, whole: Sequence[str] = ()) -> None:
+    """What is left to do when the weights are in memory; `whole` are the paths of modules that stay as they are."""
     if plan is not None and plan.method == "hqq":
-        _swap_for_hqq(model, plan, dtype)
+        _swap_for_hqq(model, plan, dtype, whole)
     if installed("bitsandbytes") and stored_quant(model.config.to_dict()):
         _steady_on_cpu(model)
 
@@ -109,13 +115,18 @@ def _steady_on_cpu(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _swap_for_hqq(model: PreTrainedModel, plan: QuantPlan, dtype: torch.dtype) -> None:
+def _swap_for_hqq(model: PreTrainedModel, plan: QuantPlan, dtype: torch.dtype, whole: Sequence[str]) -> None:
     """Put HQQ's layers in the place of the linear layers, the head left out; transformers does not do it any more."""
     from hqq.core.quantize import HQQLinear, hqq_base_quant_config  # pyright: ignore[reportMissingImports]  # comes as an extra
 
     model.requires_grad_(False)  # HQQ copies biases into plain tensors, which would ask for gradients nobody uses
     head = model.get_output_embeddings()
-    layers = {path: m for path, m in model.named_modules() if type(m) is nn.Linear and m is not head}
+    left_out = tuple(f"{path}." for path in whole)
+    layers = {
+        path: m
+        for path, m in model.named_modules()
+        if type(m) is nn.Linear and m is not head and not path.startswith(left_out)
+    }
     chosen = _settings_of(plan, list(layers))
     log.info("quantizing %d of %d linear layers with HQQ", len(chosen), len(layers))
     for path, settings in chosen.items():

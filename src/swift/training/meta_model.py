@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from swift import tuners
-from swift.models.load import TORCH_DTYPES, auto_class, load_config
+from swift.models.load import TORCH_DTYPES, auto_class, full_precision, load_config
 from swift.plan.model import ModelPlan
 from swift.plan.quantization import GROUP_SIZE, QuantPlan
 from swift.plan.sft import SftPlan
@@ -159,8 +159,11 @@ def saved_by_quantizing(model: nn.Module, quant: QuantPlan) -> int:
     """Bytes that the base's linear layers, the head left out, lose by it. HQQ's layers by name count as all alike."""
     base: Any = model if isinstance(model, PreTrainedModel) else model.get_base_model()  # type: ignore[operator]
     head, saved = base.get_output_embeddings(), 0.0
-    for layer in base.modules():
+    whole = tuple(f"{path}." for path in full_precision(base.config))
+    for path, layer in base.named_modules():
         if type(layer) is nn.Linear and layer is not head and not layer.weight.requires_grad:
+            if path.startswith(whole):
+                continue
             weight = layer.weight
             saved += weight.nbytes - bytes_per_weight(quant, weight.element_size()) * weight.numel()
     return int(saved)

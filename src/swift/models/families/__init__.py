@@ -69,6 +69,12 @@ class Reader(Protocol):
         ...
 
 
+def family_of(config: PretrainedConfig) -> type[Family]:
+    """The family of a multimodal model."""
+    module, _, name = FAMILIES[config.model_type].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 class Images:
     """A family with the model's own image processor: prompts ask it for tokens, batches for pixels."""
 
@@ -171,8 +177,7 @@ def load_images(
                 next=f"use one of {', '.join(FAMILIES)}",
             )
         return None
-    module, _, name = FAMILIES[config.model_type].partition(":")
-    family: type[Family] = getattr(importlib.import_module(module), name)
+    family = family_of(config)
     try:
         processor: Any = AutoImageProcessor.from_pretrained(folder, backend="pil")
         settings = _settings(family, processor, {name: v for name, v in kwargs.items() if name not in config.to_dict()})
