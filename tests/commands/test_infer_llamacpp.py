@@ -92,6 +92,36 @@ def test_it_is_proposed_by_name_on_a_cpu(model: Path) -> None:
     assert hint not in plan_infer(parse(words), load_catalog(), installed).summary()
 
 
+def test_a_gguf_file_is_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In llama.cpp itself, and unpacked in PyTorch and for another export; the answers are those of its origin."""
+    folder = small_tokenizer("qwen2", tmp_path / "model")
+    model = small_model("qwen2", folder, len(PreTrainedTokenizerFast.from_pretrained(folder)) + 3, rope_parameters=None)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"query": "What is red?"}\n{"query": "1 2 3 🙂"}\n')
+    chatml = ["--template_type", "chatml"]
+    words = ["export", "--model_id_or_path", str(model), *chatml, "--to_gguf", "f32"]
+    assert main([*words, "--gguf_output_dir", str(tmp_path / "out")]) == 0
+    file = tmp_path / "out" / "model.gguf"
+
+    def answers(name: str, source: Path, *more: str) -> list[str]:
+        command = ["infer", "--model_id_or_path", str(source), *chatml, "--val_dataset", str(rows), *more]
+        assert main([*command, "--max_new_tokens", "8", "--result_dir", str(tmp_path / name)]) == 0
+        return [row["response"] for row in written(tmp_path / name)]
+
+    expected = answers("a", model, "--dtype", "fp32")
+    assert answers("b", file, "--infer_backend", "llamacpp") == expected
+    assert "converting" not in capsys.readouterr().err
+    assert len(answers("c", file)) == 2
+    again = ["export", "--gguf_file", str(file), *chatml, "--to_gguf", "bf16", "--gguf_output_dir"]
+    assert main([*again, str(tmp_path / "again")]) == 0
+    assert main([*again, str(tmp_path / "x"), "--model_id_or_path", str(model)]) == 2
+    assert "two places" in capsys.readouterr().err
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(file.read_bytes()[:1000])
+    assert main(["infer", "--model_id_or_path", str(broken), "--val_dataset", str(rows)]) == 2
+    assert "cannot be read as a model" in capsys.readouterr().err
+
+
 def test_types_of_the_file(model: Path) -> None:
     words = ["infer", "--model_id_or_path", str(model), "--infer_backend", "llamacpp"]
     types = {"": "f16", "--quantization_bit 8": "q8_0", "--quantization_bit 4": "q4_0", "--dtype bf16": "bf16"}

@@ -13,13 +13,14 @@ def run(args: Args) -> int:
     from swift.core.probe import probe
     from swift.engines.bf16_speedup import bf16_speedup
     from swift.export.merge_first import with_merged
+    from swift.models.gguf.unpack import with_unpacked
     from swift.params.groups import Data, Model, Page
     from swift.plan.infer import plan_infer
 
     need("gradio", extra="ui", why="swift app-ui")
     machine = probe()
     catalog = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info)
-    args = with_merged(args, catalog, machine)
+    args = with_merged(with_unpacked(args), catalog, machine)
     plan = plan_infer(args, catalog, machine, answers_rows=False, bf16_speedup=bf16_speedup)
     log.info("plan\n%s", plan.summary())
 

@@ -13,6 +13,7 @@ def run(args: Args) -> int:
     from swift.core.probe import probe
     from swift.engines.bf16_speedup import bf16_speedup
     from swift.export.merge_first import with_merged
+    from swift.models.gguf.unpack import with_unpacked
     from swift.params.groups import Data, Model
     from swift.plan.infer import plan_infer
     from swift.plan.serve import plan_serve
@@ -21,7 +22,7 @@ def run(args: Args) -> int:
         need(module, extra="serve", why="swift deploy")
     machine = probe()
     catalog = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info)
-    args = with_merged(args, catalog, machine)
+    args = with_merged(with_unpacked(args), catalog, machine)
     infer = plan_infer(args, catalog, machine, answers_rows=False, bf16_speedup=bf16_speedup)
     template = infer.prompt.template_type
     one_turn = template in catalog.templates and catalog.templates.get(template).generation

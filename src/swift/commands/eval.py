@@ -12,6 +12,7 @@ def run(args: Args) -> int:
     from swift.core.optional_imports import need
     from swift.core.probe import probe
     from swift.export.merge_first import with_merged
+    from swift.models.gguf.unpack import with_unpacked
     from swift.params.groups import Data, Evaluate, Model
     from swift.plan.evaluation import plan_eval
     from swift.plan.infer import plan_infer
@@ -20,7 +21,7 @@ def run(args: Args) -> int:
     infer = None
     if not args[Evaluate].eval_url:
         machine = probe()
-        args = with_merged(args, catalog, machine)
+        args = with_merged(with_unpacked(args), catalog, machine)
         infer = plan_infer(args, catalog, machine, answers_rows=False)
     plan = plan_eval(args, infer)
     if plan.benchmarks:

@@ -17,6 +17,7 @@ def run(args: Args) -> int:
     """Do what the flags ask for, one after the other, each on the result of the last. -> exit code."""
     from swift.core.errors import SwiftError
     from swift.export.merge_first import with_merged
+    from swift.models.gguf.unpack import with_unpacked
     from swift.params.groups import Checkpoint, Data, Export, Hub, Model
 
     to_ollama, push, to_peft = args[Export].to_ollama, args[Hub].push_to_hub, args[Export].to_peft_format
@@ -33,6 +34,7 @@ def run(args: Args) -> int:
     from swift.core.probe import probe
 
     catalog, machine = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info), probe()
+    args = with_unpacked(args)
     if to_peft:
         args = _to_peft(args)
     if args[Checkpoint].merge_lora:

@@ -15,6 +15,7 @@ def run(args: Args) -> int:
     from swift.engines.bf16_speedup import bf16_speedup
     from swift.export.merge_first import with_merged
     from swift.inference.result_file import require_room_for_results
+    from swift.models.gguf.unpack import with_unpacked
     from swift.params.groups import Data, Infer, Model
     from swift.plan.infer import plan_infer
 
@@ -22,7 +23,7 @@ def run(args: Args) -> int:
     catalog = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info)
     if (folder := args[Infer].result_dir) and args[Infer].save_result:
         require_room_for_results(Path(folder).expanduser())
-    args = with_merged(args, catalog, machine)
+    args = with_merged(with_unpacked(args), catalog, machine)
     plan = plan_infer(args, catalog, machine, bf16_speedup=bf16_speedup)
     log.info("plan\n%s", plan.summary())
 

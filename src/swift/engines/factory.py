@@ -182,7 +182,7 @@ def _llamacpp(plan: InferPlan, prepared: Prepared) -> Engine:
         from swift.engines.llamacpp import LlamaCppEngine, room
 
     engine, source = plan.engine, prepared.source
-    file = cached_gguf(plan.model, source, prepared.encoder, engine.gguf_type, engine.merged, engine.layers)
+    file = cached_gguf(plan.model, source, prepared.encoder, engine.gguf_type or "f16", engine.merged, engine.layers)
     config = models.load_config(plan.model, source)
     context, places = room(config.to_dict(), given=engine.vllm.max_model_len, most=engine.vllm.max_num_seqs)
     return LlamaCppEngine(

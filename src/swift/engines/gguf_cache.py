@@ -16,7 +16,9 @@ from swift.core.environment import cache_home
 from swift.core.log import log
 from swift.core.transaction import fault, sha256, write_folder
 from swift.core.writable import require_writable, writing
+from swift.engines.gguf_check import check_tokens
 from swift.engines.gguf_conversion import convert, require_packages
+from swift.models.gguf.unpack import origin_of
 from swift.plan.gguf import FILE, REPORT, GgufType
 from swift.plan.model import ModelPlan
 from swift.prompts.encode import Encoder
@@ -37,9 +39,13 @@ def cached_gguf(
 ) -> Path:
     """The file of the plan's model in `source`, with an adapter or the layers of LLaMA-Pro merged into it.
 
-    It is made where there is none yet. Raises SwiftError for a model that does not convert, and CheckFailed when
-    llama.cpp does not answer as the model does.
+    It is made where there is none yet; a model that came as a GGUF file has its own. Raises SwiftError for a model that
+    does not convert, and CheckFailed when llama.cpp does not answer as the model does.
     """
+    origin = origin_of(source)
+    if origin is not None and adapter is None and layers is None:
+        check_tokens(origin, encoder)
+        return origin
     folder = cache_home() / "gguf" / f"{plan.model_type}-{type}-{_digest(plan, source, encoder, adapter or layers)}"
     if fault(folder, hashes=False) is None:
         return folder / FILE

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from swift.core.errors import CheckFailed
 from swift.engines.llama_server import LlamaServer
 from swift.prompts.encode import Encoder
 from swift.prompts.types import Conversation, Message
@@ -97,12 +98,14 @@ def check_gguf(
     reference: Callable[[], PreTrainedModel],
     *,
     positions: int,
+    vocabulary: int,
     marks: bool = True,
     new_tokens: int = NEW_TOKENS,
 ) -> Check:
     """Compare the file with the model that `reference` loads, in fp32, after llama.cpp is done with it.
 
-    No sequence is longer than the `positions` of the file. Without `marks` no text has a combining mark.
+    No sequence is longer than the `positions` of the file, and `vocabulary` is the number of its embeddings.
+    Without `marks` no text has a combining mark.
     """
     tokenizer, described = encoder.tokens.tokenizer, json.loads(TEXTS.read_text("utf-8"))
     prompts = [ids for ids in _prompts(encoder, described) if len(ids) < positions]
@@ -115,7 +118,7 @@ def check_gguf(
         texts = [text for text in texts if marks or not any(unicodedata.category(c).startswith("M") for c in text)]
         cut_otherwise = tuple(_cut_otherwise(server, tokenizer, texts))
         template = _template_difference(server, encoder)
-        never = _special_ids(tokenizer)
+        never = [number for number in _special_ids(tokenizer) if number < vocabulary]
         with ThreadPoolExecutor(len(prompts)) as pool:
             answers = list(pool.map(lambda ids: _answer(server, ids, never, new_tokens), prompts))
         begun = time.perf_counter()
@@ -140,6 +143,26 @@ def check_gguf(
         load_seconds=loaded - start,
         tokens_per_second=count / seconds,
     )
+
+
+def check_tokens(file: Path, encoder: Encoder) -> None:
+    """Raise CheckFailed when llama.cpp, by the file, cuts texts otherwise than the encoder's tokenizer."""
+    described = json.loads(TEXTS.read_text("utf-8"))
+    server = LlamaServer(file, context=256, places=1)
+    try:
+        texts = [
+            *described["texts"],
+            *(str(encoder.tokens.tokenizer.decode(ids)) for ids in _prompts(encoder, described)),
+        ]
+        different = list(_cut_otherwise(server, encoder.tokens.tokenizer, texts))
+    finally:
+        server.end()
+    if different:
+        raise CheckFailed(
+            f"the tokenizer read out of {file} is not the one that llama.cpp finds in it",
+            why=different[0],
+            next="give the model that the file was made from to --model_id_or_path, and --infer_backend llamacpp",
+        )
 
 
 Answer = tuple[list[int], list[float]]

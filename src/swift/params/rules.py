@@ -30,7 +30,7 @@ def a_model_is_given(args: Args) -> Mistakes:
     known = (
         ("model_type", "model_id_or_path")
         if args.command in TRAINING
-        else ("model_type", "model_id_or_path", "ckpt_dir")
+        else ("model_type", "model_id_or_path", "ckpt_dir", "gguf_file")
     )
     if any(args.values.get(name) for name in known):
         return

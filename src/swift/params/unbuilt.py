@@ -32,7 +32,6 @@ TABLE: tuple[Missing, ...] = (
     Missing("vit_use_gc", "training multimodal models", values=(False,)),
     Missing("local_repo_path", "models with code in a repository of their own"),
     Missing("quant_bits", "quantizing after training"),
-    Missing("gguf_file", "loading GGUF weights"),
 )
 
 IDLE_FLAGS = (

@@ -30,6 +30,8 @@ CONVERTED = (
     "Phi3ForCausalLM",
 )
 """Architectures that convert, as config.json names them; models/gguf/architectures.py says how. SmolLM is Llama."""
+ORIGIN = "gguf_origin.json"
+"""Names the file that a folder of the cache was made from, as which llama.cpp can run it."""
 OF_BITS: Mapping[int, GgufType] = {4: "q4_0", 8: "q8_0"}
 """Types of the file that llama.cpp answers from, by --quantization_bit."""
 OF_DTYPE: Mapping[str, GgufType] = {"AUTO": "f16", "fp16": "f16", "bf16": "bf16", "fp32": "f32"}
@@ -79,8 +81,13 @@ def plan_gguf(args: Args, catalog: Catalog, machine: Machine) -> GgufPlan:
     )
 
 
-def answering_type(args: Args) -> GgufType:
-    """The type of file that `--infer_backend llamacpp` answers from. Raises SwiftError for bits that it has not."""
+def answering_type(args: Args, model: ModelPlan) -> GgufType | None:
+    """The type of file that `--infer_backend llamacpp` answers from; None where the model came as a GGUF file.
+
+    Raises SwiftError for bits that it has not.
+    """
+    if model.hub == "local" and model.adapter is None and (Path(model.source) / ORIGIN).is_file():
+        return None
     of_training = args.origins["quantization_bit"] == "checkpoint"
     bits = 0 if of_training else args.values["quantization_bit"]
     if not bits:

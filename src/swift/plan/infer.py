@@ -50,8 +50,8 @@ class EnginePlan:
     """Folder with layers of LLaMA-Pro, without those of the base, that go into the model for good."""
     merged: Path | None = None
     """The adapter of `--ckpt_dir` where the engine takes it merged only, so that it is none of `adapters`."""
-    gguf_type: GgufType = "f16"
-    """Of the file that llama.cpp answers from."""
+    gguf_type: GgufType | None = "f16"
+    """Of the file that llama.cpp answers from; None where the model came as one."""
     faster: str | None = None
     """An engine that is installed and faster here, where none was named."""
     vllm: Vllm
@@ -64,7 +64,8 @@ class EnginePlan:
     def summary(self) -> str:
         """The engine, and a better one if there is one."""
         if self.backend == "llamacpp":
-            return f"llamacpp, GGUF {self.gguf_type}" + (f", {self.merged} merged" if self.merged else "")
+            file = f"GGUF {self.gguf_type}" if self.gguf_type else "the file as it is"
+            return f"llamacpp, {file}" + (f", {self.merged} merged" if self.merged else "")
         hint = f" (--infer_backend {self.faster} is installed and faster on a CPU)" if self.faster else ""
         return self.backend + hint
 
@@ -201,7 +202,7 @@ def plan_engine(args: Args, model: ModelPlan, machine: Machine) -> EnginePlan:
         adapters=adapters[len(own) :] if merges and layers is None else adapters,
         layers=layers,
         merged=own[0][1] if own and merges and layers is None else None,
-        gguf_type=answering_type(args) if merges else "f16",
+        gguf_type=answering_type(args, model) if merges else "f16",
         faster=_faster(args, backend, model, machine),
         vllm=args[Vllm],
         memory_given=args.is_explicit("gpu_memory_utilization"),
