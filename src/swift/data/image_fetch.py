@@ -84,7 +84,9 @@ def _is_public(address: str) -> bool:
     parsed = ipaddress.ip_address(address.partition("%")[0])
     within = [parsed.ipv4_mapped, parsed.sixtofour] if isinstance(parsed, ipaddress.IPv6Address) else []
     every = [parsed, *(each for each in within if each is not None)]
-    return parsed not in TRANSLATED and all(each.is_global and not each.is_multicast for each in every)
+    # ::127.0.0.1 and the like are global by the table, and lie in the block that is reserved.
+    usual = [each.is_global and not each.is_multicast and not each.is_reserved for each in every]
+    return parsed not in TRANSLATED and all(usual)
 
 
 def _shown(url: str) -> str:
