@@ -8,6 +8,8 @@ import random
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +117,29 @@ def test_a_signal_saves_and_says_how_to_go_on(
     assert finished(start(again, tmp_path / "again.log")) == 0
     assert losses(run) == losses(whole)
     assert adapter(run) == adapter(whole)
+
+
+def test_a_signal_to_the_whole_group_saves_too(tmp_path: Path, words: Words) -> None:
+    """As `docker stop` and schedulers send it: the data workers must not die before the run has saved."""
+    run, output = tmp_path / "group", tmp_path / "group.log"
+    with output.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "swift", *words(run, "--dataloader_num_workers", "2", "--max_steps", "500")],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            end = time.monotonic() + 120
+            while not ((run / "logging.jsonl").is_file() and len(losses(run)) >= 2):
+                assert process.poll() is None and time.monotonic() < end, output.read_text()
+                time.sleep(0.02)
+            os.killpg(process.pid, signal.SIGTERM)
+            assert process.wait(120) == 75, output.read_text()
+        finally:
+            process.kill()
+            process.wait()
+    assert fault(checkpoints.checkpoints(run)[-1]) is None
 
 
 def test_a_signal_does_not_wait_for_the_evaluation(tmp_path: Path, words: Words) -> None:

@@ -35,6 +35,7 @@ from swift.training.optimizers.build import Build
 from swift.training.passes import passes_needed, split, tokens_of
 from swift.training.throughput import Meter, peak_memory
 from swift.training.trainer_private import CheckpointTrainer
+from swift.training.worker_group import keep_workers_apart
 
 PLACE = "data_state.json"
 TERM = "term of the loss "
@@ -114,6 +115,12 @@ class SwiftTrainer(CheckpointTrainer):
         return self._items - self._items_before
 
     # The loss.
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As transformers makes it, with workers that outlive a signal to the group of the run."""
+        loader = super().get_train_dataloader()
+        keep_workers_apart(loader)
+        return loader
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[MicroBatch], num_batches: int, device: torch.device

@@ -231,7 +231,7 @@ class Jobs:
             return
         write_file(job.folder / STOP, json.dumps({"time": time.time()}))
         for pid, started in job.processes[1:]:
-            # The command alone: it passes the signal on to its ranks, and its data workers die of one of their own.
+            # The command alone: it passes the signal on to its ranks, and a second one would end them before they save.
             if alive(pid, started):
                 os.kill(pid, signal.SIGTERM)
 
