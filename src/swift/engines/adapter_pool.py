@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from swift.core.errors import SwiftError
 from swift.engines.image_prompt import ImagePrompt, decoder_embeddings
 from swift.engines.kv_attention import How, Step
-from swift.engines.plain_decoder import PlainDecoder, plain_decoder
+from swift.engines.plain_decoder import OwnStep, PlainDecoder, plain_decoder
 from swift.engines.weight_sharing import share_weights
 from swift.tuners import added_modules, base_model
 from swift.tuners.adapter_files import read_adapter
@@ -170,6 +170,11 @@ class AdaptedModel:
         prompt = decoder_embeddings(model, inner.get_decoder(), inputs)
         rest: Any = inner.get_input_embeddings()(ids[:, length:])
         return torch.cat([prompt, rest], dim=1)
+
+    def allow_plain(self, own: OwnStep) -> None:
+        """Let steps over slots go through a `PlainDecoder`; `own` is a step of the base, which is compared with it."""
+        self.hows = own.survey.hows
+        self._plain[None] = plain_decoder(self.base, self.base, self.hows, own)
 
     def plain(self, adapter: str | None) -> PlainDecoder | None:
         """The same forward pass over slots with one adapter, where there is one that gives the model's own logits."""

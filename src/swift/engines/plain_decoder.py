@@ -95,15 +95,41 @@ class PlainDecoder:
         return all(torch.equal(rows(slice(count)), alone[:count]) for count in range(2, ROWS + 1))
 
 
-def plain_decoder(model: PreTrainedModel, whole: Any, hows: Sequence[How]) -> PlainDecoder | None:
-    """The decoder of `model` where its logits are, bit for bit, those of `whole`: the model with what is around it."""
+@dataclass(frozen=True)
+class OwnStep:
+    """A short text as one step over slots, by a model's own forward pass."""
+
+    ids: Tensor
+    """(1, T)."""
+    positions: Tensor
+    """(1, T)."""
+    logits: Tensor
+    """(T, vocabulary)."""
+    survey: Survey
+    """What each layer would have stored."""
+
+    @classmethod
+    def of(cls, whole: Any, ids: Tensor) -> OwnStep:
+        """The step of `whole`, whose attention is that of kv_attention.py."""
+        survey, positions = Survey(), torch.arange(ids.shape[1], device=ids.device)[None]
+        output = whole(input_ids=ids, position_ids=positions, use_cache=False, slots_step=survey)
+        return cls(ids, positions, output.logits[0], survey)
+
+
+def plain_decoder(
+    model: PreTrainedModel, whole: Any, hows: Sequence[How], own: OwnStep | None = None
+) -> PlainDecoder | None:
+    """The decoder of `model` where its logits are, bit for bit, those of `whole`: the model with what is around it.
+
+    `own` is a step of `whole`, where one was computed already.
+    """
     try:
         plain = PlainDecoder(model, hows)
-        embedding: Any = model.get_input_embeddings()
-        ids = torch.arange(TRIED, device=embedding.weight.device)[None] * 37 % len(embedding.weight)
-        positions = torch.arange(TRIED, device=ids.device)[None]
-        own = whole(input_ids=ids, position_ids=positions, use_cache=False, slots_step=Survey()).logits[0]
-        agree = torch.equal(plain.logits(ids, positions, Survey())[0], own)
+        if own is None:
+            embedding: Any = model.get_input_embeddings()
+            ids = torch.arange(TRIED, device=embedding.weight.device)[None] * 37 % len(embedding.weight)
+            own = OwnStep.of(whole, ids)
+        agree = torch.equal(plain.logits(own.ids, own.positions, Survey())[0], own.logits)
     except Exception as error:  # whatever goes wrong on a way that is only tried, the way is not taken
         log.debug("%s: %s", type(error).__name__, error)
         return None

@@ -22,8 +22,9 @@ from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.base import Request, SamplingParams
 from swift.engines.dynamic_rope import DynamicRope
 from swift.engines.image_prompt import ImagePrompt, image_prompt
-from swift.engines.kv_attention import NAME, Survey
+from swift.engines.kv_attention import NAME
 from swift.engines.kv_cache import KVCache
+from swift.engines.plain_decoder import OwnStep
 from swift.engines.runner import OwnCacheRunner, RecomputeRunner, Runner, SlotRunner, device_of, embedding_of
 from swift.engines.sequence import Sequence
 from swift.models.families import Images
@@ -31,6 +32,9 @@ from swift.models.families import Images
 STRETCHES = (11, 9)
 """Tokens of the text's first two stretches, as a long prompt is computed; SINGLES follow one by one, as answers are."""
 SINGLES = 4
+"""As many as the window of a convolution has tokens, of which a cache of the model's own kind may keep the last."""
+SLOT_SINGLES = 2
+"""One beside another text, and one alone: slots keep keys and values only, so that all singles go the same way."""
 PLAIN_LAYERS = {"full_attention", "sliding_attention"}
 """Kinds of layers that slots can serve; where another kind differs may lie far behind the end of a short text."""
 TOLERANCE = {torch.float32: 1e-3}
@@ -124,7 +128,9 @@ def choose_runner(
         once("requests run in one batch, over slots of a shared KV cache", level=logging.INFO)
         return SlotRunner(model, cache)
     if all(
-        _agrees(lambda each=each: OwnCacheRunner(model, 2, first_position=each.first_position), each, whole=True)
+        _agrees(
+            lambda each=each: OwnCacheRunner(model, 2, first_position=each.first_position), each, (sum(each.stretches),)
+        )
         for each in (reference, seen)
         if each is not None
     ):
@@ -142,7 +148,8 @@ def reads_in_stretches(model: AdaptedModel, max_length: int) -> bool:
     if DynamicRope(model.base):
         return False
     with model.as_loaded():
-        return _agrees(lambda: OwnCacheRunner(model, 2), Reference(model.base, max_length), whole=False)
+        reference = Reference(model.base, max_length)
+        return _agrees(lambda: OwnCacheRunner(model, 2), reference, reference.stretches)
 
 
 def _slots(
@@ -153,48 +160,61 @@ def _slots(
     layers = config.get("layer_types") or []
     if DynamicRope(model.base) or not set(layers) <= PLAIN_LAYERS:
         return None
-    survey = _survey(model, reference.tokens)
-    if survey is not None and survey.is_whole and survey.windows_fit(layers, config.get("sliding_window")):
+    own = _own_step(model, reference.tokens)
+    if own is None:
+        model.set_attention(model.own_attention)
+        return None
+    survey = own.survey
+    if survey.is_whole and survey.windows_fit(layers, config.get("sliding_window")):
 
         def cache(size: int) -> KVCache:
             return KVCache(survey.shapes, survey.dtype, survey.devices, budget=size, max_length=max_length)
 
-        for model.hows in (survey.hows, None):
-            if all(
-                _agrees(lambda: SlotRunner(model, cache(2**62)), each, whole=False)
+        def agrees() -> bool:
+            return all(
+                _agrees(lambda: SlotRunner(model, cache(2**62)), each, each.stretches, singles=SLOT_SINGLES)
                 for each in (reference, seen)
                 if each is not None
-            ):
-                return cache(budget)
-            if model.plain(None) is None:
-                break
+            )
+
+        model.allow_plain(own)
+        fits = agrees()
+        if not fits and model.plain(None) is not None:
+            model.hows = None  # by the model's own forward pass
+            fits = agrees()
+        if fits:
+            return cache(budget)
     model.set_attention(model.own_attention)
     return None
 
 
-def _survey(model: AdaptedModel, tokens: list[int]) -> Survey | None:
-    """What every layer stores; None when the model does not pass a step on."""
-    survey = Survey()
+def _own_step(model: AdaptedModel, tokens: list[int]) -> OwnStep | None:
+    """A step of the base, which says what every layer stores; None when the model does not pass a step on."""
     try:
         model.set_attention(NAME)
-        ids = torch.tensor([tokens], device=device_of(model.base))
-        model.base(input_ids=ids, use_cache=False, slots_step=survey)
+        return OwnStep.of(model.base, torch.tensor([tokens], device=device_of(model.base)))
     except Exception as error:  # a class without **kwargs, or of fixed attention, refuses in ways of its own
         log.debug("%s: %s", type(error).__name__, error)
         return None
-    return survey
 
 
-def _agrees(start: Callable[[], Runner], reference: Reference | ImageReference, *, whole: bool) -> bool:
-    """Whether the runner gives the reference's logits, beside a second text; `whole`: the prompt in one stretch."""
+def _agrees(
+    start: Callable[[], Runner],
+    reference: Reference | ImageReference,
+    stretches: tuple[int, ...],
+    *,
+    singles: int = SINGLES,
+) -> bool:
+    """Whether the runner gives the reference's logits after each stretch and single, beside another text."""
     try:
-        return all(_near(logits, reference.after(count)) for count, logits in _steps(start(), reference, whole=whole))
+        steps = _steps(start(), reference, [*stretches, *[1] * singles])
+        return all(_near(logits, reference.after(count)) for count, logits in steps)
     except Exception as error:  # whatever goes wrong on a way that is only tried, the way is not taken
         log.debug("%s: %s", type(error).__name__, error)
         return False
 
 
-def _steps(runner: Runner, reference: Reference | ImageReference, *, whole: bool) -> Iterator[tuple[int, Tensor]]:
+def _steps(runner: Runner, reference: Reference | ImageReference, counts: list[int]) -> Iterator[tuple[int, Tensor]]:
     """Step through the text as the engine would -> tokens so far, and the logits after them."""
     tokens = reference.tokens
     images = reference.images if isinstance(reference, ImageReference) else None
@@ -202,13 +222,12 @@ def _steps(runner: Runner, reference: Reference | ImageReference, *, whole: bool
     for sequence in (text, other):
         if runner.admit(sequence) is None or not runner.reserve(sequence):
             raise SwiftError("there is no memory for two short texts")
-    stretches = [sum(reference.stretches)] if whole else list(reference.stretches)
-    computed = 0
-    for count in [*stretches, *[1] * SINGLES]:
-        count = min(count, len(tokens) - computed)
+    computed, end = 0, min(sum(counts), len(tokens))
+    for count in counts:
+        count = min(count, end - computed)
         if not count:
             break
-        beside = [other] if computed < len(tokens) - 2 else []  # the last single runs alone
+        beside = [other] if computed < end - 1 else []  # the last single runs alone
         computed += count
         yield computed, runner.extend([text, *beside], [count] * (1 + len(beside)))[0]
     for sequence in (text, other):
