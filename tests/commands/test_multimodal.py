@@ -220,6 +220,8 @@ def test_what_is_not_built_is_refused_in_one_line(
         assert f"{flags[0]}" in capsys.readouterr().err.splitlines()[-3]
     assert main(["sft", *flags_of(tiny_llama_dir, rows, tmp_path), "--freeze_vit", "true"]) == 2
     assert "this model has none" in capsys.readouterr().err
+    assert main(["sft", *flags_of(tiny_llama_dir, rows, tmp_path), "--rescale_image", "1000"]) == 2
+    assert "this model takes none" in capsys.readouterr().err
 
 
 def flags_of(model: Path, rows: Path, folder: Path) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swift import models
+from swift.core.errors import SwiftError
 from swift.models.known_decoders import known_decoder
 from swift.plan.model import ModelPlan
 
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 def images_of(plan: ModelPlan, folder: Path, tokenizer: Any) -> Images | None:
     """What makes tokens and pixels of images for the model in `folder`; None for a model of text.
 
-    Raises SwiftError for a multimodal model that is not carried out, or whose image processor is missing.
+    Raises SwiftError for a multimodal model that is not carried out, or whose image processor is missing, and for
+    `--rescale_image` where nothing takes images.
     """
     if known_decoder(plan, folder) is not None:
-        return None
+        return _none(plan)
     from swift.data.image_files import ImageReader
     from swift.models.families import load_images
 
@@ -29,4 +31,14 @@ def images_of(plan: ModelPlan, folder: Path, tokenizer: Any) -> Images | None:
     trained = Path(plan.adapter) if plan.adapter else folder
     processor = trained if (trained / PROCESSOR).is_file() else folder
     reader = ImageReader(plan.rescale_image)
-    return load_images(models.load_config(plan, folder), processor, tokenizer, reader, plan.model_kwargs)
+    images = load_images(models.load_config(plan, folder), processor, tokenizer, reader, plan.model_kwargs)
+    return _none(plan) if images is None else images
+
+
+def _none(plan: ModelPlan) -> None:
+    if plan.rescale_image is not None:
+        raise SwiftError(
+            "--rescale_image makes images smaller, and this model takes none",
+            where="--rescale_image",
+            next="leave it out",
+        )
