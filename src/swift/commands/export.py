@@ -19,14 +19,16 @@ def run(args: Args) -> int:
     from swift.export.merge_first import with_merged
     from swift.models.gguf.unpack import with_unpacked
     from swift.params.groups import Checkpoint, Data, Export, Hub, Model
+    from swift.plan.quantize import check_method
 
     to_ollama, push, to_peft = args[Export].to_ollama, args[Hub].push_to_hub, args[Export].to_peft_format
-    to_gguf = args[Export].to_gguf is not None
-    if not (args[Checkpoint].merge_lora or to_ollama or push or to_peft or to_gguf):
+    to_gguf, quantize = args[Export].to_gguf is not None, bool(args[Export].quant_bits)
+    if not (args[Checkpoint].merge_lora or to_ollama or push or to_peft or to_gguf or quantize):
         raise SwiftError(
             "there is nothing to do",
             where="swift export",
-            next="add --merge_lora true, --to_gguf q8_0, --to_peft_format true, --to_ollama true or --push_to_hub true",
+            next="add --merge_lora true, --quant_bits 4, --to_gguf q8_0, --to_peft_format true, --to_ollama true or "
+            "--push_to_hub true",
         )
 
     from swift.catalog import load_catalog
@@ -35,17 +37,22 @@ def run(args: Args) -> int:
 
     catalog, machine = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info), probe()
     args = with_unpacked(args)
+    if quantize:
+        check_method(args, machine)  # before a merge that takes minutes
     if to_peft:
         args = _to_peft(args)
     if args[Checkpoint].merge_lora:
         args = with_merged(args, catalog, machine)
         log.info("try it: swift infer --ckpt_dir %s", args[Checkpoint].ckpt_dir)
+    result = Path(args[Checkpoint].ckpt_dir or "")
+    if quantize:
+        result = _quantize(args, catalog, machine)  # llama.cpp has its own quantization, of the full weights
     if to_gguf and not to_ollama:  # which has the file beside the Modelfile
         _to_gguf(args, catalog, machine)
     if to_ollama:
         _to_ollama(args, catalog, machine)
     if push:
-        _push(args, Path(args[Checkpoint].ckpt_dir or ""))
+        _push(args, result)
     return 0
 
 
@@ -58,6 +65,22 @@ def _to_peft(args: Args) -> Args:
     target = to_peft(Path(args[Checkpoint].ckpt_dir or "").expanduser())
     log.info("try it: swift infer --ckpt_dir %s", target)
     return args.with_values(ckpt_dir=str(target))
+
+
+def _quantize(args: Args, catalog: Catalog, machine: Machine) -> Path:
+    """Quantize the model, or what was merged, and compare it with that. -> the folder."""
+    from swift.core.log import log
+    from swift.core.quick_imports import quick_imports
+    from swift.plan.quantize import plan_quantize
+
+    plan = plan_quantize(args, catalog, machine)
+    log.info(plan.summary())
+    with quick_imports():
+        from swift.export.quantize import make_encoder, quantize
+
+    folder = quantize(plan, make_encoder(plan, catalog))
+    log.info("try it: swift infer --ckpt_dir %s", folder)
+    return folder
 
 
 def _to_gguf(args: Args, catalog: Catalog, machine: Machine) -> None:
@@ -102,9 +125,10 @@ def _push(args: Args, folder: Path) -> None:
     from swift.core.hubs import default_hub
     from swift.core.log import log
     from swift.hub import push
-    from swift.params.groups import Checkpoint, Export, Hub
+    from swift.hub.checkpoint_uploader import NOT_OF_THE_MODEL
+    from swift.params.groups import Export, Hub
 
-    if not args[Checkpoint].ckpt_dir or not folder.is_dir():
+    if folder == Path() or not folder.is_dir():
         raise SwiftError("there is no folder to push", where="--ckpt_dir", next="--ckpt_dir output/…/checkpoint-N")
     group = args[Hub]
     assert group.hub_model_id is not None  # a rule
@@ -115,6 +139,6 @@ def _push(args: Args, folder: Path) -> None:
         token=group.hub_token,
         private=group.hub_private_repo,
         message=args[Export].commit_message,
-        ignore=("optimizer.pt", "scheduler.pt", "rng_state*.pth", "training_args.bin"),
+        ignore=NOT_OF_THE_MODEL,
     )
     log.info("pushed to %s", address)

@@ -14,6 +14,12 @@ from swift.hub import push
 Strategy = Literal["end", "every_save", "checkpoint", "all_checkpoints"]
 TRAINING_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth", "global_step*")
 """Files that only a resumed run needs; they are not part of the model."""
+NOT_OF_THE_MODEL = (
+    *TRAINING_STATE,
+    *("training_args.bin", "trainer_state.json", "data_ledger.jsonl", "logging.jsonl"),
+    *("infer_result/*", "runs/*"),
+)
+"""Files beside a model that whoever uses it has no need of, rows and answers among them."""
 LAST = "last-checkpoint"
 
 

@@ -31,13 +31,7 @@ TABLE: tuple[Missing, ...] = (
     Missing("sequence_parallel_size", "sequence parallelism"),
     Missing("vit_use_gc", "training multimodal models", values=(False,)),
     Missing("local_repo_path", "models with code in a repository of their own"),
-    Missing("quant_bits", "quantizing after training"),
 )
-
-IDLE_FLAGS = (
-    *("quant_method", "quant_n_samples", "quant_seqlen", "quant_batch_size", "quant_device_map", "quant_output_dir"),
-)
-"""Flags that only matter with work that the table refuses."""
 
 
 def check(args: Args) -> list[NotBuilt]:

@@ -12,7 +12,7 @@ class Export(Frozen):
     """Quantizing, converting and handing over."""
 
     quant_bits: Annotated[Literal[0, 2, 3, 4, 8], Basic()] = 0
-    """Bits of post-training quantization, 0 for none; awq: 4, gptq: 2, 3, 4, 8. Output:
+    """Bits of post-training quantization, 0 for none; awq: 4, gptq: 2, 3, 4, 8, bnb: 4, 8. Output:
     {model_type}-{quant_method}-int{quant_bits}, or {ckpt_dir}-{quant_method}-int{quant_bits} for a tuned model."""
     quant_method: Annotated[Literal["awq", "gptq", "bnb"], Basic()] = "awq"
     """Method of quantizing after training."""
@@ -26,6 +26,9 @@ class Export(Frozen):
     """Device map for loading the model to be quantized, e.g. cuda:0, auto, cpu."""
     quant_output_dir: str | None = None
     """Output directory of quantization; the default is printed."""
+    quant_max_perplexity_ratio: Annotated[float | None, Ours(), Range(1.0)] = None
+    """Largest perplexity of the quantized model on held rows, as a multiple of the original's; above it nothing is
+    written. None: 1.05 for 8 bits, 1.25 for 4 (bnb 2), 2 for 3, 20 for 2."""
     to_peft_format: bool = False
     """Convert an adapter saved by tuner_backend swift to the PEFT format."""
     commit_message: str = "update files"
