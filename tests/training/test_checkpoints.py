@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from swift.core.errors import CheckFailed, SwiftError
-from swift.core.transaction import fault
+from swift.core.transaction import MANIFEST, fault
 from swift.training import checkpoints
 from swift.tuners.tensor_files import write_tensors
 
@@ -91,6 +91,11 @@ def test_what_cannot_be_gone_on_from_is_refused_with_the_reason(tmp_path: Path) 
         (scratch / "adapter_model.safetensors").write_text("x")
     checkpoints.require(weights_only, whole_state=False)
     with pytest.raises(SwiftError, match="holds weights only"):
+        checkpoints.require(weights_only, whole_state=True)
+
+    (weights_only / MANIFEST).unlink()  # as 2.5 writes them
+    checkpoints.require(weights_only, whole_state=False)
+    with pytest.raises(SwiftError, match="is damaged"):
         checkpoints.require(weights_only, whole_state=True)
 
     damaged = make(tmp_path / "checkpoint-7")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
-from swift.core.transaction import UNFINISHED, fault, write_folder
+from swift.core.transaction import MANIFEST, UNFINISHED, fault, write_folder
 from swift.models import saving
 from swift.params.checkpoint_args import SFT_ARGS
 
@@ -68,6 +68,9 @@ def require(folder: Path, *, whole_state: bool) -> None:
         raise SwiftError(
             f"{folder} is not a checkpoint", where=flag, next=f"{flag} {inside[-1]}" if inside else f"{flag} auto"
         )
+    if not whole_state and not (folder / MANIFEST).is_file():  # as swift 2.5 and others write them
+        log.warning("%s has no %s: its files are taken as they are", folder, MANIFEST)
+        return
     wrong = fault(folder)
     if wrong is not None:
         others = [path for path in checkpoints(folder.parent) if path != folder and fault(path) is None]
