@@ -29,7 +29,7 @@ from swift.plan.serve import ServePlan
 from swift.prompts.encode import Encoder, build_encoder
 from swift.serving.server import Server, bind
 from swift.serving.service import Loaded, Service
-from swift.ui.chat_turn import Controls, Talker
+from swift.ui.chat_turn import Controls, Measured, Talker
 
 # peft asks transformers under an older name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -122,7 +122,7 @@ class Parts:
             talker = Talker(engine, self.prepared.encoder, self.prepared.sampling_of)
             controls = Controls(adapter=adapter, max_tokens=TOKENS)
             history = [{"role": "user", "content": [{"type": "text", "text": QUESTION}]}]
-            return list(talker.answer(history, controls, threading.Event()))[-1]
+            return list(talker.answer(history, controls, threading.Event(), Measured()))[-1]
 
     def close(self) -> None:
         self.server.stop()
