@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from swift.core.errors import NotBuilt
-from swift.params import leftovers, optimizers, rules
+from swift.params import leftovers, optimizers, rules, unbuilt
 from swift.params.args import Args
 from swift.params.commands import COMMANDS
 from swift.params.flag import Flag
@@ -215,6 +216,12 @@ def test_a_leftover_is_refused_with_what_to_use_instead(row: leftovers.Leftover)
         value = row.values[0] if row.values else _another(command.flags[row.flag])
         (error,) = leftovers.check(parse([command.name, f"--{row.flag}", *value.split()]))
         assert f"--{row.flag} {value} belongs to {row.what}" in str(error) and error.next == row.instead
+
+
+@pytest.mark.parametrize("row", leftovers.TABLE, ids=lambda row: row.flag)
+def test_what_is_used_instead_is_not_refused_itself(row: leftovers.Leftover) -> None:
+    refused = {other.flag for other in (*unbuilt.TABLE, *leftovers.TABLE)}
+    assert not refused & set(re.findall(r"--(\w+)", row.instead))
 
 
 def test_a_value_that_switches_nothing_on_is_fine() -> None:

@@ -14,7 +14,9 @@ from swift.params.frozen import Frozen
 from swift.params.unbuilt import applies, shown
 
 _TRAIN = ("sft", "pt", "rlhf")
-_SHARED_OUT = "--deepspeed default-zero3 or --fsdp full_shard, which share a model out over all processes"
+_SEVERAL = (
+    "NPROC_PER_NODE=N swift … trains on N devices; --sft_type lora and --quantization_bit 4 make large models fit"
+)
 _MEGATRON = "the Megatron backend"
 
 
@@ -29,16 +31,14 @@ class Leftover(Frozen):
 
 
 TABLE: tuple[Leftover, ...] = (
-    Leftover("train_backend", values=("megatron",), what=_MEGATRON, instead=f"use {_SHARED_OUT}"),
-    Leftover("tp", commands=_TRAIN, what=_MEGATRON, instead=f"use {_SHARED_OUT}"),
-    Leftover("pp", what=_MEGATRON, instead=f"leave it out; to train, use {_SHARED_OUT}"),
-    Leftover("sequence_parallel", what=_MEGATRON, instead="use --sequence_parallel_size N"),
-    Leftover("fsdp_num", what="TorchAcc", instead="leave it out: --fsdp shares out over all processes"),
+    Leftover("train_backend", values=("megatron",), what=_MEGATRON, instead=f"leave it out; {_SEVERAL}"),
+    Leftover("tp", commands=_TRAIN, what=_MEGATRON, instead=f"leave it out; {_SEVERAL}"),
+    Leftover("pp", what=_MEGATRON, instead=f"leave it out; {_SEVERAL}"),
     Leftover(
-        "model_layer_cls_name",
-        what="TorchAcc",
-        instead="""use --fsdp_config '{"transformer_layer_cls_to_wrap": ["…"]}', or leave it out: the model says it""",
+        "sequence_parallel", what=_MEGATRON, instead="leave it out; --gradient_checkpointing true lets longer rows fit"
     ),
+    Leftover("fsdp_num", what="TorchAcc", instead=f"leave it out; {_SEVERAL}"),
+    Leftover("model_layer_cls_name", what="TorchAcc", instead=f"leave it out; {_SEVERAL}"),
     Leftover("to_megatron", what=_MEGATRON, instead="convert the folder with Megatron-Bridge, which reads it as it is"),
     Leftover("to_hf", what=_MEGATRON, instead="convert with Megatron-Bridge, and give swift the folder that it writes"),
 )
