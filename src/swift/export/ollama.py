@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from swift import models
@@ -11,14 +10,14 @@ from swift.catalog import Catalog
 from swift.core.log import log
 from swift.core.transaction import write_folder
 from swift.core.writable import require_writable, writing
+from swift.export.to_gguf import make_encoder, write_gguf
 from swift.models.ends import end_ids, generation_config
 from swift.models.limits import limits_of
-from swift.plan.gguf import FILE, REPORT
+from swift.plan.gguf import FILE
 from swift.plan.infer import SamplingPlan, plan_sampling
 from swift.plan.ollama import OllamaPlan, converts
-from swift.prompts.encode import Encoder, build_encoder
+from swift.prompts.encode import Encoder
 from swift.prompts.ollama import Modelfile, modelfile_template
-from swift.prompts.parity import require_same_template
 
 MODELFILE = "Modelfile"
 CONTEXT = 8192
@@ -31,11 +30,8 @@ def make_modelfile(plan: OllamaPlan, catalog: Catalog) -> tuple[Modelfile, Encod
 
     Raises SwiftError for a template that Ollama cannot express or that is not the one the checkpoint was trained with.
     """
-    tokenizer = models.load_tokenizer(plan.model)
-    encoder = build_encoder(plan.prompt, tokenizer, catalog)
-    if plan.checkpoint:
-        require_same_template(plan.checkpoint, encoder, plan.prompt.ignore_mismatch)
-    return modelfile_template(encoder.template, tokenizer), encoder
+    encoder = make_encoder(plan, catalog)
+    return modelfile_template(encoder.template, encoder.tokens.tokenizer), encoder
 
 
 def write_modelfile(modelfile: Modelfile, encoder: Encoder, plan: OllamaPlan) -> Path:
@@ -55,7 +51,7 @@ def write_modelfile(modelfile: Modelfile, encoder: Encoder, plan: OllamaPlan) ->
     with writing(plan.target, where="--ollama_output_dir", next=ROOM), write_folder(plan.target) as scratch:
         place = f"./{FILE}"
         if converts(source):
-            _write_weights(plan, encoder, source, scratch)
+            write_gguf(plan, encoder, scratch)
         else:
             place = str(source.resolve())
             log.warning(
@@ -63,23 +59,6 @@ def write_modelfile(modelfile: Modelfile, encoder: Encoder, plan: OllamaPlan) ->
             )
         (scratch / MODELFILE).write_text(modelfile.text(place), encoding="utf-8")
     return plan.target / MODELFILE
-
-
-def _write_weights(plan: OllamaPlan, encoder: Encoder, source: Path, folder: Path) -> None:
-    from swift.engines.gguf_conversion import convert, require_packages
-
-    require_packages()
-    exact = replace(plan.model, dtype="fp32", attn="sdpa")
-    convert(
-        source,
-        models.load_config(plan.model, source),
-        encoder,
-        folder / FILE,
-        type=plan.type,
-        name=plan.model.source,
-        reference=partial(models.load_model, exact, source),
-        beside=plan.target.with_name(f"{plan.target.name}.{REPORT}"),
-    )
 
 
 def _parameters(plan: OllamaPlan, sampling: SamplingPlan, source: Path) -> dict[str, float]:

@@ -12,13 +12,14 @@ from swift.core.transaction import write_folder
 from swift.core.writable import require_writable, writing
 from swift.engines.gguf_conversion import convert, require_packages
 from swift.plan.gguf import FILE, REPORT, GgufPlan
+from swift.plan.ollama import OllamaPlan
 from swift.prompts.encode import Encoder, build_encoder
 from swift.prompts.parity import require_same_template
 
 ROOM = "make room, or give --gguf_output_dir a folder where there is some"
 
 
-def make_encoder(plan: GgufPlan, catalog: Catalog) -> Encoder:
+def make_encoder(plan: GgufPlan | OllamaPlan, catalog: Catalog) -> Encoder:
     """The plan's prompts. Raises SwiftError when they are not those the checkpoint was trained with."""
     encoder = build_encoder(plan.prompt, models.load_tokenizer(plan.model), catalog)
     if plan.checkpoint:
@@ -34,17 +35,22 @@ def to_gguf(plan: GgufPlan, encoder: Encoder) -> Path:
     """
     require_packages()
     require_writable(plan.target.parent, "--gguf_output_dir", ROOM)
-    source = models.fetch(plan.model)
-    exact = replace(plan.model, dtype="fp32", attn="sdpa")
     with writing(plan.target, where="--gguf_output_dir", next=ROOM), write_folder(plan.target) as scratch:
-        convert(
-            source,
-            models.load_config(plan.model, source),
-            encoder,
-            scratch / FILE,
-            type=plan.type,
-            name=plan.model.source,
-            reference=partial(models.load_model, exact, source),
-            beside=plan.target.with_name(f"{plan.target.name}.{REPORT}"),
-        )
+        write_gguf(plan, encoder, scratch)
     return plan.target / FILE
+
+
+def write_gguf(plan: GgufPlan | OllamaPlan, encoder: Encoder, folder: Path) -> None:
+    """Convert the plan's model into `folder`; the report of a file that is refused stays beside the plan's target."""
+    require_packages()
+    source = models.fetch(plan.model)
+    convert(
+        source,
+        models.load_config(plan.model, source),
+        encoder,
+        folder / FILE,
+        type=plan.type,
+        name=plan.model.source,
+        reference=partial(models.load_model, replace(plan.model, dtype="fp32", attn="sdpa"), source),
+        beside=plan.target.with_name(f"{plan.target.name}.{REPORT}"),
+    )
