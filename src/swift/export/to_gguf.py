@@ -10,7 +10,6 @@ from swift import models
 from swift.catalog import Catalog
 from swift.core.transaction import write_folder
 from swift.core.writable import require_writable, writing
-from swift.engines.gguf_conversion import convert, require_packages
 from swift.plan.gguf import FILE, REPORT, GgufPlan
 from swift.plan.ollama import OllamaPlan
 from swift.prompts.encode import Encoder, build_encoder
@@ -33,6 +32,8 @@ def to_gguf(plan: GgufPlan, encoder: Encoder) -> Path:
     -> the file. Raises SwiftError for a model that does not convert or a full disk, CheckFailed when llama.cpp does not
     answer as the model does; nothing is under the folder's name then.
     """
+    from swift.engines.gguf_conversion import require_packages
+
     require_packages()
     require_writable(plan.target.parent, "--gguf_output_dir", ROOM)
     with writing(plan.target, where="--gguf_output_dir", next=ROOM), write_folder(plan.target) as scratch:
@@ -42,6 +43,8 @@ def to_gguf(plan: GgufPlan, encoder: Encoder) -> Path:
 
 def write_gguf(plan: GgufPlan | OllamaPlan, encoder: Encoder, folder: Path) -> None:
     """Convert the plan's model into `folder`; the report of a file that is refused stays beside the plan's target."""
+    from swift.engines.gguf_conversion import convert, require_packages
+
     require_packages()
     source = models.fetch(plan.model)
     convert(
