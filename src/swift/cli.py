@@ -90,12 +90,10 @@ def _dispatch(words: list[str]) -> int:
     if words[0].startswith("-"):
         raise SwiftError(f"{words[0]} stands before a command", next="swift COMMAND --flag …, see swift --help")
 
-    if words[0] == "cache":
-        from swift.commands.cache import run as cache
+    from swift.params.commands import OWN, find_command
 
-        return cache(words[1:])
-    from swift.params.commands import find_command
-
+    if words[0] in OWN:
+        return _work_of(words[0], OWN[words[0]].run)(words[1:]) or 0
     command, _ = find_command(words[0])
     if helped := [word for word in words[1:] if word in ("-h", "--help", "--help-all", "--help_all")]:
         from swift.params.render import command_help

@@ -20,8 +20,9 @@ class MapDataset(Protocol):
 class ListDataset:
     """A few examples in memory."""
 
-    def __init__(self, items: Sequence[dict[str, Any]]):
+    def __init__(self, items: Sequence[dict[str, Any]], origins: Sequence[str] | None = None):
         self._items = items
+        self._origins = origins
         longest = [max(len(ids) for name, ids in item.items() if name.endswith("input_ids")) for item in items]
         self.lengths = np.array(longest, dtype=np.int64)
 
@@ -33,7 +34,7 @@ class ListDataset:
 
     def origin(self, index: int) -> str:
         """Where an item was read, as far as it is known here."""
-        return f"validation row {index + 1} of the stream"
+        return self._origins[index] if self._origins else f"validation row {index + 1} of the stream"
 
 
 def length_report(lengths: NDArray[np.int64]) -> str:

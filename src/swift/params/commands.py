@@ -158,6 +158,24 @@ _ALL = (
     ),
 )
 COMMANDS: Mapping[str, Command] = MappingProxyType({command.name: command for command in _ALL})
+
+
+class OwnCommand(Frozen):
+    """A command beyond the contract of 2.5, which reads its words itself."""
+
+    usage: str
+    summary: str
+    run: str
+
+
+OWN: Mapping[str, OwnCommand] = MappingProxyType(
+    {
+        "check": OwnCommand(
+            "check --flag …", "whether a run on your rows computes what it should", "swift.commands.check:run"
+        ),
+        "cache": OwnCommand("cache ls|rm", "the token cache: list it, clear it", "swift.commands.cache:run"),
+    }
+)
 SHORT: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(("dpo", "orpo", "simpo", "cpo", "kto", "ppo", "grpo"), "rlhf")
 )
@@ -176,7 +194,7 @@ def find_command(name: str) -> tuple[Command, dict[str, Any]]:
 
 def _unknown_command(name: str) -> SwiftError:
     """The error for a word that is no command."""
-    names = [*COMMANDS, *SHORT]
+    names = [*COMMANDS, *SHORT, *OWN]
     return SwiftError(
         f"`{name}` is not a command",
         why=f"there are {', '.join(names)}",

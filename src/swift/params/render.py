@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from swift.params.args import Args
-from swift.params.commands import COMMANDS, SHORT, Command
+from swift.params.commands import COMMANDS, OWN, SHORT, Command
 from swift.params.flag import Alias, Basic, Deprecated, Flag, Json, Known, OneOf, Ours, Range, Text
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def overview() -> str:
             "swift COMMAND --help-all   every flag",
             "swift COMMAND … --print_config [yaml|json]",
             "                           every value and its origin; the YAML runs again",
-            "swift cache ls|rm          the token cache: list it, clear it",
+            *(f"{'swift ' + own.usage:<25}  {own.summary}" for own in OWN.values()),
             "swift --version            what is installed",
         ]
     )

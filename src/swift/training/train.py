@@ -78,6 +78,25 @@ def _run(
         arguments["ref_model_id_or_path"] = reference_source(plan, resume)
     if machine.first:
         write_json(run_dir / SFT_ARGS, arguments)
+    run = with_model(prepared, arguments, run_dir, resume)
+    samples = answer_samples(plan, prepared, run_dir, resume) if machine.first else None
+    if samples is not None:
+        samples.take("before", run.model, tuners.base_model(run.model))
+    if machine.first and plan.train.push is not None:
+        run = replace(run, pusher=_pusher(plan.train.push))
+    try:
+        trainer = train(run)
+    finally:
+        prepared.ledger.close()
+    if samples is not None:
+        samples.take("after", run.model, tuners.base_model(run.model))
+    best = finish(trainer, run)["best_model_checkpoint"]
+    return None if best is None else Path(best)
+
+
+def with_model(prepared: Prepared, arguments: dict[str, Any], run_dir: Path, resume: Path | None) -> Run:
+    """The run from the moment that its weights are loaded; `arguments` are those that its checkpoints keep."""
+    plan = prepared.plan
     if plan.train.group.use_liger:
         liger.check_model(models.load_config(plan.model, prepared.source))
     set_seed(plan.train.group.seed)
@@ -87,20 +106,7 @@ def _run(
         pack_frozen(model)
     if plan.tuner.parts is not None:
         log.info("trained modules: %s", parts_info(model, plan.tuner.parts))
-    run = assemble(plan, prepared, model, arguments, run_dir, resume)
-    samples = answer_samples(plan, prepared, run_dir, resume) if machine.first else None
-    if samples is not None:
-        samples.take("before", model, tuners.base_model(model))
-    if machine.first and plan.train.push is not None:
-        run = replace(run, pusher=_pusher(plan.train.push))
-    try:
-        trainer = train(run)
-    finally:
-        prepared.ledger.close()
-    if samples is not None:
-        samples.take("after", model, tuners.base_model(model))
-    best = finish(trainer, run)["best_model_checkpoint"]
-    return None if best is None else Path(best)
+    return assemble(plan, prepared, model, arguments, run_dir, resume)
 
 
 def _shared_facts(prepared: Prepared) -> dict[str, object]:

@@ -1,0 +1,245 @@
+"""The eight checks, in the order of the report; each compares two ways of the product that must agree."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from swift.check.runs import Layout, Numbers, Resumed, interrupted, log_likelihoods, numbers_of, unweighted
+from swift.check.served import Served, prompt_fault, questions, served
+from swift.check.subject import Planned, Subject, subject_of
+from swift.check.verdict import Result, judged
+from swift.core.errors import Interrupted, SwiftError
+from swift.core.launch import torchrun_words
+from swift.core.log import log, muted
+from swift.core.machine import Machine
+from swift.core.optional_imports import installed
+from swift.export.merge import merge
+from swift.params.parse import parse
+from swift.plan.merge import NOT_MERGED, plan_merge
+from swift.plan.sft import plan_sft
+from swift.training import process_group
+
+ALLOWED = {
+    "fp32": {"loss": 5e-5, "gradient": 1e-3, "weights": 2e-2, "log-likelihood": 1e-4},
+    "bf16": {"loss": 2e-2, "gradient": 1e-1, "weights": 5e-1, "log-likelihood": 2e-2},
+}
+"""How far two ways may differ, as shares, by the precision; fp16 is judged as bf16."""
+AFTER_A_PAUSE = {"loss": 1e-6, "gradient": 1e-5, "weights": 1e-5}
+"""A resumed run does the very same again, on a GPU up to the order of its sums."""
+NUMBERS = "numbers.pt"
+FAULTS = (SwiftError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
+"""What a fault of the product shows as, where it is no difference; it fails the check that met it."""
+
+
+class Skip(Exception):
+    """A check has nothing to compare here."""
+
+
+class Checks:
+    """The runs that several checks share, each made once, and the checks. A context manager."""
+
+    def __init__(self, subject: Subject, folder: Path, words: Sequence[str]):
+        """`words` are the command line, for the processes that are started with it; runs write below `folder`."""
+        self.subject = subject
+        self._folder = folder
+        self._words = list(words)
+        self._open = ExitStack()
+        self._runs = 0
+        self._allowed = ALLOWED["fp32" if subject.plan.model.dtype == "fp32" else "bf16"]
+
+    def __enter__(self) -> Checks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def results(self, names: Sequence[str] = ()) -> list[Result]:
+        """All checks, or only those that are named, one after the other."""
+        return [self._result(name, check) for name, check in self.checks.items() if not names or name in names]
+
+    @property
+    def checks(self) -> dict[str, Callable[[str], Result]]:
+        """The checks by name."""
+        loaded = "adapter" if self.subject.plan.tuner.sft_type != "full" else "checkpoint"
+        return {
+            "batch x accumulation": self._batches,
+            "flat = packed = padded": self._layouts,
+            "gradient checkpointing on = off": self._recomputed,
+            "one process = two": self._processes,
+            "resumed = uninterrupted": self._resumed,
+            f"{loaded} saved = loaded": self._loaded,
+            "merged = adapter": self._merged,
+            "prompt of training = of the server": self._prompts,
+        }
+
+    def _result(self, name: str, check: Callable[[str], Result]) -> Result:
+        log.info("checking: %s", name)
+        started = time.monotonic()
+        try:
+            with muted():
+                result = check(name)
+        except Skip as reason:
+            result = Result(name=name, status="skipped", detail=str(reason))
+        except Interrupted:
+            raise
+        except FAULTS as fault:
+            what = fault.what if isinstance(fault, SwiftError) else f"{type(fault).__name__}: {fault}"
+            result = Result(name=name, status="failed", detail=" ".join(what.split()))
+        return replace(result, seconds=time.monotonic() - started)
+
+    # What several checks share.
+
+    @cached_property
+    def _plain(self) -> Numbers:
+        """All rows in one flat batch."""
+        return self._numbers(Layout(batch_size=len(self.subject.rows), accumulation=1))
+
+    @cached_property
+    def _pair(self) -> Resumed:
+        return interrupted(self.subject, self._new_folder())
+
+    @cached_property
+    def _served(self) -> Served:
+        return self._open.enter_context(served(self.subject, self._pair.checkpoint))
+
+    @cached_property
+    def _in_memory(self) -> list[float]:
+        return log_likelihoods(self._pair.run, self._texts)
+
+    @property
+    def _texts(self) -> list[dict[str, object]]:
+        rows = self.subject.rows
+        return [unweighted(rows[number]) for number in range(len(rows))]
+
+    def _new_folder(self) -> Path:
+        self._runs += 1
+        return self._folder / f"run-{self._runs}"
+
+    def _numbers(self, layout: Layout) -> Numbers:
+        return numbers_of(self.subject, self._new_folder(), layout)
+
+    def _against_plain(self, name: str, what: str, *layouts: Layout) -> Result:
+        differences: dict[str, float] = {}
+        plain = self._plain
+        if not plain.moved > 0:
+            raise ValueError("two steps of training change no weight")
+        for layout in layouts:
+            for key, value in plain.differences(self._numbers(layout)).items():
+                differences[key] = _larger(differences.get(key, 0.0), value)
+        return judged(name, what, differences, self._allowed)
+
+    # The checks.
+
+    def _batches(self, name: str) -> Result:
+        rows = len(self.subject.rows)
+        half = max(int(self.subject.rows.lengths.max()), self.subject.tokens // 2)
+        return self._against_plain(
+            name,
+            f"{rows} x 1 = 1 x {rows} = 1 x {rows} laid together",
+            Layout(batch_size=1, accumulation=rows),
+            Layout(batch_size=1, accumulation=rows, pass_tokens=half),
+        )
+
+    def _layouts(self, name: str) -> Result:
+        rows = len(self.subject.rows)
+        padded = Layout(batch_size=rows, accumulation=1, padded=True)
+        if self.subject.prepared.images is not None:
+            raise Skip("rows of this model are padded always")
+        return self._against_plain(name, "three ways", Layout(batch_size=1, accumulation=1, packed=True), padded)
+
+    def _recomputed(self, name: str) -> Result:
+        rows = len(self.subject.rows)
+        return self._against_plain(name, "two ways", Layout(batch_size=rows, accumulation=1, recompute=True))
+
+    def _processes(self, name: str) -> Result:
+        machine = self.subject.machine
+        if machine.device != "cpu" and machine.device_count < 2:
+            raise Skip(f"one {machine.device} device is here")
+        try:
+            plan_sft(self.subject.args, self.subject.catalog, machine_of_two(self.subject))
+        except SwiftError as refused:
+            raise Skip(refused.what) from None
+        numbers = self._of_two_processes()
+        return judged(name, "1 x all rows = 2 x half of them", self._plain.differences(numbers), self._allowed)
+
+    def _of_two_processes(self) -> Numbers:
+        folder = self._new_folder()
+        folder.mkdir(parents=True)
+        threads = str(max(1, (os.cpu_count() or 1) // 2))
+        env = {"OMP_NUM_THREADS": threads, **os.environ, "NPROC_PER_NODE": "2", "SWIFT_CHECK_FOLDER": str(folder)}
+        with (folder / "log").open("w") as output:
+            words = torchrun_words(["check", *self._words], env)
+            code = subprocess.run(words, env=env, stdout=output, stderr=output, check=False).returncode
+        if code:
+            last = [line for line in (folder / "log").read_text(errors="replace").splitlines() if line.strip()][-1:]
+            raise ValueError(f"two processes ended with exit code {code}: {' '.join(last)}")
+        return Numbers(**torch.load(folder / NUMBERS, weights_only=True))
+
+    def _resumed(self, name: str) -> Result:
+        allowed = AFTER_A_PAUSE if self.subject.machine.device == "cpu" else self._allowed
+        return judged(name, "steps 2 and 3", self._pair.whole.differences(self._pair.resumed), allowed)
+
+    def _loaded(self, name: str) -> Result:
+        return self._alike(name, "as trained", self._served.log_likelihoods(self._texts))
+
+    def _merged(self, name: str) -> Result:
+        plan = self.subject.plan
+        if plan.tuner.sft_type == "full":
+            raise Skip("all weights are trained: there is no adapter")
+        if plan.model.quant is not None:
+            raise Skip("the base is quantized, and an adapter is merged into its full weights")
+        if plan.tuner.sft_type in NOT_MERGED:
+            raise Skip(f"{plan.tuner.sft_type} is more than another weight and is not merged")
+        args = parse(["merge-lora", "--ckpt_dir", str(self._pair.checkpoint), "--dtype", plan.model.dtype])
+        merged = merge(plan_merge(args, self.subject.catalog, self.subject.machine))
+        with served(self.subject, merged) as again:
+            return self._alike(name, "as trained", again.log_likelihoods(self._texts))
+
+    def _prompts(self, name: str) -> Result:
+        if not (installed("fastapi") and installed("prometheus_client")):
+            raise Skip("needs the server: pip install 'swift-llm[serve]'")
+        asked = questions(self.subject)
+        if not asked:
+            raise Skip("no row has a prompt of text")
+        prompts = self._served.prompts([one.conversation for one, _ in asked if one.conversation is not None])
+        limit = self.subject.plan.prompt.max_length
+        for (question, row), prompt in zip(asked, prompts, strict=True):
+            if (fault := prompt_fault(prompt, row, limit)) is not None:
+                return Result(name=name, status="failed", detail=f"{question.origin}: {fault}")
+        return Result(name=name, status="passed", detail=f"token for token in {len(asked)} rows")
+
+    def _alike(self, name: str, what: str, values: Sequence[float]) -> Result:
+        shares = [abs(a - b) / abs(a) for a, b in zip(self._in_memory, values, strict=True)]
+        return judged(name, what, {"log-likelihood": _largest(shares)}, self._allowed)
+
+
+def machine_of_two(subject: Subject) -> Machine:
+    """The machine as each of two processes sees it."""
+    return replace(subject.machine, world_size=2, local_world_size=2)
+
+
+def one_of_two(given: Planned, folder: Path) -> None:
+    """What each of the two processes does: its half of the rows; the first leaves the numbers in `folder`."""
+    with process_group.joined(given.plan.train), muted():
+        subject = subject_of(given)
+        rows = len(subject.rows) // 2
+        numbers = numbers_of(subject, folder / f"rank-{subject.machine.rank}", Layout(batch_size=rows, accumulation=1))
+        if subject.machine.first:
+            torch.save(vars(numbers), folder / NUMBERS)
+
+
+def _largest(values: Sequence[float]) -> float:
+    return float("nan") if any(value != value for value in values) else max(values)
+
+
+def _larger(one: float, other: float) -> float:
+    return _largest([one, other])

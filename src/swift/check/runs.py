@@ -1,0 +1,189 @@
+"""Short runs of the product's own training, each laid out in another way, and the numbers that they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+
+from swift.check.subject import Subject
+from swift.core.errors import Interrupted
+from swift.data import Built
+from swift.data.packing import PackedDataset
+from swift.plan.train import TrainPlan
+from swift.prompts.types import IGNORED
+from swift.training import checkpoints
+from swift.training.artifacts import saved_args
+from swift.training.batches import Collate
+from swift.training.loop import Run, train
+from swift.training.prepare import Prepared
+from swift.training.train import switch_off_dropout, with_model
+
+STEPS = 2
+"""Of the runs that are compared: after the first the weights differ from what they were."""
+INTERRUPTED_AT, UNINTERRUPTED = 1, 3
+RATE, FULL_RATE = 1e-3, 1e-4
+"""Learning rates of an adapter and of all weights: they move, and rounding is not blown up."""
+FAR = 10
+"""How much faster an adapter learns whose checkpoint is loaded elsewhere: each of its modules has to be missed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How the rows of an optimizer step reach the model; every step takes all of them."""
+
+    batch_size: int
+    accumulation: int
+    pass_tokens: int | None = None
+    recompute: bool = False
+    packed: bool = False
+    padded: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """What a run leaves: one loss and one norm of the gradient a step, and what it trained before and after."""
+
+    losses: Sequence[float]
+    gradients: Sequence[float]
+    before: Mapping[str, Tensor]
+    after: Mapping[str, Tensor]
+
+    @property
+    def moved(self) -> float:
+        """The norm of all that the run changed."""
+        return _distance(self.after, self.before)
+
+    def differences(self, other: Numbers) -> dict[str, float]:
+        """How far another run is off this one, as shares: its losses, its gradients, and what it did to the weights."""
+        return {
+            "loss": _most(self.losses, other.losses),
+            "gradient": _most(self.gradients, other.gradients),
+            "weights": _distance(self.after, other.after) / self.moved if self.moved else float("nan"),
+        }
+
+
+def numbers_of(subject: Subject, folder: Path, layout: Layout) -> Numbers:
+    """Train `STEPS` steps without dropout, the rows laid out so."""
+    rows: Any = subject.rows
+    if layout.packed:
+        rows = PackedDataset(rows, max(int(rows.lengths.max()), subject.tokens // 2))
+        layout = replace(layout, accumulation=len(rows))
+    plan = replace(
+        subject.plan.train,
+        batch_size=layout.batch_size,
+        accumulation=layout.accumulation,
+        pass_tokens=layout.pass_tokens,
+        recompute=layout.recompute,
+        learning_rate=_rate(subject),
+    )
+    run = _run(subject, plan, rows, folder, steps=STEPS)
+    switch_off_dropout(run.model)
+    if layout.padded:
+        run = replace(run, collate=replace(cast(Collate, run.collate), flat=False))
+    return _trained(run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumed:
+    """A run of three steps, and the same run ended after the first and gone on with from its checkpoint."""
+
+    run: Run
+    """The whole one, with its model as it ended."""
+    whole: Numbers
+    resumed: Numbers
+    checkpoint: Path
+    """Of the last step."""
+
+
+def interrupted(subject: Subject, folder: Path) -> Resumed:
+    """Both runs, with the user's own dropout; a step takes half of the rows, so their order counts too."""
+    half = len(subject.rows) // 2
+    plan = replace(
+        subject.plan.train,
+        group=subject.plan.train.group.replace(save_strategy="steps", max_steps=UNINTERRUPTED),
+        batch_size=half,
+        learning_rate=_rate(subject) * (1 if subject.plan.tuner.sft_type == "full" else FAR),
+        save_steps=INTERRUPTED_AT,
+        save_total_limit=None,
+    )
+    whole = _run(subject, plan, subject.rows, folder / "whole", steps=UNINTERRUPTED)
+    numbers = _trained(whole)
+    resume = folder / "whole" / f"checkpoint-{INTERRUPTED_AT}"
+    checkpoints.require(resume, whole_state=True)
+    again = _run(subject, plan, subject.rows, folder / "again", steps=UNINTERRUPTED, resume=resume)
+    last = folder / "whole" / f"checkpoint-{UNINTERRUPTED}"
+    return Resumed(run=whole, whole=numbers, resumed=_trained(again), checkpoint=last)
+
+
+def log_likelihoods(run: Run, rows: Sequence[dict[str, Any]]) -> list[float]:
+    """The mean log-likelihood of the tokens that each row trains, by the model of the run, row by row."""
+    means = []
+    device = next(run.model.parameters()).device
+    run.model.eval()
+    with torch.no_grad():
+        for row in rows:
+            batch: Any = send_to_device(run.collate([row]), device)
+            total = run.objective.sums(run.model, batch).loss
+            means.append(-float(total) / len(batch["predicted_at"]))
+    return means
+
+
+def unweighted(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with every label that is the token of its place, each counting the same."""
+    ids = row["input_ids"]
+    labels = [label if label == token else IGNORED for label, token in zip(row["labels"], ids, strict=True)]
+    return {"input_ids": ids, "labels": [IGNORED, *labels[1:]], "row": row["row"]}
+
+
+def _run(subject: Subject, plan: TrainPlan, rows: Any, folder: Path, *, steps: int, resume: Path | None = None) -> Run:
+    folder.mkdir(parents=True)
+    whole = replace(subject.plan, train=plan)
+    prepared: Prepared = replace(
+        subject.prepared, plan=whole, built=Built(rows, None, rows[0]), steps=steps, per_epoch=1
+    )
+    template = prepared.encoder.template_type
+    arguments = saved_args(subject.args, whole, subject.machine, folder, template)
+    return with_model(prepared, arguments, folder, resume)
+
+
+def _rate(subject: Subject) -> float:
+    return FULL_RATE if subject.plan.tuner.sft_type == "full" else RATE
+
+
+def _trained(run: Run) -> Numbers:
+    before = _weights(run.model)
+    try:
+        trainer = train(run)
+    except Interrupted as stopped:  # its advice is how to go on with a run
+        raise Interrupted("stopped by a signal", exit_code=stopped.exit_code) from stopped
+    events = [event for event in trainer.state.log_history if "loss" in event]
+    return Numbers(
+        losses=[event["loss"] for event in events],
+        gradients=[event["grad_norm"] for event in events if "grad_norm" in event],
+        before=before,
+        after=_weights(run.model),
+    )
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _most(mine: Sequence[float], theirs: Sequence[float]) -> float:
+    """The largest difference, as a share of the first."""
+    if len(mine) != len(theirs):
+        return float("nan")
+    shares = [abs(a - b) / abs(a) if a else abs(a - b) for a, b in zip(mine, theirs, strict=True)]
+    return float("nan") if any(share != share for share in shares) else max(shares, default=0.0)
+
+
+def _distance(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
+    if mine.keys() != theirs.keys():
+        return float("nan")
+    return float(sum((mine[name].double() - theirs[name].double()).square().sum() for name in mine)) ** 0.5

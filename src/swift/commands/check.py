@@ -1,0 +1,97 @@
+"""`swift check`: whether a run on these rows computes what it should, before hours go into it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from swift.core.errors import SwiftError
+
+if TYPE_CHECKING:
+    from swift.check.subject import Planned
+
+USAGE = """usage: swift check [FILE.yaml] [--flag value …] [--result_path FILE.json]
+
+Takes every flag of `swift sft`. On your model and a few of your rows it trains a handful of steps in ways that must
+agree, and compares: batch x accumulation; flat, packed and padded rows; gradient checkpointing on and off; one process
+and two; a resumed run and one that was never stopped; an adapter in memory, loaded, and merged; the prompts of training
+and those of the server. fp32, unless --dtype says otherwise. Prints a line for each and writes JSON to --result_path,
+else into a folder below --output_dir. Exit code 0: all agree, 1: some do not, 2: bad input."""
+FOLDER_OF_PROCESSES = "SWIFT_CHECK_FOLDER"
+"""Set for the processes that a check starts: where the first of them leaves its numbers."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Plan, check, say and write the verdict. -> exit code."""
+    result_path, rest = _own(words)
+    if result_path is None and {"-h", "--help", "--help-all"}.intersection(rest):
+        print(USAGE)
+        return 0
+    from swift.core.environment_faults import check_interpreter
+    from swift.core.quick_imports import quick_imports
+    from swift.core.threads import wait_briefly
+
+    check_interpreter()
+    wait_briefly(os.environ)
+    with quick_imports():
+        from swift.check.checks import one_of_two
+        from swift.check.subject import planned
+
+    given = planned(rest)
+    if folder := os.environ.get(FOLDER_OF_PROCESSES):
+        from swift.core.end_with_parent import end_with_parent
+
+        end_with_parent(os.environ)
+        one_of_two(given, Path(folder))
+        return 0
+    return _checked(given, rest, result_path)
+
+
+def _own(words: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """`--result_path`, and the words that are flags of `swift sft`. Raises SwiftError."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--result_path", "--result-path", type=Path)
+    known, rest = parser.parse_known_args(list(words))
+    return known.result_path, rest
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):  # type: ignore[no-untyped-def]
+        raise SwiftError(message, where="swift check", next="swift check --help")
+
+
+def _checked(given: Planned, words: Sequence[str], result_path: Path | None) -> int:
+    import json
+    import shlex
+    import tempfile
+    import time
+    from datetime import datetime
+
+    from swift.check.checks import Checks
+    from swift.check.subject import subject_of
+    from swift.check.verdict import Verdict
+    from swift.core.log import log
+    from swift.core.transaction import write_file
+    from swift.core.writable import require_writable
+
+    started = time.monotonic()
+    root = given.plan.train.output_dir
+    result_path = result_path or root / f"check-{datetime.now():%Y%m%d-%H%M%S}" / "check.json"
+    require_writable(result_path.parent, "--result_path")
+    require_writable(root, "--output_dir")
+    subject = subject_of(given)
+    log.info("swift check: %s", subject)
+    with (
+        tempfile.TemporaryDirectory(prefix=".tmp-check-", dir=root) as scratch,
+        Checks(subject, Path(scratch), words) as checks,
+    ):
+        results = checks.results()
+    command = shlex.join(["swift", "check", *words])
+    verdict = Verdict(subject=str(subject), results=results, command=command, seconds=time.monotonic() - started)
+    write_file(result_path, json.dumps(verdict.as_json(), indent=2, ensure_ascii=False) + "\n")
+    print(verdict.text())
+    log.info("written to %s", result_path)
+    return 1 if verdict.failed else 0
