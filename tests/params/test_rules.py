@@ -143,7 +143,7 @@ def test_every_rule_has_been_broken_once() -> None:
         "--init_lora_weights guassian",
         "--init_lora_weights OLoRA",
         "--resume_from_checkpoint auto",
-        "--deepspeed default-zero3",
+        "--deepspeed default-zero2",
         "--sft_type lora --quantization_bit 4",
     ],
 )
@@ -198,7 +198,7 @@ def test_what_is_not_built_is_refused_and_the_default_is_not(row: Missing) -> No
 @pytest.mark.parametrize(
     ("words", "message", "next"),
     [
-        ("sft --deepspeed default-zero2", "--deepspeed default-zero2: DeepSpeed", "leave it out"),
+        ("sft --fsdp full_shard", "--fsdp full_shard: FSDP", "leave it out"),
         ("infer --local_repo_path .", "--local_repo_path .: models with code", "leave it out"),
     ],
 )

@@ -25,7 +25,6 @@ class Missing(Frozen):
 
 
 TABLE: tuple[Missing, ...] = (
-    Missing("deepspeed", "DeepSpeed"),
     Missing("fsdp", "FSDP"),
     Missing("fsdp_config", "FSDP"),
     Missing("sequence_parallel_size", "sequence parallelism"),

@@ -48,6 +48,7 @@ class SftPlan:
         batch = f"{train.batch_size} x {train.accumulation} accumulation"
         if train.world_size > 1:
             batch += f" x {train.world_size} processes"
+        engine = f", DeepSpeed ZeRO-{train.zero.stage}{' with offload' * train.zero.offloads}" if train.zero else ""
         count, max_steps = train.group.num_train_epochs, train.group.max_steps
         epochs = "1 epoch" if count == 1 else f"{count:g} epochs"
         length_of_run = f"{max_steps} steps" if max_steps > 0 else epochs
@@ -61,7 +62,7 @@ class SftPlan:
                 *(self.alignment.summary(train.effective_batch) if self.alignment else ()),
                 f"  data      {rows}; validation: {held_back}",
                 f"  batch     {batch} = {train.effective_batch} rows a step, {length_of_run}",
-                f"  optimizer {train.optim.optim}, {train.scheduler} from {train.learning_rate:g}",
+                f"  optimizer {train.optim.optim}, {train.scheduler} from {train.learning_rate:g}{engine}",
                 f"  output    {train.output_dir / below}",
             ]
         )

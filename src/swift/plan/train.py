@@ -19,6 +19,7 @@ from swift.params.args import Args
 from swift.params.flag import chosen
 from swift.params.groups import Data, Distributed, Galore, Generate, Hub, Lisa, Lora, Optim, Train
 from swift.plan.data import Mode
+from swift.plan.deepspeed import ZeroPlan, plan_deepspeed
 from swift.plan.methods import method_name, plan_best_metric
 from swift.plan.model import Dtype
 
@@ -109,6 +110,8 @@ class TrainPlan:
     """How gradients are projected, where they are."""
     lisa: Lisa | None = None
     """How layers take turns, where they do."""
+    zero: ZeroPlan | None = None
+    """How DeepSpeed shares the optimizer out, where it does."""
 
     @property
     def effective_batch(self) -> int:
@@ -179,7 +182,9 @@ def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, 
     _check_one_process(args, machine, dtype)
     full, batch, data_seed = sft_type == "full", train.batch_size, args[Data].dataset_seed
     eval_steps = train.eval_steps if train.eval_steps is not None else (200 if full else 50)
+    learning_rate = optim.learning_rate if optim.learning_rate is not None else (1e-5 if full else 1e-4)
     scheduler, scheduler_kwargs = _schedule(optim)
+    accumulation = train.gradient_accumulation_steps or math.ceil(ROWS_PER_STEP / batch / machine.world_size)
     plan = TrainPlan(
         group=train,
         optim=optim,
@@ -187,7 +192,7 @@ def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, 
         output_dir=Path(train.output_dir).expanduser(),
         model_type=model_type,
         batch_size=batch,
-        accumulation=train.gradient_accumulation_steps or math.ceil(ROWS_PER_STEP / batch / machine.world_size),
+        accumulation=accumulation,
         recompute=_recompute(args),
         pack_frozen=_pack_frozen(args, machine, sft_type, dtype),
         eval_batch_size=train.eval_batch_size or (1 if train.predict_with_generate else batch),
@@ -200,7 +205,7 @@ def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, 
         save_total_limit=None if train.save_total_limit == -1 else train.save_total_limit,
         workers=_workers(train, rows),
         pin_memory=train.dataloader_pin_memory and machine.device != "cpu",
-        learning_rate=optim.learning_rate if optim.learning_rate is not None else (1e-5 if full else 1e-4),
+        learning_rate=learning_rate,
         scheduler=scheduler,
         scheduler_kwargs=scheduler_kwargs,
         push=_push(args[Hub], f"{model_type}-{sft_type}"),
@@ -210,6 +215,15 @@ def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, 
         reuse=_reuse(args),
         galore=args[Galore] if args[Galore].use_galore else None,
         lisa=args[Lisa] if args[Lisa].lisa_activated_layers else None,
+        zero=plan_deepspeed(
+            args,
+            machine,
+            batch_size=batch,
+            accumulation=accumulation,
+            learning_rate=learning_rate,
+            dtype=dtype,
+            sft_type=sft_type,
+        ),
     )
     _has_whole_groups(plan)
     return plan

@@ -142,6 +142,7 @@ def build(run: Run) -> SwiftTrainer:
         stream_resumed=_enter(stream, run) if stream else None,
     )
     freed = plan.galore is not None and plan.galore.galore_optim_per_parameter
+    freed = freed or not trainer.parallel.gradients_stay
     trainer.add_callback(Watch(may_start_flat=run.objective.may_start_flat, freed=freed))
     if plan.lisa is not None:
         layers = layers_in_turn(tuners.base_model(run.model), plan.lisa)

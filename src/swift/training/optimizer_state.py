@@ -18,10 +18,10 @@ from swift.core.errors import SwiftError
 from swift.training.checkpoints import OPTIMIZER
 
 
-def names_of(optimizer: Optimizer, model: nn.Module) -> list[str]:
-    """The name of each of the optimizer's parameters, in its order."""
+def groups_of(optimizer: Optimizer, model: nn.Module) -> list[list[str]]:
+    """The names of the parameters in each group of an optimizer that was just made."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+    return [[names[id(parameter)] for parameter in group["params"]] for group in optimizer.param_groups]
 
 
 def by_name(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -31,22 +31,26 @@ def by_name(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {**state, "state": named, "param_groups": groups}
 
 
-def by_number(stored: Mapping[str, Any], optimizer: Optimizer, names: Sequence[str]) -> dict[str, Any]:
-    """What `optimizer` loads, of a state by name. Raises SwiftError when it holds other parameters."""
+def by_number(
+    stored: Mapping[str, Any], names: Sequence[Sequence[str]], settings: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """A state by name as an optimizer loads it that has these groups, with these settings where nothing is stored.
+
+    Raises SwiftError when it holds other parameters.
+    """
     kept = {name: group for group in stored["param_groups"] for name in group["params"]}
-    if strange := sorted(kept.keys() ^ set(names)):
+    number = {name: place for place, name in enumerate(name for group in names for name in group)}
+    if strange := sorted(kept.keys() ^ number.keys()):
         raise SwiftError(
             "the optimizer of the checkpoint does not fit what is trained",
             where="--resume_from_checkpoint",
             why=f"{strange[0]} is trained {'there' if strange[0] in kept else 'here'} only",
             next="give what to train as before, or --resume_only_model true to start anew from its weights",
         )
-    number = {name: place for place, name in enumerate(names)}
-    groups: list[dict[str, Any]] = []
-    for group in optimizer.param_groups:
-        start = sum(len(one["params"]) for one in groups)
-        numbers = list(range(start, start + len(group["params"])))
-        groups.append({**(kept[names[start]] if numbers else group), "params": numbers})
+    groups = [
+        {**(kept[group[0]] if group else own), "params": [number[name] for name in group]}
+        for group, own in zip(names, settings, strict=True)
+    ]
     state = {number[name]: values for name, values in stored["state"].items()}
     return {**stored, "state": state, "param_groups": groups}
 

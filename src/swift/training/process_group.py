@@ -30,6 +30,10 @@ def joined(plan: TrainPlan) -> Iterator[None]:
 
     backend = {"backend": plan.distributed.ddp_backend} if plan.distributed.ddp_backend else {}
     PartialState(cpu=plan.device == "cpu", timeout=timedelta(seconds=plan.distributed.ddp_timeout), **backend)
+    if plan.zero is not None:
+        from swift.training.parallel.zero import prepare_process
+
+        prepare_process(plan.device)
     try:
         yield
     except BaseException as error:

@@ -31,7 +31,9 @@ from swift.training.callbacks.loss_watch import LossCheck
 from swift.training.callbacks.resumed_schedule import ResumedSchedule
 from swift.training.callbacks.stop import EvaluationStopped, StopOnSignal
 from swift.training.objectives import Batch, Objective
+from swift.training.optimizer_state import groups_of
 from swift.training.optimizers.build import Build
+from swift.training.parallel import parallel_of
 from swift.training.passes import passes_needed, split, tokens_of
 from swift.training.throughput import Meter, peak_memory
 from swift.training.trainer_private import CheckpointTrainer
@@ -82,6 +84,7 @@ class SwiftTrainer(CheckpointTrainer):
         self._build_optimizer = build_optimizer
         self._evaluator = evaluator
         self._plan = plan
+        self.parallel, self.groups = parallel_of(plan), []
         self._collate = collate
         self._stream = stream
         self._items = self._items_before = stream.state_dict()["consumed"] if stream is not None else 0
@@ -241,7 +244,7 @@ class SwiftTrainer(CheckpointTrainer):
         than none.
         """
         start = time.time()
-        model = self.accelerator.unwrap_model(self.model)
+        model: Any = self.accelerator.unwrap_model(self.model)
         was_training = model.training
         model.eval()
         try:
@@ -312,9 +315,9 @@ class SwiftTrainer(CheckpointTrainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """transformers' optimizer, or what the run makes of its class (LoRA+, GaLore)."""
+        target: Any = self.model if model is None else model
         try:
             if self.optimizer is None and self._build_optimizer is not None:
-                target: Any = self.model if model is None else model
                 kind, settings = self.get_optimizer_cls_and_kwargs(self.args, target)
                 decay = self.get_decay_parameter_names(target)
                 self.optimizer = self._build_optimizer(target, kind, settings, decay)
@@ -326,7 +329,11 @@ class SwiftTrainer(CheckpointTrainer):
                 why=str(error).partition("\n")[0],
                 next="install it, or use --optim adamw_torch",
             ) from error
-        self._schedule.planned(optimizer)
+        if not self.groups:
+            # transformers makes one for what has no weight decay, of which adapters have nothing; engines drop it.
+            optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+            self.groups = groups_of(optimizer, target)
+            self._schedule.planned(optimizer)
         return optimizer
 
     # Checkpoints.

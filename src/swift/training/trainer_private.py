@@ -5,7 +5,8 @@ Five reasons, as of transformers 5.23 (`READ`; a test fails when the project tak
 - `_save_checkpoint` writes straight into `checkpoint-N` and rotates by its own rules. Callbacks hear of it afterwards,
   so a checkpoint could not be a transaction.
 - `_load_from_checkpoint` loads weights in its own, lenient way. Ours are loaded when the model is built, and strictly.
-- `_load_optimizer_and_scheduler` reads the optimizer of this very number of processes. Ours is kept by name.
+- `_prepare_for_training` and `_load_optimizer_and_scheduler` read the optimizer of this very number of processes, and
+  DeepSpeed's in a layout of its own. Ours is kept by name.
 - Random state and scaler are read back by `_load_rng_state` and `_load_scaler`, in the layout of files that only the
   `_save_…` methods know.
 - The random state is restored before the first batch is drawn from a stream, which changes it.
@@ -22,6 +23,7 @@ from transformers import Trainer
 
 from swift.training import optimizer_state
 from swift.training.checkpoints import OPTIMIZER
+from swift.training.parallel import Groups, Parallel
 
 READ = ">=5.23,<5.24"
 """The releases of transformers whose private methods were read for this."""
@@ -30,6 +32,10 @@ SCHEDULE = "scheduler.pt"
 
 class CheckpointTrainer(Trainer):
     """`transformers.Trainer` that leaves checkpoints to `save_checkpoint`."""
+
+    parallel: Parallel
+    groups: Groups
+    """Names of the parameters in each group of the optimizer, once it is made."""
 
     def save_checkpoint(self) -> None:
         """Called where transformers would write a checkpoint, by all processes."""
@@ -42,9 +48,7 @@ class CheckpointTrainer(Trainer):
         """
         optimizer: Any = self.optimizer
         schedule: Any = self.lr_scheduler
-        state = optimizer_state.by_name(
-            optimizer.state_dict(), optimizer_state.names_of(optimizer, self._inner_model())
-        )
+        state = self.parallel.optimizer_state(optimizer, self._inner_model(), self.groups)
         if self.args.should_save:
             torch.save(state, folder / OPTIMIZER)
             torch.save(schedule.state_dict(), folder / SCHEDULE)
@@ -57,20 +61,27 @@ class CheckpointTrainer(Trainer):
         """Put the random state of this process back to what it was when `folder` was written."""
         self._load_rng_state(str(folder))
 
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        """Wrap the model and make the optimizer; what a checkpoint holds of it is read here, for every engine alike."""
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        self._load_optimizer_and_scheduler(resume_from_checkpoint)
+        self._load_scaler(resume_from_checkpoint)
+        return prepared
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Put optimizer and schedule back to what they were when `checkpoint` was written."""
         if checkpoint is None:
             return
         optimizer: Any = self.optimizer
         schedule: Any = self.lr_scheduler
-        names = optimizer_state.names_of(optimizer, self._inner_model())
         stored = optimizer_state.read(Path(checkpoint))
-        optimizer.load_state_dict(optimizer_state.by_number(stored, optimizer, names))
+        self.parallel.load_optimizer_state(optimizer, self._inner_model(), self.groups, stored)
         schedule.load_state_dict(torch.load(Path(checkpoint) / SCHEDULE, weights_only=True))
 
     def _inner_model(self) -> nn.Module:
         """The model without what was wrapped around it for several processes."""
-        return self.accelerator.unwrap_model(self.model)
+        inner: Any = self.accelerator.unwrap_model(self.model)
+        return inner
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.save_checkpoint()

@@ -39,7 +39,7 @@ def training_arguments(
         adam_beta1=optim.adam_beta1,
         adam_beta2=optim.adam_beta2,
         adam_epsilon=optim.adam_epsilon,
-        bf16=plan.dtype == "bf16",
+        bf16=plan.dtype == "bf16" and plan.zero is None,  # see swift.plan.deepspeed
         fp16=plan.dtype == "fp16",
         activation_checkpointing=bool(plan.recompute),
         activation_checkpointing_kwargs={"use_reentrant": False} if plan.recompute else None,
@@ -48,7 +48,11 @@ def training_arguments(
         train_sampling_strategy="sequential" if train.test_oom_error or plan.reuse else "random",
         full_determinism=train.full_determinism,
         ignore_data_skip=train.ignore_data_skip or streams,  # a stream finds its own place
-        accelerator_config={"dispatch_batches": False} if streams else None,
+        accelerator_config={
+            **({"dispatch_batches": False} if streams else {}),
+            **({"use_configured_state": True} if plan.zero else {}),
+        },
+        deepspeed=None if plan.zero is None else dict(plan.zero.config),
         eval_strategy=train.evaluation_strategy if evaluates else "no",
         eval_steps=plan.eval_steps,
         metric_for_best_model=plan.best_metric,
@@ -71,7 +75,7 @@ def training_arguments(
         dataloader_drop_last=train.dataloader_drop_last,
         remove_unused_columns=False,
         label_names=["labels"],
-        use_cpu=plan.device == "cpu",
+        use_cpu=plan.device == "cpu" and plan.zero is None,  # accelerate has DeepSpeed on other devices only
         ddp_backend=distributed.ddp_backend,
         ddp_timeout=distributed.ddp_timeout,
         ddp_find_unused_parameters=bool(distributed.ddp_find_unused_parameters),

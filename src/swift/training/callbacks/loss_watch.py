@@ -45,16 +45,8 @@ class Watch(TrainerCallback):
                 why="nothing on the way from the trained weights to the loss is differentiable",
                 next="check --target_modules; with --gradient_checkpointing true try false",
             )
-        flat = not any(p.grad is not None and p.grad.any() for _, p in trainable)
-        if flat and self._may_start_flat:
-            log.warning("the gradient of the first step is 0: its answers teach nothing")
-        elif flat:
-            raise CheckFailed(
-                "the gradient of the first step is 0 for every trainable parameter",
-                where=trainable[0][0],
-                why="the loss of these rows does not depend on the weights: nothing would be learned",
-                next="look at the rows (are the two answers of a pair the same?), and at the numbers of the loss",
-            )
+        if not any(p.grad is not None and p.grad.any() for _, p in trainable):
+            self._is_flat(trainable[0][0])
         if without:
             log.warning(
                 "%d of %d trainable tensors get no gradient, the first is %s", len(without), len(trainable), without[0]
@@ -72,8 +64,21 @@ class Watch(TrainerCallback):
         logs = logs or {}
         if "grad_norm" in logs and not math.isfinite(logs["grad_norm"]):
             raise not_a_number("grad_norm", logs["grad_norm"], state.global_step, [])
+        if self._freed and state.global_step == 1 and logs.get("grad_norm") == 0.0:
+            self._is_flat(None)
         if logs.get("loss") == 0.0:
             once(f"the loss is exactly 0 at step {state.global_step}: nothing is learned from these rows")
+
+    def _is_flat(self, name: str | None) -> None:
+        if self._may_start_flat:
+            log.warning("the gradient of the first step is 0: its answers teach nothing")
+            return
+        raise CheckFailed(
+            "the gradient of the first step is 0 for every trainable parameter",
+            where=name,
+            why="the loss of these rows does not depend on the weights: nothing would be learned",
+            next="look at the rows (are the two answers of a pair the same?), and at the numbers of the loss",
+        )
 
 
 class LossCheck:

@@ -1,0 +1,24 @@
+"""One process, or several with a whole copy each (DDP)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from swift.training import optimizer_state
+from swift.training.parallel import Groups
+
+
+class Replicated:
+    """Everything is whole in every process."""
+
+    gradients_stay = True
+
+    def optimizer_state(self, optimizer: Any, model: nn.Module, groups: Groups) -> dict[str, Any]:
+        """See Parallel."""
+        return optimizer_state.by_name(optimizer.state_dict(), [name for names in groups for name in names])
+
+    def load_optimizer_state(self, optimizer: Any, model: nn.Module, groups: Groups, stored: dict[str, Any]) -> None:
+        """See Parallel."""
+        optimizer.load_state_dict(optimizer_state.by_number(stored, groups, optimizer.param_groups))
