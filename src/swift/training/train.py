@@ -42,6 +42,7 @@ from swift.training.objectives import Objective, Setting
 from swift.training.objectives.reference import reference_source
 from swift.training.prepare import Prepared, prepare
 from swift.training.process_group import require_same
+from swift.training.quick_dropout import quicken_dropout
 from swift.training.resume import nothing_left
 from swift.training.run_dir import claimed
 from swift.training.scored_rows import score, scores_first
@@ -104,6 +105,8 @@ def with_model(prepared: Prepared, arguments: dict[str, Any], run_dir: Path, res
     log.info(model_info(model))
     if plan.train.pack_frozen:
         pack_frozen(model)
+    if model.device.type == "cpu":
+        quicken_dropout(model)
     if plan.tuner.parts is not None:
         log.info("trained modules: %s", parts_info(model, plan.tuner.parts))
     return assemble(plan, prepared, model, arguments, run_dir, resume)
