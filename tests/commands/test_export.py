@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from tests.commands.test_merge_lora import adapter
-from tests.export.gguf_models import small_model
-from tests.export.gguf_tokenizers import small_tokenizer
+from tests.exporting.gguf_models import small_model
+from tests.exporting.gguf_tokenizers import small_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from swift.cli import main

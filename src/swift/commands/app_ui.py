@@ -12,7 +12,7 @@ def run(args: Args) -> int:
     from swift.core.optional_imports import need
     from swift.core.probe import probe
     from swift.engines.bf16_speedup import bf16_speedup
-    from swift.export.merge_first import with_merged
+    from swift.exporting.merge_first import with_merged
     from swift.models.gguf.unpack import with_unpacked
     from swift.params.groups import Data, Model, Page
     from swift.plan.infer import plan_infer

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from swift.core.errors import SwiftError
 
 if TYPE_CHECKING:
-    from swift.check.subject import Planned
+    from swift.checking.subject import Planned
 
 USAGE = """usage: swift check [FILE.yaml] [--flag value …] [--result_path FILE.json]
 
@@ -37,8 +37,8 @@ def run(words: Sequence[str]) -> int:
     check_interpreter()
     wait_briefly(os.environ)
     with quick_imports():
-        from swift.check.checks import one_of_two
-        from swift.check.subject import planned
+        from swift.checking.checks import one_of_two
+        from swift.checking.subject import planned
 
     given = planned(rest)
     if folder := os.environ.get(FOLDER_OF_PROCESSES):
@@ -70,9 +70,9 @@ def _checked(given: Planned, words: Sequence[str], result_path: Path | None) -> 
     import time
     from datetime import datetime
 
-    from swift.check.checks import Checks
-    from swift.check.subject import subject_of
-    from swift.check.verdict import Verdict
+    from swift.checking.checks import Checks
+    from swift.checking.subject import subject_of
+    from swift.checking.verdict import Verdict
     from swift.core.log import log
     from swift.core.transaction import write_file
     from swift.core.writable import require_writable

@@ -11,7 +11,7 @@ def run(args: Args) -> int:
     from swift.core.log import log
     from swift.core.optional_imports import need
     from swift.core.probe import probe
-    from swift.export.merge_first import with_merged
+    from swift.exporting.merge_first import with_merged
     from swift.models.gguf.unpack import with_unpacked
     from swift.params.groups import Data, Evaluate, Model
     from swift.plan.evaluation import plan_eval

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def run(args: Args) -> int:
     """Do what the flags ask for, one after the other, each on the result of the last. -> exit code."""
     from swift.core.errors import SwiftError
-    from swift.export.merge_first import with_merged
+    from swift.exporting.merge_first import with_merged
     from swift.models.gguf.unpack import with_unpacked
     from swift.params.groups import Checkpoint, Data, Export, Hub, Model
     from swift.plan.quantize import check_method
@@ -59,7 +59,7 @@ def run(args: Args) -> int:
 def _to_peft(args: Args) -> Args:
     """Convert the adapter; what follows takes the result."""
     from swift.core.log import log
-    from swift.export.to_peft import to_peft
+    from swift.exporting.to_peft import to_peft
     from swift.params.groups import Checkpoint
 
     target = to_peft(Path(args[Checkpoint].ckpt_dir or "").expanduser())
@@ -76,7 +76,7 @@ def _quantize(args: Args, catalog: Catalog, machine: Machine) -> Path:
     plan = plan_quantize(args, catalog, machine)
     log.info(plan.summary())
     with quick_imports():
-        from swift.export.quantize import make_encoder, quantize
+        from swift.exporting.quantize import make_encoder, quantize
 
     folder = quantize(plan, make_encoder(plan, catalog))
     log.info("try it: swift infer --ckpt_dir %s", folder)
@@ -86,13 +86,13 @@ def _quantize(args: Args, catalog: Catalog, machine: Machine) -> Path:
 def _to_gguf(args: Args, catalog: Catalog, machine: Machine) -> None:
     """Write and check the file; llama.cpp takes whole models, so an adapter is merged first."""
     from swift.core.log import log
-    from swift.export.merge_first import with_merged
+    from swift.exporting.merge_first import with_merged
     from swift.plan.gguf import plan_gguf
 
     plan = plan_gguf(args, catalog, machine)
     log.info(plan.summary())
 
-    from swift.export.to_gguf import make_encoder, to_gguf
+    from swift.exporting.to_gguf import make_encoder, to_gguf
 
     encoder = make_encoder(plan, catalog)  # what is wrong with the prompt shows before anything is merged
     if plan.model.adapter is not None:
@@ -105,13 +105,13 @@ def _to_gguf(args: Args, catalog: Catalog, machine: Machine) -> None:
 def _to_ollama(args: Args, catalog: Catalog, machine: Machine) -> None:
     """Write the Modelfile; Ollama takes whole models, so an adapter is merged first."""
     from swift.core.log import log
-    from swift.export.merge_first import with_merged
+    from swift.exporting.merge_first import with_merged
     from swift.plan.ollama import plan_ollama
 
     plan = plan_ollama(args, catalog, machine)
     log.info(plan.summary())
 
-    from swift.export.ollama import make_modelfile, write_modelfile
+    from swift.exporting.ollama import make_modelfile, write_modelfile
 
     modelfile, encoder = make_modelfile(plan, catalog)  # what is wrong with the prompt shows before anything is merged
     if plan.model.adapter is not None:

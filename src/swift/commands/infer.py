@@ -13,7 +13,7 @@ def run(args: Args) -> int:
     from swift.core.log import log
     from swift.core.probe import probe
     from swift.engines.bf16_speedup import bf16_speedup
-    from swift.export.merge_first import with_merged
+    from swift.exporting.merge_first import with_merged
     from swift.inference.result_file import require_room_for_results
     from swift.models.gguf.unpack import with_unpacked
     from swift.params.groups import Data, Infer, Model

@@ -18,7 +18,7 @@ def run(args: Args) -> int:
     log.info(plan.summary())
 
     with quick_imports():
-        from swift.export.merge import merge
+        from swift.exporting.merge import merge
 
     folder = merge(plan)
     log.info("try it: swift infer --ckpt_dir %s", folder)

@@ -18,9 +18,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from swift import models, tuners
 from swift.core.errors import CheckFailed, SwiftError
 from swift.core.transaction import fault, seal
-from swift.export import merge as merging
-from swift.export import model_comparison
-from swift.export.merge import REPORT, merge
+from swift.exporting import merge as merging
+from swift.exporting import model_comparison
+from swift.exporting.merge import REPORT, merge
 from swift.plan.merge import MergePlan
 from swift.plan.model import ModelPlan
 from swift.plan.tuner import TunerPlan

@@ -19,7 +19,7 @@ from swift.core.errors import CheckFailed, SwiftError
 from swift.core.log import log
 from swift.core.transaction import MANIFEST, fault, sha256, write_file, write_folder
 from swift.core.writable import require_writable
-from swift.export import model_comparison
+from swift.exporting import model_comparison
 from swift.models import saving
 from swift.models.load import TORCH_DTYPES
 from swift.params.checkpoint_args import ADAPTER_CONFIG, SFT_ARGS, adapter_folder, read_saved

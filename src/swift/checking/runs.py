@@ -11,7 +11,7 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
-from swift.check.subject import Subject
+from swift.checking.subject import Subject
 from swift.core.errors import Interrupted
 from swift.data import Built
 from swift.data.packing import PackedDataset

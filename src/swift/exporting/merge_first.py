@@ -22,7 +22,7 @@ def with_merged(args: Args, catalog: Catalog, machine: Machine) -> Args:
         return args
 
     with quick_imports():
-        from swift.export.merge import merge
+        from swift.exporting.merge import merge
     from swift.plan.merge import plan_merge
 
     plan = plan_merge(args, catalog, machine)

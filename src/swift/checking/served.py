@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from swift.check.subject import Subject
+from swift.checking.subject import Subject
 from swift.data.prompt_rows import Question, prompt_rows
 from swift.engines.base import Engine
 from swift.engines.factory import Prepared, prepare, start

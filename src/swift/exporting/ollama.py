@@ -10,7 +10,7 @@ from swift.catalog import Catalog
 from swift.core.log import log
 from swift.core.transaction import write_folder
 from swift.core.writable import require_writable, writing
-from swift.export.to_gguf import make_encoder, write_gguf
+from swift.exporting.to_gguf import make_encoder, write_gguf
 from swift.models.ends import end_ids, generation_config
 from swift.models.limits import limits_of
 from swift.plan.gguf import FILE

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import torch
 
-from swift.check.runs import Layout, Numbers, Resumed, interrupted, log_likelihoods, numbers_of, unweighted
-from swift.check.served import Served, prompt_fault, questions, served
-from swift.check.subject import Planned, Subject, subject_of
-from swift.check.verdict import Result, judged
+from swift.checking.runs import Layout, Numbers, Resumed, interrupted, log_likelihoods, numbers_of, unweighted
+from swift.checking.served import Served, prompt_fault, questions, served
+from swift.checking.subject import Planned, Subject, subject_of
+from swift.checking.verdict import Result, judged
 from swift.core.errors import Interrupted, SwiftError
 from swift.core.launch import torchrun_words
 from swift.core.log import log, muted
 from swift.core.machine import Machine
 from swift.core.optional_imports import installed
-from swift.export.merge import merge
+from swift.exporting.merge import merge
 from swift.params.parse import parse
 from swift.plan.merge import NOT_MERGED, plan_merge
 from swift.plan.sft import plan_sft

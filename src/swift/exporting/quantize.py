@@ -22,9 +22,9 @@ from swift.core.log import log
 from swift.core.transaction import write_file, write_folder
 from swift.core.writable import require_writable
 from swift.engines.vllm_process import leash
-from swift.export import gptqmodel_process
-from swift.export.calibration import Rows, read_rows, require_enough
-from swift.export.quantization_report import Report, Seen, divergence, look
+from swift.exporting import gptqmodel_process
+from swift.exporting.calibration import Rows, read_rows, require_enough
+from swift.exporting.quantization_report import Report, Seen, divergence, look
 from swift.models import quantize as loading
 from swift.models import saving
 from swift.models.families import is_multimodal

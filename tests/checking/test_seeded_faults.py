@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from swift import models, tuners
-from swift.check.checks import Checks
-from swift.check.subject import Subject, planned, subject_of
-from swift.check.verdict import Result
+from swift.checking.checks import Checks
+from swift.checking.subject import Subject, planned, subject_of
+from swift.checking.verdict import Result
 from swift.data import collator
 from swift.engines import factory
 from swift.training import artifacts

@@ -1,6 +1,6 @@
 """GPTQ and AWQ by gptqmodel, in a process of its own: the library writes logs where it stands, and draws.
 
-Run as `python -m swift.export.gptqmodel_process REQUEST`, in a folder for what it leaves behind.
+Run as `python -m swift.exporting.gptqmodel_process REQUEST`, in a folder for what it leaves behind.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
-from swift.export.calibration import HeldRow
+from swift.exporting.calibration import HeldRow
 
 ANSWERS = 4
 """Held rows whose prompt both models answer."""

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 from tests.commands.test_merge_lora import adapter
-from tests.export.gguf_models import MODELS, small_model
-from tests.export.gguf_tokenizers import SENTENCEPIECE, small_tokenizer
+from tests.exporting.gguf_models import MODELS, small_model
+from tests.exporting.gguf_tokenizers import SENTENCEPIECE, small_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from swift.catalog import load_catalog
