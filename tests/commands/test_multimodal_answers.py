@@ -8,6 +8,7 @@ import io
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.commands.test_multimodal import FAMILIES, noise, train, write_rows
+from tests.fixtures.videos import write_video
 
 from swift.catalog import load_catalog
 from swift.cli import main
@@ -23,7 +25,7 @@ from swift.core.machine import Machine
 from swift.engines.factory import prepare, start
 from swift.params.parse import parse
 from swift.plan.infer import plan_infer
-from swift.plan.serve import PicturePolicy, ServePlan
+from swift.plan.serve import MediaPolicy, ServePlan
 from swift.serving.server import Server, bind
 from swift.serving.service import Loaded, Service
 
@@ -106,9 +108,16 @@ def trained(
 @pytest.fixture(scope="module")
 def ask(trained: Trained) -> Iterator[Callable[..., httpx.Response]]:
     """POST to a chat of the served adapter; files below the folder of the rows may be named."""
+    with served(trained.words(), trained.folder) as post:
+        yield post
+
+
+@contextmanager
+def served(words: list[str], folder: Path) -> Iterator[Callable[..., httpx.Response]]:
+    """POST to a chat of an adapter that is served by the words of a command; files below `folder` may be named."""
     catalog = load_catalog()
-    infer = plan_infer(parse(["deploy", *trained.words()]), catalog, Machine(), answers_rows=False)
-    service = Service(ServePlan(model_name="tiny", pictures=PicturePolicy(folder=trained.folder)))
+    infer = plan_infer(parse(["deploy", *words]), catalog, Machine(), answers_rows=False)
+    service = Service(ServePlan(model_name="tiny", media=MediaPolicy(folder=folder)))
     prepared, ready = prepare(infer, catalog), threading.Event()
 
     def load(loop: asyncio.AbstractEventLoop) -> Loaded:
@@ -203,6 +212,47 @@ def test_the_server_answers_as_infer_whichever_way_images_come(
     assert cached[1] > cached[0]  # the same picture again: its tokens are not computed again
 
 
+def test_videos_are_answered_as_by_infer_and_refused_by_the_name_of_the_field(
+    trained: Trained, ask: Callable[..., httpx.Response]
+) -> None:
+    pytest.importorskip("av")
+    if "qwen" not in trained.model_type:
+        return
+    video = write_video(trained.folder / "a.mp4")
+    rows = trained.folder / "videos.jsonl"
+    frames = [str(trained.folder / name) for name in ("one.png", "two.png")]
+    given = [{"query": "See <video> there", "videos": [str(video)]}, {"query": "<video>?", "videos": [frames]}]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in given))
+    expected = [row["response"] for row in trained.infer(rows)]
+    link = "data:video/mp4;base64," + base64.b64encode(video.read_bytes()).decode()
+    parts = [
+        {"type": "text", "text": "See "},
+        {"type": "video_url", "video_url": {"url": link}},
+        {"type": "text", "text": " there"},
+    ]
+    plain = [{"role": "user", "content": "See <video> there"}]
+    ways = [
+        (ask([{"role": "user", "content": parts}]), expected[0]),
+        (ask(plain, videos=[link]), expected[0]),
+        (ask(plain, videos=["a.mp4"]), expected[0]),
+        (ask([{"role": "user", "content": "<video>?"}], videos=[["one.png", "two.png"]]), expected[1]),
+    ]
+    for response, answer in ways:
+        assert response.status_code == 200, response.text
+        assert response.json()["choices"][0]["message"]["content"] == answer
+    cut = "data:video/mp4;base64," + base64.b64encode(video.read_bytes()[:900]).decode()
+    refused = {"one.txt": "no such file", cut: "broken video", "http://127.0.0.1:9/a.mp4": "not a public address"}
+    for source, reason in refused.items():
+        response = ask(plain, videos=[source])
+        error = response.json()["error"]
+        assert response.status_code == 400 and reason in error["message"].lower(), error
+        assert error["param"] == "videos[0]"
+    (trained.folder / "text.png").write_text("no image")
+    for videos, field in (([["one.png", "text.png"]], "videos[0][1]"), ([[]], "videos[0]"), ([link] * 5, "videos[4]")):
+        response = ask([{"role": "user", "content": "?"}], videos=videos)
+        assert response.status_code == 400 and response.json()["error"]["param"] == field, response.text
+
+
 def test_the_server_refuses_what_is_no_image_or_not_to_be_read_by_the_name_of_the_field(
     trained: Trained, ask: Callable[..., httpx.Response], tmp_path: Path
 ) -> None:
@@ -253,7 +303,8 @@ def test_the_server_refuses_what_is_no_image_or_not_to_be_read_by_the_name_of_th
         ({"type": "image_url", "image_url": 5}, "messages[0].content[0].image_url"),
         ({"type": "image_url", "image_url": {"url": 5}}, "messages[0].content[0].image_url"),
         ({"type": "image_url"}, "messages[0].content[0].image_url"),
-        ({"type": "video_url", "video_url": {"url": good}}, "messages"),
+        ({"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}}, "messages[0].content[0].video_url"),
+        ({"type": "audio_url", "audio_url": {"url": good}}, "messages[0].content[0].audio_url"),
         ({"type": "image_url", "image_url": {"url": ""}}, "messages[0].content[0].image_url"),
     ]
     for part, field in wrong:

@@ -9,15 +9,19 @@ from types import ModuleType
 from swift.core.errors import SwiftError
 
 
+class MissingPackage(SwiftError):
+    """A library is not installed: nobody's row or request is at fault."""
+
+
 def installed(module: str) -> bool:
     """Whether `module` can be imported, without importing it."""
     return importlib.util.find_spec(module) is not None
 
 
 def need(module: str, *, extra: str, why: str) -> ModuleType:
-    """Import `module` or say which extra brings it. Raises SwiftError when it is not installed."""
+    """Import `module` or say which extra brings it. Raises MissingPackage when it is not installed."""
     if not installed(module.partition(".")[0]):
-        raise SwiftError(
+        raise MissingPackage(
             f"{why} needs the package `{module}`, which is not installed",
             next=f"pip install 'swift-llm[{extra}]'",
         )

@@ -38,7 +38,8 @@ def _has_media(row: Mapping[str, Any]) -> bool:
     return not MEDIA_NAMES.isdisjoint(row)
 
 
-def _media_files(row: Mapping[str, Any], kind: str, tagged: list[str], folder: Path | None, there: bool) -> list[str]:
+def _media_files(row: Mapping[str, Any], kind: str, tagged: list[str], folder: Path | None, there: bool) -> list[Any]:
+    """The links of one kind; a video may be a list of its frames."""
     links: list[tuple[str, Any]] = [(kind, link) for link in tagged]
     for key in MEDIA_KEYS[kind]:
         value = row.get(key)
@@ -47,7 +48,12 @@ def _media_files(row: Mapping[str, Any], kind: str, tagged: list[str], folder: P
         elif isinstance(value, dict):
             value = [value]
         links += [(f"{key}[{number}]", link) for number, link in enumerate(a_list(value, key))]
-    return [_located(link, key, folder, there) for key, link in links]
+    return [
+        tuple(_located(frame, f"{key}[{number}]", folder, there) for number, frame in enumerate(link))
+        if kind == "videos" and isinstance(link, list)
+        else _located(link, key, folder, there)
+        for key, link in links
+    ]
 
 
 def _located(link: Any, key: str, folder: Path | None, there: bool) -> str:

@@ -1,4 +1,4 @@
-"""Images at http(s) addresses: fetched within bounds, and from public addresses only where others name them."""
+"""Media at http(s) addresses: fetched within bounds, and from public addresses only where others name them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from swift.prompts.images import BadImage
+from swift.prompts.images import BadImage, BadMedium
 
 REDIRECTS = 3
 PIECE = 2**16
@@ -27,31 +27,32 @@ class Bounds:
     """Whether addresses of this machine and its own network may be asked."""
 
 
-def fetch(url: str, bounds: Bounds) -> bytes:
-    """What is at an http(s) address. Raises BadImage for what cannot be had, or is out of bounds.
+def fetch(url: str, bounds: Bounds, fault: type[BadMedium] = BadImage) -> bytes:
+    """What is at an http(s) address. Raises `fault` for what cannot be had, or is out of bounds.
 
     A name is looked up once and the connection goes to the address that was checked; each redirect is checked again.
     """
     until = time.monotonic() + bounds.seconds
     try:
         for _ in range(REDIRECTS + 1):
-            body = _answer(httpx.URL(url), bounds, until)
+            body = _answer(httpx.URL(url), bounds, until, fault)
             if isinstance(body, bytes):
                 return body
             url = str(body)
     except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
-        raise BadImage("image not fetched", why=f"{_shown(url)}: {error or type(error).__name__}") from error
-    raise BadImage("image not fetched", why=f"{_shown(url)}: more than {REDIRECTS} redirects")
+        raise fault(f"{fault.noun} not fetched", why=f"{_shown(url)}: {error or type(error).__name__}") from error
+    raise fault(f"{fault.noun} not fetched", why=f"{_shown(url)}: more than {REDIRECTS} redirects")
 
 
-def _answer(url: httpx.URL, bounds: Bounds, until: float) -> bytes | httpx.URL:
+def _answer(url: httpx.URL, bounds: Bounds, until: float, fault: type[BadMedium]) -> bytes | httpx.URL:
     """The body of the answer, or where it sends to."""
     if url.scheme not in ("http", "https") or not url.host:
-        raise BadImage("image not fetched", why=f"{_shown(str(url))} is no http(s) address")
-    address = _address(url, private=bounds.private)
+        raise fault(f"{fault.noun} not fetched", why=f"{_shown(str(url))} is no http(s) address")
+    address = _address(url, fault, private=bounds.private)
     left = until - time.monotonic()
     direct = url.copy_with(host=address)
-    headers = {"Host": url.netloc.decode(), "User-Agent": "swift", "Accept": "image/*", "Accept-Encoding": "identity"}
+    headers = {"Host": url.netloc.decode(), "User-Agent": "swift", "Accept": f"{fault.noun}/*"}
+    headers["Accept-Encoding"] = "identity"
     with (
         httpx.Client(timeout=max(left, 0.1), trust_env=False) as client,
         client.stream("GET", direct, headers=headers, extensions={"sni_hostname": url.host}) as response,
@@ -59,24 +60,24 @@ def _answer(url: httpx.URL, bounds: Bounds, until: float) -> bytes | httpx.URL:
         if response.is_redirect:
             return url.join(response.headers["location"])
         if response.status_code != httpx.codes.OK:
-            raise BadImage("image not fetched", why=f"{_shown(str(url))} answers {response.status_code}")
+            raise fault(f"{fault.noun} not fetched", why=f"{_shown(str(url))} answers {response.status_code}")
         body = bytearray()
         for piece in response.iter_raw(PIECE):
             body += piece
             if len(body) > bounds.bytes:
-                raise BadImage("image too large", why=f"{_shown(str(url))} has more than {bounds.bytes} bytes")
+                raise fault(f"{fault.noun} too large", why=f"{_shown(str(url))} has more than {bounds.bytes} bytes")
             if time.monotonic() > until:
-                raise BadImage("image not fetched", why=f"{_shown(str(url))} takes more than {bounds.seconds:g} s")
+                raise fault(f"{fault.noun} not fetched", why=f"{_shown(str(url))} takes more than {bounds.seconds:g} s")
         return bytes(body)
 
 
-def _address(url: httpx.URL, *, private: bool) -> str:
-    """The address to connect to. Raises BadImage where one of the host's addresses is not public."""
+def _address(url: httpx.URL, fault: type[BadMedium], *, private: bool) -> str:
+    """The address to connect to. Raises `fault` where one of the host's addresses is not public."""
     port = url.port or (443 if url.scheme == "https" else 80)
     addresses = [str(info[4][0]) for info in socket.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)]
     inside = [address for address in addresses if not _is_public(address)]
     if inside and not private:
-        raise BadImage("image not fetched", why=f"{_shown(str(url))} is not a public address")
+        raise fault(f"{fault.noun} not fetched", why=f"{_shown(str(url))} is not a public address")
     return addresses[0]
 
 

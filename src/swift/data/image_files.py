@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import mmap
-import os
-import stat
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from PIL import Image, ImageCms, ImageOps
 
 from swift.core.log import once
-from swift.core.transaction import UNFINISHED
-from swift.data.image_fetch import Bounds, fetch
-from swift.plan.data import default_media
+from swift.data.local_media import state_of
 from swift.prompts.image_header import PIL_FAULTS, bad_image, bytes_of, checked_size, named, upright_size
 from swift.prompts.images import BadImage
-
-REMOTE = ("http://", "https://")
 
 
 @dataclass(frozen=True)
@@ -41,7 +33,7 @@ class ImageReader:
 
         Raises BadImage with the reason.
         """
-        image = _of_data(source) if source.startswith("data:") else _of_file(*_state(source))
+        image = _of_data(source) if source.startswith("data:") else _of_file(*state_of(source, BadImage, _is_image))
         size = self.rescaled(*image.size)
         return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
 
@@ -49,7 +41,7 @@ class ImageReader:
         """Width and height before rescaling, without decoding what can be seen to be whole. Raises BadImage."""
         if source.startswith("data:"):
             return _of_data(source).size
-        return _size_of_file(*_state(source))
+        return _size_of_file(*state_of(source, BadImage, _is_image))
 
     def rescaled(self, width: int, height: int) -> tuple[int, int]:
         """The size that an image of this size is given to the model's processor with."""
@@ -58,22 +50,6 @@ class ImageReader:
         ratio = width / height
         new_height = (self.max_pixels / ratio) ** 0.5
         return max(1, int(new_height * ratio)), max(1, int(new_height))
-
-
-def _state(source: str) -> tuple[str, int, int]:
-    """The path of an image, and what changes with its content."""
-    path = str(_fetched(source)) if source.startswith(REMOTE) else source.removeprefix("file://")
-    try:
-        state = os.stat(path)
-    except (OSError, ValueError) as error:
-        raise BadImage(
-            "missing image",
-            why=os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error),
-            where=named(source),
-        ) from error
-    if not stat.S_ISREG(state.st_mode):
-        raise BadImage("missing image", why="it is no file", where=named(source))
-    return path, state.st_mtime_ns, state.st_size
 
 
 @lru_cache(maxsize=4)
@@ -126,16 +102,8 @@ def _whole_png(content: mmap.mmap) -> bool:
     return False
 
 
-def _fetched(url: str) -> Path:
-    path = default_media() / "urls" / hashlib.sha256(url.encode()).hexdigest()
-    if not path.is_file():
-        body = fetch(url, Bounds())
-        upright_size(io.BytesIO(body))  # an error page is not kept for the next run
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f"{UNFINISHED}{path.name}-{os.getpid()}")
-        scratch.write_bytes(body)
-        os.replace(scratch, path)
-    return path
+def _is_image(body: bytes) -> None:
+    upright_size(io.BytesIO(body))
 
 
 def _decoded(file: str | io.BytesIO, source: str) -> Image.Image:

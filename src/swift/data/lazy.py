@@ -15,7 +15,8 @@ from swift.core.log import log
 from swift.data.example_index import ExampleIndex
 from swift.data.preprocess import Preprocessor
 from swift.prompts.bad_row import BadRow
-from swift.prompts.images import BadImage
+from swift.prompts.images import BadMedium
+from swift.prompts.types import Media
 
 
 class LazyDataset:
@@ -36,15 +37,15 @@ class LazyDataset:
         for place in range(index, index + len(self)):
             item = self._item(place % len(self))
             try:
-                images.check(item.get("images", ()))
-            except BadImage as error:
+                images.check(item.get("media", Media()))
+            except BadMedium as error:
                 # Its head was whole when the rows were read; what lies behind shows only in decoding.
                 log.warning(
                     "%s cannot be used, the row behind it is trained instead: %s", self.origin(place % len(self)), error
                 )
                 continue
             return item
-        raise SwiftError("no row has images that can be decoded")
+        raise SwiftError("no row has media that can be decoded")
 
     def _item(self, index: int) -> dict[str, Any]:
         table, row, nth = self._index[index]

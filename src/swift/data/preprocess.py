@@ -25,7 +25,7 @@ from swift.plan.data import Rounds
 from swift.plan.methods import Kind
 from swift.prompts.bad_row import BadRow
 from swift.prompts.encode import AnswerTooLong, Encoder, TooLong
-from swift.prompts.images import BadImage
+from swift.prompts.images import BadMedium
 from swift.prompts.rewrites import LOST
 from swift.prompts.types import IGNORED, Conversation, Encoded, Media, Origin, Preference, Row
 
@@ -254,8 +254,8 @@ def _made(encoded: list[Encoded], encoder: Encoder) -> Made | BadRow:
     if any(encoder.opens_twice(one.input_ids) for one in encoded):
         return _opened_twice(encoder)
     trained = [_trained(one) for one in encoded]
-    with_images = encoder.images is not None
-    examples = [_example(one, with_images=with_images) for one, count in zip(encoded, trained, strict=True) if count]
+    shown = encoder.images is not None
+    examples = [_example(one, shown=shown) for one, count in zip(encoded, trained, strict=True) if count]
     if not examples:
         return BadRow("nothing to train on", key="labels", expected="at least one trained token", value=0)
     return Made(
@@ -271,12 +271,12 @@ def _rewrites(encoded: Sequence[Encoded]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(remark for one in encoded for remark in one.rewrites))
 
 
-def _example(encoded: Encoded, prefix: str = "", *, with_images: bool = False) -> dict[str, Any]:
+def _example(encoded: Encoded, prefix: str = "", *, shown: bool = False) -> dict[str, Any]:
     example: dict[str, Any] = {f"{prefix}input_ids": encoded.input_ids, f"{prefix}labels": encoded.labels}
     if encoded.loss_scale is not None:
         example[f"{prefix}loss_scale"] = encoded.loss_scale
-    if with_images and encoded.media.images:
-        example["images"] = list(encoded.media.images)
+    if shown and encoded.media.any:
+        example["media"] = encoded.media
     return example
 
 
@@ -337,8 +337,8 @@ def refusal(error: SwiftError) -> BadRow:
     if isinstance(error, AnswerTooLong):
         expected = f"at most {error.limit} tokens after the prompt is cut off"
         return BadRow("answer too long", expected=expected, value=error.length)
-    if isinstance(error, BadImage):
-        reason, value = (error.what, error.why) if error.why else ("images do not fit", error.what)
+    if isinstance(error, BadMedium):
+        reason, value = (error.what, error.why) if error.why else (f"{error.key} do not fit", error.what)
         key = error.key if error.where is None else f"{error.key}: {error.where}"
         return BadRow(reason, key=key, value=value)
     return BadRow("not for this template", value=error.what)

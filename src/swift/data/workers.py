@@ -116,7 +116,7 @@ def shard_of(outcomes: Sequence[Outcome], keep: Keep) -> Shard:
 
 def _columns(examples: list[dict[str, Any]], keep: Keep) -> dict[str, Column]:
     if keep == "lengths":
-        single = [{k: v for k, v in example.items() if not isinstance(v, list)} for example in examples]
+        single = [{k: v for k, v in example.items() if isinstance(v, bool | int | float)} for example in examples]
         return {LENGTH: Column(np.array([_length(e) for e in examples], dtype=np.int32)), **columns_of(single)}
     _complete(examples)
     return columns_of(examples)

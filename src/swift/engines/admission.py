@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from swift.core.errors import NotBuilt, SwiftError
+from swift.core.errors import SwiftError
 from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.base import Request
 from swift.engines.beam_search import check_beams
+from swift.prompts.messages import MEDIA_TAGS
 
 
 class Admission:
-    """The limits of a model and its adapters; `max_length` counts tokens of prompt and answer together."""
+    """The limits of a model and its adapters; `max_length` counts tokens of prompt and answer together.
 
-    def __init__(self, model: AdaptedModel, max_length: int, *, takes_images: bool):
+    `takes` are the kinds of media that may be shown.
+    """
+
+    def __init__(self, model: AdaptedModel, max_length: int, *, takes: tuple[str, ...]):
         self._model = model
-        self._takes_images = takes_images
+        self._takes = takes
         self._max_length = max_length
 
     def request(self, request: Request) -> None:
         """Raises SwiftError for a request that cannot be answered."""
         sampling = request.sampling
-        if request.media.videos or request.media.audios:
-            raise NotBuilt("videos and audio do not reach the PyTorch engine yet")
-        if request.media.images and not self._takes_images:
-            raise SwiftError("the model takes no images")
+        for kind in MEDIA_TAGS:
+            if request.media.of(kind) and kind not in self._takes:
+                raise SwiftError(f"the model takes no {kind}")
         self._adapter(request.adapter)
         if not request.prompt_ids:
             raise SwiftError("the prompt is empty")

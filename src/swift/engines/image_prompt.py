@@ -11,6 +11,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from swift.models.families import Images
+from swift.prompts.types import Media
+
+OF_TOKENS = ("mm_token_type_ids", "token_type_ids", "cross_attention_mask")
+"""Inputs of a model that have a value for each token of its prompt."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +49,7 @@ class ImagePrompt:
         moved = {}
         for name, value in self.inputs.items():
             longer = value
-            if missing and self._of_tokens(value):
+            if missing and name in OF_TOKENS:
                 last = value[:, -1:] if value.ndim > 2 else torch.zeros_like(value[:, -1:])
                 longer = torch.cat([value, last.expand(-1, missing, *value.shape[2:])], dim=1)
             moved[name] = longer.to(device, dtype if value.is_floating_point() else value.dtype)
@@ -53,19 +57,16 @@ class ImagePrompt:
 
     def looks(self, device: torch.device, start: int, stop: int) -> dict[str, Tensor]:
         """Where the tokens from `start` to `stop` look, for a model whose cache has the images already."""
-        masks = {name: value for name, value in self.inputs.items() if value.ndim > 2 and self._of_tokens(value)}
+        masks = {name: value for name, value in self.inputs.items() if value.ndim > 2 and name in OF_TOKENS}
         longer = replace(self, inputs=masks).moved(device, torch.float32, stop)
         return {name: value[:, start:stop] for name, value in longer.items()}
 
-    def _of_tokens(self, value: Tensor) -> bool:
-        return value.shape[:2] == (1, self.places.shape[-1])
 
-
-def image_prompt(images: Images, model: PreTrainedModel, ids: Sequence[int], sources: Sequence[str]) -> ImagePrompt:
-    """The images of a prompt: opened, resized, counted. Raises SwiftError for those that do not fit its tokens."""
-    keys = images.keys(ids, sources)
+def image_prompt(images: Images, model: PreTrainedModel, ids: Sequence[int], media: Media) -> ImagePrompt:
+    """The media of a prompt: opened, resized, counted. Raises SwiftError for those that do not fit its tokens."""
+    keys = images.keys(ids, media)
     row = torch.tensor([list(ids)])
-    inputs = images.inputs([sources], row)
+    inputs = images.inputs([media], row)
     places = images.family.positions(model, row, inputs)
     if places is None:
         return ImagePrompt(inputs, keys, torch.arange(len(ids))[None], 0)

@@ -25,13 +25,16 @@ def images_of(plan: ModelPlan, folder: Path, tokenizer: Any) -> Images | None:
     if known_decoder(plan, folder) is not None:
         return _none(plan)
     from swift.data.image_files import ImageReader
-    from swift.models.families import load_images
+    from swift.data.sound_files import SoundReader
+    from swift.data.video_files import VideoReader
+    from swift.models.families import Readers, load_images
 
     # An adapter's checkpoint has the image processor as it was in training.
     trained = Path(plan.adapter) if plan.adapter else folder
     processor = trained if (trained / PROCESSOR).is_file() else folder
-    reader = ImageReader(plan.rescale_image)
-    images = load_images(models.load_config(plan, folder), processor, tokenizer, reader, plan.model_kwargs)
+    image = ImageReader(plan.rescale_image)
+    readers = Readers(image, VideoReader(image), SoundReader())
+    images = load_images(models.load_config(plan, folder), processor, tokenizer, readers, plan.model_kwargs)
     return _none(plan) if images is None else images
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
+import wave
 from collections.abc import Callable, Iterator
 
 import torch
@@ -16,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from swift.catalog.entries import MediaText
 from swift.core.errors import SwiftError
 from swift.core.log import log, once
 from swift.engines.adapter_pool import AdaptedModel
@@ -28,6 +30,7 @@ from swift.engines.plain_decoder import OwnStep
 from swift.engines.runner import OwnCacheRunner, RecomputeRunner, Runner, SlotRunner, device_of, embedding_of
 from swift.engines.sequence import Sequence
 from swift.models.families import Images
+from swift.prompts.types import Media
 
 STRETCHES = (11, 9)
 """Tokens of the text's first two stretches, as a long prompt is computed; SINGLES follow one by one, as answers are."""
@@ -77,11 +80,14 @@ class ImageReference:
 
     def __init__(self, model: PreTrainedModel, images: Images):
         text = Reference(model, sum(STRETCHES) + SINGLES).tokens
-        picture, before = _picture(), STRETCHES[0] // 2
-        (count,) = images.counts([picture])
-        prompt = [*text[:before], *[images.token] * count, *text[before:-SINGLES]]
+        media = Media(images=(_picture(),)) if "images" in images.kinds else Media(audios=(_sound(),))
+        before = STRETCHES[0] // 2
+        ((kind, (written,)),) = images.written(media, MediaText()).items()
+        token, number = images.family.tokens[kind]
+        count = written.count(token)
+        prompt = [*text[:before], *[number] * count, *text[before:-SINGLES]]
         self.tokens = [*prompt, *text[-SINGLES:]]
-        self.images = image_prompt(images, model, prompt, [picture])
+        self.images = image_prompt(images, model, prompt, media)
         cut = before + count // 2
         self.stretches = (cut, len(prompt) - cut)
         device, size = device_of(model), len(self.tokens)
@@ -95,6 +101,15 @@ class ImageReference:
     def after(self, count: int) -> Tensor:
         """Logits after the first `count` tokens, (vocabulary,)."""
         return self._logits[count - 1]
+
+
+def _sound() -> str:
+    """Half a second that rises and falls."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setparams((1, 2, 16000, 0, "NONE", ""))
+        sound.writeframes(b"".join((number % 400 * 50).to_bytes(2, "little") for number in range(8000)))
+    return "data:audio/wav;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _picture() -> str:

@@ -126,7 +126,8 @@ class TorchEngine:
         if repack:
             pack(model)
         self._model = AdaptedModel(model.eval())
-        self._admission = Admission(self._model, self.max_model_len, takes_images=self._images is not None)
+        takes = () if self._images is None else self._images.kinds
+        self._admission = Admission(self._model, self.max_model_len, takes=takes)
         for name, folder in adapters.items():
             self._model.add(name, Path(folder))
         self._heads.update((name, load_head(model, folder)) for name, folder in heads.items())
@@ -283,9 +284,9 @@ class TorchEngine:
         ]
 
     async def _image_prompt(self, request: Request) -> ImagePrompt | None:
-        if self._images is None or self._pixels is None or not request.media.images:
+        if self._images is None or self._pixels is None or not request.media.any:
             return None
-        work = partial(image_prompt, self._images, self._model.base, request.prompt_ids, request.media.images)
+        work = partial(image_prompt, self._images, self._model.base, request.prompt_ids, request.media)
         return await asyncio.get_running_loop().run_in_executor(self._pixels, work)
 
     # Everything below runs in the worker thread.

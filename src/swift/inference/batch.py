@@ -168,7 +168,7 @@ class Printed:
     def begin(self, request: Request) -> None:
         """Show the prompt as the model sees it, with its images in words."""
         images, decode, ids = self._prepared.images, self._prepared.tokenizer.decode, request.prompt_ids
-        stretches = [("", ids)] if images is None else images.described(ids, request.media.images)
+        stretches = [("", ids)] if images is None else images.described(ids, request.media)
         prompt = "".join(words or decode(stretch) for words, stretch in stretches)
         print(f"[PROMPT]{prompt}[OUTPUT]", end="", flush=True)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +19,7 @@ from swift.engines.factory import Prepared
 from swift.engines.sync_engine import Reply, SyncEngine
 from swift.inference.result_file import Results, fields, open_results
 from swift.plan.infer import InferPlan
-from swift.prompts.images import TAG
+from swift.prompts.messages import MEDIA_TAGS
 from swift.prompts.types import Conversation, Media, Message
 
 END = "#"
@@ -60,7 +62,10 @@ class Chat:
         self._system: str | None = None
         self._tools: tuple[dict[str, Any], ...] = ()
         self._messages: list[Message] = []
-        self._images: list[str] = []
+        self._shown: dict[str, list[str]] = {}
+        """Paths and addresses of media, by kind."""
+        images = prepared.images
+        self._tags = {} if images is None else {MEDIA_TAGS[kind]: kind for kind in images.kinds}
 
     def run(self) -> None:
         """Talk until `exit` or the end of the input."""
@@ -73,7 +78,9 @@ class Chat:
             "history": self._history,
             "help": lambda: print(HELP),
         }
-        print(GREETING if self._prepared.images is None else f"{GREETING}\nWrite {TAG} where an image stands.")
+        print(GREETING)
+        if self._tags:
+            print(f"Write {' or '.join(self._tags)} where it stands, and you are asked for its path or URL.")
         while True:
             try:
                 given = self._entry("")
@@ -94,21 +101,21 @@ class Chat:
         """Put the message to the model, show the answer, and go on with the results of tools it calls for."""
         if self._one_turn:
             self._forget()
-        images_before = list(self._images)
-        if message.role == "user" and self._prepared.images is not None:
-            self._ask_images(message.content.count(TAG))
+        before = {kind: list(paths) for kind, paths in self._shown.items()}
+        if message.role == "user" and self._tags:
+            self._ask_media(message.content)
         self._messages.append(message)
         try:
             request, conversation = self._request()
         except SwiftError as error:
             self._messages.pop()
-            self._images = images_before
+            self._shown = before
             print(error, file=sys.stderr)
             return
         reply = self._answer(request)
         if reply.error is not None:
             self._messages.pop()
-            self._images = images_before
+            self._shown = before
             print(SwiftError(f"no answer: {reply.error}"), file=sys.stderr)
             return
         given = fields(conversation, self._prepared.encoder.template.default_system)
@@ -126,15 +133,20 @@ class Chat:
             else:
                 self._messages.append(Message("tool", result))
 
-    def _ask_images(self, count: int) -> None:
-        """Ask for the image of each `<image>` in an entry."""
-        for number in range(1, count + 1):
-            several = f" {number} of {count}" if count > 1 else ""
-            self._images.append(self._read_line(f"<<<[path or URL of image{several}] ").strip())
+    def _ask_media(self, text: str) -> None:
+        """Ask for what stands at each tag of an entry, in its order."""
+        tags = re.findall("|".join(self._tags), text)
+        counts = Counter(tags)
+        numbers: Counter[str] = Counter()
+        for tag in tags:
+            numbers[tag] += 1
+            several = f" {numbers[tag]} of {counts[tag]}" if counts[tag] > 1 else ""
+            path = self._read_line(f"<<<[path or URL of {tag[1:-1]}{several}] ").strip()
+            self._shown.setdefault(self._tags[tag], []).append(path)
 
     def _request(self) -> tuple[Request, Conversation]:
         system = [] if self._system is None else [Message("system", self._system)]
-        media = Media(images=tuple(self._images))
+        media = Media(*(tuple(self._shown.get(kind, ())) for kind in MEDIA_TAGS))
         conversation = Conversation((*system, *self._messages), self._tools, media)
         ids = self._prepared.encoder.encode(conversation, inference=True)[-1].input_ids
         room = self._engine.engine.max_model_len - len(ids)
@@ -203,7 +215,7 @@ class Chat:
         print(f"({len(self._tools)} tools; the model's calls are shown and you give the results)")
 
     def _forget(self) -> None:
-        self._messages, self._images = [], []
+        self._messages, self._shown = [], {}
 
     def _clear(self) -> None:
         self._forget()

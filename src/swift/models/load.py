@@ -9,13 +9,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from swift.core.did_you_mean import suggestion
@@ -82,7 +76,7 @@ def _from_pretrained(plan: ModelPlan, folder: Path, config: PretrainedConfig) ->
 
 def auto_class(config: PretrainedConfig) -> Any:
     """The class of transformers that makes the model of a configuration."""
-    return AutoModelForImageTextToText if is_multimodal(config) else AutoModelForCausalLM
+    return family_of(config).auto_class if is_multimodal(config) else AutoModelForCausalLM
 
 
 def full_precision(config: PretrainedConfig) -> tuple[str, ...]:

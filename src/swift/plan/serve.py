@@ -27,8 +27,8 @@ class Defaults:
 
 
 @dataclass(frozen=True)
-class PicturePolicy:
-    """Where images of requests may come from, besides the request itself and public addresses."""
+class MediaPolicy:
+    """Where media of requests may come from, besides the request itself and public addresses."""
 
     private_urls: bool = False
     """http(s) addresses of this machine and its own network."""
@@ -49,7 +49,7 @@ class ServePlan:
     ssl_certfile: str | None = None
     owned_by: str = "swift"
     is_chat: bool = True
-    pictures: PicturePolicy = field(default_factory=PicturePolicy)
+    media: MediaPolicy = field(default_factory=MediaPolicy)
     verbose: bool = False
     """Log every request with its text."""
     log_interval: int = 10
@@ -95,7 +95,7 @@ def plan_serve(args: Args, infer: InferPlan, *, is_chat: bool) -> ServePlan:
         ssl_certfile=serve.ssl_certfile,
         owned_by=serve.owned_by,
         is_chat=is_chat,
-        pictures=PicturePolicy(serve.allow_private_urls, _folder(serve.allowed_media_dir)),
+        media=MediaPolicy(serve.allow_private_urls, _folder(serve.allowed_media_dir)),
         verbose=bool(args[Infer].verbose),
         log_interval=serve.log_interval,
         max_logprobs=args[Infer].max_logprobs,
@@ -112,5 +112,5 @@ def _folder(given: str | None) -> Path | None:
         return None
     folder = Path(given).expanduser()
     if not folder.is_dir():
-        raise SwiftError(f"{given} is no folder", where="--allowed_media_dir", next="name the folder with the images")
+        raise SwiftError(f"{given} is no folder", where="--allowed_media_dir", next="name the folder with the media")
     return folder

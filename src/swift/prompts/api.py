@@ -165,10 +165,10 @@ def _listed(given: Any, aside: Aside) -> dict[str, Message]:
 
 
 def _media(row: Mapping[str, Any], aside: Aside) -> Media:
-    def listed(kind: str) -> tuple[str, ...]:
+    def listed(kind: str) -> tuple[Any, ...]:
         paths = row.get(kind) or ()
         given = (*aside.media.get(kind, ()), *((paths,) if isinstance(paths, str) else paths))
-        return tuple("" if path is None else path for path in given)
+        return tuple("" if path is None else tuple(path) if isinstance(path, list) else path for path in given)
 
     try:
         return Media(listed("images"), listed("videos"), listed("audios"), objects(row.get("objects")))

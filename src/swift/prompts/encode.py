@@ -13,9 +13,10 @@ from swift.catalog import Catalog
 from swift.catalog.entries import MediaText
 from swift.core.errors import SwiftError
 from swift.core.log import once
+from swift.core.optional_imports import MissingPackage
 from swift.plan.prompt import JINJA, PromptPlan
 from swift.prompts.grounding import grounded
-from swift.prompts.images import UNTAGGED, BadImage, ImageTokens, placed, tagged, tags
+from swift.prompts.images import FAULTS, UNTAGGED, MediaTokens, placed, tagged, tags
 from swift.prompts.jinja import JinjaTemplate
 from swift.prompts.loss_scale import load_loss_scale
 from swift.prompts.template import DataTemplate
@@ -86,7 +87,7 @@ def build_encoder(
     plan: PromptPlan,
     tokenizer: Any,
     catalog: Catalog,
-    images: ImageTokens | None = None,
+    images: MediaTokens | None = None,
     template_media: bool = False,
 ) -> Encoder:
     """The encoder a plan asks for; `images` for a model that takes them, `template_media` without a model.
@@ -115,7 +116,7 @@ class Encoder:
         plan: PromptPlan,
         template: DataTemplate | JinjaTemplate,
         tokens: Tokens,
-        images: ImageTokens | None = None,
+        images: MediaTokens | None = None,
         *,
         template_media: bool = False,
     ):
@@ -153,6 +154,8 @@ class Encoder:
         for conversation in conversations:
             try:
                 rendered.append(self._render(conversation, inference=inference, options=options))
+            except MissingPackage:
+                raise
             except SwiftError as error:
                 rendered.append(error)
         good = [one.segments for examples in rendered if not isinstance(examples, SwiftError) for one in examples]
@@ -184,16 +187,17 @@ class Encoder:
             return [written(example, conversation.media, self._media_text) for example in examples]
         media = conversation.media
         examples = self.template.render(tagged(conversation, self.images), inference=inference, options=options)
-        with_images = [placed(example, media.images, self.images, whole=self.tokens.whole) for example in examples]
+        whole = self.tokens.whole
+        seen = [placed(example, media, self.images, self._media_text, whole=whole) for example in examples]
         if 0 < tags(conversation) < len(media.images):
             remarks += (UNTAGGED,)
         if remarks:
-            with_images[-1] = replace(with_images[-1], rewrites=(*with_images[-1].rewrites, *remarks))
-        if with_images[-1].images != media.images:
-            raise BadImage(
-                f"the template {self.template_type} writes {len(with_images[-1].images)} of {len(media.images)} images"
-            )
-        return with_images
+            seen[-1] = replace(seen[-1], rewrites=(*seen[-1].rewrites, *remarks))
+        for kind, fault in FAULTS.items():
+            count, all_of = len(seen[-1].media.of(kind)), len(media.of(kind))
+            if count != all_of:
+                raise fault(f"the template {self.template_type} writes {count} of {all_of} {kind}")
+        return seen
 
     def encode_preference(self, preference: Preference, rounds: Literal["last", "all"] = "last") -> PreferenceEncoded:
         """Both ends of a preference, trained on the last answer (`all` for ORPO). Raises as `encode` does.
@@ -266,7 +270,7 @@ class Encoder:
         if plan.vocab_size is not None:
             options.append(plan.vocab_size)
         if self.images is not None:
-            options += [self.images.facts, asdict(self._media_text)]
+            options += [dict(self.images.facts), asdict(self._media_text)]
         facts = json.dumps([self.template.facts(), self.tokens.digest, options], ensure_ascii=False, sort_keys=True)
         return hashlib.sha256(facts.encode()).hexdigest()
 
@@ -298,7 +302,7 @@ class Encoder:
         rows = self.plan.vocab_size
         if rows is not None and max(input_ids, default=0) >= rows:
             raise NoEmbedding(self.tokens.decode([max(input_ids)]), rows, row.origin)
-        media = row.media if self.images is None else replace(row.media, images=example.images)
+        media = row.media if self.images is None else replace(example.media, objects=row.media.objects)
         return Encoded(input_ids, labels, scales if weighted else None, media, rewrites=example.rewrites)
 
     def _end_turn(self, labels: list[int], scales: list[float], gap: int, until: int, weight: float | None) -> None:
@@ -326,7 +330,7 @@ class Encoder:
         return excess
 
     def _has_image(self, ids: Sequence[int]) -> bool:
-        return self.images is not None and self.images.token in ids
+        return self.images is not None and not set(self.images.tokens.values()).isdisjoint(ids)
 
     def _cut(self, encoded: Encoded, count: int) -> Encoded:
         """Without its first `count` tokens."""

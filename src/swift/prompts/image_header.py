@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from swift.prompts.images import BadImage
+from swift.prompts.images import BadImage, BadMedium
 
 TURNED = (5, 6, 7, 8)
 """Values of EXIF's orientation that lay the image on its side."""
@@ -68,15 +68,15 @@ PIL_FAULTS = (
 """What Pillow raises for files that are damaged; its plugins parse bytes with little of their own checking."""
 
 
-def bytes_of(source: str) -> bytes:
-    """What a data URL holds. Raises BadImage."""
+def bytes_of(source: str, fault: type[BadMedium] = BadImage) -> bytes:
+    """What a data URL holds. Raises `fault`."""
     head, comma, body = source.partition(",")
     if not comma:
-        raise BadImage("broken image", why="no comma in a data URL", where=named(source))
+        raise fault(f"broken {fault.noun}", why="no comma in a data URL", where=named(source))
     try:
         return base64.b64decode(body, validate=True) if head.endswith(";base64") else unquote_to_bytes(body)
     except (binascii.Error, ValueError) as error:
-        raise BadImage("broken image", why=str(error), where=named(source)) from error
+        raise fault(f"broken {fault.noun}", why=str(error), where=named(source)) from error
 
 
 def size_of(source: str) -> tuple[int, int]:

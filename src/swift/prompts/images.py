@@ -1,61 +1,105 @@
-"""Where images stand in a prompt: each `<image>` of a row becomes the text and the tokens that its family gives it."""
+"""Where media stand in a prompt: each `<image>`, `<video>`, `<audio>` becomes the text that its family gives it."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol
 
+from swift.catalog.entries import MediaText
 from swift.core.errors import SwiftError
 from swift.prompts.messages import MEDIA_TAGS
-from swift.prompts.types import Conversation, Example, Message, Segment
+from swift.prompts.types import Conversation, Example, Media, Message, Segment
 
-TAG = MEDIA_TAGS["images"]
 UNTAGGED = "images that its text has no tag for stand before the first question"
 
 
-class BadImage(SwiftError):
-    """An image of a row that cannot be used; `what` says why in one line."""
+class BadMedium(SwiftError):
+    """Something that a row shows and that cannot be used; `what` says why in one line."""
 
-    key = "images"
+    key: ClassVar[str]
     """What of the row is at fault."""
+    noun: ClassVar[str]
 
 
-class ImageTokens(Protocol):
-    """What images are in the prompts of one model."""
+class BadImage(BadMedium):
+    """An image, or images together."""
 
-    token: int
-    """The id that stands for a piece of an image."""
-    token_text: str
+    key, noun = "images", "image"
+
+
+class BadVideo(BadMedium):
+    """A video."""
+
+    key, noun = "videos", "video"
+
+
+class BadAudio(BadMedium):
+    """A sound."""
+
+    key, noun = "audios", "audio"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What a video is before its frames are decoded."""
+
+    width: int
+    height: int
+    """In pixels, upright."""
+    frames: int
+    fps: float
+    """Frames a second."""
+    listed: bool = False
+    """Whether the row names its frames one by one, so that all are shown."""
+
+
+class MediaTokens(Protocol):
+    """What media are in the prompts of one model."""
+
+    tokens: Mapping[str, int]
+    """The text and the id of every token that stands for a piece of something shown."""
+    kinds: tuple[str, ...]
+    """What the model takes, of images, videos and audios."""
     facts: Mapping[str, Any]
-    """Everything that decides what becomes of an image, as JSON has it."""
+    """Everything that decides what becomes of media, as JSON has it."""
 
-    def written(self, sources: Sequence[str]) -> list[str]:
-        """What stands for each image of a row, `token_text` for each of its pieces. Raises BadImage for a bad one."""
+    def written(self, media: Media, form: MediaText) -> Mapping[str, Sequence[str]]:
+        """What stands for each medium of each kind, with a token for each of its pieces; `form` is the template's.
+
+        Raises BadMedium for a bad one.
+        """
         ...
 
     def size(self, source: str) -> tuple[int, int]:
-        """Width and height of the image in pixels. Raises BadImage when it cannot be used."""
+        """Width and height of an image in pixels. Raises BadImage when it cannot be used."""
         ...
 
-    def check(self, sources: Sequence[str]) -> None:
-        """Raise BadImage for an image that cannot be decoded."""
+    def check(self, media: Media) -> None:
+        """Raise BadMedium for what cannot be decoded."""
         ...
 
 
-def tagged(conversation: Conversation, tokens: ImageTokens) -> Conversation:
-    """The conversation with a tag for every image: those that the text has no tag for stand before the first question.
+def tagged(conversation: Conversation, tokens: MediaTokens) -> Conversation:
+    """The conversation with a tag for every medium: those that the text has no tag for stand before the first question.
 
-    Raises BadImage for more tags than images, for videos and audio, and for the token in a text.
+    Raises BadMedium for more tags than media, for media that the model does not take, and for a token in a text.
     """
-    media = conversation.media
     for message in conversation.messages:
         refuse_token(message, tokens)
-    for kind, links in (("videos", media.videos), ("audios", media.audios)):
-        if links:
-            raise BadImage(f"the row has {kind}, which this model does not take here")
-    return tag_first(conversation, TAG, "images", len(media.images))
+    for kind, fault in FAULTS.items():
+        links = conversation.media.of(kind)
+        if kind in tokens.kinds:
+            conversation = tag_first(conversation, MEDIA_TAGS[kind], kind, len(links))
+        elif links:
+            raise fault(f"the row has {kind}, which this model does not take here")
+    return conversation
+
+
+FAULTS: Mapping[str, type[BadMedium]] = {"videos": BadVideo, "images": BadImage, "audios": BadAudio}
+"""In this order media without tags are put before the text, each before the ones that are there, as in 2.5."""
 
 
 def tag_first(conversation: Conversation, tag: str, kind: str, count: int) -> Conversation:
@@ -67,7 +111,7 @@ def tag_first(conversation: Conversation, tag: str, kind: str, count: int) -> Co
     if number == count:
         return conversation
     if number > count:
-        raise BadImage(f"the text has {number} {tag} and the row {count} {kind}")
+        raise FAULTS[kind](f"the text has {number} {tag} and the row {count} {kind}")
     messages = list(conversation.messages)
     first = next((place for place, message in enumerate(messages) if message.role == "user"), None)
     if first is None:
@@ -77,42 +121,53 @@ def tag_first(conversation: Conversation, tag: str, kind: str, count: int) -> Co
     return replace(conversation, messages=tuple(messages))
 
 
-def tags(conversation: Conversation, tag: str = TAG) -> int:
+def tags(conversation: Conversation, tag: str = MEDIA_TAGS["images"]) -> int:
     """How many places its texts name for media."""
     return sum(message.content.count(tag) for message in conversation.messages)
 
 
-def placed(example: Example, images: Sequence[str], tokens: ImageTokens, *, whole: bool) -> Example:
-    """The example with image tokens in place of its tags; its images are the first of `images`.
+def placed(example: Example, media: Media, tokens: MediaTokens, form: MediaText, *, whole: bool) -> Example:
+    """The example with tokens in place of its tags; its media are the first of `media`.
 
-    `whole` keeps them text, for a tokenizer that is given an example in one piece. Raises BadImage.
+    `whole` keeps them text, for a tokenizer that is given an example in one piece. Raises BadMedium.
     """
-    with_tags = [segment for segment in example.segments if isinstance(segment.content, str) and TAG in segment.content]
-    count = sum(str(segment.content).count(TAG) for segment in with_tags)
-    written = iter(tokens.written(images[:count]))
+    tag = re.compile("|".join(MEDIA_TAGS[kind] for kind in tokens.kinds))
+    with_tags = [one for one in example.segments if isinstance(one.content, str) and tag.search(one.content)]
+    numbers = Counter(name for segment in with_tags for name in tag.findall(str(segment.content)))
+    shown = media.first({kind: numbers[MEDIA_TAGS[kind]] for kind in tokens.kinds})
+    given = tokens.written(shown, form)
+    written = {MEDIA_TAGS[kind]: iter(texts) for kind, texts in given.items()}
     segments: list[Segment] = []
     for segment in example.segments:
         if segment not in with_tags:
             segments.append(segment)
             continue
-        first, *rest = str(segment.content).split(TAG)
+        first, *rest = tag.split(str(segment.content))
         own = segment.weight
-        # An image inside an answer is seen and not trained, and the answer goes on behind it.
-        texts = [(first, own), *(part for text in rest for part in ((next(written), 0.0), (text, own)))]
+        # What is shown inside an answer is seen and not trained, and the answer goes on behind it.
+        between = [next(written[name]) for name in tag.findall(str(segment.content))]
+        behind = zip(between, rest, strict=True)
+        texts = [(first, own), *(part for medium, text in behind for part in ((medium, 0.0), (text, own)))]
         pieces = [(piece, weight) for text, weight in texts for piece in ([text] if whole else _pieces(text, tokens))]
         segments += [
             replace(segment, content=piece, weight=weight, inside_turn=segment.inside_turn or weight < own)
             for piece, weight in joined(pieces)
         ]
-    return replace(example, segments=segments, images=tuple(images[:count]))
+    return replace(example, segments=segments, media=shown)
 
 
-def _pieces(text: str, tokens: ImageTokens) -> list[str | tuple[int, ...]]:
-    """The text with ids in place of the tokens of images."""
+def _pieces(text: str, tokens: MediaTokens) -> list[str | tuple[int, ...]]:
+    """The text with ids in place of the tokens of media."""
+    runs = "|".join(f"(?:{re.escape(name)})+" for name in tokens.tokens)
     return [
-        (tokens.token,) * (len(part) // len(tokens.token_text)) if number % 2 else part
-        for number, part in enumerate(re.split(f"((?:{re.escape(tokens.token_text)})+)", text))
+        _ids(part, tokens.tokens) if number % 2 else part for number, part in enumerate(re.split(f"({runs})", text))
     ]
+
+
+def _ids(run: str, tokens: Mapping[str, int]) -> tuple[int, ...]:
+    """The ids of a text that repeats one token."""
+    name = next(name for name in tokens if run.startswith(name))
+    return (tokens[name],) * (len(run) // len(name))
 
 
 def joined(pieces: Sequence[tuple[str | tuple[int, ...], float]]) -> list[tuple[str | tuple[int, ...], float]]:
@@ -127,7 +182,8 @@ def joined(pieces: Sequence[tuple[str | tuple[int, ...], float]]) -> list[tuple[
     return whole
 
 
-def refuse_token(message: Message, tokens: ImageTokens) -> None:
-    """Raise BadImage where a text holds the very token that stands for images (and is not the tag)."""
-    if tokens.token_text != TAG and tokens.token_text in message.content:
-        raise BadImage(f"the text has {tokens.token_text}, which stands for a piece of an image")
+def refuse_token(message: Message, tokens: MediaTokens) -> None:
+    """Raise BadMedium where a text holds a token that stands for pieces of media (and is not the tag)."""
+    for name in tokens.tokens:
+        if name not in MEDIA_TAGS.values() and name in message.content:
+            raise BadImage(f"the text has {name}, which stands for a piece of an image")

@@ -262,6 +262,8 @@ _MEDIA = {
     "audio": ("audios", ("audio", "url", "path")),
     "input_audio": ("audios", ("input_audio",)),
 }
+MEDIA_PARTS = {name: kind for name, (kind, _) in _MEDIA.items()}
+"""Types of content parts that are media, and of which kind."""
 
 
 def _first(part: Mapping[str, Any], names: tuple[str, ...]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -50,9 +51,27 @@ class Media:
     """Paths, URLs or data URIs of what a multimodal row carries, in the order of their tags in the text."""
 
     images: tuple[str, ...] = ()
-    videos: tuple[str, ...] = ()
+    videos: tuple[str | tuple[str, ...], ...] = ()
+    """Those that are a list of frames are a tuple of images."""
     audios: tuple[str, ...] = ()
     objects: tuple[dict[str, Any], ...] = ()
+
+    def of(self, kind: str) -> tuple[str | tuple[str, ...], ...]:
+        """Its images, videos or audios."""
+        return {"images": self.images, "videos": self.videos, "audios": self.audios}[kind]
+
+    def first(self, counts: Mapping[str, int]) -> Media:
+        """So many of each kind, and no objects."""
+        return Media(
+            self.images[: counts.get("images", 0)],
+            self.videos[: counts.get("videos", 0)],
+            self.audios[: counts.get("audios", 0)],
+        )
+
+    @property
+    def any(self) -> bool:
+        """Whether there is something to be seen or heard."""
+        return bool(self.images or self.videos or self.audios)
 
 
 @dataclass(frozen=True)
@@ -102,8 +121,8 @@ class Example:
 
     segments: list[Segment]
     rewrites: tuple[str, ...] = ()
-    images: tuple[str, ...] = ()
-    """The images whose tokens stand in the segments, in their order."""
+    media: Media = field(default_factory=Media)
+    """What stands in the segments, in its order."""
 
 
 @dataclass(frozen=True)

@@ -17,17 +17,18 @@ from swift.prompts.tool_formats import join_observations
 from swift.prompts.tool_results import in_order_of_calls
 from swift.prompts.types import Conversation, Media, Message
 from swift.serving.errors import ApiError
+from swift.serving.media import refuse_others
 from swift.serving.schema import ChatMessage, ChatRequest
 from swift.serving.tools import ToolUse
 
 
-def conversation(body: ChatRequest, use: ToolUse, *, takes_images: bool) -> tuple[Conversation, str]:
+def conversation(body: ChatRequest, use: ToolUse, *, takes: Sequence[str]) -> tuple[Conversation, str]:
     """The conversation to answer, and the beginning of the answer when the last message is the assistant's own.
 
     System and developer messages open the conversation as one; two turns of the same side in a row are joined. Raises
     ApiError with the message's place where the order makes no sense.
     """
-    turns, media = _turns(body, takes_images)
+    turns, media = _turns(body, takes)
     begun = ""
     if turns[-1].role == "assistant":
         if turns[-1].tool_calls:
@@ -38,37 +39,38 @@ def conversation(body: ChatRequest, use: ToolUse, *, takes_images: bool) -> tupl
     return Conversation(tuple(turns), use.tools, media), begun
 
 
-def answered(body: ChatRequest, use: ToolUse, *, takes_images: bool) -> Conversation:
+def answered(body: ChatRequest, use: ToolUse, *, takes: Sequence[str]) -> Conversation:
     """The conversation whose last message is the answer to score. Raises ApiError where there is no such."""
-    turns, media = _turns(body, takes_images)
+    turns, media = _turns(body, takes)
     if turns[-1].role != "assistant" or not any(turn.role in ("user", "tool") for turn in turns):
         raise ApiError(400, "The messages end with the user's turn and the answer to score.", param="messages")
     return Conversation(tuple(turns), use.tools, media)
 
 
-def _turns(body: ChatRequest, takes_images: bool) -> tuple[list[Message], Media]:
+def _turns(body: ChatRequest, takes: Sequence[str]) -> tuple[list[Message], Media]:
     aside = Aside()
     turns = _read(body.messages, aside)
     media = {kind: aside.media.get(kind, []) for kind in MEDIA_TAGS}
     for kind, given in (("images", body.images), ("videos", body.videos), ("audios", body.audios)):
         media[kind].extend(_links(kind, given))
-        if media[kind] and not (takes_images and kind == "images"):
-            taken = "text and images" if takes_images else "text"
-            raise ApiError(400, f"This model takes {taken} only, no {kind}.", param=kind if given else "messages")
+    refuse_others(media, body, takes)
     carried = Media(tuple(media["images"]), tuple(media["videos"]), tuple(media["audios"]))
     return list(join_observations(_ordered(turns))), carried
 
 
-def _links(kind: str, given: Any) -> list[str]:
-    """The addresses of a field. Raises ApiError for anything but a list of them."""
+def _links(kind: str, given: Any) -> list[Any]:
+    """The addresses of a field; a video may be a list of those of its frames. Raises ApiError for anything else."""
     if given is None:
         return []
     if not isinstance(given, list):
         raise ApiError(400, "Input should be a list of addresses.", param=kind)
+    links: list[Any] = []
     for at, link in enumerate(given):
-        if not isinstance(link, str) or not link:
+        frames = link if kind == "videos" and isinstance(link, list) and link else [link]
+        if not all(isinstance(frame, str) and frame for frame in frames):
             raise ApiError(400, "Input should be an address.", param=f"{kind}[{at}]")
-    return given
+        links.append(tuple(link) if isinstance(link, list) else link)
+    return links
 
 
 def _read(messages: Sequence[ChatMessage], aside: Aside) -> list[Message]:

@@ -20,9 +20,9 @@ from swift.prompts.types import Conversation, Media
 from swift.serving.admission import Gate
 from swift.serving.constraints import constraint
 from swift.serving.errors import ApiError
+from swift.serving.media import BODY_OF_MEDIA, admitted
 from swift.serving.messages import answered, conversation
 from swift.serving.metrics import Metrics
-from swift.serving.pictures import BODY_OF_IMAGES, admitted, places
 from swift.serving.sampling_params import sampling
 from swift.serving.schema import ChatRequest, CompletionRequest, ModelCard
 from swift.serving.token_bytes import TokenBytes
@@ -104,13 +104,14 @@ class Service:
     def max_body_bytes(self) -> int:
         """The largest request that is read."""
         length = self._loaded.engine.max_model_len if self._loaded else 0
-        images = BODY_OF_IMAGES if self._loaded and self.takes_images else 0
-        return BODY_BASE + BODY_PER_TOKEN * length + images
+        media = BODY_OF_MEDIA if self._loaded and self.takes else 0
+        return BODY_BASE + BODY_PER_TOKEN * length + media
 
     @property
-    def takes_images(self) -> bool:
-        """Whether the model sees images."""
-        return self.loaded.encoder.images is not None
+    def takes(self) -> tuple[str, ...]:
+        """The kinds of media that the model sees or hears."""
+        images = self.loaded.encoder.images
+        return () if images is None else images.kinds
 
     @property
     def model_names(self) -> tuple[str, ...]:
@@ -158,7 +159,7 @@ class Service:
                 "created": self.created,
                 "owned_by": self.plan.owned_by,
                 "is_chat": self.plan.is_chat and self.adapter(name) not in self.loaded.heads,
-                "is_multimodal": self.takes_images,
+                "is_multimodal": bool(self.takes),
                 "max_model_len": self.loaded.engine.max_model_len,
                 "root": self.plan.model_name,
                 "parent": None if name == self.plan.model_name else self.plan.model_name,
@@ -173,8 +174,8 @@ class Service:
         if isinstance(body, ChatRequest):
             self._check_turns(body)
             use, syntax, ends = tool_use(body), encoder.call_syntax, encoder.stop_strings
-            talk, begun = conversation(body, use, takes_images=self.takes_images)
-            talk = await self._with_pictures(talk, body)
+            talk, begun = conversation(body, use, takes=self.takes)
+            talk = await self._with_media(talk, body)
             prompts, field, media = [await self._apart(self._encode_chat, talk, begun)], "messages", talk.media
             ends += encoder.tool_stop_strings if use.mode == "auto" else ()
         else:
@@ -213,8 +214,8 @@ class Service:
 
     async def answer_ids(self, body: ChatRequest, param: str) -> tuple[int, ...]:
         """The token ids of a conversation with its last answer, as training has them. Raises ApiError."""
-        talk = answered(body, tool_use(body), takes_images=self.takes_images)
-        talk = await self._with_pictures(talk, body)
+        talk = answered(body, tool_use(body), takes=self.takes)
+        talk = await self._with_media(talk, body)
         ids = await self._apart(self._encode_answered, talk, param)
         longest = self.loaded.engine.max_model_len
         if len(ids) > longest:
@@ -241,13 +242,12 @@ class Service:
             raise ApiError(400, message, param=param, code="context_length_exceeded")
         return length - len(prompt)
 
-    async def _with_pictures(self, talk: Conversation, body: ChatRequest) -> Conversation:
-        """The conversation with images that may be read, as data URLs and files. Raises ApiError."""
-        if not talk.media.images:
+    async def _with_media(self, talk: Conversation, body: ChatRequest) -> Conversation:
+        """The conversation with media that may be read, as data URLs and files. Raises ApiError."""
+        if not talk.media.any:
             return talk
         # Not in the thread of the tokenizer: a slow address must not hold up other requests.
-        images = await asyncio.to_thread(admitted, talk.media.images, places(body), self.plan.pictures)
-        return replace(talk, media=replace(talk.media, images=images))
+        return replace(talk, media=await asyncio.to_thread(admitted, talk.media, body, self.plan.media))
 
     def _encode_chat(self, talk: Conversation, begun: str) -> tuple[int, ...]:
         try:

@@ -16,7 +16,7 @@ from swift.params.args import Args
 from swift.params.secrets import SECRETS
 from swift.plan.sft import SftPlan
 from swift.plan.tuner import Parts
-from swift.prompts.types import IGNORED
+from swift.prompts.types import IGNORED, Media
 
 if TYPE_CHECKING:
     from torch import nn
@@ -122,7 +122,7 @@ def example(item: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, images:
     pieces: list[str] = []
     ids, labels = item["input_ids"], labels_of(item)
     place = 0
-    for words, stretch in [("", ids)] if images is None else images.described(ids, item.get("images", ())):
+    for words, stretch in [("", ids)] if images is None else images.described(ids, item.get("media", Media())):
         pieces.append(words)
         for trained, run in runs([] if words else stretch, labels[place:]):
             text = tokenizer.decode(run)

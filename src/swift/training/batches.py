@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset
 
 from swift.data.collator import flatten, pad
 from swift.models.families import Images
+from swift.prompts.types import Media
 from swift.training.objectives import Batch, Setting
 
 
@@ -32,7 +33,7 @@ class Collate:
         """The batch, with the numbers of its rows under `rows` and the number of its items under `items`."""
         batch = flatten(items) if self.flat else pad(items, self.pad_id)
         if self.images is not None:
-            rows = [item.get("images", ()) for item in items]
+            rows = [item.get("media", Media()) for item in items]
             batch |= self.images.inputs(rows, batch["input_ids"], batch["labels"])
         return {**batch, "items": len(items)}
 

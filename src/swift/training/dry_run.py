@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from swift.catalog import Catalog
 from swift.plan.sft import SftPlan
-from swift.prompts.types import IGNORED
+from swift.prompts.types import IGNORED, Media
 from swift.training.artifacts import ends_of, labels_of
 from swift.training.memory_estimate import DiskEstimate, Estimate, disk_estimate, estimate, gib, largest_batch
 from swift.training.prepare import prepare
@@ -76,7 +76,7 @@ def table(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, images: Im
     weights = row.get("loss_scale") or [1] * len(ids)
     shown: list[tuple[str, int | str, str]] = []
     place = 0
-    for words, stretch in [("", ids)] if images is None else images.described(ids, row.get("images", ())):
+    for words, stretch in [("", ids)] if images is None else images.described(ids, row.get("media", Media())):
         if words:
             shown.append((words, stretch[0], "-"))
         for at, token in enumerate([] if words else stretch, place):

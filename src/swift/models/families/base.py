@@ -3,34 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, PreTrainedModel
 
+from swift.models.families.sampling import Sampling
 from swift.plan.tuner import Parts
+from swift.prompts.images import Clip
 
 Size = tuple[int, int]
 """Width and height in pixels, once the EXIF rotation is applied."""
+Waveform = NDArray[np.float32]
+"""A sound: samples from -1 to 1, one channel, at the rate that the model hears."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video as the model is shown it."""
+
+    clip: Clip
+    frames: Sequence[Image]
+    """Those that were chosen of it."""
 
 
 class Family:
     """What one family does with images. It can be pickled for worker processes."""
 
+    auto_class: ClassVar[Any] = AutoModelForImageTextToText
+    """The class of transformers that makes its models."""
+    token_name: ClassVar[str] = "image_token_id"
+    """What a configuration calls the token for pieces."""
     parts: ClassVar[Parts]
     """Which modules are what."""
     settings: ClassVar[Mapping[str, str]] = {}
     """Names that `--model_kwargs` and, in capitals, environment variables have for settings of the image processor."""
+    video_settings: ClassVar[Mapping[str, str]] = {}
+    """Likewise of the choice and the size of frames."""
+    sampling: Sampling | None = None
+    """How frames of videos are chosen; None for models that take none. Of a family what holds where a model's folder
+    does not say more."""
+    audio_form: ClassVar[str] = ""
+    """What stands for a sound where the template does not say so, with one token."""
     embedded: ClassVar[bool] = True
     """Whether images reach the decoder only as embeddings of their tokens, which see what stands before them as text
     does. Otherwise a prompt is computed in one piece by the model itself."""
 
     def __init__(self, config: Any, processor: Any, token_text: str):
         """Raises NotBuilt for a variant that is not carried out."""
-        self.token: int = config.image_token_id
+        self.token: int = getattr(config, self.token_name)
         self.token_text = token_text
         self._processor = processor
+
+    @staticmethod
+    def load_processor(folder: Path, **settings: Any) -> Any:
+        """What makes numbers of media, as it lies in a folder."""
+        return AutoImageProcessor.from_pretrained(folder, backend="pil", **settings)
+
+    @property
+    def tokens(self) -> Mapping[str, tuple[str, int]]:
+        """The kinds of media that the model takes, each with the token for its pieces: text and id."""
+        return {"images": (self.token_text, self.token)}
 
     def written(self, sizes: Sequence[Size]) -> list[str]:
         """What stands in a prompt for each image of a row, with `token_text` for each of its pieces.
@@ -39,10 +77,35 @@ class Family:
         """
         raise NotImplementedError
 
+    def chosen(self, clip: Clip) -> list[int]:
+        """The numbers of the frames that are shown of a video. ValueError for one that the model cannot take."""
+        raise NotImplementedError
+
+    def written_video(self, clip: Clip) -> str:
+        """What stands in a prompt for a video. ValueError for one that the model cannot take."""
+        raise NotImplementedError
+
+    @property
+    def rate(self) -> int:
+        """Samples of a sound a second."""
+        raise NotImplementedError
+
+    @property
+    def longest(self) -> int:
+        """Samples of a sound that are heard; what is behind them is left out."""
+        raise NotImplementedError
+
+    def pieces(self, samples: int) -> int:
+        """Tokens that stand for a sound of so many samples. ValueError for one that the model cannot take."""
+        raise NotImplementedError
+
     def inputs(
         self, processor: Any, rows: Sequence[Sequence[Image]], ids: Tensor, labels: Tensor | None
     ) -> dict[str, Tensor]:
-        """What the model is given beside `ids` (B, T), for the images of each row; `labels` (B, T) in training."""
+        """What the model is given beside `ids` (B, T), for the images of each row; `labels` (B, T) in training.
+
+        Families of videos have them behind the images of a row, as `Video`; those of sounds have each as a `Waveform`.
+        """
         images = [image for row in rows for image in row]
         return dict(processor(images, return_tensors="pt")) if images else {}
 

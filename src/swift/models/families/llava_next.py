@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import sqrt
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from PIL.Image import Image
 from torch import Tensor
 from transformers.image_processing_utils import select_best_resolution
 
 from swift.core.errors import NotBuilt
-from swift.models.families.base import Family, Size
+from swift.models.families.base import Family, Size, Video
 from swift.models.families.llava import TOWERS, WITH_CLASS_TOKEN
+from swift.models.families.sampling import Sampling, TokenName
 from swift.plan.tuner import Parts
+from swift.prompts.images import Clip
 
 PARTS = Parts(
     ("model.vision_tower",), ("model.multi_modal_projector", "model.image_newline"), ("model.language_model",)
@@ -60,9 +63,14 @@ class LlavaOnevision(LlavaNext):
     """`LlavaOnevisionForConditionalGeneration`: a large view is made smaller again, and several images have none."""
 
     parts = PARTS
+    video_settings: ClassVar = {"num_frames": "num_frames"}
+    sampling: Sampling = Sampling(num_frames=16)
 
-    def __init__(self, config: Any, processor: Any, token_text: str):
+    def __init__(self, config: Any, processor: Any, token_text: str, sampling: Sampling, name: TokenName):
         Family.__init__(self, config, processor, token_text)
+        self.sampling = sampling
+        self._video_text = name(config.video_token_id)
+        self._video_token: int = config.video_token_id
         vision = config.vision_config
         if config.vision_feature_select_strategy != "full":
             raise NotBuilt("LLaVA-OneVision is built for vision_feature_select_strategy full")
@@ -81,9 +89,31 @@ class LlavaOnevision(LlavaNext):
         ratio = sqrt(rows * columns / (self._most * self._patches[0] ** 2))
         return (int(rows // ratio), int(columns // ratio)) if ratio > 1.1 else (rows, columns)
 
+    @property
+    def tokens(self) -> Mapping[str, tuple[str, int]]:
+        """One for pieces of images, and one for those of videos."""
+        return {**super().tokens, "videos": (self._video_text, self._video_token)}
+
+    def chosen(self, clip: Clip) -> list[int]:
+        """The same number of every video, as they share a tensor."""
+        return self.sampling.spread(clip, middle=False)
+
+    def written_video(self, clip: Clip) -> str:
+        """A quarter of the pieces of a small view for each frame, a newline behind all, and a line break."""
+        side = -(-self._patches[0] // 2)
+        return self._video_text * (len(self.chosen(clip)) * side**2 + 1) + "\n"
+
     def inputs(
-        self, processor: Any, rows: Sequence[Sequence[Image]], ids: Tensor, labels: Tensor | None
+        self, processor: Any, rows: Sequence[Sequence[Image | Video]], ids: Tensor, labels: Tensor | None
     ) -> dict[str, Tensor]:
-        """`pixel_values` (images, tiles, 3, height, width), `image_sizes` (images, 2), `batch_num_images` (rows)."""
-        nested = [list(row) for row in rows if row]
-        return dict(processor(nested, return_tensors="pt")) if nested else {}
+        """`pixel_values` (images, tiles, 3, height, width), `image_sizes` (images, 2), `batch_num_images` (rows), and
+        `pixel_values_videos` (videos, frames, 3, height, width)."""
+        nested = [[each for each in row if isinstance(each, Image)] for row in rows]
+        nested = [row for row in nested if row]
+        of_images = dict(processor(nested, return_tensors="pt")) if nested else {}
+        videos = [each for row in rows for each in row if isinstance(each, Video)]
+        if not videos:
+            return of_images
+        grid = [list(self._tile)]  # one tile beside the small view, which is what a frame is
+        small = [processor(list(one.frames), image_grid_pinpoints=grid, return_tensors="pt") for one in videos]
+        return {**of_images, "pixel_values_videos": torch.stack([given["pixel_values"][:, 0] for given in small])}

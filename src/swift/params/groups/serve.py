@@ -30,8 +30,8 @@ class Serve(Frozen):
     allowed_origins: Annotated[tuple[str, ...], Ours(), Text()] = ()
     """Web pages whose scripts may ask (CORS), such as https://chat.example.org; * means any."""
     allow_private_urls: Annotated[bool, Ours()] = False
-    """Let requests name images at http(s) addresses of this machine and its own network."""
+    """Let requests name media at http(s) addresses of this machine and its own network."""
     allowed_media_dir: Annotated[str | None, Ours()] = None
-    """Folder whose images requests may name by their path; None means no files of this machine."""
+    """Folder whose images, videos and sounds requests may name by their path; None means no files of this machine."""
     stream_usage: Annotated[Literal["on_request", "every"], Ours()] = "on_request"
     """Token counts of a stream: at its end where the request's stream_options ask for them, or in every chunk."""

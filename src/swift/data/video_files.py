@@ -1,0 +1,138 @@
+"""Videos of rows: what they are by their containers, and the frames that a model is shown, decoded by PyAV."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from PIL import Image
+
+from swift.core.optional_imports import need
+from swift.data.image_fetch import Bounds
+from swift.data.image_files import ImageReader
+from swift.data.local_media import state_of
+from swift.prompts.image_header import MAX_PIXELS, bytes_of, named
+from swift.prompts.images import BadVideo, Clip
+
+BOUNDS = Bounds(bytes=2**30, seconds=300.0)
+LISTED_FPS = 2.0
+"""Frames a second of videos that are a list of frames: as many as are shown of a file."""
+QUARTERS = (90, 270)
+"""Rotations that lay a video on its side."""
+
+Source = str | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class VideoReader:
+    """Opens the videos of rows: files, addresses, data URLs, and lists of frames."""
+
+    image: ImageReader
+    """For lists of frames."""
+
+    def clip(self, source: Source) -> Clip:
+        """What a video is, with its first frame decoded alone. Raises BadVideo."""
+        if isinstance(source, tuple):
+            if not source:
+                raise BadVideo("broken video", why="no frames")
+            width, height = self.image.rescaled(*self.image.size(source[0]))
+            return Clip(width, height, len(source), LISTED_FPS, listed=True)
+        if source.startswith("data:"):
+            return _clip_of_data(source)
+        return _clip_of_file(*state_of(source, BadVideo, _is_video, BOUNDS))
+
+    def frames(self, source: Source, numbers: Sequence[int]) -> tuple[Image.Image, ...]:
+        """The frames of these numbers, which rise, as RGB and upright. Raises BadVideo where one is not there."""
+        if isinstance(source, tuple):
+            return tuple(self.image(source[number]) for number in numbers)
+        if source.startswith("data:"):
+            return _frames_of_data(source, tuple(numbers))
+        return _frames_of_file(*state_of(source, BadVideo, _is_video, BOUNDS), tuple(numbers))
+
+
+def _is_video(body: bytes) -> None:
+    clip_of(io.BytesIO(body), "the address")
+
+
+@lru_cache(maxsize=4096)
+def _clip_of_file(path: str, changed: int, size: int) -> Clip:
+    return clip_of(path, path)
+
+
+@lru_cache(maxsize=4)
+def _clip_of_data(source: str) -> Clip:
+    return clip_of(io.BytesIO(bytes_of(source, BadVideo)), source)
+
+
+@lru_cache(maxsize=2)
+def _frames_of_file(path: str, changed: int, size: int, numbers: tuple[int, ...]) -> tuple[Image.Image, ...]:
+    """The last few stay, as a row is first looked at and then made into pixels."""
+    return _frames(path, numbers, path)
+
+
+@lru_cache(maxsize=2)
+def _frames_of_data(source: str, numbers: tuple[int, ...]) -> tuple[Image.Image, ...]:
+    return _frames(io.BytesIO(bytes_of(source, BadVideo)), numbers, source)
+
+
+@contextmanager
+def _opened(file: str | io.BytesIO, source: str) -> Iterator[tuple[Any, Any]]:
+    """Container and video stream. Raises BadVideo for what cannot be read, in the block too."""
+    av = need("av", extra="video", why="reading videos")
+    try:
+        with av.open(file) as container:
+            if not container.streams.video:
+                raise BadVideo("broken video", why="it has no pictures", where=named(source))
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            yield container, stream
+    except (av.FFmpegError, OSError, ValueError, EOFError, OverflowError, MemoryError) as error:
+        raise BadVideo("broken video", why=str(error) or type(error).__name__, where=named(source)) from error
+
+
+def clip_of(file: str | io.BytesIO, source: str) -> Clip:
+    """What a video is; `source` is its name for messages. Raises BadVideo."""
+    with _opened(file, source) as (container, stream):
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if not width or not height or width * height > MAX_PIXELS:
+            raise BadVideo("broken video", why=f"frames of {width}x{height} pixels", where=named(source))
+        first = next(container.decode(stream), None)
+        if first is None:
+            raise BadVideo("broken video", why="it has no frames", where=named(source))
+        # Some containers do not say how many frames they hold; their packets are counted, and not decoded.
+        count = stream.frames or _packets(file, source)
+        rate = stream.average_rate or stream.guessed_rate
+        if not rate:
+            raise BadVideo("broken video", why="no number of frames a second", where=named(source))
+        clip = Clip(first.width, first.height, count, float(rate))
+        return replace(clip, width=first.height, height=first.width) if first.rotation % 360 in QUARTERS else clip
+
+
+def _packets(file: str | io.BytesIO, source: str) -> int:
+    if isinstance(file, io.BytesIO):
+        file = io.BytesIO(file.getvalue())
+    with _opened(file, source) as (container, stream):
+        return sum(packet.size > 0 for packet in container.demux(stream))
+
+
+def _frames(file: str | io.BytesIO, numbers: tuple[int, ...], source: str) -> tuple[Image.Image, ...]:
+    wanted, shown = set(numbers), {}
+    with _opened(file, source) as (container, stream):
+        for number, frame in enumerate(container.decode(stream)):
+            if number in wanted:
+                shown[number] = _upright(frame)
+            if number >= numbers[-1]:
+                break
+    if len(shown) < len(wanted):
+        why = f"frame {min(wanted - shown.keys()) + 1} cannot be decoded"
+        raise BadVideo("broken video", why=why, where=named(source))
+    return tuple(shown[number] for number in numbers)
+
+
+def _upright(frame: Any) -> Image.Image:
+    image = frame.to_image()
+    return image.rotate(frame.rotation, expand=True) if frame.rotation % 360 else image

@@ -1,0 +1,174 @@
+"""Media of requests: from where they may come, how large they may be, and what is said of those that are refused."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from swift.core.optional_imports import MissingPackage
+from swift.data.image_fetch import Bounds, fetch
+from swift.data.sound_files import count_of
+from swift.data.video_files import clip_of
+from swift.plan.serve import MediaPolicy
+from swift.prompts.image_header import bytes_of, upright_size
+from swift.prompts.images import FAULTS, BadAudio, BadImage, BadMedium, BadVideo
+from swift.prompts.messages import MEDIA_PARTS, MEDIA_TAGS
+from swift.prompts.types import Media
+from swift.serving.errors import ApiError
+from swift.serving.schema import ChatRequest
+
+BODY_OF_MEDIA = 64 * 2**20
+"""What media may add to a request."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a request may hold of one kind."""
+
+    count: int
+    bytes: int
+    """Of one, as it comes."""
+    seconds: float
+    """For fetching one."""
+
+
+LIMITS = {
+    "images": Limit(32, 20 * 2**20, 10.0),
+    "videos": Limit(4, 128 * 2**20, 30.0),
+    "audios": Limit(8, 32 * 2**20, 20.0),
+}
+MAX_PIXELS = 64_000_000
+"""Of one image or frame: decoded it takes three bytes for each."""
+MAX_VIDEO_PIXELS = 2 * 10**10
+"""Of all frames of a video, five minutes of 1920x1080, as those before one that is shown are decoded too."""
+
+MAX_SECONDS = 1800
+"""Of one sound."""
+
+
+def places(body: ChatRequest, kind: str) -> list[str]:
+    """Where in the request each of its media of a kind stands, in the order they are read in. Raises ApiError."""
+    parts = [
+        f"messages[{number}].content[{at}].{part.type}"
+        for number, message in enumerate(body.messages)
+        for at, part in enumerate(message.content if isinstance(message.content, list) else [])
+        if MEDIA_PARTS.get(part.type) == kind
+    ]
+    beside = {"images": body.images, "videos": body.videos, "audios": body.audios}[kind]
+    if parts and beside:
+        message = f"The {kind} stand in content parts or in `{kind}`, not in both: their order would be unclear."
+        raise ApiError(400, message, param=kind)
+    return parts or [f"{kind}[{at}]" for at in range(len(beside or []))]
+
+
+def admitted(media: Media, body: ChatRequest, policy: MediaPolicy) -> Media:
+    """Every medium as a data URL or a file that may be read; what has to be fetched is fetched. Raises ApiError."""
+    kinds = {kind: _all_of(kind, media.of(kind), places(body, kind), policy) for kind in MEDIA_TAGS if media.of(kind)}
+    return Media(kinds.get("images", ()), kinds.get("videos", ()), kinds.get("audios", ()), media.objects)
+
+
+def _all_of(kind: str, sources: Sequence[Any], where: Sequence[str], policy: MediaPolicy) -> tuple[Any, ...]:
+    most = LIMITS[kind].count
+    if len(sources) > most:
+        raise ApiError(400, f"The request has {len(sources)} {kind}; at most {most} are taken.", param=where[most])
+    return tuple(
+        _listed(source, field, policy) if isinstance(source, tuple) else _one(kind, source, field, policy)
+        for source, field in zip(sources, where, strict=True)
+    )
+
+
+def _listed(frames: tuple[str, ...], field: str, policy: MediaPolicy) -> tuple[str, ...]:
+    """A video as the list of its frames."""
+    return _all_of("images", frames, [f"{field}[{at}]" for at in range(len(frames))], policy)
+
+
+def _one(kind: str, source: str, field: str, policy: MediaPolicy) -> str:
+    limit, fault = LIMITS[kind], FAULTS[kind]
+    try:
+        if source.startswith(("http://", "https://")):
+            body = fetch(source, Bounds(limit.bytes, limit.seconds, policy.private_urls), fault)
+        elif source.startswith("data:"):
+            if len(source) > limit.bytes * 3:  # a byte takes up to three characters
+                raise fault(f"{fault.noun} too large", why=f"more than {limit.bytes} bytes")
+            body = bytes_of(source, fault)
+        elif (bare := _bare_base64(kind, source)) is not None:
+            body = bare
+        else:
+            return _file(kind, source, field, policy)
+        _check(kind, body)
+    except MissingPackage as error:
+        raise ApiError(501, f"{error.what}.".capitalize(), param=field) from error
+    except BadMedium as error:
+        raise ApiError(400, f"{': '.join(filter(None, (error.what, error.why)))}.".capitalize(), param=field) from error
+    return "data:;base64," + base64.b64encode(body).decode()
+
+
+def _bare_base64(kind: str, source: str) -> bytes | None:
+    """Clients of the 2.5 release send the base64 of a file and nothing around it; None for anything else."""
+    try:
+        body = base64.b64decode(source, validate=True)
+        _CHECKS[kind](body)
+    except (binascii.Error, ValueError, BadMedium):
+        return None
+    return body
+
+
+def _check(kind: str, body: bytes) -> None:
+    if len(body) > LIMITS[kind].bytes:
+        fault = FAULTS[kind]
+        raise fault(f"{fault.noun} too large", why=f"{len(body)} bytes, at most {LIMITS[kind].bytes} are taken")
+    _CHECKS[kind](body)
+
+
+def _check_image(body: bytes) -> None:
+    width, height = upright_size(io.BytesIO(body))
+    if width * height > MAX_PIXELS:
+        raise BadImage("image too large", why=f"{width}x{height} pixels, at most {MAX_PIXELS} are taken")
+
+
+def _check_video(body: bytes) -> None:
+    clip = clip_of(io.BytesIO(body), "")
+    pixels = clip.width * clip.height
+    if pixels > MAX_PIXELS or pixels * clip.frames > MAX_VIDEO_PIXELS:
+        why = f"{clip.frames} frames of {clip.width}x{clip.height} pixels, at most {MAX_VIDEO_PIXELS} pixels are taken"
+        raise BadVideo("video too large", why=why)
+
+
+def _check_sound(body: bytes) -> None:
+    seconds = count_of(io.BytesIO(body), "", 1)
+    if seconds > MAX_SECONDS:
+        raise BadAudio("audio too large", why=f"{seconds} s, at most {MAX_SECONDS} are taken")
+
+
+_CHECKS = {"images": _check_image, "videos": _check_video, "audios": _check_sound}
+
+
+def _file(kind: str, source: str, field: str, policy: MediaPolicy) -> str:
+    """The path of a file below the folder that the server was started with; no other file is even looked for."""
+    if policy.folder is None:
+        message = f"This server takes {kind} from http(s) addresses and data URLs, not from files of its own machine."
+        raise ApiError(400, message, param=field)
+    folder = policy.folder.resolve()
+    absent = ApiError(400, f"There is no such file in the folder this server takes {kind} from.", param=field)
+    try:
+        path = (folder / source.removeprefix("file://")).resolve()
+    except (OSError, ValueError):
+        raise absent from None
+    if not path.is_relative_to(folder) or not path.is_file():
+        raise absent
+    if path.stat().st_size > LIMITS[kind].bytes:
+        raise ApiError(400, f"The file has more than {LIMITS[kind].bytes} bytes.", param=field)
+    _check(kind, path.read_bytes())
+    return str(path)
+
+
+def refuse_others(media: Mapping[str, Sequence[Any]], body: ChatRequest, takes: Sequence[str]) -> None:
+    """Raise ApiError for media of a kind that the model does not take."""
+    for kind in MEDIA_TAGS:
+        if media[kind] and kind not in takes:
+            taken = " and ".join(("text", *takes))
+            raise ApiError(400, f"This model takes {taken} only, no {kind}.", param=(places(body, kind) or [kind])[0])

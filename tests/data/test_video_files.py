@@ -1,0 +1,92 @@
+"""Videos of every container and kind of damage: the frames that people see, or a name for what is wrong."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.fixtures.videos import picture, write_video
+
+from swift.data.image_files import ImageReader
+from swift.data.video_files import VideoReader
+from swift.prompts.images import BadMedium, Clip
+
+av = pytest.importorskip("av")
+read = VideoReader(ImageReader())
+CONTAINERS = {"a.mp4": "libx264", "b.webm": "libvpx-vp9", "c.mkv": "libx264", "d.avi": "mpeg4", "e.mov": "libx264"}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_frames_are_counted_without_decoding_and_decoded_by_number(name: str, tmp_path: Path) -> None:
+    path = write_video(tmp_path / name, 11, 5, (64, 48), codec=CONTAINERS[name])
+    link = "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
+    for source in (str(path), f"file://{path}", link):
+        assert read.clip(source) == Clip(64, 48, 11, 5.0)
+        frames = read.frames(source, [0, 4, 10])
+        for number, frame in zip((0, 4, 10), frames, strict=True):
+            expected = np.asarray(picture(number, 11, (64, 48)), dtype=int)
+            assert np.abs(np.asarray(frame, dtype=int) - expected).mean() < 12
+        assert frames == read.frames(source, [0, 4, 10])
+
+
+def test_a_list_of_frames_is_a_video(tmp_path: Path) -> None:
+    paths = []
+    for number in range(3):
+        paths.append(str(tmp_path / f"{number}.png"))
+        picture(number, 3, (30, 20)).save(paths[-1])
+    clip = read.clip(tuple(paths))
+    assert (clip.frames, clip.width, clip.height, clip.listed) == (3, 30, 20, True)
+    assert [frame.size for frame in read.frames(tuple(paths), [0, 2])] == [(30, 20)] * 2
+
+
+SOUND = b"RIFF\x44\x03\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x40\x1f\0\0\x80\x3e\0\0\2\0\x10\0data\x20\x03\0\0" + bytes(800)
+
+
+def test_damaged_videos_are_named(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "whole.mp4", 30, 10, (64, 48)).read_bytes()
+    bad = {
+        "empty.mp4": b"",
+        "text.mp4": b"no video at all",
+        "page.mp4": b"<!doctype html><html>404</html>",
+        "cut.mp4": whole[: len(whole) // 2],
+        "head.mp4": whole[:40],
+        "zeros.mp4": bytes(5000),
+        "sound.mp4": SOUND,
+    }
+    for name, content in bad.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(BadMedium) as fault:
+            clip = read.clip(str(tmp_path / name))
+            read.frames(str(tmp_path / name), range(clip.frames))
+        assert fault.value.key == "videos" and len(str(fault.value)) < 400, name
+    for source in (str(tmp_path), str(tmp_path / "gone.mp4"), "", "a\0b", "data:", "data:video/mp4;base64,%%", ()):
+        with pytest.raises(BadMedium):
+            read.clip(source)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(BadMedium):
+        read.clip((str(tmp_path / "broken.png"),))
+
+
+def test_fewer_frames_than_the_head_says_are_named_when_they_are_shown(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", 60, 10, (64, 48), head_first=True)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 3 // 4])
+    clip = read.clip(str(path))
+    with pytest.raises(BadMedium):
+        read.frames(str(path), [0, clip.frames - 1])
+
+
+def test_a_video_that_is_turned_is_seen_upright(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", 4, 2, (64, 32))
+    content = path.read_bytes()
+    place = content.index(b"tkhd") + 4 + 40
+    turned = b"".join(number.to_bytes(4, "big", signed=True) for number in (0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30))
+    path.write_bytes(content[:place] + turned + content[place + 36 :])
+    clip = read.clip(str(path))
+    (frame,) = read.frames(str(path), [2])
+    assert (clip.width, clip.height) == frame.size == (32, 64)
+    straight = picture(2, 4, (64, 32)).transpose(Image.Transpose.ROTATE_270)
+    assert np.abs(np.asarray(frame, dtype=int) - np.asarray(straight, dtype=int)).mean() < 12
