@@ -11,6 +11,7 @@ from pathlib import Path
 
 from swift.catalog.render import write_models
 from swift.params.render import write_reference
+from swift.params.stubs import write_stubs
 
 ROOT = Path(__file__).parent.parent
 FILES = ("<!-- files -->", "<!-- end of files -->")
@@ -44,6 +45,7 @@ GENERATED: dict[str, Callable[[Path], None]] = {
     "docs/reference": write_reference,
     "docs/supported-models.md": write_models,
     "CONTRIBUTING.md": write_contributing,
+    "src/swift/__init__.pyi": write_stubs,
 }
 
 

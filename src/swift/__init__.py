@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from swift.catalog.custom import Template, register_dataset, register_model, register_template
-    from swift.prompts.api import get_template
-
-__all__ = ["Template", "__version__", "get_template", "register_dataset", "register_model", "register_template"]
+from typing import Any
 
 __version__ = "0.1.0"
 
 _PLACES = {
-    "get_template": "swift.prompts.api:get_template",
-    "register_model": "swift.catalog.custom:register_model",
-    "register_template": "swift.catalog.custom:register_template",
-    "register_dataset": "swift.catalog.custom:register_dataset",
-    "Template": "swift.catalog.custom:Template",
+    "swift.api.calls": ("deploy", "evaluate", "export", "infer", "merge", "pt", "rlhf", "sft"),
+    "swift.api.model": ("Chat", "Model", "load"),
+    "swift.api.results": ("Endpoint", "Evaluation", "Run"),
+    "swift.catalog.custom": ("Template", "register_dataset", "register_model", "register_template"),
+    "swift.core.errors": ("SwiftError",),
+    "swift.prompts.api": ("get_template",),
 }
+_HOME = {name: module for module, names in _PLACES.items() for name in names}
+
+__all__ = ["__version__", *_HOME]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on its first use, so that `import swift` costs nothing."""
-    if name not in _PLACES:
+    """Import a public name on its first use, so that `import swift` costs nothing. Types stand in `__init__.pyi`."""
+    if name not in _HOME:
         raise AttributeError(f"module 'swift' has no attribute {name!r}")
-    module, _, attribute = _PLACES[name].partition(":")
-    value = getattr(importlib.import_module(module), attribute)
+    value = getattr(importlib.import_module(_HOME[name]), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

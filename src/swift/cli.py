@@ -121,13 +121,7 @@ def _dispatch(words: list[str]) -> int:
     wait_briefly(os.environ)
     if command.name in ("sft", "pt", "rlhf") and (code := _launched(words)) is not None:
         return code
-    if parsed.warnings or parsed.args.overridden:
-        from swift.core.log import log
-
-        for warning in parsed.warnings:
-            log.warning(warning)
-        for name, (given, saved) in parsed.args.overridden.items():
-            log.info("--%s: %s (the checkpoint was trained with %s)", name, given, saved)
+    parsed.say()
     return run(parsed.args) or 0
 
 

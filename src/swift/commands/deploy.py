@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
 from swift.params.args import Args
+
+if TYPE_CHECKING:
+    from swift.serving.server import Server
 
 
 def run(args: Args) -> int:
-    """Plan, bind, load beside the server, answer until a signal. -> exit code."""
+    """Answer until a signal, with the addresses on the screen from when the model does. -> exit code."""
+    import sys
+
+    from swift.serving.banner import greeting
+
+    def ready(server: Server, port: int) -> None:
+        service = server.service
+        plan = service.plan
+        show_key = plan.api_key is not None and sys.stdout.isatty()
+        print(greeting(plan, port, service.model_names, show_key=show_key, scores=service.scores), flush=True)
+
+    with server(args, ready) as started:
+        started.answer()
+    return 0
+
+
+@contextmanager
+def server(args: Args, ready: Callable[[Server, int], None]) -> Iterator[Server]:
+    """Plan, and take the port. -> a server that loads and answers when it is told to; then `ready` gets its port."""
     from swift.catalog import load_catalog
     from swift.core.log import log
     from swift.core.optional_imports import need
@@ -30,10 +55,8 @@ def run(args: Args) -> int:
     log.info("plan\n%s", infer.summary())
 
     import asyncio
-    import sys
 
     from swift.engines.factory import prepare, start
-    from swift.serving.banner import greeting
     from swift.serving.server import Server, bind
     from swift.serving.service import Loaded, Service
 
@@ -46,13 +69,8 @@ def run(args: Args) -> int:
             engine = asyncio.run_coroutine_threadsafe(start(infer, prepared), loop).result()
         return Loaded(engine, prepared.encoder, plan.defaults(prepared.sampling), frozenset(prepared.heads))
 
-    def ready() -> None:
-        port = listener.getsockname()[1]
-        show_key = plan.api_key is not None and sys.stdout.isatty()
-        print(greeting(plan, port, service.model_names, show_key=show_key, scores=service.scores), flush=True)
-
-    service = Service(plan)
     # The port is taken first: a port that is not free must not show only after minutes of loading.
     with bind(plan.host, plan.port) as listener:
-        Server(service, listener, load, ready).answer()
-    return 0
+        port = listener.getsockname()[1]
+        started = Server(Service(plan), listener, load, lambda: ready(started, port))
+        yield started

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from swift.params.args import Args
 
 
 def run(args: Args) -> int:
-    """Plan, read the questions, load the weights last, ask, report. -> exit code."""
+    """As `evaluated`. -> exit code."""
+    evaluated(args)
+    return 0
+
+
+def evaluated(args: Args) -> Path:
+    """Plan, read the questions, load the weights last, ask, report. -> the folder of the report."""
     from swift.catalog import load_catalog
     from swift.core.log import log
     from swift.core.optional_imports import need
@@ -30,5 +38,4 @@ def run(args: Args) -> int:
 
     from swift.evaluation.run import evaluate
 
-    evaluate(plan, args, catalog)
-    return 0
+    return evaluate(plan, args, catalog)

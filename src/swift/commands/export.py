@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 
 def run(args: Args) -> int:
-    """Do what the flags ask for, one after the other, each on the result of the last. -> exit code."""
+    """As `exported`. -> exit code."""
+    exported(args)
+    return 0
+
+
+def exported(args: Args) -> Path:
+    """Do what the flags ask for, one after the other, each on the result of the last. -> the last file or folder."""
     from swift.core.errors import SwiftError
     from swift.exporting.merge_first import with_merged
     from swift.models.gguf.unpack import with_unpacked
@@ -44,16 +50,16 @@ def run(args: Args) -> int:
     if args[Checkpoint].merge_lora:
         args = with_merged(args, catalog, machine)
         log.info("try it: swift infer --ckpt_dir %s", args[Checkpoint].ckpt_dir)
-    result = Path(args[Checkpoint].ckpt_dir or "")
+    result, written = Path(args[Checkpoint].ckpt_dir or ""), None
     if quantize:
         result = _quantize(args, catalog, machine)  # llama.cpp has its own quantization, of the full weights
     if to_gguf and not to_ollama:  # which has the file beside the Modelfile
-        _to_gguf(args, catalog, machine)
+        written = _to_gguf(args, catalog, machine)
     if to_ollama:
-        _to_ollama(args, catalog, machine)
+        written = _to_ollama(args, catalog, machine)
     if push:
         _push(args, result)
-    return 0
+    return written or result
 
 
 def _to_peft(args: Args) -> Args:
@@ -83,7 +89,7 @@ def _quantize(args: Args, catalog: Catalog, machine: Machine) -> Path:
     return folder
 
 
-def _to_gguf(args: Args, catalog: Catalog, machine: Machine) -> None:
+def _to_gguf(args: Args, catalog: Catalog, machine: Machine) -> Path:
     """Write and check the file; llama.cpp takes whole models, so an adapter is merged first."""
     from swift.core.log import log
     from swift.exporting.merge_first import with_merged
@@ -100,9 +106,10 @@ def _to_gguf(args: Args, catalog: Catalog, machine: Machine) -> None:
         plan = plan_gguf(merged.with_values(gguf_output_dir=str(plan.target)), catalog, machine)
     path = to_gguf(plan, encoder)
     log.info("try it: llama-cli -m %s", shlex.quote(str(path)))
+    return path
 
 
-def _to_ollama(args: Args, catalog: Catalog, machine: Machine) -> None:
+def _to_ollama(args: Args, catalog: Catalog, machine: Machine) -> Path:
     """Write the Modelfile; Ollama takes whole models, so an adapter is merged first."""
     from swift.core.log import log
     from swift.exporting.merge_first import with_merged
@@ -118,6 +125,7 @@ def _to_ollama(args: Args, catalog: Catalog, machine: Machine) -> None:
         plan = plan_ollama(with_merged(args.with_values(merge_lora=True), catalog, machine), catalog, machine)
     path = write_modelfile(modelfile, encoder, plan)
     log.info("try it: %s", shlex.join(["ollama", "create", plan.model.model_type, "-f", str(path)]))
+    return path
 
 
 def _push(args: Args, folder: Path) -> None:

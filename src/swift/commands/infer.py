@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from swift.params.args import Args
 
 
 def run(args: Args) -> int:
-    """Plan, prepare, load the weights last, then answer. -> exit code."""
-    from pathlib import Path
+    """As `answered`. -> exit code."""
+    answered(args)
+    return 0
 
+
+def answered(args: Args) -> Path | None:
+    """Plan, prepare, load the weights last, then answer. -> the file of the answers to rows, where one is kept."""
     from swift.catalog import load_catalog
     from swift.core.log import log
     from swift.core.probe import probe
@@ -52,6 +58,5 @@ def run(args: Args) -> int:
     with SyncEngine(lambda: start(plan, prepared)) as engine:
         if rows is None:
             chat(plan, prepared, engine, one_turn=prepared.one_turn)
-        else:
-            answer_rows(plan, prepared, engine, rows)
-    return 0
+            return None
+        return answer_rows(plan, prepared, engine, rows)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from swift.params.args import Args
 
 
 def run(args: Args) -> int:
-    """Plan, merge, verify, and say how to use the result. -> exit code."""
+    """As `merged`. -> exit code."""
+    merged(args)
+    return 0
+
+
+def merged(args: Args) -> Path:
+    """Plan, merge, verify, and say how to use the result. -> the folder of the merged model."""
     from swift.catalog import load_catalog
     from swift.core.log import log
     from swift.core.probe import probe
@@ -22,4 +30,4 @@ def run(args: Args) -> int:
 
     folder = merge(plan)
     log.info("try it: swift infer --ckpt_dir %s", folder)
-    return 0
+    return folder

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from swift.params.args import Args
 
 
 def run(args: Args) -> int:
-    """Plan, encode, load, train, and say how to try the result. -> exit code."""
+    """As `trained`. -> exit code."""
+    trained(args)
+    return 0
+
+
+def trained(args: Args) -> tuple[Path, Path | None]:
+    """Plan, encode, load, train, and say how to try the result.
+
+    -> the run's folder and its best checkpoint, None where nothing is trained or saved.
+    """
     from datetime import datetime
 
     from swift.catalog import load_catalog
@@ -36,8 +47,9 @@ def run(args: Args) -> int:
     if plan.dry_run:
         from swift.training.dry_run import preview
 
-        print(preview(plan, catalog, run_folder(plan.train, resume, datetime.now()), resume))
-        return 0
+        folder = run_folder(plan.train, resume, datetime.now())
+        print(preview(plan, catalog, folder, resume))
+        return folder, None
 
     from swift.training import process_group
 
@@ -56,4 +68,4 @@ def run(args: Args) -> int:
         from swift.evaluation.after_training import evaluate_after
 
         evaluate_after(plan.eval_after, checkpoint, run_dir)
-    return 0
+    return run_dir, checkpoint

@@ -6,7 +6,7 @@ The environment gives secrets only (`swift.params.secrets`).
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swift.core.errors import SwiftError, raise_together
@@ -18,6 +18,7 @@ from swift.params.commands import Command, find_command
 from swift.params.config_file import read_file
 from swift.params.flag import Flag, Saved
 from swift.params.frozen import Frozen
+from swift.params.keywords import read_keywords
 from swift.params.secrets import secrets_of_environment
 
 
@@ -27,6 +28,21 @@ class Parsed(Frozen):
     args: Args
     errors: list[SwiftError]
     warnings: list[str]
+
+    def say(self) -> None:
+        """Log the warnings, and what was given otherwise than the checkpoint has it."""
+        if not (self.warnings or self.args.overridden):
+            return
+        from swift.core.log import log
+
+        for warning in self.warnings:
+            log.warning(warning)
+        for name, (given, saved) in self.args.overridden.items():
+            log.info("--%s: %s (the checkpoint was trained with %s)", name, given, saved)
+
+
+FILES = (".yaml", ".yml", ".json")
+"""Endings of a file of flags."""
 
 
 def parse(argv: Sequence[str]) -> Args:
@@ -38,16 +54,29 @@ def parse(argv: Sequence[str]) -> Args:
 
 def read(argv: Sequence[str]) -> Parsed:
     """Read a command line and keep its mistakes, so that they can be reported together."""
-    command, short = find_command(argv[0])
+    command, _ = find_command(argv[0])
     words = list(argv[1:])
+    file = None
+    if words and not words[0].startswith("-") and os.path.splitext(words[0])[1] in FILES:
+        file = words.pop(0)
+    return _read(argv[0], file, read_words(command, words))
+
+
+def read_call(name: str, file: str | None, keywords: Mapping[str, Any]) -> Parsed:
+    """Read the keywords of a Python call, over a file of flags, as `read` does a command line."""
+    command, _ = find_command(name)
+    return _read(name, file, read_keywords(command, keywords))
+
+
+def _read(spelled: str, path: str | None, cli: Reading) -> Parsed:
+    command, short = find_command(spelled)
     file = Reading()
     errors: list[SwiftError] = []
-    if words and not words[0].startswith("-") and os.path.splitext(words[0])[1] in (".yaml", ".yml", ".json"):
+    if path is not None:
         try:
-            file = read_file(command, words.pop(0))
+            file = read_file(command, path)
         except SwiftError as error:
             errors.append(error)
-    cli = read_words(command, words)
     explicit = {**file.flags, **cli.flags}
     errors += file.errors + cli.errors
     warnings: list[str] = []
@@ -56,7 +85,7 @@ def read(argv: Sequence[str]) -> Parsed:
         warnings.append("ignored flags that are not known: " + ", ".join(f"--{name}" for name, _ in unknown))
     else:
         errors += [error for _, error in unknown]
-    errors += _contradicts(short, explicit, argv[0])
+    errors += _contradicts(short, explicit, spelled)
     try:
         saved = _saved(command, explicit)
     except SwiftError as error:

@@ -101,7 +101,7 @@ def _columns() -> int:
 
 def _entry(flag: Flag, width: int, *, every: bool) -> list[str]:
     name = f"  --{flag.name} {metavar(flag)}"
-    text = f"{describe(flag) if every else _first_sentence(flag)} [{shown(flag.default)}]"
+    text = f"{describe(flag) if every else first_sentence(flag)} [{shown(flag.default)}]"
     body = _wrapped(text, width - _NAME)
     if len(name) >= _NAME:
         return [name, *(" " * _NAME + line for line in body)]
@@ -119,7 +119,8 @@ def _wrapped(text: str, width: int) -> list[str]:
     return lines
 
 
-def _first_sentence(flag: Flag) -> str:
+def first_sentence(flag: Flag) -> str:
+    """What a flag is, on one line."""
     text = re.split(r"(?<=[.;]) ", helps(flag.group)[flag.name])[0].rstrip(".;")
     text = text if len(text) <= 80 else text.partition(": ")[0]
     return f"{text}: {', '.join(map(str, flag.choices))}" if flag.choices else text

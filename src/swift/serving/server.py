@@ -124,7 +124,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._cut_short = False
         self._failure: BaseException | None = None
-        self._service = service
+        self.service = service
         self._listener = listener
         self._load = load
         self._ready = ready
@@ -158,12 +158,12 @@ class Server(uvicorn.Server):
         loop.call_soon_threadsafe(self._open, loaded)
 
     def _open(self, loaded: Loaded) -> None:
-        self._service.open(loaded)
+        self.service.open(loaded)
         self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Wait for the answers under way with the door still open, so that newcomers hear 503 and not a broken line."""
-        gate = self._service.gate
+        gate = self.service.gate
         gate.drain()
         if gate.requests:
             log.info("finishing %d requests; a second signal stops at once", gate.requests)
@@ -173,7 +173,7 @@ class Server(uvicorn.Server):
             # The engine ends what is under way, so that every client hears why, and the rest is an ordinary end.
             self._cut_short, self.force_exit = True, False
             self.config.timeout_graceful_shutdown = STOP_SECONDS
-            await self._service.close()
+            await self.service.close()
         await super().shutdown(sockets)
 
     @contextmanager

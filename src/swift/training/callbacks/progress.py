@@ -24,7 +24,7 @@ class Progress(TrainerCallback):
     def __init__(self, run: Path, meter: Meter, *, bar: bool):
         self._file = run / LOG
         self._meter = meter
-        self._wants_bar = bar and sys.stderr.isatty()
+        self._wants_bar = bar and (sys.stderr.isatty() or "ipykernel" in sys.modules)  # notebooks show bars too
         self._bar: tqdm | None = None
 
     def on_train_begin(

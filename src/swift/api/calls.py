@@ -1,0 +1,132 @@
+"""One function a command. Its keywords are the command's flags; mistakes raise SwiftError, as do failed checks."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swift.api.arguments import ConfigFile, arguments, require_one_process
+from swift.api.results import Endpoint, Evaluation, Run
+from swift.core.errors import SwiftError
+
+if TYPE_CHECKING:
+    from swift.serving.server import Server
+
+TICK = 0.2
+"""Seconds between two looks at a server that is being started, so that Ctrl-C is heard."""
+
+
+def sft(config: ConfigFile = None, **flags: Any) -> Run:
+    """Fine-tune, as `swift sft`."""
+    return _train("sft", config, flags)
+
+
+def pt(config: ConfigFile = None, **flags: Any) -> Run:
+    """Continue pre-training, as `swift pt`."""
+    return _train("pt", config, flags)
+
+
+def rlhf(config: ConfigFile = None, **flags: Any) -> Run:
+    """Align, as `swift rlhf`; `rlhf_type` says how."""
+    return _train("rlhf", config, flags)
+
+
+def infer(config: ConfigFile = None, **flags: Any) -> list[dict[str, Any]]:
+    """Answer the rows of `val_dataset`, as `swift infer`. -> a record for each row, in order.
+
+    For single questions `swift.load` keeps a model in memory.
+    """
+    from swift.commands.infer import answered
+    from swift.params.groups import Infer
+
+    with tempfile.TemporaryDirectory(prefix="swift-infer-") as scratch:
+        args = arguments("infer", config, {"eval_human": False, **flags})
+        if not args[Infer].save_result:
+            args = args.with_values(save_result=True, result_dir=scratch)
+        path = answered(args)
+        assert path is not None  # there are rows, and they are kept
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def merge(config: ConfigFile = None, **flags: Any) -> Path:
+    """Fold the adapter of `ckpt_dir` into its model, as `swift merge-lora`. -> the folder of the merged model."""
+    from swift.commands.merge_lora import merged
+
+    return merged(arguments("merge-lora", config, flags))
+
+
+def export(config: ConfigFile = None, **flags: Any) -> Path:
+    """Merge, quantize, convert or push, as `swift export`. -> the last file or folder that was written."""
+    from swift.commands.export import exported
+
+    return exported(arguments("export", config, flags))
+
+
+def evaluate(config: ConfigFile = None, **flags: Any) -> Evaluation:
+    """Measure a model or a server, as `swift eval`."""
+    from swift.commands.eval import evaluated
+
+    return Evaluation(evaluated(arguments("eval", config, flags)))
+
+
+@contextmanager
+def deploy(config: ConfigFile = None, **flags: Any) -> Iterator[Endpoint]:
+    """Serve the OpenAI API while the block runs, as `swift deploy`. `port=0` takes a free one.
+
+    Answers under way are finished at the end of the block. Raises SwiftError when the model cannot be served.
+    """
+    from swift.commands.deploy import server
+
+    args = arguments("deploy", config, flags)
+    addresses: list[Endpoint] = []
+    failures: list[BaseException] = []
+    settled = threading.Event()
+
+    def ready(started: Server, port: int) -> None:
+        plan = started.service.plan
+        scheme = "https" if plan.ssl_certfile else "http"
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(plan.host, plan.host)
+        addresses.append(Endpoint(f"{scheme}://{host}:{port}/v1", started.service.model_names))
+        settled.set()
+
+    with server(args, ready) as started:
+
+        def answer() -> None:
+            try:
+                started.answer()
+            except BaseException as error:  # raised again in the thread of the caller
+                failures.append(error)
+            finally:
+                settled.set()
+
+        thread = threading.Thread(target=answer, name="swift-deploy", daemon=True)
+        thread.start()
+        try:
+            while not settled.wait(TICK):
+                pass
+            if addresses:
+                yield addresses[0]
+        finally:
+            started.stop()
+            thread.join()
+    if failures:
+        raise failures[0]
+    if not addresses:
+        raise SwiftError("the server ended before its model was loaded")
+
+
+def _train(command: str, config: ConfigFile, flags: dict[str, Any]) -> Run:
+    from swift.commands.sft import trained
+
+    require_one_process(command)
+    args = arguments(command, config, flags)
+    try:
+        folder, _ = trained(args)
+    except SystemExit as end:  # another process of the run has told why
+        raise SwiftError(f"the run ended with exit code {end.code}: another of its processes failed") from end
+    return Run(folder)

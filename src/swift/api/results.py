@@ -1,0 +1,92 @@
+"""What calls of the Python API give back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swift.core.errors import SwiftError
+
+if TYPE_CHECKING:
+    from swift.api.model import Chat, Model
+
+LOG = "logging.jsonl"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run by its folder."""
+
+    folder: Path
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """Every event that was logged, in order: losses, evaluations, and at the end the summary."""
+        path = self.folder / LOG
+        if not path.is_file():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The last value of everything that was measured, by its name in the log: loss, acc, eval_loss …"""
+        events = self.log
+        return {name: value for event in events for name, value in event.items() if isinstance(value, int | float)}
+
+    @property
+    def best(self) -> Path | None:
+        """The checkpoint with the best evaluation, None where none was saved."""
+        return self._noted("best_model_checkpoint")
+
+    @property
+    def last(self) -> Path | None:
+        """The last checkpoint, None where none was saved."""
+        return self._noted("last_model_checkpoint")
+
+    def load(self, **flags: Any) -> Model:
+        """The best checkpoint, ready to answer; `flags` are those of `swift infer`. Raises SwiftError without one."""
+        from swift.api.model import load
+
+        if self.best is None:
+            raise SwiftError(f"the run in {self.folder} has no checkpoint", next="train with save_strategy='steps'")
+        return load(self.best, **flags)
+
+    def chat(self, **flags: Any) -> Chat:
+        """A conversation with the best checkpoint: `chat = run.chat(); print(chat("Who are you?"))`."""
+        return self.load(**flags).chat()
+
+    def _noted(self, name: str) -> Path | None:
+        noted = next((event[name] for event in reversed(self.log) if event.get(name)), None)
+        return None if noted is None else Path(noted)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation by its folder."""
+
+    folder: Path
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        """The content of report.json: facts, and a row for each subset with its score and interval."""
+        return json.loads((self.folder / "report.json").read_text(encoding="utf-8"))
+
+    @property
+    def questions(self) -> list[dict[str, Any]]:
+        """Every question with its answer and score."""
+        from swift.evaluation.run_folder import read_records
+
+        return read_records(self.folder)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A server that answers."""
+
+    url: str
+    """Base of the OpenAI API, with /v1: what a client takes as `base_url`."""
+    models: tuple[str, ...]
+    """The names to ask for: the model's, then those of its adapters."""

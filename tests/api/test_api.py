@@ -1,0 +1,145 @@
+"""The Python API: the notebook of the examples from its first cell to its last, and what calls refuse."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import swift
+from swift.params.commands import COMMANDS
+from swift.params.parse import parse, read_call
+from swift.params.stubs import CALLS, NOT_KEYWORDS, stubs
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NOTEBOOK = EXAMPLES / "python-api.ipynb"
+
+
+def code_cells() -> list[str]:
+    """The code of the notebook, cell by cell."""
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+def test_the_notebook_runs_from_top_to_bottom(
+    tiny_llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, *rest = code_cells()
+    rows = "".join(json.dumps({"query": f"Say {i}", "response": f"{i} it is"}) + "\n" for i in range(8))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    names: dict[str, Any] = {}
+    exec(first, names)
+    names |= {"model": {"model_id_or_path": tiny_llama_dir, "template_type": "chatml"}, "rows": "rows.jsonl"}
+    for cell in rest:
+        exec(cell, names)
+    run = names["run"]
+    assert run.best.is_dir() and run.last.name == f"checkpoint-{run.metrics['global_step']}"
+    assert run.metrics["loss"] > 0 and len(names["answers"]) == 3
+    assert [turn["role"] for turn in names["chat"].messages] == ["user", "assistant"] * 2
+    assert names["merged"].name.endswith("-merged") and isinstance(names["answer"]["usage"]["prompt_tokens"], int)
+    assert "did you mean --lora_rank?" in capsys.readouterr().out
+    with pytest.raises(swift.SwiftError, match="closed"):
+        names["tuned"].generate("still there?")
+
+
+@pytest.mark.slow
+def test_the_notebook_in_jupyter(tmp_path: Path, smollm2_dir: Path) -> None:
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    (tmp_path / "data").symlink_to(EXAMPLES / "data")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbclient.NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert all(cell["outputs"] for cell in notebook.cells[3:] if cell.cell_type == "code")
+
+
+def test_keywords_are_the_flags() -> None:
+    words = "--model_type smollm2-135m-instruct --dataset a b --lora_rank 4 --learning_rate 2e-4 --packing true"
+    keywords: dict[str, Any] = {
+        "model_type": "smollm2-135m-instruct",
+        "dataset": ["a", Path("b")],
+        "lora_rank": 4,
+        "learning_rate": 2e-4,
+        "packing": True,
+        "per_device_train_batch_size": 1,
+        "hub_model_id": None,
+    }
+    called = read_call("sft", None, keywords)
+    assert not called.errors
+    typed = parse(["sft", *words.split()])
+    assert called.args.values == typed.values
+    assert called.args.is_explicit("learning_rate") and not called.args.is_explicit("seed")
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"lerning_rate": 1}, "did you mean --learning_rate"),
+        ({"learning_rate": "fast"}, "takes a number, not `fast`"),
+        ({"learning_rate": [1]}, "not a list"),
+        ({"learning_rate": object()}, "takes no object"),
+        ({"lora_rank": 8.5}, "takes a whole number"),
+        ({"lora_rank": 0}, "must be at least 1"),
+        ({"sft_type": "lorra"}, "`lora`"),
+        ({"packing": "maybe"}, "takes true or false"),
+        ({"lora_rank": None}, "not None"),
+        ({"batch_size": 2, "per_device_train_batch_size": 3}, "same flag with two values"),
+        ({"print_config": "yaml"}, "print_config is for the command line"),
+        ({"dataset": ["none.jsonl"]}, "no such file"),
+        ({"model_type": "smollm3"}, "smollm"),
+    ],
+)
+def test_mistakes_raise_what_the_command_line_says(keywords: dict[str, Any], message: str) -> None:
+    given = {"model_type": "smollm2-135m-instruct", "dataset": [EXAMPLES / "data" / "cities.jsonl"], **keywords}
+    with pytest.raises(swift.SwiftError) as error:
+        swift.sft(**given)
+    assert message in str(error.value)
+
+
+def test_other_calls_refuse_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(swift.SwiftError, match="no rows to answer"):
+        swift.infer(model_type="smollm2-135m-instruct")
+    with pytest.raises(swift.SwiftError, match="ckpt_dir"):
+        swift.merge()
+    with pytest.raises(swift.SwiftError, match="nothing to do"):
+        swift.export(model_type="smollm2-135m-instruct")
+    with pytest.raises(swift.SwiftError), swift.deploy(model_id_or_path=tmp_path):
+        pass
+    with pytest.raises(swift.SwiftError):
+        swift.load(tmp_path / "nothing")
+    monkeypatch.setenv("NPROC_PER_NODE", "2")
+    with pytest.raises(swift.SwiftError, match="NPROC_PER_NODE"):
+        swift.sft(model_type="smollm2-135m-instruct", dataset=["self-cognition"])
+    assert swift.Run(tmp_path).metrics == {} and swift.Run(tmp_path).best is None
+    with pytest.raises(swift.SwiftError, match="no checkpoint"):
+        swift.Run(tmp_path).chat()
+
+
+def test_a_file_of_flags_and_pasted_code(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("lora_rank: 4\nlearning_rate: 1e-3\n")
+    keywords = {"learning_rate": 1e-2, "an_unknown_one": 3, "ignore_args_error": True}
+    parsed = read_call("sft", str(tmp_path / "run.yaml"), keywords)
+    assert not parsed.errors and "--an_unknown_one" in parsed.warnings[0]
+    assert (parsed.args.values["lora_rank"], parsed.args.values["learning_rate"]) == (4, 1e-2)
+
+
+def test_stubs_name_what_is_there() -> None:
+    text = stubs()
+    names = {line.split("(")[0].removeprefix("def ") for line in text.splitlines() if line.startswith("def ")}
+    names |= {line.split(" as ")[1] for line in text.splitlines() if line.startswith("from swift")}
+    assert names | {"__version__"} == set(swift.__all__)
+    assert all(getattr(swift, name) is not None for name in names)
+    for name, (command, _) in CALLS.items():
+        body = text.partition(f"def {name}(")[2].partition(") ->")[0]
+        keywords = {line.strip().split(":")[0] for line in body.splitlines() if ":" in line} - {"config"}
+        assert keywords == set(COMMANDS[command].flags) - set(NOT_KEYWORDS)
+
+
+def test_importing_swift_and_refusing_a_call_loads_nothing_heavy() -> None:
+    code = "import sys, swift\ntry: swift.sft(lerning_rate=1)\nexcept swift.SwiftError: print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "transformers", "numpy", "pydantic", "datasets"}.intersection(done.stdout.split())
