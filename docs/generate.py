@@ -6,14 +6,17 @@ import ast
 import re
 import sys
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from swift.catalog.render import write_models
+from swift.core.installation import extras
 from swift.params.render import write_reference
 from swift.params.stubs import write_stubs
 
 ROOT = Path(__file__).parent.parent
+EXTRAS = ("<!-- extras -->", "<!-- end of extras -->")
 FILES = ("<!-- files -->", "<!-- end of files -->")
 
 
@@ -41,10 +44,24 @@ def _first_sentence(path: Path) -> str:
     return re.split(r"(?<=[.:]) (?=[A-Z])", paragraph)[0].rstrip(".:")
 
 
+def write_install(path: Path) -> None:
+    """docs/install.md with the optional parts: what each is for, which packages it brings, how it is installed."""
+    text = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    rows = [
+        f"| `{part.name}` | {part.what} | {', '.join(f'`{line}`' for line in declared[part.name])} |"
+        for part in extras().values()
+    ]
+    table = "\n".join(["| extra | what for | brings |", "|---|---|---|", *rows])
+    before, after = text.partition(EXTRAS[0])[0], text.partition(EXTRAS[1])[2]
+    path.write_text(f"{before}{EXTRAS[0]}\n\n{table}\n\n{EXTRAS[1]}{after}", encoding="utf-8")
+
+
 GENERATED: dict[str, Callable[[Path], None]] = {
     "docs/reference": write_reference,
     "docs/supported-models.md": write_models,
     "CONTRIBUTING.md": write_contributing,
+    "docs/install.md": write_install,
     "src/swift/__init__.pyi": write_stubs,
 }
 

@@ -8,20 +8,40 @@ from pathlib import Path
 
 import pytest
 
+from swift.cli import main
+from swift.params.commands import OWN, find_command
 from swift.params.parse import parse
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [line.partition("#")[0] for line in README.splitlines() if line.startswith("swift ")]
-CONTROLS = ("--help", "--print_config")
+CONTROLS = ("--help", "--help-all", "--print_config")
+FENCE = re.compile(r"```(?:sh|bash)\n(.*?)```", re.DOTALL)
+ASSIGNED = re.compile(r"^(?:[A-Z_]+=\S+ +)+")
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_readme_command_parses(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def commands_of(page: Path) -> list[str]:
+    """The command lines of `swift` in the blocks of a page, without variables before and what a shell does behind."""
+    lines: list[str] = []
+    for block in FENCE.findall(page.read_text(encoding="utf-8")):
+        whole = block.replace("\\\n", " ")
+        lines += [ASSIGNED.sub("", line.strip()) for line in whole.splitlines()]
+    return [re.split(r" [#|>&;]", line)[0] for line in lines if line.startswith("swift ")]
+
+
+WITH_COMMANDS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_command_parses(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    words = shlex.split(line)[1:]
-    args = parse([word for word in words if word not in CONTROLS])
-    assert args.command == words[0]
+    for line in commands_of(page):
+        command, *words = [word for word in shlex.split(line)[1:] if word not in CONTROLS]
+        if "…" in line or command in ("COMMAND", "--version"):
+            continue
+        if command in OWN and command != "check":
+            assert main([command, "--help"]) == 0
+        else:
+            command = "sft" if command == "check" else command
+            assert parse([command, *words]).command == find_command(command)[0].name, line
 
 
 PAGES = sorted(path for path in ROOT.rglob("*.md") if not any(part[0] == "." for part in path.relative_to(ROOT).parts))

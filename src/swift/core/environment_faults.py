@@ -45,7 +45,7 @@ def explain(error: BaseException) -> EnvironmentFault | None:
         return EnvironmentFault(
             f"the package `{error.name.partition('.')[0]}` cannot be imported: {error.msg}",
             where=error.path,
-            next=f"install it again in this environment: {sys.executable} -m pip install --upgrade swift-llm",
+            next=_install(error.name.partition(".")[0]),
         )
     if isinstance(error, OSError) and error.filename is not None:
         return _explain_path(error, Path(os.fsdecode(error.filename)))
@@ -56,6 +56,18 @@ def explain(error: BaseException) -> EnvironmentFault | None:
     if "No usable temporary directory" in str(error):
         return EnvironmentFault("there is no folder for temporary files", next="export TMPDIR=FOLDER")
     return None
+
+
+def _install(package: str) -> str:
+    """The line that brings a package into this environment, in the range that is tested."""
+    try:
+        from swift.core.installation import requirements
+
+        needed = {one.name: one.pip for one in requirements()}
+    except ImportError:  # of what reads the ranges
+        needed = {}
+    line = needed.get(package, "pip install --upgrade swift-llm")
+    return f"{sys.executable} -m {line}; swift doctor shows what else is missing"
 
 
 def _explain_path(error: OSError, path: Path) -> EnvironmentFault | None:

@@ -49,7 +49,7 @@ def probe() -> Machine:
 
 
 def _device() -> tuple[Device, int, bool]:
-    if not _may_have_accelerator():
+    if not may_have_accelerator():
         return "cpu", 0, True
     import torch
 
@@ -65,7 +65,7 @@ def _device() -> tuple[Device, int, bool]:
     return "cpu", 0, True
 
 
-def _may_have_accelerator() -> bool:
+def may_have_accelerator() -> bool:
     """Whether torch has to be asked, which takes a second or more to load: Linux without a device file has none."""
     if sys.platform != "linux" or installed("torch_npu"):
         return True

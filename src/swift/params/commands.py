@@ -173,6 +173,12 @@ OWN: Mapping[str, OwnCommand] = MappingProxyType(
         "check": OwnCommand(
             "check --flag …", "whether a run on your rows computes what it should", "swift.commands.check:run"
         ),
+        "doctor": OwnCommand(
+            "doctor", "versions, devices, and what is missing for which command", "swift.commands.doctor:run"
+        ),
+        "examples": OwnCommand(
+            "examples", "copy the rows and files that the documentation uses", "swift.commands.examples:run"
+        ),
         "cache": OwnCommand("cache ls|rm", "the token cache: list it, clear it", "swift.commands.cache:run"),
     }
 )

@@ -1,0 +1,93 @@
+"""What is installed against what is declared: packages, their tested ranges, and the optional parts."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from swift.core.optional_imports import installed
+
+DISTRIBUTION = "swift-llm"
+Fit = Literal["ok", "missing", "outside"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extra:
+    """An optional part of the installation."""
+
+    name: str
+    what: str
+    commands: tuple[str, ...]
+    """What does not work without it."""
+    modules: tuple[str, ...]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The modules that cannot be imported; nothing is."""
+        return tuple(module for module in self.modules if not installed(module))
+
+    @property
+    def pip(self) -> str:
+        """The line that installs it."""
+        return f"pip install '{DISTRIBUTION}[{self.name}]'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requirement:
+    """A package that every installation needs, with its tested range."""
+
+    name: str
+    range: str
+    """`>=5.23,<5.24`; empty for any version."""
+    version: str | None
+    fit: Fit
+
+    @property
+    def pip(self) -> str:
+        """The line that installs a version of the tested range."""
+        return f"pip install '{self.name}{self.range}'"
+
+
+@functools.cache
+def extras() -> Mapping[str, Extra]:
+    """The optional parts by name."""
+    with Path(__file__).with_name("extras.toml").open("rb") as file:
+        raw = tomllib.load(file)
+    return MappingProxyType(
+        {
+            name: Extra(name=name, what=body["what"], commands=tuple(body["commands"]), modules=tuple(body["modules"]))
+            for name, body in raw.items()
+        }
+    )
+
+
+def requirements() -> Iterator[Requirement]:
+    """The packages of the core, as the installed metadata declares them, in its order."""
+    from packaging.requirements import Requirement as Declared
+
+    for line in requires(DISTRIBUTION) or ():
+        declared = Declared(line)
+        if declared.marker is not None and not declared.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = version(declared.name)
+        except PackageNotFoundError:
+            found = None
+        fits = found is not None and declared.specifier.contains(found, prereleases=True)
+        yield Requirement(
+            name=declared.name,
+            range=_in_order(str(declared.specifier)),
+            version=found,
+            fit="missing" if found is None else "ok" if fits else "outside",
+        )
+
+
+def _in_order(specifier: str) -> str:
+    """The lower bound first; packaging sorts by text."""
+    return ",".join(sorted(specifier.split(","), key=lambda part: part.startswith("<")))
