@@ -102,7 +102,7 @@ def test_merged(run: Path) -> None:
     async def score() -> list[float]:
         engine = await start(plan, prepared)
         try:
-            return await engine.score([tuple(prepared.tokenizer(text)["input_ids"])])
+            return await engine.reader.score([tuple(prepared.tokenizer(text)["input_ids"])])
         finally:
             await engine.close()
 

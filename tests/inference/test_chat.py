@@ -27,6 +27,7 @@ class Parrot:
 
     max_model_len = 2000
     adapters = ()
+    reader = None
 
     def __init__(self, tokenizer, answers: list[str]):
         self.tokenizer = tokenizer
@@ -44,9 +45,6 @@ class Parrot:
         adapter: str | None = None,
         top: int = 0,
     ) -> list[list[TokenLogprob]]:
-        raise NotImplementedError
-
-    async def embed(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[list[float]]:
         raise NotImplementedError
 
     async def add_adapter(self, name: str, folder: str) -> None:

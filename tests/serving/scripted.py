@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from swift.engines.base import Delta, NoLogProbs, NoVectors, Request, TokenLogprob
+from swift.engines.base import Delta, NoLogProbs, Request, TokenLogprob
 
 
 class ScriptedEngine:
@@ -73,9 +73,11 @@ class ScriptedEngine:
         """Refused, as by an engine that does not tell."""
         raise NoLogProbs("a script")
 
+    @property
+    def reader(self) -> ScriptedEngine | None:
+        return self if self.vectors else None
+
     async def embed(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[list[float]]:
-        if not self.vectors:
-            raise NoVectors("the script")
         return [[float(len(ids)), 0.5 if adapter is None else -0.5] for ids in texts]
 
     async def score(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[float]:

@@ -93,18 +93,23 @@ class Delta:
     cached_tokens: int = 0
 
 
-class NoVectors(SwiftError):
-    """This engine gives no vectors and scores of texts."""
-
-    def __init__(self, backend: str):
-        super().__init__(f"{backend} gives no embeddings and scores here", next="use --infer_backend pt")
-
-
 class NoLogProbs(SwiftError):
     """This engine does not tell how likely a given text is."""
 
     def __init__(self, backend: str):
         super().__init__(f"{backend} does not tell how likely a given text is", next="use --infer_backend pt")
+
+
+class Reader(Protocol):
+    """Reads whole texts, and answers none. `adapter` is as in a request."""
+
+    async def embed(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[list[float]]:
+        """A vector of length 1 for each text. Raises SwiftError for what cannot be read."""
+        ...
+
+    async def score(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[float]:
+        """The number that the value head gives each text. Raises SwiftError where there is no head."""
+        ...
 
 
 class Engine(Protocol):
@@ -119,16 +124,13 @@ class Engine(Protocol):
         """The names of the LoRAs it serves."""
         ...
 
+    @property
+    def reader(self) -> Reader | None:
+        """What makes vectors and scores of texts; None in an engine that makes none."""
+        ...
+
     def stream(self, request: Request) -> AsyncIterator[Delta]:
         """Deltas as they are made. Closing the iterator aborts the request and frees its place."""
-        ...
-
-    async def embed(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[list[float]]:
-        """A vector of length 1 for each text. Raises NoVectors in an engine that gives none."""
-        ...
-
-    async def score(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[float]:
-        """The number that the value head gives each text. Raises SwiftError where there is no head, or no scores."""
         ...
 
     async def log_probs(

@@ -18,7 +18,7 @@ import psutil
 
 from swift.core.errors import NotBuilt, SwiftError, first_line
 from swift.core.log import log
-from swift.engines.base import Constraint, Delta, NoVectors, Request, SamplingParams, TokenLogprob
+from swift.engines.base import Constraint, Delta, Request, SamplingParams, TokenLogprob
 from swift.engines.grammar import Grammars
 from swift.engines.json_schema import guided_schema
 from swift.engines.llama_server import LlamaServer
@@ -52,6 +52,7 @@ class LlamaCppEngine:
     """
 
     adapters: tuple[str, ...] = ()
+    reader: None = None
 
     def __init__(self, file: Path, tokenizer: Any, *, context: int, places: int, ends: Sequence[int], vocabulary: int):
         self.tokenizer = tokenizer
@@ -83,14 +84,6 @@ class LlamaCppEngine:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def embed(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[list[float]]:
-        """Refused: raises NoVectors."""
-        raise NoVectors("llama.cpp")
-
-    async def score(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[float]:
-        """Refused: raises NoVectors."""
-        raise NoVectors("llama.cpp")
 
     async def log_probs(
         self,

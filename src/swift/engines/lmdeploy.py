@@ -26,7 +26,6 @@ from swift.engines.base import (
     Delta,
     FinishReason,
     NoLogProbs,
-    NoVectors,
     Request,
     SamplingParams,
     TokenLogprob,
@@ -110,6 +109,8 @@ def vision_config(settings: LmdeploySettings) -> Any:
 
 class LmdeployEngine:
     """LMDeploy as an Engine. Make one with `start`."""
+
+    reader: None = None
 
     def __init__(self, engine: Any, tokenizer: Any, adapters: tuple[str, ...]):
         self.tokenizer = tokenizer
@@ -239,14 +240,6 @@ class LmdeployEngine:
             )
             for token_id, position in zip(output.token_ids, output.logprobs, strict=False)
         )
-
-    async def embed(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[list[float]]:
-        """Refused: raises NoVectors."""
-        raise NoVectors("LMDeploy")
-
-    async def score(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[float]:
-        """Refused: raises NoVectors."""
-        raise NoVectors("LMDeploy")
 
     async def log_probs(
         self,

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from swift.core.errors import SwiftError
-from swift.engines.base import Delta, NoLogProbs, NoVectors, Request, SamplingParams, TokenLogprob
+from swift.engines.base import Delta, NoLogProbs, Request, SamplingParams, TokenLogprob
 from swift.engines.openai_wire import (
     chat_body,
     completion_body,
@@ -68,6 +68,8 @@ class RemoteSettings:
 
 class RemoteEngine:
     """An OpenAI server as an Engine. The other models it serves, its LoRAs among them, are the adapters."""
+
+    reader: None = None
 
     def __init__(
         self,
@@ -221,14 +223,6 @@ class RemoteEngine:
             raise SwiftError("the server's answer is no JSON", where=self._settings.url) from None
         finally:
             self._running -= 1
-
-    async def embed(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[list[float]]:
-        """Refused: raises NoVectors."""
-        raise NoVectors("a remote server")
-
-    async def score(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[float]:
-        """Refused: raises NoVectors."""
-        raise NoVectors("a remote server")
 
     async def log_probs(
         self,

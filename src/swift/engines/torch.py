@@ -24,7 +24,7 @@ from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.admission import Admission
-from swift.engines.base import Delta, Request, TokenLogprob
+from swift.engines.base import Delta, Reader, Request, TokenLogprob
 from swift.engines.beam_search import beam_search
 from swift.engines.embeddings import Vector, Vectors
 from swift.engines.grammar import Grammars
@@ -54,14 +54,12 @@ Deliver = Callable[[Delta], None]
 class TorchEngine:
     """A model in this process as an Engine. `adapters` maps names to LoRA folders.
 
-    More may be added later, for whose folders `admit` does not raise. `heads` maps adapters (None: the model itself)
-    to the folders of their value heads.
+    More may be added, where `admit` does not raise. `heads` maps adapters (None: the model) to folders of value heads.
 
     `load` makes the model in the worker thread. OpenMP keeps a team of threads for each thread that ever computed with
     PyTorch, and once the teams together outnumber the cores every parallel region waits for the operating system.
     `repack` may lay its weights out anew, after which they cannot be trained. `guess` lets an answer that runs alone
-    have several tokens in a step, where that changes no number (see prompt_lookup.py). `images` makes pixels of the
-    images of requests, for a model that takes them.
+    have several tokens in a step, where that changes no number (see prompt_lookup.py). `images` makes their pixels.
     """
 
     def __init__(
@@ -150,6 +148,11 @@ class TorchEngine:
     def adapters(self) -> tuple[str, ...]:
         """The names of the LoRAs it serves."""
         return self._model.names
+
+    @property
+    def reader(self) -> Reader:
+        """It reads texts itself."""
+        return self
 
     @property
     def _queues(self) -> tuple[Sized, ...]:

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from swift.core.errors import NotBuilt, SwiftError
 from swift.core.optional_imports import installed
-from swift.engines.base import Delta, FinishReason, NoVectors, Request, SamplingParams, TokenLogprob
+from swift.engines.base import Delta, FinishReason, Request, SamplingParams, TokenLogprob
 from swift.engines.vllm_process import interrupts_kept_from_children, leash, prepare_environment
 from swift.params.groups import Vllm
 from swift.prompts.types import Media
@@ -93,6 +93,8 @@ def _limits(given: str | Mapping[str, Any] | None) -> dict[str, int]:
 
 class VllmEngine:
     """vLLM as an Engine. Make one with `start`."""
+
+    reader: None = None
 
     def __init__(
         self,
@@ -187,14 +189,6 @@ class VllmEngine:
                     finish_reason="error",
                     error=f"vLLM failed: {_gist(problem.__cause__ or problem)}",
                 )
-
-    async def embed(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[list[float]]:
-        """Refused: raises NoVectors."""
-        raise NoVectors("vLLM")
-
-    async def score(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[float]:
-        """Refused: raises NoVectors."""
-        raise NoVectors("vLLM")
 
     async def log_probs(
         self,

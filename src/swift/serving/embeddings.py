@@ -13,7 +13,6 @@ from starlette.responses import JSONResponse, Response
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
-from swift.engines.base import NoVectors
 from swift.serving.errors import ApiError
 from swift.serving.messages import shown
 from swift.serving.reading_schema import EmbeddingRequest, EmbeddingUsage
@@ -30,7 +29,7 @@ async def embeddings(service: Service, http: HttpRequest, body: EmbeddingRequest
         log.info("embeddings asked: %s", shown(body))
     texts = [await _token_ids(service, text, at) for at, text in enumerate(_texts(body))]
     tokens = sum(map(len, texts))
-    vectors = await read(service, http, service.loaded.engine.embed(texts, adapter), tokens, "input")
+    vectors = await read(service, http, service.reader().embed(texts, adapter), tokens, "input")
     if body.dimensions not in (None, len(vectors[0])):
         # Cutting a vector means something only for models that were trained for it, and nothing says which were.
         message = f"This model's vectors have {len(vectors[0])} dimensions and cannot be shortened."
@@ -50,9 +49,6 @@ async def read(service: Service, http: HttpRequest, work: Awaitable[T], tokens: 
     with service.gate.seats(1):
         try:
             return await until_gone(http, work)
-        except NoVectors as error:
-            message = f"{error.what}: {error.next}."
-            raise ApiError(400, message, param="model", code="no_embeddings") from error
         except SwiftError as error:
             raise ApiError(400, " ".join(filter(None, (error.what, error.why))), param=param) from error
         finally:

@@ -29,7 +29,7 @@ async def scores(service: Service, http: HttpRequest, body: ScoreRequest) -> Res
     conversations, param = _conversations(body)
     texts = [await service.answer_ids(conversation, param) for conversation in conversations]
     tokens = sum(map(len, texts))
-    values = await read(service, http, service.loaded.engine.score(texts, adapter), tokens, param)
+    values = await read(service, http, service.reader().score(texts, adapter), tokens, param)
     if body.use_activation:
         values = [_sigmoid(value) for value in values]
     usage: ScoreUsage = {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0}

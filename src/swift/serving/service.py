@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from swift.core.errors import SwiftError
-from swift.engines.base import Engine, SamplingParams
+from swift.engines.base import Engine, Reader, SamplingParams
 from swift.plan.infer import DEFAULT_LORA
 from swift.plan.serve import Defaults, ServePlan
 from swift.prompts.encode import Encoder, TooLong
@@ -149,6 +149,14 @@ class Service:
             served = f"Reward models here: {', '.join(names)}." if names else "This server has no reward model."
             raise ApiError(400, f"`{model}` gives no scores. {served}", param="model", code="no_scores")
         return adapter
+
+    def reader(self) -> Reader:
+        """What makes vectors and scores of texts. Raises ApiError where the engine makes none."""
+        reader = self.loaded.engine.reader
+        if reader is None:
+            message = "This engine gives no embeddings and no scores: use --infer_backend pt."
+            raise ApiError(400, message, param="model", code="no_embeddings")
+        return reader
 
     def cards(self) -> list[ModelCard]:
         """What /v1/models shows."""
