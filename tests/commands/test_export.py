@@ -40,7 +40,7 @@ def test_a_model(small_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         *("PARAMETER temperature 0.7", "PARAMETER top_k 20", "PARAMETER top_p 0.8", "PARAMETER repeat_penalty 1.05"),
         "PARAMETER num_ctx 1024",
     ]
-    files = {"Modelfile", "gguf_report.json", "manifest.json", "model.gguf"}
+    files = {"Modelfile", "README.md", "gguf_report.json", "manifest.json", "model.gguf"}
     assert {path.name for path in target.iterdir()} == files
     assert json.loads((target / "gguf_report.json").read_text())["type"] == "f32"
     assert f"-f {target / 'Modelfile'}" in capsys.readouterr().err

@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from safetensors import safe_open
 from tests.commands.test_merge_lora import adapter
+from tests.exporting.gguf_models import small_model
+from tests.exporting.gguf_tokenizers import small_tokenizer
 from tests.hub.conftest import small_hub  # noqa: F401  # a fixture
 from tests.hub.small_hub import TOKEN, SmallHub
+from transformers import PreTrainedTokenizerFast
 
 from swift import models
 from swift.cli import main
@@ -95,21 +99,56 @@ def test_too_few_rows_and_an_adapter_are_refused(
     assert "--merge_lora true" in capsys.readouterr().err
 
 
-def test_merged_quantized_and_pushed_in_one_command(
-    tiny_llama_dir: Path,
+def test_merged_quantized_converted_and_pushed_in_one_command(
     tmp_path: Path,
     small_hub: SmallHub,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    pytest.importorskip("xllamacpp")
     monkeypatch.setenv("USE_HF", "1")
-    checkpoint = adapter(tiny_llama_dir, tmp_path / "checkpoint-1", saved_args=True)
-    words = ["export", "--ckpt_dir", str(checkpoint), "--merge_lora", "true", "--dataset", str(rows_file(tmp_path, 60))]
-    words += ["--quant_bits", "8", "--quant_method", "bnb", "--push_to_hub", "true", "--hub_model_id", "alice/small"]
-    assert main([*words, "--hub_token", TOKEN, "--hub_private_repo", "true"]) == 0
-    quantized = tmp_path / "checkpoint-1-merged-bnb-int8"
-    assert (tmp_path / "checkpoint-1-merged").is_dir() and quantized.is_dir()
+    base = small_tokenizer("smollm", tmp_path / "base")
+    small_model("llama, tied", base, len(PreTrainedTokenizerFast.from_pretrained(base)) + 3)
+    (base / "README.md").write_text(
+        "---\nlicense: other\nlicense_name: my-terms\nlicense_link: LICENSE\n---\nA base.\n"
+    )
+    (base / "LICENSE").write_text("My terms.\n")
+    checkpoint = adapter(base, tmp_path / "checkpoint-1", saved_args=True)
+    rows = rows_file(tmp_path, 60)
+    words = ["export", "--ckpt_dir", str(checkpoint), "--merge_lora", "true", "--dataset", str(rows)]
+    words += ["--quant_bits", "8", "--quant_method", "bnb", "--to_gguf", "f16", "--template_type", "chatml"]
+    push = [
+        "--push_to_hub",
+        "true",
+        "--hub_model_id",
+        "alice/small",
+        "--hub_token",
+        TOKEN,
+        "--hub_private_repo",
+        "true",
+    ]
+    assert main([*words, *push]) == 0
+    quantized, converted = tmp_path / "checkpoint-1-merged-bnb-int8", tmp_path / "checkpoint-1-merged-gguf-f16"
+    assert (tmp_path / "checkpoint-1-merged").is_dir()
     repo = small_hub.repos["model", "alice/small"]
     assert repo.private
-    assert repo.files["quantization_report.json"] == (quantized / "quantization_report.json").read_bytes()
-    assert TOKEN not in capsys.readouterr().err and not any(TOKEN.encode() in data for data in repo.files.values())
+    assert repo.files["model.gguf"] == (converted / "model.gguf").read_bytes()
+    assert repo.files["config.json"] == (quantized / "config.json").read_bytes()
+    card = repo.files["README.md"].decode()
+    assert yaml.safe_load(card.split("---")[1])["license_name"] == "my-terms"
+    for part in ("## Training", "| method | lora |", "## Quantization", "perplexity", "--quant_bits 8", "my-terms"):
+        assert part in card, card
+    sent = [*repo.files.values(), capsys.readouterr().err.encode()]
+    assert not any(TOKEN.encode() in data for data in sent) and repo.files["LICENSE"] == b"My terms.\n"
+    assert "answers" not in json.loads(repo.files["quantization_report.json"])
+
+    # The same command goes on with what is there; other rows are another quantization.
+    small_hub.repos.clear()
+    assert main([*words, *push]) == 0
+    assert capsys.readouterr().err.count("is there already and complete") == 3
+    assert small_hub.repos["model", "alice/small"].files.keys() == repo.files.keys()
+    rows_file(tmp_path, 70)
+    assert main([*words, *push]) == 2
+    assert "it is another quantization" in capsys.readouterr().err
+    assert main(words) == 2
+    assert f"{converted} exists" in capsys.readouterr().err  # known before rows are read

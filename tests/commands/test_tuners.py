@@ -123,6 +123,7 @@ def test_the_layout_of_2_5_becomes_that_of_peft(tiny_llama_dir: Path, rows: Path
     assert "model.layers.0.self_attn.q_proj.lora_A.default.weight" in own
     assert main(["export", "--ckpt_dir", str(checkpoint), "--to_peft_format", "true"]) == 0
     target = checkpoint.with_name("checkpoint-2-peft")
+    assert json.loads((target / "peft_report.json").read_text())["max_difference"] < 1e-4
     base = AutoModelForCausalLM.from_pretrained(tiny_llama_dir)
     with known_warnings():
         tuned = peft.PeftModel.from_pretrained(base, str(target)).eval()

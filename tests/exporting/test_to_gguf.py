@@ -219,7 +219,12 @@ def test_the_command_merges_converts_and_reports(
     words = ["export", "--ckpt_dir", str(checkpoint), "--template_type", "chatml", "--to_gguf"]
     assert main([*words, "f16"]) == 0
     target = tmp_path / "checkpoint-1-gguf-f16"
-    assert sorted(path.name for path in target.iterdir()) == ["gguf_report.json", "manifest.json", "model.gguf"]
+    assert sorted(path.name for path in target.iterdir()) == [
+        "README.md",
+        "gguf_report.json",
+        "manifest.json",
+        "model.gguf",
+    ]
     report = json.loads((target / "gguf_report.json").read_text())
     assert report["agreement"] >= 0.99 and report["faults"] == [] and report["source"].endswith("checkpoint-1-merged")
     printed = capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import threading
 import urllib.parse
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import yaml
 
 COMMIT = "c" * 40
 TOKEN = "secret-token"
@@ -37,6 +40,8 @@ class SmallHub:
     """Path -> bytes after which the next download of it breaks off."""
     blobs: dict[str, bytes] = field(default_factory=dict)
     """Uploaded objects by SHA-256."""
+    room: int | None = None
+    """Objects that are still taken; None takes all."""
     requests: list[str] = field(default_factory=list)
     ranges: list[str] = field(default_factory=list)
     """Range headers of downloads: a resumed download asks for the rest only."""
@@ -116,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
             id = f"{asked.get('organization') or 'alice'}/{asked['name']}"
             return self._create(asked.get("type") or "model", id, asked)
         if parts[0] == "validate-yaml":
-            return self._send(200, {"errors": [], "warnings": []})
+            return self._validate_card(json.loads(self.body)["content"])
         kind, id = parts[0].removesuffix("s"), "/".join(parts[1:3])
         repo = self._repo(kind, id)
         if repo is None:
@@ -173,13 +178,28 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _lfs_batch(self) -> None:
         asked = json.loads(self.body)["objects"]
-        objects = [
-            {**item, "actions": {"upload": {"href": f"{self.hub.url}/blob/{item['oid']}", "header": {}}}}
-            for item in asked
-        ]
+        objects = [self._place(item, f"{self.hub.url}/blob/{item['oid']}") for item in asked]
         return self._send(200, {"transfer": "basic", "objects": objects}, "application/vnd.git-lfs+json")
 
+    def _validate_card(self, text: str) -> None:
+        """As Hugging Face does: a base is an id on the hub."""
+        front = yaml.safe_load(text.split("---")[1]) if text.startswith("---") else {}
+        base = front.get("base_model")
+        if base is None or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base):
+            return self._send(200, {"errors": [], "warnings": []})
+        errors = [{"message": f'"base_model" with value "{base}" is not valid'}]
+        body = json.dumps({"errors": errors, "warnings": []}).encode()
+        return self._send_bytes(400, body, "application/json", {})
+
+    def _place(self, item: dict[str, Any], href: str) -> dict[str, Any]:
+        """Where to send an object, or that it is there."""
+        return item if item["oid"] in self.hub.blobs else {**item, "actions": {"upload": {"href": href, "header": {}}}}
+
     def _put_blob(self, oid: str) -> None:
+        if self.hub.room is not None:
+            if not self.hub.room:
+                return self._refuse(413, "no room")
+            self.hub.room -= 1
         self.hub.blobs[oid] = self.body
         return self._send(200, {})
 
@@ -206,9 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._modelscope_commit(repo)
         if action[-1:] == ["batch"]:
             asked = json.loads(self.body)["objects"]
-            places = [
-                {**one, "actions": {"upload": {"href": f"{self.hub.url}/api/v1/blob/{one['oid']}"}}} for one in asked
-            ]
+            places = [self._place(one, f"{self.hub.url}/api/v1/blob/{one['oid']}") for one in asked]
             return self._data({"objects": places})
         if action == ["repo"]:
             path = self.query["FilePath"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from swift import hub
 from swift.core.errors import SwiftError
-from swift.hub.checkpoint_uploader import Pusher
+from swift.core.transaction import seal
+from swift.hub.checkpoint_uploader import NOT_OF_THE_MODEL, Pusher
 
 from .small_hub import TOKEN, Repo, SmallHub
 
@@ -18,6 +20,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Environment variable MODELSCOPE_DOMAIN:FutureWarning"),
 ]
 
+WEIGHTS = {"adapter_model.safetensors", "adapter_config.json"}
 HUBS = ("huggingface", "modelscope")
 both = pytest.mark.parametrize("name", HUBS)
 MODEL = {"config.json": b'{"model_type": "llama"}', "model.safetensors": os.urandom(2000), "original/a.bin": b"big"}
@@ -163,6 +166,56 @@ def test_push_makes_a_private_repository_once(name: str, small_hub: SmallHub, ch
 
 
 @both
+def test_what_everybody_can_read_is_no_private_repository(name: str, small_hub: SmallHub, checkpoint: Path) -> None:
+    small_hub.repos["model", "alice/tuned"] = Repo()
+    with pytest.raises(SwiftError, match="everybody can read it"):
+        hub.push(checkpoint, "alice/tuned", hub=name, token=TOKEN, private=True)
+    assert small_hub.blobs == {} and small_hub.repos["model", "alice/tuned"].files == {}
+
+
+@both
+def test_a_push_that_broke_off_goes_on_where_it_stopped(name: str, small_hub: SmallHub, tmp_path: Path) -> None:
+    shards = {f"model-{number}.safetensors": os.urandom(3000) for number in range(3)}
+    folder = tmp_path / "large"
+    folder.mkdir()
+    for file, data in shards.items():
+        (folder / file).write_bytes(data)
+    small_hub.room = 2
+    with pytest.raises(SwiftError):
+        hub.push(folder, "alice/large", hub=name, token=TOKEN)
+    small_hub.room = 1  # what is there is not sent again
+    hub.push(folder, "alice/large", hub=name, token=TOKEN)
+    assert small_hub.repos["model", "alice/large"].files == shards
+
+
+@both
+def test_only_the_model_goes(name: str, small_hub: SmallHub, checkpoint: Path) -> None:
+    """No states, rows or logs, wherever they lie; the manifest names what went, the card no path of this machine."""
+    for left in (
+        "global_step4/zero.pt",
+        "infer_result/a.jsonl",
+        "sub/optimizer.pt",
+        "logging.jsonl",
+        "trainer_state.json",
+    ):
+        (checkpoint / left).parent.mkdir(exist_ok=True)
+        (checkpoint / left).write_bytes(b"{}")
+    (checkpoint / "README.md").write_text("---\nbase_model: /home/alice/llama\n---\nA card.\n")
+    (checkpoint / "adapter_config.json").write_text('{"base_model_name_or_path": "meta/llama"}')
+    report = {"perplexity": 2.0, "answers": [{"prompt": "a row of mine"}]}
+    (checkpoint / "quantization_report.json").write_text(json.dumps(report))
+    seal(checkpoint)
+
+    hub.push(checkpoint, "alice/tuned", hub=name, token=TOKEN, ignore=NOT_OF_THE_MODEL)
+
+    files = small_hub.repos["model", "alice/tuned"].files
+    assert set(files) == {*WEIGHTS, "README.md", "quantization_report.json", "manifest.json"}
+    assert json.loads(files["quantization_report.json"]) == {"perplexity": 2.0}
+    assert set(json.loads(files["manifest.json"])["files"]) == WEIGHTS
+    assert b"base_model: meta/llama\n" in files["README.md"] and b"/home" not in files["README.md"]
+
+
+@both
 def test_push_with_a_bare_name_goes_to_the_owner_of_the_token(name: str, small_hub: SmallHub, checkpoint: Path) -> None:
     hub.push(checkpoint, "tuned", hub=name, token=TOKEN)
 
@@ -175,7 +228,6 @@ def test_push_with_a_wrong_token_is_refused(name: str, small_hub: SmallHub, chec
         hub.push(checkpoint, "alice/tuned", hub=name, token="wrong")
 
 
-WEIGHTS = {"adapter_model.safetensors", "adapter_config.json"}
 STRATEGIES = {
     "end": (0, WEIGHTS),
     "every_save": (1, WEIGHTS),
@@ -193,7 +245,7 @@ def test_strategies_decide_what_is_pushed_when(strategy: str, small_hub: SmallHu
     pusher.finish(checkpoint)
 
     repo = small_hub.repos["model", "alice/t"]
-    assert set(repo.files) == files
+    assert {path for path in repo.files if not path.endswith("README.md")} == files
     assert len(repo.commits) <= commits_on_the_way + 1
 
 

@@ -37,7 +37,6 @@ def test_files_of_a_checkpoint(adapter: Path, small_llama: Path) -> None:
         "additional_config.json",
         "configuration.json",
         "generation_config.json",
-        "README.md",
     }
     config = json.loads((adapter / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(small_llama)

@@ -25,7 +25,6 @@ def exported(args: Args) -> Path:
     from swift.exporting.merge_first import with_merged
     from swift.models.gguf.unpack import with_unpacked
     from swift.params.groups import Checkpoint, Data, Export, Hub, Model
-    from swift.plan.quantize import check_method
 
     to_ollama, push, to_peft = args[Export].to_ollama, args[Hub].push_to_hub, args[Export].to_peft_format
     to_gguf, quantize = args[Export].to_gguf is not None, bool(args[Export].quant_bits)
@@ -43,32 +42,64 @@ def exported(args: Args) -> Path:
 
     catalog, machine = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info), probe()
     args = with_unpacked(args)
-    if quantize:
-        check_method(args, machine)  # before a merge that takes minutes
+    _check_first(args, machine)
+    results: list[Path] = []
     if to_peft:
-        args = _to_peft(args)
+        args = _to_peft(args, catalog, machine)
+        results = [Path(args[Checkpoint].ckpt_dir or "").expanduser()]
     if args[Checkpoint].merge_lora:
         args = with_merged(args, catalog, machine)
         log.info("try it: swift infer --ckpt_dir %s", args[Checkpoint].ckpt_dir)
-    result, written = Path(args[Checkpoint].ckpt_dir or ""), None
-    if quantize:
-        result = _quantize(args, catalog, machine)  # llama.cpp has its own quantization, of the full weights
+        results = [Path(args[Checkpoint].ckpt_dir or "").expanduser()]
+    if quantize:  # the merged weights, which stay where they are
+        if to_gguf and not to_ollama:
+            _check_conversion(args, catalog, machine)
+        results = [_quantize(args, catalog, machine)]
     if to_gguf and not to_ollama:  # which has the file beside the Modelfile
-        written = _to_gguf(args, catalog, machine)
+        results.append(_to_gguf(args, catalog, machine))
     if to_ollama:
-        written = _to_ollama(args, catalog, machine)
+        results.append(_to_ollama(args, catalog, machine))
+    results = results or [Path(args[Checkpoint].ckpt_dir or "").expanduser()]
     if push:
-        _push(args, result)
-    return written or result
+        _push(args, [path if path.is_dir() else path.parent for path in results])
+    return results[-1]
 
 
-def _to_peft(args: Args) -> Args:
+def _check_first(args: Args, machine: Machine) -> None:
+    """What one of the later steps would refuse after hours of the others."""
+    from swift.core.errors import SwiftError
+    from swift.core.hubs import default_hub
+    from swift.hub import open_repository
+    from swift.params.groups import Checkpoint, Export, Hub
+    from swift.plan.quantize import check_method
+
+    export, hub = args[Export], args[Hub]
+    if export.quant_bits:
+        check_method(args, machine)
+    if export.to_gguf is not None:
+        from swift.engines.gguf_conversion import require_packages
+
+        require_packages()
+    if hub.push_to_hub:
+        makes = export.quant_bits or export.to_gguf is not None or export.to_ollama
+        if not makes and not Path(args[Checkpoint].ckpt_dir or "").expanduser().is_dir():
+            raise SwiftError("there is no folder to push", where="--ckpt_dir", next="--ckpt_dir output/…/checkpoint-N")
+        assert hub.hub_model_id is not None  # a rule
+        open_repository(hub.hub_model_id, hub=default_hub(), token=hub.hub_token, private=hub.hub_private_repo)
+
+
+def _to_peft(args: Args, catalog: Catalog, machine: Machine) -> Args:
     """Convert the adapter; what follows takes the result."""
     from swift.core.log import log
-    from swift.exporting.to_peft import to_peft
+    from swift.core.quick_imports import quick_imports
     from swift.params.groups import Checkpoint
+    from swift.plan.model import plan_model
 
-    target = to_peft(Path(args[Checkpoint].ckpt_dir or "").expanduser())
+    model = plan_model(args.with_values(quantization_bit=0, quant_method=None), catalog, machine)
+    with quick_imports():
+        from swift.exporting.to_peft import to_peft
+
+    target = to_peft(Path(args[Checkpoint].ckpt_dir or "").expanduser(), model)
     log.info("try it: swift infer --ckpt_dir %s", target)
     return args.with_values(ckpt_dir=str(target))
 
@@ -89,8 +120,20 @@ def _quantize(args: Args, catalog: Catalog, machine: Machine) -> Path:
     return folder
 
 
+def _check_conversion(args: Args, catalog: Catalog, machine: Machine) -> None:
+    """What the conversion that follows would refuse after the hours of a quantization."""
+    from swift.plan.gguf import plan_gguf
+
+    plan = plan_gguf(args, catalog, machine)
+
+    from swift.exporting.to_gguf import make_encoder, require_convertible
+
+    make_encoder(plan, catalog)
+    require_convertible(plan)
+
+
 def _to_gguf(args: Args, catalog: Catalog, machine: Machine) -> Path:
-    """Write and check the file; llama.cpp takes whole models, so an adapter is merged first."""
+    """Write and check the file; llama.cpp takes whole models, so an adapter is merged first. -> the file."""
     from swift.core.log import log
     from swift.exporting.merge_first import with_merged
     from swift.plan.gguf import plan_gguf
@@ -110,7 +153,7 @@ def _to_gguf(args: Args, catalog: Catalog, machine: Machine) -> Path:
 
 
 def _to_ollama(args: Args, catalog: Catalog, machine: Machine) -> Path:
-    """Write the Modelfile; Ollama takes whole models, so an adapter is merged first."""
+    """Write the Modelfile; Ollama takes whole models, so an adapter is merged first. -> the file."""
     from swift.core.log import log
     from swift.exporting.merge_first import with_merged
     from swift.plan.ollama import plan_ollama
@@ -128,25 +171,24 @@ def _to_ollama(args: Args, catalog: Catalog, machine: Machine) -> Path:
     return path
 
 
-def _push(args: Args, folder: Path) -> None:
-    from swift.core.errors import SwiftError
+def _push(args: Args, folders: list[Path]) -> None:
+    """Push what the command made, the first folder's files before those of the others, or the checkpoint."""
     from swift.core.hubs import default_hub
     from swift.core.log import log
     from swift.hub import push
     from swift.hub.checkpoint_uploader import NOT_OF_THE_MODEL
     from swift.params.groups import Export, Hub
 
-    if folder == Path() or not folder.is_dir():
-        raise SwiftError("there is no folder to push", where="--ckpt_dir", next="--ckpt_dir output/…/checkpoint-N")
     group = args[Hub]
     assert group.hub_model_id is not None  # a rule
     address = push(
-        folder,
+        folders[0],
         group.hub_model_id,
         hub=default_hub(),
         token=group.hub_token,
         private=group.hub_private_repo,
         message=args[Export].commit_message,
         ignore=NOT_OF_THE_MODEL,
+        beside=folders[1:],
     )
     log.info("pushed to %s", address)

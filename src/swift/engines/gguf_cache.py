@@ -46,7 +46,8 @@ def cached_gguf(
     if origin is not None and adapter is None and layers is None:
         check_tokens(origin, encoder)
         return origin
-    folder = cache_home() / "gguf" / f"{plan.model_type}-{type}-{_digest(plan, source, encoder, adapter or layers)}"
+    request = digest(plan, source, encoder, adapter or layers)
+    folder = cache_home() / "gguf" / f"{plan.model_type}-{type}-{request}"
     if fault(folder, hashes=False) is None:
         return folder / FILE
     require_packages()
@@ -71,13 +72,14 @@ def cached_gguf(
             reference=lambda: models.load_model(exact, source) if model is None else model,
             new_tokens=FEWER_TOKENS,
             beside=folder.with_name(f"{folder.name}.{REPORT}"),
+            request=request,
         )
         shutil.rmtree(scratch / "merged", ignore_errors=True)
     return folder / FILE
 
 
-def _digest(plan: ModelPlan, source: Path, encoder: Encoder, tuned: Path | None) -> str:
-    """Another one for everything that a file depends on."""
+def digest(plan: ModelPlan, source: Path, encoder: Encoder, tuned: Path | None) -> str:
+    """Another one for everything that a file depends on but its type."""
     tokenizer = encoder.tokens.tokenizer
     files = (
         sorted(path for path in tuned.rglob("*") if path.suffix in (".safetensors", ".bin", ".json")) if tuned else []

@@ -37,10 +37,11 @@ def convert(
     name: str,
     reference: Callable[[], PreTrainedModel],
     beside: Path,
+    request: str,
     new_tokens: int = NEW_TOKENS,
-) -> None:
+) -> list[str]:
     """Write `file` from the folder `source`, check it against the model that `reference` loads, and put the report next
-    to it.
+    to it, with the `request` that tells this conversion from others. -> what was compared, for people.
 
     Raises SwiftError for a model that does not convert, and CheckFailed, with the report at `beside`, for a file from
     which llama.cpp does not answer as the model does.
@@ -56,7 +57,13 @@ def convert(
     for line in check.lines():
         log.info(line)
     faults = check.faults()
-    report = {"source": name, "convert_seconds": round(seconds, 2), **asdict(written), **asdict(check)}
+    report = {
+        "source": name,
+        "request": request,
+        "convert_seconds": round(seconds, 2),
+        **asdict(written),
+        **asdict(check),
+    }
     text = json.dumps({**report, "faults": faults}, indent=2, ensure_ascii=False) + "\n"
     if faults:
         write_file(beside, text)
@@ -67,3 +74,4 @@ def convert(
             next="no model was written: choose another type, or report this with the file above",
         )
     (file.parent / REPORT).write_text(text, encoding="utf-8")
+    return check.lines()

@@ -20,6 +20,7 @@ from swift.core.log import log
 from swift.core.transaction import MANIFEST, fault, sha256, write_file, write_folder
 from swift.core.writable import require_writable
 from swift.exporting import model_comparison
+from swift.hub import model_card
 from swift.models import saving
 from swift.models.load import TORCH_DTYPES
 from swift.params.checkpoint_args import ADAPTER_CONFIG, SFT_ARGS, adapter_folder, read_saved
@@ -121,6 +122,7 @@ def merge(plan: MergePlan) -> Path:
                 different_tensors=tuple(different[:10]),
             )
             _judge(report, plan, scratch)
+            _write_card(plan, source, report, scratch)
     except saving.FAILURES as error:
         why = saving.unwritten(error)
         if why is None:
@@ -167,6 +169,23 @@ def _judge(report: Report, plan: MergePlan, scratch: Path) -> None:
             next="nothing was written: use the adapter unmerged, and please report this with the file above",
         )
     (scratch / REPORT).write_text(text, encoding="utf-8")
+
+
+def _write_card(plan: MergePlan, source: Path, report: Report, folder: Path) -> None:
+    origin = model_card.origin_of(source, plan.model.source, plan.model.hub)
+    written = report.written
+    merged = (
+        f"The adapter is merged into the base in {report.dtype}. Compared with base and adapter in fp32: logits within "
+        f"{written.max_difference:.2g}, {written.agreement:.1%} of {written.tokens} greedy tokens equal."
+    )
+    model_card.write_card(
+        folder,
+        replace(origin, training=model_card.training_of(plan.checkpoint) or origin.training),
+        title=f"{plan.model.model_type}, trained",
+        relation="finetune",
+        library="transformers",
+        sections={"Merge": f"{merged}\n\n```\n{plan.command}\n```", "Use": "`swift infer --ckpt_dir THIS-FOLDER`"},
+    )
 
 
 def _check_existing(plan: MergePlan, adapter: str, source: Path) -> None:

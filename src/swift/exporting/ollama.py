@@ -10,7 +10,7 @@ from swift.catalog import Catalog
 from swift.core.log import log
 from swift.core.transaction import write_folder
 from swift.core.writable import require_writable, writing
-from swift.exporting.to_gguf import make_encoder, write_gguf
+from swift.exporting.to_gguf import check_existing, make_encoder, write_gguf
 from swift.models.ends import end_ids, generation_config
 from swift.models.limits import limits_of
 from swift.plan.gguf import FILE
@@ -47,6 +47,9 @@ def write_modelfile(modelfile: Modelfile, encoder: Encoder, plan: OllamaPlan) ->
     tokens = encoder.tokens.tokenizer.convert_ids_to_tokens(list(ends))
     stop = tuple(dict.fromkeys([*modelfile.stop, *tokens, *encoder.stop_strings, *sampling.stop_words]))
     modelfile = replace(modelfile, stop=stop, parameters=_parameters(plan, sampling, source))
+    if plan.target.exists():
+        check_existing(plan, encoder, "--ollama_output_dir")
+        return plan.target / MODELFILE
     require_writable(plan.target.parent, "--ollama_output_dir", ROOM)
     with writing(plan.target, where="--ollama_output_dir", next=ROOM), write_folder(plan.target) as scratch:
         place = f"./{FILE}"

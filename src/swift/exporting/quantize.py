@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,12 +21,13 @@ from swift import models
 from swift.catalog import Catalog
 from swift.core.errors import CheckFailed, SwiftError
 from swift.core.log import log
-from swift.core.transaction import write_file, write_folder
+from swift.core.transaction import fault, write_file, write_folder
 from swift.core.writable import require_writable
 from swift.engines.vllm_process import leash
 from swift.exporting import gptqmodel_process
 from swift.exporting.calibration import Rows, read_rows, require_enough
 from swift.exporting.quantization_report import Report, Seen, divergence, look
+from swift.hub import model_card
 from swift.models import quantize as loading
 from swift.models import saving
 from swift.models.families import is_multimodal
@@ -40,6 +43,8 @@ from swift.prompts.parity import require_same_template
 REPORT = "quantization_report.json"
 GROUP_SIZES = (128, 64, 32)
 """Weights that share a scale; the first that divides the inputs of every layer."""
+AWQ_OUTPUTS = 64
+"""The search of gptqmodel for AWQ's clipping takes that many rows of a layer at a time."""
 ROOM = "make room, or give --quant_output_dir a folder where there is some"
 POLL = 0.2
 """Seconds between two looks at the quantizing process."""
@@ -66,6 +71,10 @@ def quantize(plan: QuantizePlan, encoder: Encoder) -> Path:
     source = models.fetch(plan.model)
     _check_folder(plan, source)
     rows = read_rows(plan, encoder)
+    request = _request(plan, source, rows)
+    if plan.target.exists():
+        _check_existing(plan, request)
+        return plan.target
     original = models.load_model(plan.model, source)
     group_size = _group_size(plan, original, rows)
     log.info("looking at the original on %d held rows", len(rows.held))
@@ -83,7 +92,8 @@ def quantize(plan: QuantizePlan, encoder: Encoder) -> Path:
             _write_beside(plan, source, encoder.tokens.tokenizer, scratch)
             after = look(_reload(plan, scratch), rows.held)
             report = _report(plan, rows, group_size, (before, size), (after, _bytes(scratch)), seconds, encoder)
-            _judge(report, plan, scratch)
+            _judge(report, request, plan, scratch)
+            _write_card(plan, source, report, scratch)
     except saving.FAILURES as error:
         why = saving.unwritten(error)
         if why is None:
@@ -92,6 +102,30 @@ def quantize(plan: QuantizePlan, encoder: Encoder) -> Path:
     for line in report.lines():
         log.info(line)
     return plan.target
+
+
+def _request(plan: QuantizePlan, source: Path, rows: Rows) -> dict[str, Any]:
+    """What tells this quantization from others."""
+    return {
+        "source": models.identity(source),
+        "method": plan.method,
+        "bits": plan.bits,
+        "dtype": plan.model.dtype,
+        "rows": hashlib.sha256(repr(rows).encode()).hexdigest(),
+    }
+
+
+def _check_existing(plan: QuantizePlan, request: Mapping[str, Any]) -> None:
+    """What an earlier run of the same command left whole is gone on from. Raises SwiftError for anything else."""
+    report = plan.target / REPORT
+    wrong = fault(plan.target)
+    if wrong is None and (not report.is_file() or json.loads(report.read_text("utf-8")).get("request") != request):
+        wrong = "it is another quantization"
+    if wrong:
+        raise SwiftError(
+            f"{plan.target} exists", where="--quant_output_dir", why=wrong, next=f"remove it: rm -r {plan.target}"
+        )
+    log.info("%s is there already and complete: left as it is", plan.target)
 
 
 def _check_folder(plan: QuantizePlan, source: Path) -> None:
@@ -115,6 +149,15 @@ def _group_size(plan: QuantizePlan, model: PreTrainedModel, rows: Rows) -> int |
     if not widths:
         raise SwiftError(f"{plan.model.source} has no linear layers to quantize", where="--quant_bits")
     require_enough(rows, max(widths))
+    outputs = {layer.out_features for layer in model.modules() if type(layer) is nn.Linear and layer is not head}
+    odd = sorted(count for count in outputs if count % AWQ_OUTPUTS)
+    if plan.method == "awq" and odd:
+        raise SwiftError(
+            f"awq does not quantize the layers of {plan.model.source} that have {odd[0]} outputs",
+            where="--quant_method",
+            why=f"it takes multiples of {AWQ_OUTPUTS}",
+            next="use --quant_method gptq or bnb",
+        )
     fitting = [size for size in GROUP_SIZES if all(width % size == 0 for width in widths)]
     if not fitting:
         raise SwiftError(
@@ -159,6 +202,7 @@ def _with_gptqmodel(plan: QuantizePlan, source: Path, rows: Rows, group_size: in
         process = subprocess.Popen(
             [sys.executable, "-m", gptqmodel_process.__name__, "request.json"],
             cwd=work,
+            env={**os.environ, "TMPDIR": str(work.resolve())},  # it leaves folders behind there
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -179,11 +223,17 @@ def _with_gptqmodel(plan: QuantizePlan, source: Path, rows: Rows, group_size: in
         raise SwiftError(
             f"gptqmodel could not quantize {plan.model.source} to {plan.bits} bit with {plan.method}",
             where="--quant_method",
-            why=text.splitlines()[-1] if text else f"it ended with exit code {process.returncode}",
+            why=_last_words(text) or f"it ended with exit code {process.returncode}",
             next="--quant_method bnb works without it; --debug shows all that it wrote",
         )
     shutil.rmtree(work)
     (folder / "quant_log.csv").unlink(missing_ok=True)  # what it lost layer by layer, which the report sums up
+
+
+def _last_words(text: str) -> str:
+    """The error at the end of a traceback; of one without words the line that raised it, too."""
+    lines = [line.strip() for line in text.splitlines() if line.strip(" \t^~")]
+    return " in ".join(reversed(lines[-2:])) if lines and lines[-1].isidentifier() else "".join(lines[-1:])
 
 
 def _follow(process: subprocess.Popen[bytes], progress: Path, layers: int | None) -> None:
@@ -275,8 +325,9 @@ def _report(
     )
 
 
-def _judge(report: Report, plan: QuantizePlan, scratch: Path) -> None:
-    text = json.dumps({**asdict(report), "faults": report.faults()}, indent=2, ensure_ascii=False) + "\n"
+def _judge(report: Report, request: Mapping[str, Any], plan: QuantizePlan, scratch: Path) -> None:
+    fields = {**asdict(report), "faults": report.faults(), "request": request}
+    text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
     if report.faults():
         beside = plan.target.with_name(f"{plan.target.name}.{REPORT}")
         write_file(beside, text)
@@ -288,6 +339,25 @@ def _judge(report: Report, plan: QuantizePlan, scratch: Path) -> None:
             "--quant_max_perplexity_ratio",
         )
     (scratch / REPORT).write_text(text, encoding="utf-8")
+
+
+def _write_card(plan: QuantizePlan, source: Path, report: Report, folder: Path) -> None:
+    calibration = f", calibrated on {report.calibration_tokens} tokens" if report.calibration_tokens else ""
+    group = f", groups of {report.group_size}" if report.group_size else ""
+    figures = "\n".join(report.lines())
+    text = f"{plan.bits} bit with {plan.method}{group}{calibration}. Against the original:"
+    model_card.write_card(
+        folder,
+        model_card.origin_of(source, plan.model.source, plan.model.hub),
+        title=f"{plan.model.model_type}, {plan.bits} bit",
+        relation="quantized",
+        library="transformers",
+        tags=[plan.method, f"{plan.bits}-bit"],
+        sections={
+            "Quantization": f"{text}\n\n```\n{figures}\n```\n\n```\n{plan.command}\n```",
+            "Use": "`swift infer --ckpt_dir THIS-FOLDER`",
+        },
+    )
 
 
 def _bytes(folder: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from swift.core.environment import read_bool
 from swift.core.errors import SwiftError
 from swift.core.hubs import TITLES, HubName
 from swift.core.log import log
+from swift.hub.staging import stage
 
 Kind = Literal["model", "dataset"]
 ANSWER_SECONDS = 5
@@ -68,29 +70,50 @@ def download(
     )
 
 
+def open_repository(id: str, *, hub: HubName, token: str | None, private: bool) -> str:
+    """Make the repository if it is missing. -> its whole name, which a bare one gets from the owner of the token.
+
+    Raises SwiftError for a wrong token, a name that may not be written to, a hub out of reach, and a repository that
+    everybody can read where a `private` one is asked for.
+    """
+    client = _client(hub)
+    where = f"{TITLES[hub]} ({client.endpoint()})"
+    reason = _no_network(hub)
+    if reason:
+        raise SwiftError(f"cannot push to {id}: {reason}", where=where)
+    whole, is_private = client.open_repository(id, token=token, private=private)
+    if private and is_private is False:
+        raise SwiftError(
+            f"{whole} is there already, and everybody can read it",
+            where=f"--hub_private_repo, {where}",
+            next="make it private there, or push to another one",
+        )
+    return whole
+
+
 def push(
     folder: Path,
     id: str,
     *,
     hub: HubName,
-    kind: Kind = "model",
     token: str | None = None,
     private: bool = False,
     path_in_repo: str = "",
     message: str = "Upload by swift",
     ignore: Sequence[str] = (),
+    beside: Sequence[Path] = (),
 ) -> str:
     """Upload a folder into a repository, made if it is missing, and return its web address.
 
-    Raises SwiftError for a wrong token, a name that may not be written to and a hub out of reach.
+    Files and folders whose name matches a pattern of `ignore` stay here. Of the folders `beside` go the files whose
+    names are not taken. A push that broke off goes on where it stopped: what the hub has is not sent again.
+
+    Raises SwiftError as `open_repository` does, and where the hub refuses what is sent.
     """
-    client = _client(hub)
-    reason = _no_network(hub)
-    if reason:
-        raise SwiftError(f"cannot push to {id}: {reason}", where=f"{TITLES[hub]} ({client.endpoint()})")
-    return client.push(
-        folder, id, kind, token=token, private=private, path_in_repo=path_in_repo, message=message, ignore=ignore
-    )
+    id = open_repository(id, hub=hub, token=token, private=private)
+    with tempfile.TemporaryDirectory(prefix="swift-push-") as place:
+        staged = stage([folder, *beside], Path(place), ignore)
+        return _client(hub).push(staged, id, token=token, path_in_repo=path_in_repo, message=message)
 
 
 def _client(hub: HubName):  # type: ignore[no-untyped-def]

@@ -12,14 +12,13 @@ from swift.core.log import log
 from swift.hub import push
 
 Strategy = Literal["end", "every_save", "checkpoint", "all_checkpoints"]
-TRAINING_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth", "global_step*")
-"""Files that only a resumed run needs; they are not part of the model."""
 NOT_OF_THE_MODEL = (
-    *TRAINING_STATE,
-    *("training_args.bin", "trainer_state.json", "data_ledger.jsonl", "logging.jsonl"),
-    *("infer_result/*", "runs/*"),
+    *("optimizer*", "scheduler.*", "scaler.*", "rng_state*", "global_step*", "*.distcp", "pytorch_model_fsdp*"),
+    *("zero_to_fp32.py", "latest", "training_args.bin", "trainer_state.json", "data_state.json"),
+    *("*.jsonl", "*.csv", "*.tsv", "*.parquet", "*.arrow", "*.log", "infer_result", "eval_result*"),
+    *("runs", "*.tfevents.*", "checkpoint-*", ".*", "__pycache__"),
 )
-"""Files beside a model that whoever uses it has no need of, rows and answers among them."""
+"""Names of files and folders beside a model that are of its training, rows and answers among them."""
 LAST = "last-checkpoint"
 
 
@@ -44,7 +43,7 @@ class Pusher:
         """A checkpoint is complete on disk."""
         if self.strategy == "end":
             return
-        self._later(checkpoint, "", TRAINING_STATE)
+        self._later(checkpoint, "", NOT_OF_THE_MODEL)
         if self.strategy == "checkpoint":
             self._later(checkpoint, LAST, ())
         elif self.strategy == "all_checkpoints":
@@ -57,7 +56,7 @@ class Pusher:
             if error is not None:
                 log.warning("pushing to %s failed on the way: %s", self.id, error)
         self._thread.shutdown()
-        return self._push(checkpoint, "", TRAINING_STATE)
+        return self._push(checkpoint, "", NOT_OF_THE_MODEL)
 
     def _later(self, folder: Path, path_in_repo: str, ignore: tuple[str, ...]) -> None:
         self._pending.append(self._thread.submit(self._push, folder, path_in_repo, ignore))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
@@ -62,36 +61,38 @@ def download(
     return Path(str(folder))
 
 
-def push(
-    folder: Path,
-    id: str,
-    kind: str,
-    *,
-    token: str | None,
-    private: bool,
-    path_in_repo: str,
-    message: str,
-    ignore: Sequence[str],
-) -> str:
-    """Make the repository if it is missing, and commit the folder to it."""
+def open_repository(id: str, *, token: str | None, private: bool) -> tuple[str, bool | None]:
+    """Make the repository if it is missing. -> its whole name, and whether it is private."""
     api = HfApi(endpoint=endpoint(), token=token)
     try:
         if "/" not in id:
             id = f"{api.whoami()['name']}/{id}"
-        api.create_repo(id, repo_type=kind, private=private, exist_ok=True)
+        api.create_repo(id, repo_type="model", private=private, exist_ok=True)
+        return id, api.repo_info(id, repo_type="model").private
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise explain(error, id, "model", None, token) from error
+    except (HTTPError, OSError) as error:
+        raise _broken_off("upload", id, error) from error
+
+
+def push(folder: Path, id: str, *, token: str | None, path_in_repo: str, message: str) -> str:
+    """Commit the folder to the repository."""
+    api = HfApi(endpoint=endpoint(), token=token)
+    try:
         api.upload_folder(
             repo_id=id,
-            repo_type=kind,
+            repo_type="model",
             folder_path=folder,
             path_in_repo=path_in_repo or None,
             commit_message=message,
-            ignore_patterns=list(ignore) or None,
         )
-    except (HfHubHTTPError, HFValidationError) as error:
-        raise explain(error, id, kind, None, token) from error
+    except HfHubHTTPError as error:
+        raise explain(error, id, "model", None, token) from error
+    except ValueError as error:  # what the hub says of the front matter
+        raise SwiftError(f"the hub does not take the README.md of {id}", where=TITLE, why=str(error)) from error
     except (HTTPError, OSError, RuntimeError) as error:  # the client wraps a failed upload in a RuntimeError
         raise _broken_off("upload", id, error) from error
-    return f"{endpoint()}/{'datasets/' if kind == 'dataset' else ''}{id}"
+    return f"{endpoint()}/{id}"
 
 
 def explain(error: Exception, id: str, kind: str, revision: str | None, token: str | None) -> SwiftError:
@@ -117,7 +118,7 @@ def explain(error: Exception, id: str, kind: str, revision: str | None, token: s
             where=where,
             next="check the spelling, set HF_TOKEN for a private one, or unset USE_HF to look on ModelScope",
         )
-    return SwiftError(f"the hub did not give the {kind} {id}", where=where, why=str(error).splitlines()[0])
+    return SwiftError(f"the hub refuses the {kind} {id}", where=where, why=str(error).splitlines()[0])
 
 
 def _broken_off(what: str, id: str, error: Exception | None) -> SwiftError:

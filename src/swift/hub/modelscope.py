@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from modelscope_hub import HubApi, errors
 from modelscope_hub.config import HubConfig
+from modelscope_hub.constants import Visibility
 
 from swift.core.errors import SwiftError
 
@@ -50,40 +50,43 @@ def download(
         raise explain(error, id, kind, revision, token) from error
 
 
-def push(
-    folder: Path,
-    id: str,
-    kind: str,
-    *,
-    token: str | None,
-    private: bool,
-    path_in_repo: str,
-    message: str,
-    ignore: Sequence[str],
-) -> str:
-    """Make the repository if it is missing, and commit the folder to it."""
+def open_repository(id: str, *, token: str | None, private: bool) -> tuple[str, bool | None]:
+    """Make the repository if it is missing. -> its whole name, and whether it is private; None where nobody says."""
     api = _api(token)
     try:
         if "/" not in id:
             id = f"{api.whoami().username}/{id}"
-        if not api.repo_exists(id, kind):
-            api.create_repo(id, kind, visibility="private" if private else "public")
-        api.upload_folder(
+        if not api.repo_exists(id, "model"):
+            api.create_repo(id, "model", visibility="private" if private else "public")
+            return id, private
+        info = api.get_repo(id, "model")
+    except errors.HubError as error:
+        raise explain(error, id, "model", None, token, what="upload") from error
+    if info.private is not None or info.visibility is None:
+        return id, info.private
+    return id, info.visibility == Visibility.PRIVATE
+
+
+def push(folder: Path, id: str, *, token: str | None, path_in_repo: str, message: str) -> str:
+    """Commit the folder to the repository."""
+    try:
+        _api(token).upload_folder(
             id,
-            kind,
+            "model",
             folder,
             path_in_repo=path_in_repo,
             commit_message=message,
-            ignore_patterns=list(ignore) or None,
             use_cache=False,
             disable_tqdm=True,
         )
     except errors.HubError as error:
-        raise explain(error, id, kind, None, token) from error
-    return f"{endpoint()}/{kind}s/{id}"
+        raise explain(error, id, "model", None, token, what="upload") from error
+    return f"{endpoint()}/models/{id}"
 
 
-def explain(error: Exception, id: str, kind: str, revision: str | None, token: str | None) -> SwiftError:
+def explain(
+    error: Exception, id: str, kind: str, revision: str | None, token: str | None, what: str = "download"
+) -> SwiftError:
     """What the client's error means for the user."""
     where = f"{TITLE} ({endpoint()})"
     if isinstance(error, errors.AuthenticationError) and not (token or os.environ.get("MODELSCOPE_API_TOKEN")):
@@ -110,12 +113,12 @@ def explain(error: Exception, id: str, kind: str, revision: str | None, token: s
         )
     if isinstance(error, errors.FileDownloadError | errors.NetworkError | errors.FileIntegrityError):
         return SwiftError(
-            f"the download of the {kind} {id} broke off",
+            f"the {what} of the {kind} {id} broke off",
             where=where,
             why=str(error).splitlines()[0],
             next="run the command again: it goes on where it stopped",
         )
-    return SwiftError(f"the hub did not give the {kind} {id}", where=where, why=str(error).splitlines()[0])
+    return SwiftError(f"the hub refuses the {kind} {id}", where=where, why=str(error).splitlines()[0])
 
 
 def _api(token: str | None) -> HubApi:

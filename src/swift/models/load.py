@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -51,17 +54,18 @@ def load_model(plan: ModelPlan, folder: Path | None = None) -> PreTrainedModel:
 def _from_pretrained(plan: ModelPlan, folder: Path, config: PretrainedConfig) -> tuple[PreTrainedModel, dict[str, Any]]:
     stored = stored_quant(config.to_dict())
     try:
-        loaded: Any = auto_class(config).from_pretrained(
-            folder,
-            config=config,
-            dtype=TORCH_DTYPES[plan.dtype],
-            attn_implementation=None if plan.attn == "sdpa" else plan.attn,  # None: SDPA if the model can
-            device_map=plan.device_map,
-            max_memory=dict(enumerate(plan.max_memory)) if plan.max_memory else None,
-            quantization_config=quantize.transformers_config(plan.quant, full_precision(config)),
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # _check_loading refuses them, by name
-        )
+        with _prints_to_log() if stored else nullcontext():
+            loaded: Any = auto_class(config).from_pretrained(
+                folder,
+                config=config,
+                dtype=TORCH_DTYPES[plan.dtype],
+                attn_implementation=None if plan.attn == "sdpa" else plan.attn,  # None: SDPA if the model can
+                device_map=plan.device_map,
+                max_memory=dict(enumerate(plan.max_memory)) if plan.max_memory else None,
+                quantization_config=quantize.transformers_config(plan.quant, full_precision(config)),
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # _check_loading refuses them, by name
+            )
     except (*UNREADABLE, ImportError, RuntimeError, ValueError) as error:
         if str(error).startswith("Unrecognized configuration class"):
             raise SwiftError(
@@ -72,6 +76,15 @@ def _from_pretrained(plan: ModelPlan, folder: Path, config: PretrainedConfig) ->
         kind = f"are quantized ({stored}) and " if stored else ""
         raise SwiftError(f"the weights in {folder} {kind}cannot be loaded here", why=first_line(error)) from error
     return loaded
+
+
+@contextmanager
+def _prints_to_log() -> Iterator[None]:
+    """Standard output carries answers; gptqmodel prints a banner and its choices there."""
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        yield
+    log.debug("%s", printed.getvalue().strip())
 
 
 def auto_class(config: PretrainedConfig) -> Any:

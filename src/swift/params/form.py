@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from swift.core.errors import SwiftError
+from swift.params.args import Args
 from swift.params.argv import looks_like_a_flag
 from swift.params.commands import COMMANDS, Command
 from swift.params.config_file import read_text
@@ -63,6 +65,13 @@ def command_words(command: str, texts: Mapping[str, str]) -> list[str]:
     flags = COMMANDS[command].flags.values()
     given = (words_of(flag, texts[flag.name]) for flag in flags if flag.name in texts and flag.name not in SECRETS)
     return [command, *(word for words in given for word in words)]
+
+
+def given_line(args: Args) -> str:
+    """A command line of what was given on one and in a file of flags, without secrets."""
+    flags = COMMANDS[args.command].flags
+    texts = {name: text_of(flag, args.values[name]) for name, flag in flags.items() if args.is_explicit(name)}
+    return shlex.join(["swift", *command_words(args.command, texts)])
 
 
 def as_yaml(command: str, texts: Mapping[str, str]) -> tuple[str, Parsed]:

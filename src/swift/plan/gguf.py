@@ -11,7 +11,7 @@ from swift.catalog import Catalog
 from swift.core.errors import SwiftError
 from swift.core.machine import Machine
 from swift.params.args import Args
-from swift.params.groups import Checkpoint, Export
+from swift.params.groups import Checkpoint, Export, Hub
 from swift.plan.model import ModelPlan, plan_model
 from swift.plan.prompt import PromptPlan, plan_prompt
 from swift.plan.reward_model import local_reward_model
@@ -47,6 +47,8 @@ class GgufPlan:
     type: GgufType
     target: Path
     """The folder of the file and its report."""
+    command: str
+    """What was given, for the model card."""
 
     def summary(self) -> str:
         """One line for people."""
@@ -54,7 +56,12 @@ class GgufPlan:
 
 
 def plan_gguf(args: Args, catalog: Catalog, machine: Machine) -> GgufPlan:
-    """The conversion that `--to_gguf` asks for. Raises SwiftError when the output folder exists."""
+    """The conversion that `--to_gguf` asks for.
+
+    Raises SwiftError when the output folder exists, unless a push follows: then the command may be going on.
+    """
+    from swift.params.form import given_line  # answers are planned without it
+
     export = args[Export]
     assert export.to_gguf is not None
     model = plan_model(args, catalog, machine)
@@ -68,7 +75,7 @@ def plan_gguf(args: Args, catalog: Catalog, machine: Machine) -> GgufPlan:
         )
     name = f"{checkpoint.resolve() if checkpoint else model.model_type}-gguf-{export.to_gguf}"
     target = Path(export.gguf_output_dir or name).expanduser()
-    if target.exists():
+    if target.exists() and not args[Hub].push_to_hub:
         raise SwiftError(
             f"{target} exists", where="--gguf_output_dir", next="remove it, or name a folder that does not exist"
         )
@@ -78,6 +85,7 @@ def plan_gguf(args: Args, catalog: Catalog, machine: Machine) -> GgufPlan:
         checkpoint=checkpoint,
         type=export.to_gguf,
         target=target,
+        command=given_line(args),
     )
 
 

@@ -11,6 +11,7 @@ from swift.core.machine import Machine
 from swift.core.transaction import MANIFEST, fault
 from swift.params.args import Args
 from swift.params.checkpoint_args import adapter_kind, read_saved
+from swift.params.form import given_line
 from swift.params.groups import Checkpoint
 from swift.plan.model import ModelPlan, plan_model
 from swift.plan.quantization import StoredQuant
@@ -31,6 +32,8 @@ class MergePlan:
     trained_on_bits: int = 0
     """Bits of the base that the adapter was trained on, if it was quantized; the merge takes the base itself."""
 
+    command: str = ""
+    """What was given, for the model card."""
     whole: bool = False
     """The checkpoint is a model that was made deeper: there is nothing to compute, and its files are taken over."""
 
@@ -84,6 +87,7 @@ def plan_merge(args: Args, catalog: Catalog, machine: Machine) -> MergePlan:
         model=replace(model, device_map=_device_map(args, machine)),
         safetensors=args[Checkpoint].save_safetensors,
         trained_on_bits=trained_on,
+        command=given_line(args),
         whole=whole,
     )
 

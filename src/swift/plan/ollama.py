@@ -9,7 +9,8 @@ from swift.catalog import Catalog
 from swift.core.errors import SwiftError
 from swift.core.machine import Machine
 from swift.params.args import Args
-from swift.params.groups import Checkpoint, Export, Generate, Vllm
+from swift.params.form import given_line
+from swift.params.groups import Checkpoint, Export, Generate, Hub, Vllm
 from swift.plan.gguf import CONVERTED, GgufType
 from swift.plan.model import ModelPlan, plan_model, read_config
 from swift.plan.prompt import PromptPlan, plan_prompt
@@ -27,6 +28,8 @@ class OllamaPlan:
     generate: Generate
     context: int | None
     """`--max_model_len`; None leaves it to the model."""
+    command: str
+    """What was given, for the model card."""
 
     def summary(self) -> str:
         """One line for people."""
@@ -34,7 +37,10 @@ class OllamaPlan:
 
 
 def plan_ollama(args: Args, catalog: Catalog, machine: Machine) -> OllamaPlan:
-    """The export that `--to_ollama` asks for. Raises SwiftError when the output folder exists."""
+    """The export that `--to_ollama` asks for.
+
+    Raises SwiftError when the output folder exists, unless a push follows: then the command may be going on.
+    """
     model = plan_model(args, catalog, machine)
     export, checkpoint = args[Export], args[Checkpoint].ckpt_dir
     if export.gguf_output_dir is not None:
@@ -44,7 +50,7 @@ def plan_ollama(args: Args, catalog: Catalog, machine: Machine) -> OllamaPlan:
             next="leave it out, or export once with --to_gguf alone",
         )
     target = Path(export.ollama_output_dir or f"{model.model_type}-ollama").expanduser()
-    if target.exists():
+    if target.exists() and not args[Hub].push_to_hub:
         raise SwiftError(
             f"{target} exists", where="--ollama_output_dir", next="remove it, or name a folder that does not exist"
         )
@@ -56,6 +62,7 @@ def plan_ollama(args: Args, catalog: Catalog, machine: Machine) -> OllamaPlan:
         type=export.to_gguf or "f16",
         generate=args[Generate],
         context=args[Vllm].max_model_len,
+        command=given_line(args),
     )
 
 

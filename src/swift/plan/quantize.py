@@ -11,7 +11,8 @@ from swift.catalog import Catalog
 from swift.core.errors import SwiftError
 from swift.core.machine import Machine
 from swift.params.args import Args
-from swift.params.groups import Checkpoint, Data, Export
+from swift.params.form import given_line
+from swift.params.groups import Checkpoint, Data, Export, Hub
 from swift.plan.data import DataPlan, plan_data
 from swift.plan.model import ModelPlan, plan_model
 from swift.plan.prompt import PromptPlan, plan_prompt
@@ -59,6 +60,8 @@ class QuantizePlan:
     batch_size: int
     device_map: str | None
     max_perplexity_ratio: float
+    command: str
+    """What was given, for the model card."""
 
     def summary(self) -> str:
         """One line for people."""
@@ -71,7 +74,7 @@ def plan_quantize(args: Args, catalog: Catalog, machine: Machine) -> QuantizePla
     """The quantization that `--quant_bits` asks for.
 
     Raises SwiftError for an adapter that is not merged, weights that are quantized already, a model of more than text,
-    and an output folder that exists.
+    and an output folder that exists, unless more steps follow: then the command may be going on where it stopped.
     """
     check_method(args, machine)
     export, given = args[Export], args[Checkpoint].ckpt_dir
@@ -80,7 +83,8 @@ def plan_quantize(args: Args, catalog: Catalog, machine: Machine) -> QuantizePla
     _check_model(model)
     name = checkpoint.resolve() if checkpoint else model.model_type
     target = Path(export.quant_output_dir or f"{name}-{export.quant_method}-int{export.quant_bits}").expanduser()
-    if target.exists():
+    goes_on = export.to_gguf is not None or export.to_ollama or args[Hub].push_to_hub
+    if target.exists() and not goes_on:
         raise SwiftError(
             f"{target} exists", where="--quant_output_dir", next="remove it, or name a folder that does not exist"
         )
@@ -99,6 +103,7 @@ def plan_quantize(args: Args, catalog: Catalog, machine: Machine) -> QuantizePla
         device_map=export.quant_device_map,
         max_perplexity_ratio=export.quant_max_perplexity_ratio
         or MAX_PERPLEXITY_RATIO[export.quant_method, export.quant_bits],
+        command=given_line(args),
     )
 
 

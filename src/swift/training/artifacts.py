@@ -13,6 +13,7 @@ from swift import models
 from swift.core.machine import Machine
 from swift.core.transaction import write_file
 from swift.params.args import Args
+from swift.params.form import given_line
 from swift.params.secrets import SECRETS
 from swift.plan.sft import SftPlan
 from swift.plan.tuner import Parts
@@ -62,6 +63,7 @@ def saved_args(args: Args, plan: SftPlan, machine: Machine, run: Path, template_
         **{name: value for name, value in values.items() if name not in SECRETS},
         **decided(plan),
         "command": args.command,
+        "command_line": given_line(args),
         "hqq_dynamic_config_path": None if layers is None else str(Path(layers).expanduser().resolve()),
         "template_type": template_type,
         "output_dir": str(run),

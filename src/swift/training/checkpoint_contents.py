@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from swift import tuners
+from swift.hub.model_card import card_of_training, origin_of
 from swift.models.families import Images
 from swift.params.checkpoint_args import SFT_ARGS
 from swift.prompts.encode import Encoder
@@ -31,6 +32,8 @@ class Contents:
     arguments: Mapping[str, Any]
     """The run's `sft_args.json`."""
     objective: Objective
+    source: Path
+    """The folder of the base."""
     images: Images | None = None
 
 
@@ -47,4 +50,6 @@ def write_contents(contents: Contents, folder: Path) -> None:
         contents.images.save(folder)
     write_certificate(contents.encoder, folder)
     write_json(folder / SFT_ARGS, contents.arguments)
+    model = contents.card.model
+    card_of_training(folder, origin_of(contents.source, model.source, model.hub), model.model_type)
     contents.objective.save(folder)

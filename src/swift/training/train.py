@@ -197,6 +197,7 @@ def _contents(prepared: Prepared, model: nn.Module, arguments: dict[str, Any], o
         encoder=encoder,
         arguments=arguments,
         objective=objective,
+        source=prepared.source,
         images=prepared.images,
     )
 

@@ -354,9 +354,9 @@ class SwiftTrainer(CheckpointTrainer):
                 scratch = stack.enter_context(checkpoints.writing(target))
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
+                self.state.save_to_json(str(scratch / checkpoints.TRAINER_STATE))
                 self._save_into(scratch)
                 self._save_place(scratch)
-                self.state.save_to_json(str(scratch / checkpoints.TRAINER_STATE))
             if not self.args.save_only_model:
                 self.save_training_state(scratch)
             self.accelerator.wait_for_everyone()

@@ -110,13 +110,3 @@ def _write_card(card: Card | None, folder: Path) -> None:
         "system": card.system,
     }
     write_json(folder / "configuration.json", {"adapter_cfg": adapter, "base_identity": card.base})
-    (folder / "README.md").write_text(_readme(card), encoding="utf-8")
-
-
-def _readme(card: Card) -> str:
-    return (
-        f"---\nbase_model: {card.model.source}\nlibrary_name: peft\n---\n\n"
-        f"# {card.tuner.sft_type} adapter for {card.model.model_type}\n\n"
-        f"Base model: `{card.model.source}`. Chat template: `{card.template_type}`. Tuner: {card.tuner.summary()}.\n\n"
-        "Use it with `swift infer --ckpt_dir <this folder>`, or with PEFT on the base model.\n"
-    )
