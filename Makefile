@@ -10,7 +10,7 @@ READY  := $(VENV)/.ready
 HQQ    := $(VENV)/hqq
 QUANT  := tests/models/test_quantize.py tests/engines/test_quantized.py tests/training/test_quantized.py
 
-.PHONY: setup demo demo-dpo test test-slow test-gpu check fix bench docs docs-check test-vllm
+.PHONY: setup demo demo-dpo test test-slow test-gpu check fix bench docs docs-check docs-site test-vllm
 
 setup: $(READY)
 
@@ -54,6 +54,7 @@ check: $(READY)
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 	$(MAKE) docs-check
+	$(MAKE) docs-site
 	$(MAKE) test
 
 fix: $(READY)
@@ -65,6 +66,11 @@ docs: $(READY)
 
 docs-check: $(READY)
 	$(BIN)/python docs/generate.py --check
+
+# The pages of docs/ as a site in build/site; a link into nothing is an error.
+docs-site: $(READY)
+	$(PIP) --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(READY)
 	for file in bench/*.py; do $(BIN)/python $$file || exit 1; done

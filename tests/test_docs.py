@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from swift.cli import main
-from swift.params.commands import OWN, find_command
+from swift.commands.check import own_words
+from swift.params.commands import COMMANDS, OWN, find_command
 from swift.params.parse import parse
 
 ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "swift"
 CONTROLS = ("--help", "--help-all", "--print_config")
 FENCE = re.compile(r"```(?:sh|bash)\n(.*?)```", re.DOTALL)
 ASSIGNED = re.compile(r"^(?:[A-Z_]+=\S+ +)+")
@@ -40,12 +42,38 @@ def test_every_command_parses(page: Path, monkeypatch: pytest.MonkeyPatch) -> No
         if command in OWN and command != "check":
             assert main([command, "--help"]) == 0
         else:
-            command = "sft" if command == "check" else command
+            command, words = ("sft", own_words(words)[1]) if command == "check" else (command, words)
             assert parse([command, *words]).command == find_command(command)[0].name, line
 
 
+PLAIN_PAGES = [
+    *(ROOT / "docs" / "commands").glob("*.md"),
+    *(ROOT / "docs" / "zh").glob("*.md"),
+    *(ROOT / "docs" / f"{name}.md" for name in ("first-run", "rows", "symptoms", "metrics", "check", "python-api")),
+]
+"""Pages that speak of no other tool's flags."""
+NOT_OF_A_COMMAND = {"help", "help_all", "debug", "json", "all", "version", "result_path"}
+
+
+def test_every_flag_that_a_page_names_is_one() -> None:
+    flags = {name for command in COMMANDS.values() for name in command.flags} | NOT_OF_A_COMMAND
+    for page in PLAIN_PAGES:
+        text = "\n".join(line for line in page.read_text(encoding="utf-8").splitlines() if "pip install" not in line)
+        named = {word.replace("-", "_") for word in re.findall(r"--([a-z][a-z0-9_-]+)", text)}
+        assert named <= flags, page.name
+
+
+def test_the_glossary_has_every_metric_that_objectives_return() -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    sources = [*SOURCE.glob("training/objectives/*.py"), *SOURCE.glob("training/policy_gradient/*.py")]
+    slashed = r'"((?:rewards|logps|logits|objective|policy|val|loss|clip_ratio|completions|eval)/[a-z_/]+)"'
+    plain = r'"(acc|accuracy|nll_loss|kl|reward|reward_std|log_odds_chosen|log_odds_ratio)"'
+    names = {name for path in sources for name in re.findall(f"{slashed}|{plain}", path.read_text(encoding="utf-8"))}
+    names = {name for pair in names for name in pair if name} - {"val/ratio_square"}  # which becomes `val/ratio_var`
+    assert len(names) > 25 and {name for name in names if f"`{name}`" not in text} == set()
+
+
 PAGES = sorted(path for path in ROOT.rglob("*.md") if not any(part[0] == "." for part in path.relative_to(ROOT).parts))
-SOURCE = ROOT / "src" / "swift"
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 PATH = re.compile(
     r"(?<![\w/.<-])(?:(?:src|tests|docs|bench|examples)/[\w./*-]*[\w*/]|[\w-]+(?:/[\w-]+)*\.(?:py|md|toml|sh))"

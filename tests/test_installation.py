@@ -138,7 +138,7 @@ def test_examples_are_copied_once(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["examples", str(tmp_path / "file")]) == 2
 
 
-BUILD = "import setuptools.build_meta as b, sys; print(b.build_sdist(sys.argv[1])); print(b.build_wheel(sys.argv[1]))"
+BUILD = "import setuptools.build_meta as b, sys; to = sys.argv[1]; b.build_sdist(to); b.build_wheel(to)"
 
 
 def python(*words: str, where: Path) -> None:
@@ -156,6 +156,7 @@ def installed(tmp_path: Path) -> Path:
         shutil.copy(ROOT / name, tmp_path / "tree" / name)
     python("-c", BUILD, str(tmp_path), where=tmp_path / "tree")
     shutil.unpack_archive(next(tmp_path.glob("*.tar.gz")), tmp_path / "unpacked")
+    (tmp_path / "built").mkdir()
     python("-c", BUILD, str(tmp_path / "built"), where=next((tmp_path / "unpacked").iterdir()))
     wheel, site = next((tmp_path / "built").glob("*.whl")), tmp_path / "site"
     flags = ["--quiet", "--no-deps", "--no-index", "--target", str(site)]

@@ -26,7 +26,7 @@ FOLDER_OF_PROCESSES = "SWIFT_CHECK_FOLDER"
 
 def run(words: Sequence[str]) -> int:
     """Plan, check, say and write the verdict. -> exit code."""
-    result_path, rest = _own(words)
+    result_path, rest = own_words(words)
     if result_path is None and {"-h", "--help", "--help-all"}.intersection(rest):
         print(USAGE)
         return 0
@@ -50,7 +50,7 @@ def run(words: Sequence[str]) -> int:
     return _checked(given, rest, result_path)
 
 
-def _own(words: Sequence[str]) -> tuple[Path | None, list[str]]:
+def own_words(words: Sequence[str]) -> tuple[Path | None, list[str]]:
     """`--result_path`, and the words that are flags of `swift sft`. Raises SwiftError."""
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--result_path", "--result-path", type=Path)

@@ -53,11 +53,10 @@ def installed_examples() -> dict[str, Path]:
     if (checkout.parent / "pyproject.toml").is_file() and checkout.is_dir():
         here = {path.relative_to(checkout): path for path in checkout.rglob("*") if path.is_file()}
         return {name.as_posix(): path for name, path in here.items() if not name.as_posix().startswith((".", "__"))}
-    found = {
-        path.as_posix().partition(SHARED)[2]: Path(str(path.locate()))
-        for path in files(DISTRIBUTION) or ()
-        if SHARED in path.as_posix()
-    }
+    beside = Path(__file__).parents[2] / SHARED  # where `pip install --target` puts them
+    listed = [path for path in files(DISTRIBUTION) or () if SHARED in path.as_posix() and path.suffix != ".pyc"]
+    places = {path.as_posix().partition(SHARED)[2]: Path(str(path.locate())) for path in listed}
+    found = {name: place if place.is_file() else beside / name for name, place in places.items()}
     if not found:
         raise SwiftError("this installation has no examples", next=f"pip install --force-reinstall {DISTRIBUTION}")
     return found
