@@ -180,6 +180,11 @@ def test_an_image_that_breaks_only_when_decoded_costs_its_row_and_not_the_run(
     assert "5 rows: 5 kept" in printed
     assert f"{rows}:1" in printed and "the row behind it is trained instead" in printed
     assert (tmp_path / "output" / "checkpoint-5").is_dir()
+    *_, entered, totals = (tmp_path / "output" / "data_ledger.jsonl").read_text().splitlines()
+    assert json.loads(entered) | {"line": 1, "status": "dropped", "reason": "broken image"} == json.loads(entered)
+    assert {"rows": 5, "kept": 4, "dropped": 1, "reasons": {"broken image": 1}}.items() <= json.loads(totals)[
+        "summary"
+    ].items()
 
 
 def test_a_dry_run_shows_an_image_as_one_line(

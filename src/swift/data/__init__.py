@@ -94,7 +94,7 @@ def _map_style(
         if not len(index):
             continue
         log.info("%s %s", name, length_report(index.lengths))
-        examples = LazyDataset(index, preprocess) if plan.mode == "lazy" else EncodedDataset(index)
+        examples = LazyDataset(index, preprocess, ledger.path) if plan.mode == "lazy" else EncodedDataset(index)
         stored.append(_packed(examples, plan, name) if plan.packing else examples)
     return stored[0], stored[1] if len(stored) > 1 else None
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import httpx
@@ -39,6 +41,8 @@ def fetch(url: str, bounds: Bounds, fault: type[BadMedium] = BadImage) -> bytes:
             if isinstance(body, bytes):
                 return body
             url = str(body)
+    except TimeoutError as error:
+        raise fault(f"{fault.noun} not fetched", why=f"{_shown(url)} takes more than {bounds.seconds:g} s") from error
     except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
         raise fault(f"{fault.noun} not fetched", why=f"{_shown(url)}: {error or type(error).__name__}") from error
     raise fault(f"{fault.noun} not fetched", why=f"{_shown(url)}: more than {REDIRECTS} redirects")
@@ -49,25 +53,40 @@ def _answer(url: httpx.URL, bounds: Bounds, until: float, fault: type[BadMedium]
     if url.scheme not in ("http", "https") or not url.host:
         raise fault(f"{fault.noun} not fetched", why=f"{_shown(str(url))} is no http(s) address")
     address = _address(url, fault, private=bounds.private)
-    left = until - time.monotonic()
-    direct = url.copy_with(host=address)
-    headers = {"Host": url.netloc.decode(), "User-Agent": "swift", "Accept": f"{fault.noun}/*"}
+    # In a thread of its own, as a notebook has an event loop in this one.
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(asyncio.run, _read(url, address, bounds.bytes, until, fault.noun)).result()
+    if isinstance(answer, int):
+        raise fault(f"{fault.noun} not fetched", why=f"{_shown(str(url))} answers {answer}")
+    if isinstance(answer, bytes) and len(answer) > bounds.bytes:
+        raise fault(f"{fault.noun} too large", why=f"{_shown(str(url))} has more than {bounds.bytes} bytes")
+    return answer
+
+
+async def _read(url: httpx.URL, address: str, limit: int, until: float, noun: str) -> bytes | httpx.URL | int:
+    """The body of an answer as far as `limit` allows and a little more, where it sends to, or its status.
+
+    The time holds for all of it: a timeout of a connection starts anew with every byte, and a server may send one a
+    second. Raises TimeoutError.
+    """
+    headers = {"Host": url.netloc.decode(), "User-Agent": "swift", "Accept": f"{noun}/*"}
     headers["Accept-Encoding"] = "identity"
-    with (
-        httpx.Client(timeout=max(left, 0.1), trust_env=False) as client,
-        client.stream("GET", direct, headers=headers, extensions={"sni_hostname": url.host}) as response,
+    async with (
+        asyncio.timeout(max(until - time.monotonic(), 0.1)),
+        httpx.AsyncClient(timeout=None, trust_env=False) as client,
+        client.stream(
+            "GET", url.copy_with(host=address), headers=headers, extensions={"sni_hostname": url.host}
+        ) as response,
     ):
         if response.is_redirect:
             return url.join(response.headers["location"])
         if response.status_code != httpx.codes.OK:
-            raise fault(f"{fault.noun} not fetched", why=f"{_shown(str(url))} answers {response.status_code}")
+            return response.status_code
         body = bytearray()
-        for piece in response.iter_raw(PIECE):
+        async for piece in response.aiter_raw(PIECE):
             body += piece
-            if len(body) > bounds.bytes:
-                raise fault(f"{fault.noun} too large", why=f"{_shown(str(url))} has more than {bounds.bytes} bytes")
-            if time.monotonic() > until:
-                raise fault(f"{fault.noun} not fetched", why=f"{_shown(str(url))} takes more than {bounds.seconds:g} s")
+            if len(body) > limit:
+                break
         return bytes(body)
 
 

@@ -5,6 +5,7 @@ They are made again when the row is asked for, so that memory holds a few number
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.data.example_index import ExampleIndex
-from swift.data.preprocess import Preprocessor
+from swift.data.ledger import Entry, enter_late
+from swift.data.preprocess import Preprocessor, refusal
 from swift.prompts.bad_row import BadRow
 from swift.prompts.images import BadMedium
 from swift.prompts.types import Media
@@ -22,9 +24,11 @@ from swift.prompts.types import Media
 class LazyDataset:
     """Items as `EncodedDataset` has them, encoded on access."""
 
-    def __init__(self, index: ExampleIndex, preprocess: Preprocessor):
+    def __init__(self, index: ExampleIndex, preprocess: Preprocessor, ledger: Path | None):
+        """`ledger` is the file that rows are entered in whose media break while they are decoded."""
         self._index = index
         self._preprocess = preprocess
+        self._ledger = ledger
 
     def __len__(self) -> int:
         return len(self._index)
@@ -40,12 +44,17 @@ class LazyDataset:
                 images.check(item.get("media", Media()))
             except BadMedium as error:
                 # Its head was whole when the rows were read; what lies behind shows only in decoding.
-                log.warning(
-                    "%s cannot be used, the row behind it is trained instead: %s", self.origin(place % len(self)), error
-                )
+                self._leave_out(place % len(self), error)
                 continue
             return item
         raise SwiftError("no row has media that can be decoded")
+
+    def _leave_out(self, index: int, error: BadMedium) -> None:
+        log.warning("%s cannot be used, the row behind it is trained instead: %s", self.origin(index), error)
+        if self._ledger is not None:
+            source, _, line = self.origin(index).rpartition(":")
+            fault = refusal(error)
+            enter_late(self._ledger, Entry(source, int(line), "dropped", fault.reason, fault.detail))
 
     def _item(self, index: int) -> dict[str, Any]:
         table, row, nth = self._index[index]

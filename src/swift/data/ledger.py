@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from filelock import FileLock
+
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.plan.data import DataPlan
@@ -267,6 +269,24 @@ class Ledger:
             file.writelines(self._lines)
         self._started = True
         self._lines.clear()
+
+
+def enter_late(path: Path, entry: Entry) -> None:
+    """Drop a row that was kept and turned out to be broken while it was trained, once, with new totals behind it.
+
+    Any process of a run may do it, its data workers too.
+    """
+    with FileLock(f"{path}.lock"):
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        line = _line(entry, None)
+        if line in text or not text:
+            return
+        totals = json.loads(text.splitlines()[-1])["summary"]
+        totals["kept"], totals["dropped"] = totals["kept"] - 1, totals["dropped"] + 1
+        reason = entry.reason or "?"
+        totals["reasons"][reason] = totals["reasons"].get(reason, 0) + 1
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + json.dumps({"summary": totals}, ensure_ascii=False) + "\n")
 
 
 def bad_row_error(entry: Entry) -> SwiftError:
