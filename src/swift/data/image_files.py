@@ -6,14 +6,20 @@ import io
 import mmap
 import zlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from pathlib import Path
 
 from PIL import Image, ImageCms, ImageOps
+from PIL import __version__ as PIL_VERSION
 
 from swift.core.log import once
 from swift.data.local_media import state_of
+from swift.data.pixel_cache import PixelCache
 from swift.prompts.image_header import PIL_FAULTS, bad_image, bytes_of, checked_size, named, upright_size
 from swift.prompts.images import BadImage
+
+PREPARED = "v1"
+"""Changes with what is done to an image here, so that pixels an older version made are not taken for its own."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,8 @@ class ImageReader:
 
     max_pixels: int | None = None
     """Images of more pixels are made this large first, in their own shape (`--rescale_image`)."""
+    cache: PixelCache | None = None
+    """Where pixels are kept."""
 
     @property
     def facts(self) -> dict[str, int]:
@@ -36,6 +44,23 @@ class ImageReader:
         image = _of_data(source) if source.startswith("data:") else _of_file(*state_of(source, BadImage, _is_image))
         size = self.rescaled(*image.size)
         return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
+
+    def prepared(self, source: str, size: tuple[int, int] | None, resample: int) -> Image.Image:
+        """The same image resized to `size`, where that is given: decoded now, or kept from another time."""
+        if self.cache is None:
+            return self._prepared(source, size, resample)
+        how = f"{PREPARED} Pillow {PIL_VERSION}, at most {self.max_pixels} pixels, {size} by {resample}"
+        if source.startswith("data:"):
+            identity, content = source, partial(bytes_of, source)
+        else:
+            path, changed, length = state_of(source, BadImage, _is_image)
+            identity, content = f"{path}\0{changed}\0{length}", Path(path).read_bytes
+        (image,) = self.cache.images(identity, content, how, lambda: [self._prepared(source, size, resample)])
+        return image
+
+    def _prepared(self, source: str, size: tuple[int, int] | None, resample: int) -> Image.Image:
+        image = self(source)
+        return image if size in (None, image.size) else image.resize(size, Image.Resampling(resample))
 
     def size(self, source: str) -> tuple[int, int]:
         """Width and height before rescaling, without decoding what can be seen to be whole. Raises BadImage."""

@@ -6,14 +6,15 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from swift.core.optional_imports import need
 from swift.data.image_fetch import Bounds
-from swift.data.image_files import ImageReader
+from swift.data.image_files import PREPARED, ImageReader
 from swift.data.local_media import state_of
 from swift.prompts.image_header import MAX_PIXELS, bytes_of, named
 from swift.prompts.images import BadVideo, Clip
@@ -21,6 +22,7 @@ from swift.prompts.images import BadVideo, Clip
 BOUNDS = Bounds(bytes=2**30, seconds=300.0)
 LISTED_FPS = 2.0
 """Frames a second of videos that are a list of frames: as many as are shown of a file."""
+BICUBIC = Image.Resampling.BICUBIC
 QUARTERS = (90, 270)
 """Rotations that lay a video on its side."""
 
@@ -45,13 +47,33 @@ class VideoReader:
             return _clip_of_data(source)
         return _clip_of_file(*state_of(source, BadVideo, _is_video, BOUNDS))
 
-    def frames(self, source: Source, numbers: Sequence[int]) -> tuple[Image.Image, ...]:
-        """The frames of these numbers, which rise, as RGB and upright. Raises BadVideo where one is not there."""
+    def frames(
+        self, source: Source, numbers: Sequence[int], size: tuple[int, int] | None = None
+    ) -> Sequence[Image.Image]:
+        """The frames of these numbers, which rise, as RGB and upright, of a `size` where that is given.
+
+        Raises BadVideo where one is not there.
+        """
         if isinstance(source, tuple):
-            return tuple(self.image(source[number]) for number in numbers)
+            return [self.image.prepared(source[number], size, BICUBIC) for number in numbers]
+        if self.image.cache is None:
+            return _resized(self._decoded(source, numbers), size)
+        how = f"{PREPARED} frames {numbers} {size}"
+        if source.startswith("data:"):
+            identity, content = source, partial(bytes_of, source, BadVideo)
+        else:
+            path, changed, length = state_of(source, BadVideo, _is_video, BOUNDS)
+            identity, content = f"{path}\0{changed}\0{length}", Path(path).read_bytes
+        return self.image.cache.images(identity, content, how, lambda: _resized(self._decoded(source, numbers), size))
+
+    def _decoded(self, source: str, numbers: Sequence[int]) -> tuple[Image.Image, ...]:
         if source.startswith("data:"):
             return _frames_of_data(source, tuple(numbers))
         return _frames_of_file(*state_of(source, BadVideo, _is_video, BOUNDS), tuple(numbers))
+
+
+def _resized(frames: Sequence[Image.Image], size: tuple[int, int] | None) -> list[Image.Image]:
+    return [frame if size in (None, frame.size) else frame.resize(size, BICUBIC) for frame in frames]
 
 
 def _is_video(body: bytes) -> None:

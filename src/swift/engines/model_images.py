@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from swift.models.families import Images
 
 
-def images_of(plan: ModelPlan, folder: Path, tokenizer: Any) -> Images | None:
+def images_of(plan: ModelPlan, folder: Path, tokenizer: Any, pixels: Path | None = None) -> Images | None:
     """What makes tokens and pixels of images for the model in `folder`; None for a model of text.
+
+    `pixels` is the folder where pixels are kept.
 
     Raises SwiftError for a multimodal model that is not carried out, or whose image processor is missing, and for
     `--rescale_image` where nothing takes images.
@@ -25,6 +27,7 @@ def images_of(plan: ModelPlan, folder: Path, tokenizer: Any) -> Images | None:
     if known_decoder(plan, folder) is not None:
         return _none(plan)
     from swift.data.image_files import ImageReader
+    from swift.data.pixel_cache import PixelCache
     from swift.data.sound_files import SoundReader
     from swift.data.video_files import VideoReader
     from swift.models.families import Readers, load_images
@@ -32,7 +35,7 @@ def images_of(plan: ModelPlan, folder: Path, tokenizer: Any) -> Images | None:
     # An adapter's checkpoint has the image processor as it was in training.
     trained = Path(plan.adapter) if plan.adapter else folder
     processor = trained if (trained / PROCESSOR).is_file() else folder
-    image = ImageReader(plan.rescale_image)
+    image = ImageReader(plan.rescale_image, None if pixels is None else PixelCache(pixels))
     readers = Readers(image, VideoReader(image), SoundReader())
     images = load_images(models.load_config(plan, folder), processor, tokenizer, readers, plan.model_kwargs)
     return _none(plan) if images is None else images

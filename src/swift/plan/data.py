@@ -81,6 +81,8 @@ class DataPlan:
     """Rows are meant to be text without turns, as in pre-training."""
     media: Path | None = None
     """Folder for pictures, videos and sounds of the rows; None leaves them out, and nothing of them is fetched."""
+    pixels: Path | None = None
+    """Folder of decoded images and frames; None decodes them each time."""
 
 
 def plan_data(args: Args, catalog: Catalog, *, multimodal: bool = False, media: bool = False) -> DataPlan:
@@ -111,6 +113,7 @@ def plan_data(args: Args, catalog: Catalog, *, multimodal: bool = False, media: 
         max_drop_ratio=data.max_drop_ratio,
         max_rewritten_ratio=data.max_rewritten_ratio,
         cache=None if data.no_cache else Path(data.cache_dir) if data.cache_dir else default_cache(),
+        pixels=None if data.no_cache else default_pixels(Path(data.cache_dir) if data.cache_dir else default_cache()),
         buffer_size=data.streaming_buffer_size,
         stream_val_size=data.streaming_val_size,
         train_sample=data.train_dataset_sample,
@@ -129,6 +132,11 @@ def plan_data(args: Args, catalog: Catalog, *, multimodal: bool = False, media: 
 def default_cache() -> Path:
     """The token cache of this user: `$XDG_CACHE_HOME/swift/tokens`, else `~/.cache/swift/tokens`."""
     return cache_home() / "tokens"
+
+
+def default_pixels(cache: Path) -> Path:
+    """The pixel cache, beside a token cache."""
+    return cache.with_name(f"{cache.name}-pixels") if cache != default_cache() else cache_home() / "pixels"
 
 
 def default_media() -> Path:

@@ -69,7 +69,7 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
     tokenizer = models.load_tokenizer(plan.model, source)
     if plan.alignment is not None:
         check_companions(plan.alignment, tokenizer)
-    images = images_of(plan.model, source, tokenizer)
+    images = images_of(plan.model, source, tokenizer, plan.data.pixels)
     plan = with_images(fit_to_model(plan, limits_of(plan.model, source), tokenizer), images)
     encoder = build_encoder(plan.prompt, tokenizer, catalog, images)
     say_differences_from_own(encoder)

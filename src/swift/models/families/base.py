@@ -77,6 +77,22 @@ class Family:
         """
         raise NotImplementedError
 
+    def resized(self, size: Size) -> Size | None:
+        """The size that the processor gives an image of `size` before anything else; None where that is not one size.
+
+        Such an image may be resized beforehand, and the processor leaves it as it is.
+        """
+        return None
+
+    @property
+    def resample(self) -> int:
+        """How the processor resizes, as Pillow numbers it."""
+        return int(self._processor.resample)
+
+    def frame_size(self, clip: Clip, count: int) -> Size | None:
+        """Width and height that each of `count` frames is given; None leaves that to the processor."""
+        return None
+
     def chosen(self, clip: Clip) -> list[int]:
         """The numbers of the frames that are shown of a video. ValueError for one that the model cannot take."""
         raise NotImplementedError

@@ -25,6 +25,11 @@ class PaliGemma(Family):
         super().__init__(config, processor, token_text)
         self._pieces = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
 
+    def resized(self, size: Size) -> Size | None:
+        """To one square."""
+        square = self._processor.size
+        return (square["width"], square["height"]) if self._processor.do_resize else None
+
     def written(self, sizes: Sequence[Size]) -> list[str]:
         """The same for every image; a sequence begins behind it."""
         return [self.token_text * self._pieces + "<bos>"] * len(sizes)
@@ -48,6 +53,11 @@ class Gemma3(Family):
         if processor.do_pan_and_scan:
             raise NotBuilt("Gemma3 with do_pan_and_scan is not built yet")
         self._pieces = config.mm_tokens_per_image
+
+    def resized(self, size: Size) -> Size | None:
+        """To one square."""
+        square = self._processor.size
+        return (square["width"], square["height"]) if self._processor.do_resize else None
 
     def written(self, sizes: Sequence[Size]) -> list[str]:
         """The same for every image."""

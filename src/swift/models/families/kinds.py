@@ -13,7 +13,7 @@ from PIL.Image import Image
 
 from swift.catalog.entries import MediaText
 from swift.core.log import once
-from swift.models.families.base import Family, Video, Waveform
+from swift.models.families.base import Family, Size, Video, Waveform
 from swift.prompts.images import BadAudio, BadImage, BadVideo, Clip
 
 Source = str | tuple[str, ...]
@@ -32,6 +32,10 @@ class ImageReader(Protocol):
         """The decoded image."""
         ...
 
+    def prepared(self, source: str, size: tuple[int, int] | None, resample: int) -> Image:
+        """The decoded image, resized where a size is given."""
+        ...
+
     def size(self, source: str) -> tuple[int, int]:
         """Width and height as they are in the file."""
         ...
@@ -48,8 +52,8 @@ class VideoReader(Protocol):
         """What it is before decoding."""
         ...
 
-    def frames(self, source: Source, numbers: Sequence[int]) -> Sequence[Image]:
-        """The decoded frames of these numbers, in rising order."""
+    def frames(self, source: Source, numbers: Sequence[int], size: Size | None) -> Sequence[Image]:
+        """The decoded frames of these numbers, in rising order, resized where a size is given."""
         ...
 
 
@@ -94,9 +98,11 @@ class Images:
             raise BadImage(f"an image of {given} pixels does not fit the model", why=str(error)) from error
 
     def opened(self, source: Any) -> Image:
-        """The decoded image. Raises BadImage where its head said something else."""
-        image = self._read(source)
-        if (stated := self._stated(source)) != image.size:
+        """The decoded image, resized as its processor would do it first. Raises BadImage."""
+        stated = self._stated(source)
+        size = self._family.resized(stated)
+        image = self._read.prepared(source, size, self._family.resample)
+        if (size or stated) != image.size:
             raise BadImage(f"an image is {stated} by its head and {image.size} decoded", where=source[:200])
         return image
 
@@ -134,7 +140,8 @@ class Videos:
     def opened(self, source: Any) -> Video:
         """The frames that are shown. Raises BadMedium."""
         clip = self._read.clip(source)
-        return Video(clip, self._read.frames(source, self._family.chosen(clip)))
+        numbers = self._family.chosen(clip)
+        return Video(clip, self._read.frames(source, numbers, self._family.frame_size(clip, len(numbers))))
 
     def words(self, source: Any) -> str:
         """It in a few words."""

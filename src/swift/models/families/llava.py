@@ -28,6 +28,14 @@ class Llava(Family):
         dropped = config.vision_feature_select_strategy == "default"
         self._count = patches + (vision.model_type in WITH_CLASS_TOKEN) - dropped
 
+    def resized(self, size: Size) -> Size | None:
+        """The shorter side to a fixed length; a square is cut out of that."""
+        edge = self._processor.size.get("shortest_edge")
+        if not self._processor.do_resize or edge is None or "longest_edge" in self._processor.size:
+            return None
+        long = int(edge * max(size) / min(size))
+        return (edge, long) if size[0] <= size[1] else (long, edge)
+
     def written(self, sizes: Sequence[Size]) -> list[str]:
         """The same for every image."""
         return [self.token_text * self._count + "\n"] * len(sizes)

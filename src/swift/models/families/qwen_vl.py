@@ -56,6 +56,17 @@ class Qwen2VL(Family):
         counts = [self._processor.get_number_of_image_patches(height, width) // merged for width, height in sizes]
         return [f"<|vision_start|>{self.token_text * count}<|vision_end|>" for count in counts]
 
+    def resized(self, size: Size) -> Size | None:
+        """To multiples of a token's pixels, in number between the processor's bounds."""
+        once = self._smart(size)
+        return once if self._smart(once) == once else None
+
+    def _smart(self, size: Size) -> Size:
+        factor, bounds = self._processor.patch_size * self._processor.merge_size, self._processor.size
+        fewest, most = bounds["shortest_edge"], bounds["longest_edge"]
+        height, width = smart_resize(size[1], size[0], factor, min_pixels=fewest, max_pixels=most)
+        return width, height
+
     def chosen(self, clip: Clip) -> list[int]:
         """Two a second, an even number; ValueError for less than two frames."""
         return self.sampling.by_rate(clip, self._frames_a_piece)
