@@ -113,6 +113,7 @@ def sft(
     auto_find_batch_size: bool = False,
     gradient_checkpointing: bool | None = True,
     pack_frozen_layers: Literal["AUTO", "true", "false"] | bool = "AUTO",
+    cache_vision_features: Literal["AUTO", "true", "false"] | bool = "AUTO",
     torch_compile: bool = False,
     vit_use_gc: bool = True,
     seed: int = 42,
@@ -325,6 +326,7 @@ def sft(
         auto_find_batch_size: Halve batch_size until it fits into memory, keeping the rows of an optimizer step.
         gradient_checkpointing: Recompute activations to save memory at the cost of speed.
         pack_frozen_layers: On a CPU in fp32, hold an adapter's base in the order that oneDNN reads it in, once for each direction: AUTO, true, false.
+        cache_vision_features: Keep what a frozen vision tower makes of each image, so that later epochs do not compute it: AUTO, true, false.
         torch_compile: Compile the norms and feed-forward blocks of the layers with torch.compile.
         vit_use_gc: Recompute activations in the vision tower too.
         seed: Seed of everything random.
@@ -550,6 +552,7 @@ def pt(
     auto_find_batch_size: bool = False,
     gradient_checkpointing: bool | None = True,
     pack_frozen_layers: Literal["AUTO", "true", "false"] | bool = "AUTO",
+    cache_vision_features: Literal["AUTO", "true", "false"] | bool = "AUTO",
     torch_compile: bool = False,
     vit_use_gc: bool = True,
     seed: int = 42,
@@ -762,6 +765,7 @@ def pt(
         auto_find_batch_size: Halve batch_size until it fits into memory, keeping the rows of an optimizer step.
         gradient_checkpointing: Recompute activations to save memory at the cost of speed.
         pack_frozen_layers: On a CPU in fp32, hold an adapter's base in the order that oneDNN reads it in, once for each direction: AUTO, true, false.
+        cache_vision_features: Keep what a frozen vision tower makes of each image, so that later epochs do not compute it: AUTO, true, false.
         torch_compile: Compile the norms and feed-forward blocks of the layers with torch.compile.
         vit_use_gc: Recompute activations in the vision tower too.
         seed: Seed of everything random.
@@ -1031,6 +1035,7 @@ def rlhf(
     auto_find_batch_size: bool = False,
     gradient_checkpointing: bool | None = True,
     pack_frozen_layers: Literal["AUTO", "true", "false"] | bool = "AUTO",
+    cache_vision_features: Literal["AUTO", "true", "false"] | bool = "AUTO",
     torch_compile: bool = False,
     vit_use_gc: bool = True,
     seed: int = 42,
@@ -1285,6 +1290,7 @@ def rlhf(
         auto_find_batch_size: Halve batch_size until it fits into memory, keeping the rows of an optimizer step.
         gradient_checkpointing: Recompute activations to save memory at the cost of speed.
         pack_frozen_layers: On a CPU in fp32, hold an adapter's base in the order that oneDNN reads it in, once for each direction: AUTO, true, false.
+        cache_vision_features: Keep what a frozen vision tower makes of each image, so that later epochs do not compute it: AUTO, true, false.
         torch_compile: Compile the norms and feed-forward blocks of the layers with torch.compile.
         vit_use_gc: Recompute activations in the vision tower too.
         seed: Seed of everything random.

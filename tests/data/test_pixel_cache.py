@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from tests.fixtures.videos import write_video
 
+from swift.data.bounded_store import COUNTED, SUFFIX, BoundedStore, clear_old
 from swift.data.image_files import ImageReader
-from swift.data.pixel_cache import COUNTED, SUFFIX, PixelCache, clear_old
+from swift.data.pixel_cache import PixelCache
 from swift.data.video_files import VideoReader
 from swift.prompts.images import BadImage
 
@@ -36,7 +37,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def test_pixels_are_those_of_decoding_and_nothing_is_decoded_twice(tmp_path: Path) -> None:
-    reader, plain = ImageReader(2000, PixelCache(tmp_path / "pixels")), ImageReader(2000)
+    reader, plain = ImageReader(2000, PixelCache(BoundedStore(tmp_path / "pixels"))), ImageReader(2000)
     one, copy = noise(tmp_path / "one.png"), tmp_path / "copy.png"
     for size in (None, (28, 56)):
         expected = plain.prepared(one, size, BICUBIC)
@@ -48,7 +49,7 @@ def test_pixels_are_those_of_decoding_and_nothing_is_decoded_twice(tmp_path: Pat
     assert {path.stat().st_ino for path in entries(tmp_path / "pixels")} == inodes  # the same bytes are kept once
     expected = plain.prepared(one, None, BICUBIC)
     unreadable(one)
-    fresh = ImageReader(2000, PixelCache(tmp_path / "pixels"))
+    fresh = ImageReader(2000, PixelCache(BoundedStore(tmp_path / "pixels")))
     assert fresh.prepared(one, None, BICUBIC).tobytes() == expected.tobytes()
     time.sleep(0.01)
     noise(tmp_path / "one.png", 1)
@@ -59,10 +60,10 @@ def test_pixels_are_those_of_decoding_and_nothing_is_decoded_twice(tmp_path: Pat
 def test_damaged_entries_are_made_again_and_damaged_images_are_not_kept(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reader = ImageReader(cache=PixelCache(tmp_path / "pixels"))
+    reader = ImageReader(cache=PixelCache(BoundedStore(tmp_path / "pixels")))
     one = noise(tmp_path / "one.png")
     expected = reader.prepared(one, None, BICUBIC).tobytes()
-    for damage in (b"", b"swift-pixels", None):
+    for damage in (b"", b"swift-entry-1", None):
         for path in entries(tmp_path / "pixels"):
             content = path.read_bytes()
             path.write_bytes(content[:-1] + b"\0" if damage is None else damage)
@@ -79,7 +80,10 @@ def test_damaged_entries_are_made_again_and_damaged_images_are_not_kept(
 def test_frames_of_a_video_are_kept_together(tmp_path: Path) -> None:
     pytest.importorskip("av")
     path = str(write_video(tmp_path / "a.mp4"))
-    cached, plain = VideoReader(ImageReader(cache=PixelCache(tmp_path / "pixels"))), VideoReader(ImageReader())
+    cached, plain = (
+        VideoReader(ImageReader(cache=PixelCache(BoundedStore(tmp_path / "pixels")))),
+        VideoReader(ImageReader()),
+    )
     expected = [frame.tobytes() for frame in plain.frames(path, [0, 5, 15], (28, 28))]
     for _ in range(2):
         assert [frame.tobytes() for frame in cached.frames(path, [0, 5, 15], (28, 28))] == expected
@@ -88,7 +92,7 @@ def test_frames_of_a_video_are_kept_together(tmp_path: Path) -> None:
 
 def test_the_folder_is_bounded_and_a_full_disk_costs_nothing_but_time(tmp_path: Path) -> None:
     folder = tmp_path / "pixels"
-    reader = ImageReader(cache=PixelCache(folder, limit=200_000))
+    reader = ImageReader(cache=PixelCache(BoundedStore(folder, limit=200_000)))
     paths = [noise(tmp_path / f"{number}.png", number) for number in range(COUNTED + 10)]
     for path in paths:
         reader.prepared(path, None, BICUBIC)
@@ -101,5 +105,5 @@ def test_the_folder_is_bounded_and_a_full_disk_costs_nothing_but_time(tmp_path: 
     assert clear_old(folder, limit=600_000) and clear_old(folder, limit=500_000)
     assert len({path.stat().st_ino for path in entries(folder)}) < COUNTED
     (tmp_path / "file").write_text("in the way")
-    blocked = ImageReader(cache=PixelCache(tmp_path / "file"))
+    blocked = ImageReader(cache=PixelCache(BoundedStore(tmp_path / "file")))
     assert blocked.prepared(paths[0], None, BICUBIC).size == (64, 48)

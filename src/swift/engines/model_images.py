@@ -26,6 +26,7 @@ def images_of(plan: ModelPlan, folder: Path, tokenizer: Any, pixels: Path | None
     """
     if known_decoder(plan, folder) is not None:
         return _none(plan)
+    from swift.data.bounded_store import BoundedStore
     from swift.data.image_files import ImageReader
     from swift.data.pixel_cache import PixelCache
     from swift.data.sound_files import SoundReader
@@ -35,7 +36,7 @@ def images_of(plan: ModelPlan, folder: Path, tokenizer: Any, pixels: Path | None
     # An adapter's checkpoint has the image processor as it was in training.
     trained = Path(plan.adapter) if plan.adapter else folder
     processor = trained if (trained / PROCESSOR).is_file() else folder
-    image = ImageReader(plan.rescale_image, None if pixels is None else PixelCache(pixels))
+    image = ImageReader(plan.rescale_image, None if pixels is None else PixelCache(BoundedStore(pixels)))
     readers = Readers(image, VideoReader(image), SoundReader())
     images = load_images(models.load_config(plan, folder), processor, tokenizer, readers, plan.model_kwargs)
     return _none(plan) if images is None else images

@@ -80,6 +80,8 @@ class TrainPlan:
     recompute: bool | None = None
     """Whether activations are computed again in the backward pass; None: where there is no room to keep them, which is
     known when the rows are, see `swift.training.recompute`."""
+    cache_vision_features: bool | None = None
+    """None: where it pays."""
     pack_frozen: bool | None = None
     """Whether frozen layers are held in the order that oneDNN reads them in; None: where there is room for it, see
     `swift.training.frozen_layers`."""
@@ -195,6 +197,7 @@ def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, 
         accumulation=accumulation,
         recompute=_recompute(args),
         pack_frozen=_pack_frozen(args, machine, sft_type, dtype),
+        cache_vision_features=chosen(args[Train].cache_vision_features),
         eval_batch_size=train.eval_batch_size or (1 if train.predict_with_generate else batch),
         data_seed=train.seed if data_seed is None else data_seed,
         resume=_resume(train.resume_from_checkpoint),

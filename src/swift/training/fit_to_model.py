@@ -37,6 +37,12 @@ def with_images(plan: SftPlan, images: Images | None) -> SftPlan:
                 where="--freeze_vit",
                 next="leave it out",
             )
+        if plan.train.cache_vision_features:
+            raise SwiftError(
+                "--cache_vision_features keeps what a vision tower makes, and this model has none",
+                where="--cache_vision_features",
+                next="leave it out",
+            )
         return plan
     data, entry = plan.data, plan.model.entry
     for flag, given in (

@@ -47,6 +47,7 @@ from swift.training.resume import nothing_left
 from swift.training.run_dir import claimed
 from swift.training.scored_rows import score, scores_first
 from swift.training.varlen_attention import keep_inside_sequences
+from swift.training.vision_features import cache_features
 from swift.tuners.adapter_saving import Card
 
 
@@ -103,6 +104,8 @@ def with_model(prepared: Prepared, arguments: dict[str, Any], run_dir: Path, res
     set_seed(plan.train.group.seed)
     model = load(plan, prepared.source, resume, prepared.steps)
     log.info(model_info(model))
+    if prepared.images is not None:
+        cache_features(model, plan, prepared.images, epochs=prepared.steps / max(prepared.per_epoch, 1))
     if plan.train.pack_frozen:
         pack_frozen(model)
     if model.device.type == "cpu":

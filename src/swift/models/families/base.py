@@ -61,6 +61,14 @@ class Family:
         self._processor = processor
 
     @staticmethod
+    def layers_read(config: Any) -> tuple[int | None, ...]:
+        """The layers of the tower that the projector reads, None for the last hidden state.
+
+        Nothing where the states of one tile cannot be told from those of others.
+        """
+        return ()
+
+    @staticmethod
     def load_processor(folder: Path, **settings: Any) -> Any:
         """What makes numbers of media, as it lies in a folder."""
         return AutoImageProcessor.from_pretrained(folder, backend="pil", **settings)

@@ -21,6 +21,11 @@ class PaliGemma(Family):
     parts = Parts(("model.vision_tower",), ("model.multi_modal_projector",), ("model.language_model",))
     embedded = False
 
+    @staticmethod
+    def layers_read(config: Any) -> tuple[int | None, ...]:
+        """The last."""
+        return (None,)
+
     def __init__(self, config: Any, processor: Any, token_text: str):
         super().__init__(config, processor, token_text)
         self._pieces = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
@@ -47,6 +52,11 @@ class Gemma3(Family):
 
     parts = PaliGemma.parts
     embedded = False
+
+    @staticmethod
+    def layers_read(config: Any) -> tuple[int | None, ...]:
+        """The last."""
+        return (None,)
 
     def __init__(self, config: Any, processor: Any, token_text: str):
         super().__init__(config, processor, token_text)

@@ -10,6 +10,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from swift.models.families.base import Family, Size, Video
+from swift.models.families.llava import stated_layers
 from swift.models.families.sampling import Sampling, TokenName
 from swift.plan.tuner import Parts
 from swift.prompts.images import Clip
@@ -22,6 +23,11 @@ class InternVL(Family):
     settings: ClassVar = {"max_num": "max_patches"}
     video_settings: ClassVar = {"video_segments": "num_frames"}
     sampling: Sampling = Sampling(num_frames=8)
+
+    @staticmethod
+    def layers_read(config: Any) -> tuple[int | None, ...]:
+        """Those that the configuration names; -1 is the last hidden state, behind its norm."""
+        return tuple(None if layer == -1 else layer for layer in stated_layers(config))
 
     def __init__(self, config: Any, processor: Any, token_text: str, sampling: Sampling, _: TokenName):
         super().__init__(config, processor, token_text)

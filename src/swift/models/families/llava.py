@@ -13,10 +13,21 @@ WITH_CLASS_TOKEN = ("clip_vision_model",)
 TOWERS = (*WITH_CLASS_TOKEN, "siglip_vision_model")
 
 
+def stated_layers(config: Any) -> tuple[int, ...]:
+    """The layers that `vision_feature_layer` names."""
+    layers = config.vision_feature_layer
+    return (layers,) if isinstance(layers, int) else tuple(layers)
+
+
 class Llava(Family):
     """`LlavaForConditionalGeneration` on a CLIP or SigLIP tower."""
 
     parts = Parts(("model.vision_tower",), ("model.multi_modal_projector",), ("model.language_model",))
+
+    @staticmethod
+    def layers_read(config: Any) -> tuple[int | None, ...]:
+        """Those that the configuration names."""
+        return stated_layers(config)
 
     def __init__(self, config: Any, processor: Any, token_text: str):
         super().__init__(config, processor, token_text)

@@ -13,7 +13,7 @@ from transformers.image_processing_utils import select_best_resolution
 
 from swift.core.errors import NotBuilt
 from swift.models.families.base import Family, Size, Video
-from swift.models.families.llava import TOWERS, WITH_CLASS_TOKEN
+from swift.models.families.llava import TOWERS, WITH_CLASS_TOKEN, stated_layers
 from swift.models.families.sampling import Sampling, TokenName
 from swift.plan.tuner import Parts
 from swift.prompts.images import Clip
@@ -27,6 +27,11 @@ class LlavaNext(Family):
     """`LlavaNextForConditionalGeneration` on a CLIP or SigLIP tower."""
 
     parts = PARTS
+
+    @staticmethod
+    def layers_read(config: Any) -> tuple[int | None, ...]:
+        """Those that the configuration names."""
+        return stated_layers(config)
 
     def __init__(self, config: Any, processor: Any, token_text: str):
         super().__init__(config, processor, token_text)

@@ -39,6 +39,9 @@ class Train(Frozen):
     """On a CPU in fp32, hold an adapter's base in the order that oneDNN reads it in, once for each direction: faster,
     for twice the memory of these layers. AUTO: where activations are kept and a quarter of the free memory is enough.
     """
+    cache_vision_features: Annotated[Auto, Ours(), Bare("true")] = "AUTO"
+    """Keep what a frozen vision tower makes of each image, so that later epochs do not compute it. AUTO: where there is
+    more than one epoch and the model's images can be told apart in its tower."""
     torch_compile: Annotated[bool, Ours()] = False
     """Compile the norms and feed-forward blocks of the layers with torch.compile; the first step takes a minute longer.
     """

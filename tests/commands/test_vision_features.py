@@ -1,0 +1,79 @@
+"""Kept features of a frozen tower: the losses of a run without them, and a tower that has nothing to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.commands.test_multimodal import write_rows
+from tests.fixtures.tiny_multimodal import write_tiny
+from torch import Tensor, nn
+
+from swift.cli import main
+from swift.models.families import family_of
+from swift.training.vision_features import TowerCache
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+KINDS = ("llava", "llava_next", "llava_onevision", "internvl", "paligemma", "gemma3")
+
+
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[] if k == "llava" else pytest.mark.slow) for k in KINDS])
+def test_a_tower_computes_each_tile_once_and_the_projector_reads_the_same(
+    kind: str, tmp_path: Path, smollm2_tokenizer_dir: Path
+) -> None:
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    folder = write_tiny(kind, tmp_path / "tiny", smollm2_tokenizer_dir)
+    model: Any = AutoModelForImageTextToText.from_pretrained(folder)
+    family = family_of(AutoConfig.from_pretrained(folder))
+    (tower,) = (model.get_submodule(path) for path in family.parts.tower)
+    (projector, *_) = (model.get_submodule(path) for path in family.parts.projector if "newline" not in path)
+    read: list[Tensor] = []
+    projector.register_forward_pre_hook(lambda _, args: read.append(args[0].detach().clone()))
+    torch.manual_seed(0)
+    tiles = torch.randn(5, 3, 28, 28)
+    given: dict[str, Any] = {}
+    if kind in ("llava_next", "llava_onevision"):
+        tiles, given = torch.randn(2, 3, 3, 28, 28), {"image_sizes": torch.tensor([[28, 56], [28, 56]])}
+    if kind == "llava_onevision":
+        given["batch_num_images"] = torch.tensor([1, 1])
+    features = lambda pixels: model.get_image_features(pixels, **given)  # noqa: E731
+    with torch.no_grad():
+        features(tiles)
+        TowerCache(tower, family.layers_read(model.config), tmp_path / "features")
+        computed: list[int] = []
+        first = next(module for module in tower.modules() if isinstance(module, nn.Conv2d))
+        first.register_forward_hook(lambda _, args, __: computed.append(len(args[0])))
+        features(tiles)
+        features(tiles)
+        if kind == "llava":
+            features(torch.cat([tiles[3:], torch.ones(1, 3, 28, 28), tiles[:1]]))
+    assert computed == ([5, 1] if kind == "llava" else [6] if given else [5])
+    assert torch.equal(read[0], read[1]) and torch.equal(read[0], read[2])
+    if kind == "llava":
+        assert torch.equal(read[3][0], read[0][3]) and torch.equal(read[3][3], read[0][0])
+
+
+def test_losses_are_those_of_a_run_without_it(
+    tmp_path: Path, smollm2_tokenizer_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, rows = write_tiny("llava", tmp_path / "tiny", smollm2_tokenizer_dir), write_rows(tmp_path)
+    words = ["sft", "--model_id_or_path", str(model), "--model_type", "llava1_5-7b-instruct", "--dataset", str(rows)]
+    words += ["--dataset_test_ratio", "0", "--batch_size", "2", "--gradient_accumulation_steps", "1"]
+    words += ["--num_train_epochs", "2", "--logging_steps", "1", "--warmup_ratio", "0", "--learning_rate", "0.003"]
+    words += ["--add_output_dir_suffix", "false", "--save_only_model", "true", "--cache_dir", str(tmp_path / "tokens")]
+    losses = []
+    for number, more in enumerate(([], ["--cache_vision_features", "false"], ["--cache_vision_features"])):
+        output = tmp_path / str(number)
+        assert main([*words, "--output_dir", str(output), *more]) == 0
+        assert ("features of the frozen tower are kept" in capsys.readouterr().err) == (number != 1)
+        lines = [json.loads(line) for line in (output / "logging.jsonl").read_text().splitlines()]
+        losses.append([line["loss"] for line in lines if "loss" in line])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4) and losses[2] == pytest.approx(losses[1], abs=1e-4)
+    assert len(losses[0]) == 4
+    trained = ["--sft_type", "full", "--cache_vision_features", "true", "--output_dir", str(tmp_path / "full")]
+    assert main([*words, *trained]) == 2
+    assert "needs a frozen tower" in capsys.readouterr().err
