@@ -6,8 +6,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 BASE   := $(VENV)/.base
 READY  := $(VENV)/.ready
-# Installed apart: where transformers finds HQQ it imports it, which doubles the time that every start takes.
+# Installed apart: where transformers finds HQQ it imports it, which doubles the time that every start takes, and so
+# does accelerate with DeepSpeed wherever something is trained.
 HQQ    := $(VENV)/hqq
+ZERO   := $(VENV)/deepspeed
 QUANT  := tests/models/test_quantize.py tests/engines/test_quantized.py tests/training/test_quantized.py
 
 .PHONY: setup demo demo-dpo test test-slow test-gpu check fix bench docs docs-check docs-site test-vllm
@@ -27,7 +29,8 @@ $(BASE): pyproject.toml constraints.txt
 $(READY): $(BASE)
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps --target $(HQQ) --upgrade hqq einops termcolor
-	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib $(HQQ) src || true  # some packages ship files that are no Python
+	$(PIP) --no-deps --target $(ZERO) --upgrade deepspeed hjson py-cpuinfo msgpack einops ninja
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib $(HQQ) $(ZERO) src || true  # some packages ship files that are no Python
 	touch $(READY)
 
 demo: $(BASE)
@@ -39,10 +42,12 @@ demo-dpo: $(BASE)
 test: $(READY)
 	$(BIN)/pytest -n 2 --dist loadfile --timeout 600
 	PYTHONPATH=$(HQQ) $(BIN)/pytest -n 2 --dist loadfile --timeout 600 $(QUANT)
+	PYTHONPATH=$(ZERO) $(BIN)/pytest --timeout 600 tests/training/test_parallel.py
 
 # What takes minutes: many architectures, long runs, learning proofs.
 test-slow: $(READY)
 	$(BIN)/pytest -n 2 --timeout 3000 -m slow
+	PYTHONPATH=$(ZERO) $(BIN)/pytest -n 2 --timeout 3000 -m slow tests/training/test_parallel.py
 
 # Says of each test whether it ran: on a machine without a GPU none does.
 test-gpu: $(READY)

@@ -198,7 +198,7 @@ def test_what_is_not_built_is_refused_and_the_default_is_not(row: Missing) -> No
 @pytest.mark.parametrize(
     ("words", "message", "next"),
     [
-        ("sft --fsdp full_shard", "--fsdp full_shard: FSDP", "leave it out"),
+        ("sft --sequence_parallel_size 2", "--sequence_parallel_size 2: sequence parallelism", "leave it out"),
         ("infer --local_repo_path .", "--local_repo_path .: models with code", "leave it out"),
     ],
 )

@@ -15,7 +15,7 @@ from swift.params.parse import parse
 from swift.plan.deepspeed import ZeroPlan
 from swift.plan.sft import plan_sft
 
-TWO = Machine(world_size=2, local_world_size=2, packages=frozenset({"deepspeed"}))
+TWO = Machine(world_size=2, local_world_size=2, packages=frozenset({"deepspeed", "bitsandbytes"}))
 
 
 @pytest.fixture
@@ -56,10 +56,13 @@ def test_flags_fill_what_a_configuration_leaves_open(zero: Any, tmp_path: Path) 
     assert config["zero_optimization"] == given["zero_optimization"]
 
 
-@pytest.mark.parametrize(("name", "offloads"), [("default-zero2", False), ("zero2-offload", True)])
-def test_presets(name: str, offloads: bool, zero: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "stage", "offloads"),
+    [("default-zero2", 2, False), ("zero2-offload", 2, True), ("default-zero3", 3, False), ("zero3-offload", 3, True)],
+)
+def test_presets(name: str, stage: int, offloads: bool, zero: Any) -> None:
     plan = zero(name)
-    assert (plan.stage, plan.offloads) == (2, offloads)
+    assert (plan.stage, plan.offloads) == (stage, offloads)
     assert plan.config["zero_force_ds_cpu_optimizer"] is False, "on a CPU nothing is compiled"
     on_gpu = zero(name, machine=Machine(device="cuda", device_count=2, world_size=2, packages=TWO.packages))
     assert on_gpu.config["zero_force_ds_cpu_optimizer"] is True
@@ -92,7 +95,9 @@ STAGE_2 = {"zero_optimization": {"stage": 2}}
         (STAGE_2, "--sft_type adalora", "--sft_type adalora does not go together with --deepspeed"),
         (STAGE_2, "--auto_find_batch_size true", "--auto_find_batch_size does not go together with --deepspeed"),
         (STAGE_2, '--device_map_config {"":0}', "--device_map_config does not go together with --deepspeed"),
-        ("default-zero3", "", "stage 3, which shares out weights too, is not built yet"),
+        ("default-zero3", "--quantization_bit 4", "--quantization_bit is not built yet with --deepspeed at stage 3"),
+        ("default-zero3", "--torch_compile true", "--torch_compile is not built yet with --deepspeed at stage 3"),
+        (STAGE_2, "--fsdp full_shard", "--fsdp does not go together with --deepspeed"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(config: Any, words: str, message: str, zero: Any) -> None:

@@ -18,6 +18,7 @@ from swift.params.groups import Distributed, Optim, Train
 from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
 from swift.prompts.types import IGNORED
+from swift.training.artifacts import model_info
 from swift.training.batches import Collate
 from swift.training.loop import Run
 from swift.training.objectives.sft import SftObjective
@@ -139,7 +140,8 @@ def tiny_run(
         objective=objective(base),
         train=rows,
         val=val,
-        save_into=lambda target: tuners.save(tuned, target),
+        save_into=lambda target, weights: tuners.save(tuned, target, state_dict=weights),
+        info=model_info(tuned),
         resume=resume,
         evaluator=evaluator,
         lengths=[len(item["input_ids"]) for item in rows.items],

@@ -143,11 +143,11 @@ class _Moves:
     def _now(self) -> list[Tensor]:
         return [nn.utils.parameters_to_vector(layer.parameters()).detach().clone() for layer in self.model.model.layers]  # type: ignore[union-attr]
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, weights: Any) -> None:
         now = self._now()
         self.moved.append([i for i, (a, b) in enumerate(zip(self.before, now, strict=True)) if not torch.equal(a, b)])
         self.before = now
-        self._save(folder)
+        self._save(folder, weights)
 
 
 def test_the_layers_that_lisa_draws_are_those_that_move(tmp_path: Path) -> None:

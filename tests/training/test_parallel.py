@@ -28,6 +28,15 @@ FLAGS = {
     "report_to": "none",
 }
 ZERO_1 = '{"zero_optimization": {"stage": 1}}'
+# Small weights would stay where they are, and hide what reads them as a whole.
+STRICT = {
+    "reduce_bucket_size": "auto",
+    "stage3_prefetch_bucket_size": 0,
+    "stage3_param_persistence_threshold": 0,
+    "stage3_max_live_parameters": 0,
+    "stage3_max_reuse_distance": 0,
+}
+ZERO_3 = json.dumps({"zero_optimization": {"stage": 3, **STRICT}})
 Launch = Callable[..., Path]
 
 
@@ -39,11 +48,11 @@ def launch(tiny_llama_dir: Path, tmp_path: Path) -> Launch:
     )
 
     def run(name: str, processes: int, *more: str) -> Path:
-        """Train in so many processes with four rows a pass in all. -> the folder of the run."""
+        """Train in so many processes with six rows a pass in all. -> the folder of the run."""
         flags = {**FLAGS, "model_id_or_path": tiny_llama_dir, "dataset": rows, "output_dir": tmp_path / name}
         flags |= {flag.lstrip("-"): value for flag, value in zip(more[::2], more[1::2], strict=True)}
         words = ["sft", *(word for flag, value in flags.items() for word in (f"--{flag}", str(value)))]
-        words += ["--batch_size", str(4 // processes)]
+        words += ["--batch_size", str(6 // processes)]
         several = ranks(processes) if processes > 1 else [{"RANK": "0"}]
         started = [start(words, tmp_path / f"{name}.{e['RANK']}.log", e if processes > 1 else None) for e in several]
         codes = [finished(process) for process in started]
@@ -53,9 +62,12 @@ def launch(tiny_llama_dir: Path, tmp_path: Path) -> Launch:
     return run
 
 
+def events(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "logging.jsonl").read_text().splitlines()]
+
+
 def losses(run: Path) -> list[float]:
-    events = [json.loads(line) for line in (run / "logging.jsonl").read_text().splitlines()]
-    return [event[name] for event in events for name in ("loss", "eval_loss") if name in event]
+    return [event[name] for event in events(run) for name in ("loss", "eval_loss") if name in event]
 
 
 def furthest(one: Path, other: Path) -> float:
@@ -65,29 +77,55 @@ def furthest(one: Path, other: Path) -> float:
     return max((tensor - second[name]).abs().max().item() for name, tensor in first.items())
 
 
+FULL = ["--sft_type", "full"]
+SGD = ["--optim", "sgd", "--learning_rate", "0.1"]
+LORA_PLUS = ["--modules_to_save", "EMBEDDING", "--lora_lr_ratio", "4"]
+RECOMPUTED = ["--fsdp_config", '{"activation_checkpointing": true}']
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("config", "flags"),
+    ("engine", "flags", "processes"),
     [
-        ("default-zero2", ["--modules_to_save", "EMBEDDING", "--lora_lr_ratio", "4"]),
-        ("default-zero2", ["--sft_type", "full", "--optim", "sgd", "--learning_rate", "0.1"]),
-        (ZERO_1, ["--sft_type", "full"]),
-        ("zero2-offload", ["--sft_type", "full"]),
+        (["--deepspeed", "default-zero2"], LORA_PLUS, 2),
+        (["--deepspeed", "default-zero2"], [*FULL, *SGD], 2),
+        (["--deepspeed", ZERO_1], FULL, 3),
+        (["--deepspeed", "zero2-offload"], FULL, 2),
+        (["--deepspeed", ZERO_3], LORA_PLUS, 2),
+        (["--deepspeed", ZERO_3], [*FULL, *SGD], 3),
+        (["--deepspeed", "zero3-offload"], FULL, 2),
+        (["--fsdp", "full_shard"], LORA_PLUS, 3),
+        (["--fsdp", "full_shard auto_wrap", *RECOMPUTED], [*FULL, *SGD], 2),
+        (["--fsdp", "shard_grad_op offload"], FULL, 2),
     ],
-    ids=["lora+", "full-sgd", "full-zero1", "full-offload"],
+    ids=lambda value: "-".join(value)[:40] if isinstance(value, list) else str(value),
 )
-def test_a_shared_optimizer_equals_one_process_and_goes_on_anywhere(
-    config: str, flags: list[str], launch: Launch
+def test_what_is_shared_out_equals_one_process_and_goes_on_anywhere(
+    engine: list[str], flags: list[str], processes: int, launch: Launch
 ) -> None:
-    pytest.importorskip("deepspeed")
-    one, two = launch("one", 1, *flags), launch("two", 2, *flags, "--deepspeed", config)
-    assert losses(two) == pytest.approx(losses(one), rel=2e-6)
-    assert furthest(one, two) < 5e-6
-    half = "--resume_from_checkpoint", str(two / "checkpoint-2")
-    assert furthest(launch("same", 2, *flags, "--deepspeed", config, *half), two) == 0
+    if "--deepspeed" in engine:
+        pytest.importorskip("deepspeed")
+    one, several = launch("one", 1, *flags), launch("several", processes, *flags, *engine)
+    assert losses(several) == pytest.approx(losses(one), rel=2e-6)
+    assert furthest(one, several) < 5e-6
+    half = "--resume_from_checkpoint", str(several / "checkpoint-2")
+    assert furthest(launch("same", processes, *flags, *engine, *half), several) == 0
     assert furthest(launch("alone", 1, *flags, *half), one) < 5e-6
     half = "--resume_from_checkpoint", str(one / "checkpoint-2")
-    assert furthest(launch("shared", 2, *flags, "--deepspeed", config, *half), one) < 5e-6
+    assert furthest(launch("shared", processes, *flags, *engine, *half), one) < 5e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [["--deepspeed", ZERO_3], ["--fsdp", "full_shard"]], ids=["zero3", "fsdp"])
+def test_processes_with_fewer_rows_to_answer_wait_for_the_others(engine: list[str], launch: Launch) -> None:
+    if "--deepspeed" in engine:
+        pytest.importorskip("deepspeed")
+    flags = ["--predict_with_generate", "true", "--max_new_tokens", "4", "--eval_batch_size", "1"]
+    one, several = (launch(name, n, *flags, *more) for name, n, more in (("one", 1, []), ("three", 3, engine)))
+    (mine, theirs) = ([e for e in events(run) if "eval_rouge-l" in e] for run in (several, one))
+    assert len(mine) == len(theirs) == 1
+    for name in ("eval_loss", "eval_rouge-l", "eval_bleu-4"):
+        assert mine[0][name] == pytest.approx(theirs[0][name], rel=2e-6)
 
 
 def test_deepspeed_still_looks_where_it_is_told_that_nothing_can_be_compiled() -> None:

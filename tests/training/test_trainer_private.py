@@ -29,6 +29,8 @@ def test_transformers_is_the_one_that_was_read() -> None:
         ("_load_from_checkpoint", ["self", "resume_from_checkpoint", "model"]),
         ("_prepare_for_training", ["self", "max_steps", "train_dataloader", "resume_from_checkpoint"]),
         ("_load_optimizer_and_scheduler", ["self", "checkpoint"]),
+        ("_defer_fsdp_gradient_reduction", ["self"]),
+        ("_get_grad_norm", ["self", "model", "grad_norm"]),
         ("_load_scaler", ["self", "checkpoint"]),
         ("_save_scaler", ["self", "output_dir"]),
         ("_save_rng_state", ["self", "output_dir"]),

@@ -25,8 +25,6 @@ class Missing(Frozen):
 
 
 TABLE: tuple[Missing, ...] = (
-    Missing("fsdp", "FSDP"),
-    Missing("fsdp_config", "FSDP"),
     Missing("sequence_parallel_size", "sequence parallelism"),
     Missing("vit_use_gc", "training multimodal models", values=(False,)),
     Missing("local_repo_path", "models with code in a repository of their own"),

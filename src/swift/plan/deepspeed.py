@@ -17,6 +17,7 @@ from swift.params.args import Args
 from swift.params.groups import Distributed, Galore, Optim, Train
 from swift.params.groups.distributed import PRESETS
 from swift.plan.json_flag import json_mapping
+from swift.plan.whole_weights import sharded_misfits
 
 FLAG = "--deepspeed"
 PRESET_FILES = Path(swift.catalog.__file__).parent / "deepspeed"
@@ -54,7 +55,7 @@ class ZeroPlan:
     """DeepSpeed's ZeRO with nothing left to decide but what depends on the model."""
 
     stage: Literal[1, 2, 3]
-    """1 shares out the optimizer, 2 its gradients too."""
+    """1 shares out the optimizer, 2 its gradients too, 3 the weights as well."""
     offloads: bool
     config: Mapping[str, Any]
 
@@ -171,11 +172,7 @@ def _misfits(args: Args, machine: Machine, stage: int, sft_type: str, dtype: str
     if dtype == "fp16":
         yield NotBuilt(f"{FLAG} in fp16 is not built yet", where="--dtype", next="use --dtype bf16 or fp32")
     if stage == 3:
-        yield NotBuilt(
-            f"{FLAG} at stage 3, which shares out weights too, is not built yet",
-            where=FLAG,
-            next=f"use {FLAG} default-zero2",
-        )
+        yield from sharded_misfits(args, f"{FLAG} at stage 3", f"use {FLAG} default-zero2")
 
 
 PRECISIONS = ("bf16.enabled", "fp16.enabled")

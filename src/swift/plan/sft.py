@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swift.catalog import Catalog
@@ -86,6 +86,8 @@ def plan_sft(args: Args, catalog: Catalog, machine: Machine) -> SftPlan:
         dtype=model.dtype,
         rows=data.mode,
     )
+    if train.shards_weights:  # shares come from the host, weight by weight
+        model = replace(model, device_map=None)
     return SftPlan(
         command=args.command,
         method=method,

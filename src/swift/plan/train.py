@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from swift.params.flag import chosen
 from swift.params.groups import Data, Distributed, Galore, Generate, Hub, Lisa, Lora, Optim, Train
 from swift.plan.data import Mode
 from swift.plan.deepspeed import ZeroPlan, plan_deepspeed
+from swift.plan.fsdp import FsdpPlan, plan_fsdp, recomputes
 from swift.plan.methods import method_name, plan_best_metric
 from swift.plan.model import Dtype
 
@@ -114,6 +115,13 @@ class TrainPlan:
     """How layers take turns, where they do."""
     zero: ZeroPlan | None = None
     """How DeepSpeed shares the optimizer out, where it does."""
+    fsdp: FsdpPlan | None = None
+    """How FSDP2 shares weights out, where it does."""
+
+    @property
+    def shards_weights(self) -> bool:
+        """Whether each process has a share of every weight, so that a forward pass takes all of them."""
+        return self.fsdp is not None or (self.zero is not None and self.zero.stage == 3)
 
     @property
     def effective_batch(self) -> int:
@@ -227,9 +235,11 @@ def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, 
             dtype=dtype,
             sft_type=sft_type,
         ),
+        fsdp=plan_fsdp(args, machine, sft_type=sft_type, dtype=dtype),
     )
     _has_whole_groups(plan)
-    return plan
+    # Frozen layers are read in the order that they have while they are shared out.
+    return replace(plan, pack_frozen=False) if plan.shards_weights else plan
 
 
 def _check_one_process(args: Args, machine: Machine, dtype: Dtype) -> None:
@@ -275,6 +285,8 @@ def _has_whole_groups(plan: TrainPlan) -> None:
 def _recompute(args: Args) -> bool | None:
     """What the user, or the checkpoint that the run goes on from, says; the default only allows it."""
     name = "gradient_checkpointing"
+    if recomputes(args):
+        return True
     return args.values[name] if args.is_explicit(name) or args.origins.get(name) == "checkpoint" else None
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from swift import tuners
@@ -37,12 +37,14 @@ class Contents:
     images: Images | None = None
 
 
-def write_contents(contents: Contents, folder: Path) -> None:
-    """Write everything into a checkpoint's folder, which is still under another name."""
+def write_contents(contents: Contents, folder: Path, state: Mapping[str, Tensor] | None) -> None:
+    """Write everything into a checkpoint's folder, which is still under another name.
+
+    `state` replaces the model's own where weights are shared out.
+    """
     added = contents.objective.added
-    state = None
     if added is not None:  # the objective has a file of its own for it
-        weights = contents.model.state_dict()
+        weights = contents.model.state_dict() if state is None else state
         state = {name: tensor for name, tensor in weights.items() if not name.startswith(f"{added}.")}
     tuners.save(contents.model, folder, contents.card, state_dict=state)
     contents.tokenizer.save_pretrained(folder)

@@ -52,6 +52,7 @@ def with_images(plan: SftPlan, images: Images | None) -> SftPlan:
         ("--lazy_tokenize false", data.mode == "eager" and entry is not None and entry.multimodal),
         ("--predict_with_generate", plan.train.generation is not None),
         ("--sft_type longlora", plan.tuner.sft_type == "longlora"),
+        ("--deepspeed at stage 3, or --fsdp,", plan.train.shards_weights),
     ):
         if given:
             raise NotBuilt(f"{flag} is not built yet for multimodal models", where=flag, next="leave it out")

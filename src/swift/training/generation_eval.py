@@ -24,12 +24,15 @@ class Answers:
         generate: Generate,
         batch_size: int,
         stop_ids: Sequence[int],
+        together: bool = False,
     ):
+        """`together`: no process computes without the others, whose number of passes has to be the same."""
         self._rows = rows
         self._tokenizer = tokenizer
         self._flags = generate
         self._batch_size = batch_size
-        self._stop_ids = list(dict.fromkeys([*stop_ids, tokenizer.eos_token_id]))
+        self._together = together
+        self._stop_ids: list[Any] = list(dict.fromkeys([*stop_ids, tokenizer.eos_token_id]))
 
     @torch.no_grad()
     def __call__(self, model: Any) -> dict[str, float]:
@@ -38,8 +41,12 @@ class Answers:
         turns = [turn for i in range(rank, len(self._rows), world) if (turn := last_reply(self._rows[i])) is not None]
         config = self._config(model.generation_config)
         pairs: list[tuple[str, str]] = []
-        for start in range(0, len(turns), self._batch_size):
+        end = -(-len(self._rows) // world) if self._together else len(turns)
+        for start in range(0, end, self._batch_size):
             part = turns[start : start + self._batch_size]
+            if not part:  # others still have some, and wait for our share of the weights
+                self._generate(model, [[self._stop_ids[0]]], config)
+                continue
             generated = self._generate(model, [prompt for prompt, _ in part], config)
             pairs += [(self._text(ids), self._text(wanted)) for ids, (_, wanted) in zip(generated, part, strict=True)]
         if world > 1:
@@ -56,7 +63,12 @@ class Answers:
             ids[i, longest - len(prompt) :] = torch.tensor(prompt)
             mask[i, longest - len(prompt) :] = 1
         device = model.device
-        out = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config)
+        out = model.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            generation_config=config,
+            synced_gpus=self._together,
+        )
         return out[:, longest:].tolist()
 
     def _config(self, own: GenerationConfig) -> GenerationConfig:

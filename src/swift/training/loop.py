@@ -24,7 +24,7 @@ from swift.hub.checkpoint_uploader import Pusher
 from swift.plan.reward_model import has_head
 from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
-from swift.training.artifacts import length_info, model_info, write_training_args
+from swift.training.artifacts import length_info, write_training_args
 from swift.training.batches import Endless
 from swift.training.callbacks.lisa import LayersTakeTurns, layers_in_turn
 from swift.training.callbacks.loss_watch import Watch
@@ -37,7 +37,7 @@ from swift.training.objectives import Batch, Objective
 from swift.training.optimizers.build import builder
 from swift.training.run_dir import LOG
 from swift.training.throughput import Meter, peak_memory
-from swift.training.trainer import PLACE, SwiftTrainer
+from swift.training.trainer import PLACE, SaveInto, SwiftTrainer
 from swift.training.training_arguments import training_arguments
 
 
@@ -56,12 +56,14 @@ class Run:
     val: Any | None
     steps: int | None = None
     """Optimizer steps; None counts them by the rows."""
-    save_into: Callable[[Path], None]
+    save_into: SaveInto
     """Writes what a checkpoint holds beside the Trainer's state into its folder."""
     resume: Path | None = None
     evaluator: Callable[[Any], dict[str, float]] | None = None
     pusher: Pusher | None = None
     """Uploads checkpoints while training goes on, in the first process."""
+    info: str
+    """`model_info` of the model when all of it was here."""
     lengths: Sequence[int] | None = None
     """Tokens of each training row, where they are known."""
     val_lengths: Sequence[int] | None = None
@@ -235,7 +237,7 @@ def finish(trainer: SwiftTrainer, run: Run) -> dict[str, Any]:
         "best_metric": state.best_metric,
         "global_step": state.global_step,
         "log_history": state.log_history,
-        "model_info": model_info(run.model),
+        "model_info": run.info,
         "dataset_info": {"train_dataset": length_info(run.lengths), "val_dataset": length_info(run.val_lengths)},
         "train_time": {
             "train_runtime": runtime,

@@ -81,7 +81,9 @@ def _run(
     if machine.first:
         write_json(run_dir / SFT_ARGS, arguments)
     run = with_model(prepared, arguments, run_dir, resume)
-    samples = answer_samples(plan, prepared, run_dir, resume) if machine.first else None
+    samples = None
+    if machine.first and not plan.train.shards_weights:  # one process cannot answer alone
+        samples = answer_samples(plan, prepared, run_dir, resume)
     if samples is not None:
         samples.take("before", run.model, tuners.base_model(run.model))
     if machine.first and plan.train.push is not None:
@@ -173,6 +175,7 @@ def assemble(
         collate=collate,
         train=rows,
         steps=prepared.steps,
+        info=model_info(model),
         val=val,
         save_into=partial(write_contents, _contents(prepared, model, arguments, objective)),
         resume=resume,
@@ -281,4 +284,5 @@ def _answers(plan: SftPlan, val: Any, tokenizer: PreTrainedTokenizerBase, encode
         plan.train.generation,
         plan.train.eval_batch_size,
         encoder.stop_token_ids,
+        together=plan.train.shards_weights,
     )

@@ -44,6 +44,8 @@ TERM = "term of the loss "
 NOTHING: Batch = {"input_ids": torch.empty((1, 0), dtype=torch.long)}
 """What stands for a micro-batch whose rows are in a pass with others."""
 Evaluator = Callable[[nn.Module], dict[str, float]]
+SaveInto = Callable[[Path, Mapping[str, Tensor] | None], None]
+"""Writes into a checkpoint's folder, with the weights where the model does not have them whole."""
 
 
 class SwiftTrainer(CheckpointTrainer):
@@ -64,7 +66,7 @@ class SwiftTrainer(CheckpointTrainer):
         collate: Callable[[list[dict[str, Any]]], Batch],
         train_dataset: Dataset,
         eval_dataset: Dataset | None,
-        save_into: Callable[[Path], None],
+        save_into: SaveInto,
         callbacks: list[TrainerCallback],
         meter: Meter,
         stop: StopOnSignal,
@@ -94,6 +96,7 @@ class SwiftTrainer(CheckpointTrainer):
         self._losses = LossCheck(where)
         config: Any = model.config
         own = config.to_dict().get("use_cache")
+        self.parallel.shard(model)
         into_micro_batch: Any = MicroBatch  # transformers expects a dict of tensors and only hands it on
         super().__init__(
             model=model,
@@ -103,6 +106,8 @@ class SwiftTrainer(CheckpointTrainer):
             eval_dataset=eval_dataset,
             callbacks=callbacks,
         )
+        if not self.parallel.wrapped:
+            self.is_distributed_loading_by_transformers = True
         # transformers writes its own value into the configuration, which is saved with the weights.
         if own is not None:
             config.use_cache = own
@@ -159,9 +164,7 @@ class SwiftTrainer(CheckpointTrainer):
         sizes = [tokens_of(row) for row in rows]
         count = passes_needed(sizes, self._plan, len(micro_batches))
         if agreed and self.args.world_size > 1:
-            most = torch.tensor(count, device=self.args.device)
-            dist.all_reduce(most, dist.ReduceOp.MAX)
-            count = int(most)
+            count = _most(count, self.args)
         return [self._collated(rows[run]) for run in split(sizes, count)]
 
     def _collated(self, rows: list[dict[str, Any]]) -> Batch:
@@ -279,18 +282,27 @@ class SwiftTrainer(CheckpointTrainer):
             collate_fn=self.data_collator,
             generator=torch.Generator(),  # a loader without one draws from the random state that training depends on
         )
+        dataset: Any = self.eval_dataset
+        spare: list[dict[str, Any]] = [dataset[0]] if self._plan.shards_weights else []
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
         fewest = len(self.eval_dataset) // self.args.world_size  # type: ignore[arg-type]
         micro_batches = iter(loader)
         number = 0  # of micro-batches begun
-        while group := list(islice(micro_batches, self.args.gradient_accumulation_steps)):
+        while True:
+            group = list(islice(micro_batches, self.args.gradient_accumulation_steps))
+            passes = self._passes(group) if group else []
+            together = _most(len(passes), self.args) if spare else len(passes)
+            if not together:
+                break
             # Later, some processes may have no rows left, at which they would meet the others.
             if number * size < fewest:
                 self._leave_when_stopped()
             number += len(group)
-            for batch in self._passes(group):
+            for batch in passes:
                 self._add(batch, model, sums)
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+            for _ in range(together - len(passes)):  # the others cannot compute without our share of the weights
+                self._add(self._collated(spare), model, defaultdict(lambda: torch.zeros(2, dtype=torch.float64)))
         self._leave_when_stopped()
         measured = means(self._over_processes(sums))
         terms = [measured.pop(name) for name in list(measured) if name.startswith(TERM)]
@@ -353,9 +365,10 @@ class SwiftTrainer(CheckpointTrainer):
                 checkpoints.require_room(target, self._checkpoint_bytes)
                 scratch = stack.enter_context(checkpoints.writing(target))
             self.accelerator.wait_for_everyone()
+            weights = self.parallel.weights(self._inner_model())
             if self.args.should_save:
                 self.state.save_to_json(str(scratch / checkpoints.TRAINER_STATE))
-                self._save_into(scratch)
+                self._save_into(scratch, weights)
                 self._save_place(scratch)
             if not self.args.save_only_model:
                 self.save_training_state(scratch)
@@ -394,6 +407,13 @@ class SwiftTrainer(CheckpointTrainer):
 def means(sums: Mapping[str, Tensor], but: str = "") -> dict[str, float]:
     """The means of (sum, count) pairs; pairs that counted nothing are left out."""
     return {name: (pair[0] / pair[1]).item() for name, pair in sums.items() if name != but and pair[1]}
+
+
+def _most(count: int, args: TrainingArguments) -> int:
+    """The largest `count` of all processes."""
+    most = torch.tensor(count, device=args.device)
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    return int(most)
 
 
 def _pair(total: Tensor, count: Tensor) -> Tensor:

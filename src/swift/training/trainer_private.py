@@ -1,6 +1,6 @@
 """What only transformers' private methods do for a checkpoint: the one file to look at when transformers moves.
 
-Five reasons, as of transformers 5.23 (`READ`; a test fails when the project takes another one):
+Seven reasons, as of transformers 5.23 (`READ`; a test fails when the project takes another one):
 
 - `_save_checkpoint` writes straight into `checkpoint-N` and rotates by its own rules. Callbacks hear of it afterwards,
   so a checkpoint could not be a transaction.
@@ -9,16 +9,20 @@ Five reasons, as of transformers 5.23 (`READ`; a test fails when the project tak
   DeepSpeed's in a layout of its own. Ours is kept by name.
 - Random state and scaler are read back by `_load_rng_state` and `_load_scaler`, in the layout of files that only the
   `_save_…` methods know.
+- Shares of gradients are sent pass by pass, so that no process holds whole ones (`_defer_fsdp_gradient_reduction`).
+- The norm of gradients that are shared out is still shares when it is logged (`_get_grad_norm`).
 - The random state is restored before the first batch is drawn from a stream, which changes it.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import Trainer
 
 from swift.training import optimizer_state
@@ -77,6 +81,13 @@ class CheckpointTrainer(Trainer):
         stored = optimizer_state.read(Path(checkpoint))
         self.parallel.load_optimizer_state(optimizer, self._inner_model(), self.groups, stored)
         schedule.load_state_dict(torch.load(Path(checkpoint) / SCHEDULE, weights_only=True))
+
+    def _defer_fsdp_gradient_reduction(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def _inner_model(self) -> nn.Module:
         """The model without what was wrapped around it for several processes."""

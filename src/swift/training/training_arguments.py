@@ -11,6 +11,15 @@ from swift.training.check_names import OWN_TRACKERS
 from swift.training.liger import KERNELS
 
 
+class PlacedArguments(TrainingArguments):
+    """For a model whose shares lie where they belong."""
+
+    @property
+    def place_model_on_device(self) -> bool | None:
+        """Transformers' door for it."""
+        return False
+
+
 def training_arguments(
     plan: TrainPlan, run: Path, *, steps: int, evaluates: bool, streams: bool = False
 ) -> TrainingArguments:
@@ -20,7 +29,7 @@ def training_arguments(
     and no pushing of its own for us, so those fields are off.
     """
     train, optim, distributed = plan.group, plan.optim, plan.distributed
-    return TrainingArguments(
+    return (TrainingArguments if plan.fsdp is None else PlacedArguments)(
         output_dir=str(run),
         per_device_train_batch_size=plan.batch_size,
         per_device_eval_batch_size=plan.eval_batch_size,

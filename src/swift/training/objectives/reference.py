@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from swift import models, tuners
-from swift.core.errors import SwiftError
+from swift.core.errors import NotBuilt, SwiftError
 from swift.data.preprocess import code_digest
 from swift.params.checkpoint_args import read_saved
 from swift.plan.model import ModelPlan
@@ -51,6 +51,12 @@ def build_reference(setting: Setting, plan: ReferencePlan, answers: AnswerLogPro
     if plan.kind == "model":
         return Scored() if setting.scored else OtherModel(setting, plan, answers.temperature)
     within = _within(setting, plan, answers)
+    if setting.plan.train.shards_weights and not setting.scored and isinstance(within, StartingWeights):
+        raise NotBuilt(
+            "a reference that is asked while training is not built yet where weights are shared out",
+            where="--precompute_ref_log_probs",
+            next="add --precompute_ref_log_probs true",
+        )
     return Scored(within) if setting.scored else within
 
 

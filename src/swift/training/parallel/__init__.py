@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from swift.plan.train import TrainPlan
 
+ADAPTER = "default"
+"""PEFT's name of the one adapter, which is part of the names of its parameters."""
 Groups = list[list[str]]
 """Names of the parameters in each group of the optimizer."""
 
@@ -17,6 +20,16 @@ class Parallel(Protocol):
 
     gradients_stay: bool
     """Whether each process has the gradients of a step until it is over."""
+    wrapped: bool
+    """Whether accelerate wraps the model; else its own modules talk to the other processes."""
+
+    def shard(self, model: nn.Module) -> None:
+        """Leave each process its share of the weights; before there is an optimizer."""
+        ...
+
+    def weights(self, model: nn.Module) -> dict[str, Tensor] | None:
+        """What is saved of the model by name, whole and on the CPU of the first process; None where it is anyway."""
+        ...
 
     def optimizer_state(self, optimizer: Any, model: nn.Module, groups: Groups) -> dict[str, Any]:
         """The whole state by name, on the CPU, as `swift.training.optimizer_state` lays it out."""
@@ -27,12 +40,25 @@ class Parallel(Protocol):
         ...
 
 
+def saved_names(model: nn.Module) -> list[str]:
+    """Which entries of the state of `model` a checkpoint holds: of an adapter all that is its own, else every one."""
+    names = list(model.state_dict(keep_vars=True))
+    if isinstance(model, PreTrainedModel):
+        return names
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return [name for name in names if name in trained or f".{ADAPTER}" in name]
+
+
 def parallel_of(plan: TrainPlan) -> Parallel:
     """The way that the plan says."""
     if plan.zero is not None:
-        from swift.training.parallel.zero import Zero
+        from swift.training.parallel.zero import Zero, Zero3
 
-        return Zero()
+        return Zero3(plan.zero) if plan.zero.stage == 3 else Zero()
+    if plan.fsdp is not None:
+        from swift.training.parallel.fully_sharded import FullySharded
+
+        return FullySharded(plan.fsdp)
     from swift.training.parallel.replicated import Replicated
 
     return Replicated()

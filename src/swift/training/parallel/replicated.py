@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from swift.training import optimizer_state
 from swift.training.parallel import Groups
@@ -14,6 +14,14 @@ class Replicated:
     """Everything is whole in every process."""
 
     gradients_stay = True
+    wrapped = True
+
+    def shard(self, model: nn.Module) -> None:
+        """See Parallel."""
+
+    def weights(self, model: nn.Module) -> dict[str, Tensor] | None:
+        """See Parallel."""
+        return None
 
     def optimizer_state(self, optimizer: Any, model: nn.Module, groups: Groups) -> dict[str, Any]:
         """See Parallel."""

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from swift.compat.deepspeed_shm_comm import compile_nothing
 from swift.core.optional_imports import need
+from swift.plan.deepspeed import ZeroPlan
 from swift.training import optimizer_state
-from swift.training.parallel import Groups
+from swift.training.parallel import Groups, saved_names
 
 MASTER = "fp32_weight"
 """The name, beside the optimizer's own, of what a weight of 16 bits is stepped in."""
@@ -46,13 +47,21 @@ class Zero:
     """Stages 1 and 2."""
 
     gradients_stay = False
+    wrapped = True
+
+    def shard(self, model: nn.Module) -> None:
+        """See Parallel."""
+
+    def weights(self, model: nn.Module) -> dict[str, Tensor] | None:
+        """See Parallel."""
+        return None
 
     def optimizer_state(self, optimizer: Any, model: nn.Module, groups: Groups) -> dict[str, Any]:
         """See Parallel."""
         tools: Any = need("deepspeed.utils", extra="deepspeed", why="--deepspeed")
         zero = optimizer.optimizer
-        _link(zero)
-        pieces, counts = _kinds(zero)
+        self.link(zero)
+        pieces, counts = _kinds(zero.optimizer, self.pieces(zero)[0])
         state: dict[str, dict[str, Any]] = {}
         for name, parameter in _named(model, groups):
             state[name] = {key: tools.safe_get_full_optimizer_state(parameter, key).cpu() for key in pieces}
@@ -75,28 +84,69 @@ class Zero:
             return
         like = {name: value for name, value in next(iter(states.values())).items() if isinstance(value, Tensor)}
         pieces = [name for name, value in like.items() if value.dim() and name != MASTER]
-        for piece in zero.single_partition_of_fp32_groups:
+        for piece in self.pieces(zero):
             zero.optimizer.state[piece] |= {name: torch.zeros_like(piece) for name in pieces}
             zero.optimizer.state[piece] |= _counts(zero.optimizer, like)
-        _link(zero)
+        self.link(zero)
         for name, parameter in _named(model, groups):
             for key in pieces:
                 tools.safe_set_full_optimizer_state(parameter, states[name][key].to(parameter.device), key)
             if MASTER in states[name] and parameter.dtype != torch.float32:
                 tools.safe_set_full_fp32_param(parameter, states[name][MASTER].to(parameter.device))
 
+    def pieces(self, zero: Any) -> list[Tensor]:
+        """The flat shares of this process, as the optimizer steps them."""
+        return list(zero.single_partition_of_fp32_groups)
 
-def _link(zero: Any) -> None:
-    """Let each parameter know its share of the state; DeepSpeed itself does it for the first group that is stepped."""
-    tools: Any = need("deepspeed.utils", extra="deepspeed", why="--deepspeed")
-    for parameters, piece in zip(zero.bit16_groups, zero.single_partition_of_fp32_groups, strict=True):
-        tools.lazy_init_hp_params_optimizer_state(parameters, piece, zero.optimizer.state)
+    def link(self, zero: Any) -> None:
+        """Let each parameter know its share of the state; DeepSpeed does it for the first group that is stepped."""
+        tools: Any = need("deepspeed.utils", extra="deepspeed", why="--deepspeed")
+        for parameters, piece in zip(zero.bit16_groups, zero.single_partition_of_fp32_groups, strict=True):
+            tools.lazy_init_hp_params_optimizer_state(parameters, piece, zero.optimizer.state)
 
 
-def _kinds(zero: Any) -> tuple[list[str], dict[str, Any]]:
+class Zero3(Zero):
+    """Stage 3: weights too."""
+
+    def __init__(self, plan: ZeroPlan):
+        self._plan = plan
+
+    def shard(self, model: nn.Module) -> None:
+        """See Parallel. Weight by weight: the device never has all of them."""
+        deepspeed: Any = need("deepspeed", extra="deepspeed", why="--deepspeed")
+        deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+        device = PartialState().device
+        for module in model.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                module.register_buffer(name, buffer.to(device), name not in module._non_persistent_buffers_set)
+        deepspeed.zero.Init(module=model, config_dict_or_path=dict(self._plan.config))
+
+    def weights(self, model: nn.Module) -> dict[str, Tensor] | None:
+        """See Parallel."""
+        zero: Any = need("deepspeed", extra="deepspeed", why="--deepspeed").zero
+        state = model.state_dict(keep_vars=True)
+        whole: dict[int, Tensor] = {}
+        named: dict[str, Tensor] = {}
+        first = PartialState().is_main_process
+        for name in saved_names(model):
+            tensor = state[name]
+            if id(tensor) not in whole:  # one that is tied to another stays so
+                with zero.GatheredParameters([tensor]):
+                    whole[id(tensor)] = tensor.detach().cpu().clone() if first else torch.empty(0)
+            named[name] = whole[id(tensor)]
+        return named
+
+    def pieces(self, zero: Any) -> list[Tensor]:
+        """See Zero."""
+        return list(zero.fp32_partitioned_groups_flat)
+
+    def link(self, zero: Any) -> None:
+        """See Zero. Parameters know it here."""
+
+
+def _kinds(optimizer: Any, piece: Tensor) -> tuple[list[str], dict[str, Any]]:
     """What the optimizer keeps for each number, by name, and what it keeps once (its count of steps)."""
-    piece = zero.single_partition_of_fp32_groups[0]
-    own = {key: value for key, value in zero.optimizer.state[piece].items() if value is not None}
+    own = {key: value for key, value in optimizer.state[piece].items() if value is not None}
     pieces = [key for key, value in own.items() if isinstance(value, Tensor) and value.shape == piece.shape]
     return pieces, {key: value for key, value in own.items() if key not in pieces}
 
