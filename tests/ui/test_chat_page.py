@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import shutil
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,13 +20,12 @@ from swift.engines.base import SamplingParams
 from swift.engines.sync_engine import SyncEngine
 from swift.plan.prompt import PromptPlan
 from swift.prompts.encode import build_encoder
+from ui.browser import HAS_CHROMIUM, find, opened, resize, until
 
 pytest.importorskip("gradio", reason="the page is made with gradio")
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser")
+pytest.importorskip("selenium", reason="selenium drives the browser")
 pytestmark = [
-    pytest.mark.skipif(
-        shutil.which("chromium") is None or shutil.which("chromedriver") is None, reason="chromium is not installed"
-    ),
+    pytest.mark.skipif(not HAS_CHROMIUM, reason="chromium is not installed"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
@@ -87,36 +85,11 @@ def address(engine: ScriptedEngine) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser(address: str) -> Iterator[object]:
-    options = webdriver.ChromeOptions()
-    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--lang=en"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    service = webdriver.ChromeService(shutil.which("chromedriver"))
-    driver = webdriver.Chrome(options=options, service=service)
-    driver.set_window_size(1440, 900)
-    driver.get(address)
-    until(lambda: find(driver, "#box textarea"))
-    yield driver
-    driver.quit()
-
-
-def until(true: Callable[[], object], seconds: float = 30) -> None:
-    """Wait for something to be so; elements that are being replaced count as not yet."""
-    from selenium.common.exceptions import WebDriverException
-
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            if true():
-                return
-        except WebDriverException:
-            pass
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.1)
-
-
-def find(browser, selector: str):
-    return browser.find_element("css selector", selector)
+    with opened() as driver:
+        driver.set_window_size(1440, 900)
+        driver.get(address)
+        until(lambda: find(driver, "#box textarea"))
+        yield driver
 
 
 def talk(browser) -> str:
@@ -157,8 +130,10 @@ def test_an_answer_grows_stops_and_outlives_a_reload(browser, engine: ScriptedEn
     assert talk(browser) == stopped
     browser.refresh()
     until(lambda: "You said Hello." in talk(browser) and "piece of code" in talk(browser))
+    until(lambda: "stopped" in find(browser, "#facts").text)
 
 
+@pytest.mark.slow
 def test_a_new_chat_in_the_middle_of_an_answer_stays_empty(browser, engine: ScriptedEngine) -> None:
     new_chat(browser)
     say(browser, "Something long")
@@ -174,6 +149,7 @@ def test_a_new_chat_in_the_middle_of_an_answer_stays_empty(browser, engine: Scri
     assert "Something long" not in talk(browser)
 
 
+@pytest.mark.slow
 def test_a_question_is_asked_again_and_changed(browser, engine: ScriptedEngine) -> None:
     new_chat(browser)
     say(browser, "First")
@@ -193,6 +169,7 @@ def test_a_question_is_asked_again_and_changed(browser, engine: ScriptedEngine) 
     assert "First" not in talk(browser)
 
 
+@pytest.mark.slow
 def test_a_question_in_the_middle_of_an_answer_waits_in_the_box(browser, engine: ScriptedEngine) -> None:
     new_chat(browser)
     say(browser, "Something long")
@@ -208,6 +185,7 @@ def test_a_question_in_the_middle_of_an_answer_waits_in_the_box(browser, engine:
     assert "piece of code" in talk(browser)
 
 
+@pytest.mark.slow
 def test_settings_reach_the_engine(browser, engine: ScriptedEngine) -> None:
     new_chat(browser)
     find(browser, "#settings .toggle-button").click()
@@ -227,20 +205,15 @@ def test_settings_reach_the_engine(browser, engine: ScriptedEngine) -> None:
     assert request.adapter == "default-lora" and request.sampling.max_tokens == 20000
 
 
+@pytest.mark.slow
 def test_the_words_are_those_of_the_browsers_language(address: str) -> None:
-    options = webdriver.ChromeOptions()
-    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--lang=zh-CN"):
-        options.add_argument(flag)
-    options.add_experimental_option("prefs", {"intl.accept_languages": "zh-CN"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    try:
+    with opened("zh-CN") as driver:
         driver.get(address)
         until(lambda: find(driver, "#clear").text == "新对话")
         assert find(driver, "#box textarea").get_attribute("placeholder") == "输入消息…"
-    finally:
-        driver.quit()
 
 
+@pytest.mark.slow
 def test_a_new_chat_can_be_undone_and_everything_has_a_name(browser, engine: ScriptedEngine) -> None:
     new_chat(browser)
     until(lambda: browser.find_elements("css selector", "#talk .example"))
@@ -265,8 +238,7 @@ def test_a_new_chat_can_be_undone_and_everything_has_a_name(browser, engine: Scr
 
 
 def test_phone(browser) -> None:
-    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    resize(browser, 390, 844)
     new_chat(browser)
     say(browser, "Something long")
     until(lambda: "height" in talk(browser))
@@ -279,6 +251,7 @@ def test_phone(browser) -> None:
     assert box["y"] + box["height"] <= 844, "the box to write in is on the screen"
 
 
+@pytest.mark.slow
 def test_the_page_leaves_no_event_loop_behind(engine: ScriptedEngine) -> None:
     """gradio makes loops that it never closes; they would warn long after, in whatever runs then."""
     from swift.ui.chat_page import ChatPage, launch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import random
@@ -26,6 +27,7 @@ from swift.params.flag import Alias
 from swift.params.form import text_of
 from swift.params.parse import read
 from swift.params.secrets import SECRETS
+from swift.web.jobs import Jobs
 from ui.browser import HAS_CHROMIUM, complaints, find, opened, resize, until
 from web.test_runs import run_folder
 
@@ -66,8 +68,12 @@ class Server:
         self.process.wait()
 
     def end(self) -> None:
+        """End the server, and the jobs, which would go on without it."""
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(30)
+        jobs = Jobs(self.folder / "output" / "jobs", self.folder)
+        for job in jobs.open():
+            jobs.kill(job)
 
     def post(self, place: str, body: dict[str, Any]) -> dict[str, Any]:
         return httpx.post(self.url + place, json=body, headers={"x-swift": "1"}).json()
@@ -76,6 +82,14 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("studio"))
+    yield server
+    server.end()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Server]:
+    """A server for one test, which may kill it."""
+    server = Server(tmp_path)
     yield server
     server.end()
 
@@ -138,6 +152,7 @@ def test_a_hundred_settings_of_the_form_are_what_the_command_reads(browser: Any,
     assert complaints(browser) == []
 
 
+@pytest.mark.slow
 def test_every_flag_is_found_by_the_search(browser: Any, server: Server) -> None:
     look = """
       const hidden = [];
@@ -184,6 +199,58 @@ def test_pages_fit_any_screen_and_name_what_is_on_them(browser: Any, server: Ser
     assert complaints(browser) == []
 
 
+def proxy_of(server: Server, path: str) -> type[http.server.BaseHTTPRequestHandler]:
+    """A proxy that shows the server below a path, which it takes off, as nginx, Jupyter and VS Code do."""
+
+    class Proxy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert self.path.startswith(path), self.path
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            place = server.url + self.path.removeprefix(path)
+            with httpx.stream(self.command, place, headers=dict(self.headers), content=body) as answer:
+                self.send_response(answer.status_code)
+                for name, value in answer.headers.items():
+                    if name not in ("transfer-encoding", "connection"):
+                        self.send_header(name, value)
+                self.end_headers()
+                with contextlib.suppress(OSError):  # the browser has left
+                    for piece in answer.iter_raw():
+                        self.wfile.write(piece)
+                        self.wfile.flush()
+
+        do_POST = do_GET
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    return Proxy
+
+
+@pytest.mark.slow
+def test_pages_work_below_a_path_of_a_proxy(browser: Any, server: Server) -> None:
+    path = "/user/me/proxy/7860"
+    run = run_folder(server.folder / "output" / "a")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), proxy_of(server, path)) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        root = f"http://127.0.0.1:{proxy.server_port}{path}"
+        complaints(browser)
+        browser.get(f"{root}/")
+        find(browser, ".card[href$='new/eval']").click()
+        until(lambda: "swift eval" in find(browser, "#line").text)
+        find(browser, "#lang").click()
+        until(lambda: "中文" not in find(browser, "#lang").text)
+        assert browser.current_url == f"{root}/new/eval"
+        find(browser, "#lang").click()
+        until(lambda: "中文" in find(browser, "#lang").text)
+        find(browser, ".brand").click()
+        until(lambda: browser.current_url == f"{root}/" and find(browser, "#list a"))
+        find(browser, "#list a").click()
+        until(lambda: "/runs?path=" in browser.current_url and find(browser, "#curves svg"))
+        assert browser.current_url.startswith(f"{root}/runs") and complaints(browser) == []
+        proxy.shutdown()
+    shutil.rmtree(run)
+
+
 def test_another_sites_page_starts_nothing(browser: Any, server: Server, tmp_path: Path) -> None:
     """A page of another origin, in the same browser, that posts in the ways that need no permission."""
     body = json.dumps({"command": "sft", "values": {"model_id_or_path": "x", "self_cognition_sample": "1"}})
@@ -223,7 +290,7 @@ def training(server: Server, model: Path, **more: str) -> str:
     }
     answer = server.post("/api/jobs", {"command": "sft", "values": values})
     assert "to" in answer, answer
-    return str(answer["to"])
+    return f"/{answer['to']}"
 
 
 def steps_shown(browser: Any) -> int:
@@ -231,54 +298,51 @@ def steps_shown(browser: Any) -> int:
 
 
 @pytest.mark.slow
-def test_a_training_outlives_page_browser_and_server(tiny_llama_dir: Path, tmp_path: Path) -> None:
-    server = Server(tmp_path)
-    place = training(server, tiny_llama_dir)
-    job = server.folder / "output" / "jobs" / place.rpartition("/")[2]
+def test_a_training_outlives_page_browser_and_server(own_server: Server, tiny_llama_dir: Path) -> None:
+    place = training(own_server, tiny_llama_dir)
+    job = own_server.folder / "output" / "jobs" / place.rpartition("/")[2]
     with opened() as browser:
-        browser.get(server.url + "/new/sft")
+        browser.get(own_server.url + "/new/sft")
         browser.execute_async_script(SET, {"system": "it's “kept”"}, None)
-        browser.get(server.url + place)
+        browser.get(own_server.url + place)
         until(lambda: steps_shown(browser) > 5, 300)
         browser.refresh()
         seen = steps_shown(browser)
         until(lambda: steps_shown(browser) > seen)  # the events go on
-        server.kill()
+        own_server.kill()
         begun = json.loads((job / "process.json").read_text())["command"]
-        server.start()
+        own_server.start()
         back = time.monotonic()
         until(lambda: steps_shown(browser) > seen + 5)  # of itself, without a reload
         until(lambda: "job" not in find(browser, "#message").text)
         print(f"live again {time.monotonic() - back:.1f} s after the server")
         browser.service.process.kill()
-    server.kill()
-    server.start()
+    own_server.kill()
+    own_server.start()
     with opened() as browser:
         start = time.monotonic()
-        browser.get(server.url + place)
+        browser.get(own_server.url + place)
         assert steps_shown(browser) > seen and browser.find_elements("css selector", "#curves svg")
         assert "step" in find(browser, "#log").text
-        browser.get(server.url + "/new/sft")
+        browser.get(own_server.url + "/new/sft")
         assert find(browser, "#i-system").get_attribute("value") == "it's “kept”"
         print(f"all back {time.monotonic() - start:.1f} s after a new browser asked")
-        browser.get(server.url)
+        browser.get(own_server.url)
         assert "running" in find(browser, "#list").text
     assert json.loads((job / "process.json").read_text())["command"] == begun
-    stop_and_check(server, place)
-    server.end()
+    stop_and_check(own_server, place)
 
 
 @pytest.mark.slow
-def test_stop_saves_and_leaves_a_neighbour_alone(tiny_llama_dir: Path, tmp_path: Path) -> None:
-    server = Server(tmp_path)
-    place = training(server, tiny_llama_dir, dataloader_num_workers="2")
-    line = httpx.get(f"{server.url}{place}").text
+def test_stop_saves_and_leaves_a_neighbour_alone(own_server: Server, tiny_llama_dir: Path, tmp_path: Path) -> None:
+    place = training(own_server, tiny_llama_dir, dataloader_num_workers="2")
+    line = httpx.get(f"{own_server.url}{place}").text
     assert "dataloader_num_workers 2" in line
     words = ["sft", "--output_dir", "output", str(tmp_path / "output"), place]
     neighbour = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)", *words])
     try:
         with opened() as browser:
-            browser.get(server.url + place)
+            browser.get(own_server.url + place)
             until(lambda: steps_shown(browser) > 5, 300)
             find(browser, "#status [data-post$=stop]").click()
             until(lambda: find(browser, "#status .state").text == "stopped", 120)
@@ -290,7 +354,6 @@ def test_stop_saves_and_leaves_a_neighbour_alone(tiny_llama_dir: Path, tmp_path:
     finally:
         neighbour.kill()
         neighbour.wait()
-    server.end()
 
 
 def stop_and_check(server: Server, place: str) -> None:
@@ -307,12 +370,11 @@ def stop_and_check(server: Server, place: str) -> None:
 
 
 @pytest.mark.slow
-def test_chat_with_a_checkpoint(tiny_llama_dir: Path, tmp_path: Path) -> None:
+def test_chat_with_a_checkpoint(own_server: Server, tiny_llama_dir: Path) -> None:
     """From the list of checkpoints into a talk: an answer, its length and speed, stopped, a new chat and back."""
-    server = Server(tmp_path)
-    place = training(server, tiny_llama_dir, max_steps="2", eval_steps="1")
+    place = training(own_server, tiny_llama_dir, max_steps="2", eval_steps="1")
     with opened() as browser:
-        browser.get(server.url + place)
+        browser.get(own_server.url + place)
         until(lambda: find(browser, "#results .primary"), 300)
         until(lambda: find(browser, "#status .state").text == "done", 120)
         find(browser, "#results .primary").click()
@@ -336,4 +398,3 @@ def test_chat_with_a_checkpoint(tiny_llama_dir: Path, tmp_path: Path) -> None:
         assert complaints(browser) == []
         browser.find_element("css selector", "[data-post$=stop]").click()
         until(lambda: "ended" in find(browser, "#server").text, 60)
-    server.end()

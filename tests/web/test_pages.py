@@ -59,8 +59,16 @@ def test_nothing_comes_from_elsewhere() -> None:
             assert not re.findall(r"(?:https?:)?//[a-z][\w.-]+\.\w+", path.read_text(encoding="utf-8")), path
 
 
+def test_addresses_are_relative() -> None:
+    """A proxy may show the pages below a path of its own."""
+    absolute = re.compile(r"""(?:href|src|action|data-[a-z]+)=["']/|(?:post|fetch|follow)\([`"']/""")
+    for path in SOURCE.rglob("*"):
+        if path.suffix in (".html", ".js"):
+            assert not absolute.findall(path.read_text(encoding="utf-8")), path
+
+
 def test_the_empty_page_says_what_to_do(client: TestClient) -> None:
-    assert 'data-post="/api/demo"' in client.get("/").text
+    assert 'data-post="api/demo"' in client.get("/").text
     assert read(demo()).errors == []
 
 
@@ -188,3 +196,32 @@ def test_runs_of_a_terminal_have_a_page(client: TestClient, studio: Studio) -> N
     assert "lora_rank" in both and both.count("<svg") >= 4
     resumed = client.get("/new/sft", params={"resume": str(first)})
     assert resumed.status_code in (200, 422)
+
+
+def test_gpus_are_chosen_in_the_form_and_jobs_wait_for_theirs(client: TestClient, studio: Studio) -> None:
+    """As on a machine with three: the job sees what was chosen, and the next form offers what is free."""
+    vars(studio)["devices"] = ("0", "1", "GPU-7f")
+    studio.queue.end()  # nothing is to start here
+    (studio.cwd / "rows.jsonl").write_text('{"query": "a", "response": "b"}\n')
+    (studio.cwd / "empty").mkdir()
+    values = {"model_id_or_path": "empty", "dataset": "rows.jsonl"}
+
+    def record(*devices: str) -> dict[str, object]:
+        answer = client.post("/api/jobs", json={"command": "sft", "values": values, "devices": devices})
+        job = studio.jobs.get(answer.json()["id"])
+        assert job is not None
+        return job.record["env"]
+
+    def offered() -> list[tuple[str, bool]]:
+        boxes = re.findall(r'name="device" value="([^"]+)"( checked)?', client.get("/new/sft").text)
+        return [(name, bool(checked)) for name, checked in boxes]
+
+    assert offered() == [("0", True), ("1", False), ("GPU-7f", False)]
+    assert record("1", "GPU-7f") == {"CUDA_VISIBLE_DEVICES": "1,GPU-7f", "NPROC_PER_NODE": "2"}
+    assert record() == {"CUDA_VISIBLE_DEVICES": "0"}
+    assert record("9") == {"CUDA_VISIBLE_DEVICES": "0"}, "a device that is not there"
+    assert studio.taken_devices() == {"0", "1", "GPU-7f"} and client.get("/new/sft").text.count("taken") == 3
+    assert offered()[0] == ("0", True), "all are taken: the job waits for the first"
+    for job in studio.jobs.all():
+        studio.jobs.stop(job)
+    assert studio.taken_devices() == set()

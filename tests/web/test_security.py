@@ -62,7 +62,7 @@ def test_the_token_opens_the_page_and_leaves_the_address(studio: Studio) -> None
     assert client.get("/?token=other").status_code == 401
     assert client.post("/api/demo?token=sesame", json={}, headers=OWN).status_code == 401
     opened = client.get("/new/sft?token=sesame&lora_rank=4")
-    assert opened.status_code == 303 and opened.headers["location"] == "/new/sft?lora_rank=4"
+    assert opened.status_code == 303 and opened.headers["location"] == "./sft?lora_rank=4"
     assert "HttpOnly" in opened.headers["set-cookie"]
     assert client.get("/").status_code == 200
     assert client.post("/api/command", json={"command": "sft", "values": {}}).status_code == 403
@@ -74,11 +74,40 @@ def test_nothing_may_frame_the_page_or_bring_scripts(studio: Studio) -> None:
     assert "frame-ancestors 'none'" in policy and "default-src 'self'" in policy and "unsafe" not in policy
 
 
-def test_a_redirect_stays_here(studio: Studio) -> None:
-    client = client_of(studio)
-    assert client.get("/?lang=en&to=//evil.example").headers["location"] == "/"
-    assert client.get("/?lang=en&to=https://evil.example").headers["location"] == "/"
-    assert client.get("/?lang=en&to=/new/sft").headers["location"] == "/new/sft"
+@pytest.mark.parametrize(
+    ("asked", "place"),
+    [
+        ("new/sft?a=1&b=中", "./new/sft?a=1&b=%E4%B8%AD"),
+        ("//evil.example", "./evil.example"),
+        ("https://evil.example", "./https://evil.example"),
+        ("\\\\evil.example", "./%5C%5Cevil.example"),
+        ("a\r\nset-cookie: x", "./a%0D%0Aset-cookie:%20x"),
+    ],
+)
+def test_a_redirect_stays_here(studio: Studio, asked: str, place: str) -> None:
+    answer = client_of(studio).get("/", params={"lang": "en", "to": asked})
+    assert answer.headers["location"] == place
+
+
+def test_a_proxy_that_is_named_may_show_the_page(studio: Studio) -> None:
+    """Whether it takes its path off or leaves it on, and names itself as host or not; with a token, and nobody else."""
+    app = Guard(create_app(studio), token="sesame", host="127.0.0.1", public_url="https://gpu.example/swift/")
+    client = TestClient(app, base_url="http://127.0.0.1:7860", follow_redirects=False)  # type: ignore[arg-type]
+    assert client.get("/swift/").status_code == 401
+    opened = client.get("/swift/new/sft?token=sesame")
+    assert opened.headers["location"] == "./sft" and "Secure" in opened.headers["set-cookie"]
+    cookie = {"cookie": opened.headers["set-cookie"].partition(";")[0]}
+    form = {"command": "sft", "values": {}}
+    for place, origin, status in [
+        ("/swift/api/command", "https://gpu.example", 200),
+        ("/api/command", "https://gpu.example", 200),
+        ("/api/command", "http://127.0.0.1:7860", 200),
+        ("/api/command", "https://evil.example", 403),
+        ("/api/command", "https://gpu.example.evil.example", 403),
+    ]:
+        answer = client.post(place, json=form, headers={**OWN, **cookie, "origin": origin})
+        assert answer.status_code == status, (place, origin)
+    assert client.get("/swift/static/page.css", headers=cookie).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/etc", "/", "../..", "~root", "/proc/self"])

@@ -43,5 +43,5 @@ def run(args: Args) -> int:
         talker = Talker(engine, prepared.encoder, prepared.sampling_of)
         sees = prepared.images is not None
         shown = ChatPage(talker, plan.model.model_type, controls, takes_images=sees).build()
-        serve(shown, page.host, page.port, share=page.share)
+        serve(shown, page.host, page.port, share=page.share, public_url=page.public_url)
     return 0

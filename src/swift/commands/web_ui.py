@@ -25,5 +25,6 @@ def run(args: Args) -> int:
     output = (cwd / Path(page.output_dir).expanduser()).resolve()
     require_writable(output, "--output_dir", "--output_dir FOLDER")
     roots = [*default_roots(cwd), output, *(cwd / Path(path).expanduser() for path in page.allowed_paths)]
-    serve(Studio(cwd, output, AllowedPaths(roots), page.lang), page.host, page.port, share=page.share)
+    studio = Studio(cwd, output, AllowedPaths(roots), page.lang)
+    serve(studio, page.host, page.port, share=page.share, public_url=page.public_url or "")
     return 0

@@ -214,6 +214,12 @@ def tls_has_both_files(args: Args) -> Mistakes:
         yield SwiftError(f"--{given[0]} needs --{other} too")
 
 
+def a_public_address_is_whole(args: Args) -> Mistakes:
+    given = args.values.get("public_url")
+    if given and not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", given):
+        yield SwiftError(f"--public_url {given} is no address", next="--public_url https://HOST/PATH")
+
+
 def hub_pushes_have_a_name(args: Args) -> Mistakes:
     if args.command == "export" and args.values["push_to_hub"] and not args.values["hub_model_id"]:
         yield SwiftError("--push_to_hub needs a repository", next="add --hub_model_id USER/NAME")
@@ -248,6 +254,7 @@ _RULES: tuple[Callable[[Args], Mistakes], ...] = (
     boft_counts_blocks_or_their_size,
     lora_modules_have_names,
     tls_has_both_files,
+    a_public_address_is_whole,
     hub_pushes_have_a_name,
     dataset_config_comes_from_a_checkpoint,
     *ALIGNMENT,

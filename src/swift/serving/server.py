@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import signal
 import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from swift.core.end_signals import taken_by
 from swift.core.errors import Interrupted, SwiftError
 from swift.core.listening import bind as bind
 from swift.core.log import log
@@ -176,18 +176,9 @@ class Server(uvicorn.Server):
             await self.service.close()
         await super().shutdown(sockets)
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Take SIGTERM and SIGINT for the time of the server. uvicorn would raise them again after a clean end."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def capture_signals(self) -> AbstractContextManager[None]:
+        """Take SIGTERM and SIGINT for the time of the server."""
+        return taken_by(self.handle_exit)
 
     def handle_exit(self, sig: int, frame: object) -> None:
         """The first signal drains, the second stops."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import html
 import json
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import gradio as gr
 from gradio.components import Component
 from gradio.themes import Soft
 
+from swift.core.end_signals import taken_by
 from swift.core.errors import SwiftError
 from swift.ui.chat_turn import Controls, Measured, Talker, Turn
 from swift.ui.translations import CHINESE, ENGLISH, EXAMPLES
@@ -42,6 +42,8 @@ NAMES = """() => {
   name();
 }""".replace("ZH", json.dumps(CHINESE)).replace("EN", json.dumps(ENGLISH))
 """Names for buttons that gradio draws as pictures only, for those who cannot see them."""
+Kept = tuple[list[Turn], str]
+"""A talk and what stands below it: whether its newest answer was stopped, its tokens and their speed."""
 THINKING = [("<think>", "</think>")]
 
 
@@ -71,7 +73,7 @@ class ChatPage:
 
     def _build(self) -> gr.Blocks:
         with gr.Blocks(title=self._name, fill_height=True, fill_width=True, analytics_enabled=False) as page:
-            saved = gr.BrowserState([], storage_key=f"swift-chat-{self._name}")
+            saved = gr.BrowserState(([], ""), storage_key=f"swift-talk-{self._name}")
             controls = self._side_panel()
             with gr.Row(elem_id="head"):
                 gr.HTML(f"<h1>{html.escape(self._name)}</h1>")
@@ -148,7 +150,7 @@ class ChatPage:
                 self._answer, [talk, *controls], [talk, facts], show_progress="minimal", concurrency_limit=None
             )
             free = told.then(lambda: gr.update(submit_btn=True, stop_btn=False), None, box, show_progress="hidden")
-            free.then(lambda history: history, talk, saved, show_progress="hidden")
+            free.then(lambda *shown: shown, [talk, facts], saved, show_progress="hidden")
 
         answering(box.submit(self._say, [box, talk], [box, talk], show_progress="hidden"))
         answering(talk.retry(_again, talk, talk, show_progress="hidden"))
@@ -156,7 +158,7 @@ class ChatPage:
         answering(talk.example_select(_example, talk, talk, show_progress="hidden"))
         box.stop(self._stop, None, None, show_progress="hidden")
         page.load(None, None, None, js=NAMES)
-        page.load(lambda history: history, saved, talk, show_progress="hidden")
+        page.load(lambda kept: kept, saved, [talk, facts], show_progress="hidden")
         page.unload(self._leave)
 
     def _wire_clear(
@@ -169,14 +171,14 @@ class ChatPage:
         undo: gr.Button,
     ) -> None:
         """A new chat, and the one before it back."""
-        before = gr.State([])
-        clear.click(self._drop, talk, [talk, saved, before, undo, facts], show_progress="hidden")
+        before = gr.State(([], ""))
+        clear.click(self._drop, [talk, facts], [talk, facts, saved, before, undo], show_progress="hidden")
         for begun in (box.submit, talk.example_select):  # what is written now would be lost by it
             begun(lambda: gr.update(visible=False), None, undo, show_progress="hidden")
         undo.click(
-            lambda history: (history, history, gr.update(visible=False)),
+            lambda kept: (*kept, kept, gr.update(visible=False)),
             before,
-            [talk, saved, undo],
+            [talk, facts, saved, undo],
             show_progress="hidden",
         )
 
@@ -233,7 +235,7 @@ class ChatPage:
         if answer is not None:
             answer.stop.set()
 
-    def _drop(self, history: list[Turn], request: gr.Request) -> tuple[list[Turn], list[Turn], list[Turn], Any, str]:
+    def _drop(self, history: list[Turn], facts: str, request: gr.Request) -> tuple[list[Turn], str, Kept, Kept, Any]:
         """End the answer and begin a new chat: the talk, here and in what the browser keeps, is empty.
 
         What was there can be had back.
@@ -242,7 +244,7 @@ class ChatPage:
         if answer is not None:
             answer.dropped = True
             answer.stop.set()
-        return [], [], history, gr.update(visible=bool(history)), ""
+        return [], "", ([], ""), (history, facts), gr.update(visible=bool(history))
 
     def _leave(self, request: gr.Request) -> None:
         """The tab was closed or loaded again: end its answer and forget it."""
@@ -293,13 +295,14 @@ def check_free(host: str, port: int) -> None:
             ) from error
 
 
-def launch(page: gr.Blocks, host: str, port: int, *, share: bool = False) -> str:
+def launch(page: gr.Blocks, host: str, port: int, *, share: bool = False, public_url: str | None = None) -> str:
     """Serve the page from threads of its own and return its address; `page.close()` ends it."""
     start = partial(
         page.launch,
         server_name=host,
         server_port=port or None,
         share=share,
+        root_path=public_url,
         inbrowser=False,
         quiet=True,
         prevent_thread_lock=True,
@@ -312,7 +315,7 @@ def launch(page: gr.Blocks, host: str, port: int, *, share: bool = False) -> str
         max_file_size="20mb",
     )
     _, local, public = _inside_a_loop(start)
-    return public or local
+    return public_url or public or local
 
 
 def _inside_a_loop(work: Callable[[], T]) -> T:
@@ -324,17 +327,15 @@ def _inside_a_loop(work: Callable[[], T]) -> T:
     return asyncio.run(inside())
 
 
-def serve(page: gr.Blocks, host: str, port: int, *, share: bool = False) -> None:
+def serve(page: gr.Blocks, host: str, port: int, *, share: bool = False, public_url: str | None = None) -> None:
     """Serve the page until SIGTERM or Ctrl-C."""
-    address = launch(page, host, port, share=share)
+    address = launch(page, host, port, share=share, public_url=public_url)
     print(f"Chat at {address} (Ctrl-C ends it)", flush=True)
     ended = threading.Event()
-    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        # In pieces: a wait without end would hold signals back on some systems.
-        while not ended.wait(0.5):
-            pass
+        with taken_by(lambda *_: ended.set()):
+            # In pieces: a wait without end would hold signals back on some systems.
+            while not ended.wait(0.5):
+                pass
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         page.close(verbose=False)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
@@ -38,7 +39,7 @@ def create_app(studio: Studio) -> FastAPI:
         yield
         await asyncio.to_thread(studio.queue.end)
 
-    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.state.studio = studio
     app.add_middleware(GZipMiddleware, minimum_size=1000)
     app.add_exception_handler(SwiftError, _refused)
@@ -94,7 +95,7 @@ def job_page(job: TheJob, spoken: Spoken) -> str:
     """A job and the run it writes."""
     run = None if job.result is None else Run(job.result)
     parts = live_parts(job, run, spoken)
-    return render("job.html", spoken, job=job, run=run, parts=parts, source=f"/jobs/{job.id}/events")
+    return render("job.html", spoken, job=job, run=run, parts=parts, source=f"jobs/{job.id}/events")
 
 
 @pages.get("/jobs/{name}/log", response_class=PlainTextResponse)
@@ -113,7 +114,7 @@ def job_events(request: Request, studio: Here, job: TheJob, spoken: Spoken) -> R
 def run_page(request: Request, studio: Here, spoken: Spoken, path: str) -> str:
     """A run that no job of ours writes."""
     run = the_run(studio, path)
-    source = f"/runs/events?{request.query_params}"
+    source = f"runs/events?{request.query_params}"
     return render("job.html", spoken, job=None, run=run, parts=live_parts(None, run, spoken), source=source)
 
 
@@ -154,6 +155,5 @@ def report(studio: Here, path: str) -> HTMLResponse:
 
 
 def _back(request: Request) -> str:
-    """The page of ours that the reader came from."""
-    came_from = request.query_params.get("to", "/")
-    return came_from if came_from.startswith("/") and not came_from.startswith(("//", "/\\")) else "/"
+    """The page of ours that the reader came from; below this one, whatever is asked for."""
+    return "./" + quote(request.query_params.get("to", "").lstrip("/"), safe="/?=&%+:,;@~!*()'$")

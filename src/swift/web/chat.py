@@ -20,6 +20,7 @@ from swift.params.secrets import SECRETS
 from swift.web.form_page import errors_of
 from swift.web.job_api import start
 from swift.web.jobs import Job
+from swift.web.live import STREAMED
 from swift.web.pages import plain, render
 from swift.web.processes import environment_of
 from swift.web.request_facts import Here, Spoken, TheJob
@@ -68,10 +69,10 @@ def open_chat(studio: Here, model: Model) -> dict[str, str]:
     words = [*_words(model), "--host", LOOPBACK]
     for job in studio.jobs.open():
         if job.command == "deploy" and job.words[: len(words)] == words:
-            return {"to": f"/chat/{job.id}"}
+            return {"to": f"chat/{job.id}"}
     raise_together(errors_of(read(words), studio.paths, studio.cwd))
     job = start(studio, [*words, "--port", str(_free_port())], {}, [], dry=False)
-    return {"to": f"/chat/{job.id}"}
+    return {"to": f"chat/{job.id}"}
 
 
 @routes.get("/chat/{name}", response_class=HTMLResponse)
@@ -103,7 +104,7 @@ async def completions(request: Request, job: TheServer) -> StreamingResponse:
     if job.state != "running":
         raise HTTPException(409, "the server is not running")
     body = {**await request.json(), "stream": True, "stream_options": {"include_usage": True}}
-    return StreamingResponse(_answer(job, body), media_type="text/event-stream")
+    return StreamingResponse(_answer(job, body), media_type="text/event-stream", headers=STREAMED)
 
 
 async def _models(job: Job) -> list[str]:

@@ -123,28 +123,28 @@ def start_job(studio: Here, filled: Start) -> Response:
     if errors:
         return JSONResponse({"errors": by_field(filled.command, errors)}, status_code=422)
     job = start(studio, words, filled.secrets, filled.devices, dry=filled.dry)
-    return JSONResponse({"id": job.id, "to": f"/jobs/{job.id}"})
+    return JSONResponse({"id": job.id, "to": f"jobs/{job.id}"})
 
 
 @routes.post("/demo")
 def start_demo(studio: Here) -> dict[str, str]:
     """Run the command line of the first run."""
     job = start(studio, demo(), {}, [], dry=False)
-    return {"id": job.id, "to": f"/jobs/{job.id}"}
+    return {"id": job.id, "to": f"jobs/{job.id}"}
 
 
 @routes.post("/jobs/{name}/stop")
 def stop(studio: Here, job: TheJob) -> dict[str, str]:
     """Ask a job to save and end."""
     studio.jobs.stop(job)
-    return {"to": f"/jobs/{job.id}"}
+    return {"to": f"jobs/{job.id}"}
 
 
 @routes.post("/jobs/{name}/kill")
 def kill(studio: Here, job: TheJob) -> dict[str, str]:
     """End a job at once."""
     studio.jobs.kill(job)
-    return {"to": f"/jobs/{job.id}"}
+    return {"to": f"jobs/{job.id}"}
 
 
 @routes.post("/jobs/{name}/start")
@@ -155,7 +155,7 @@ def start_now(studio: Here, job: TheJob) -> dict[str, str]:
     if studio.jobs.lacks_secrets(job):
         raise HTTPException(409, "its secret was given to an earlier server: start it again from its form")
     studio.jobs.start(job)
-    return {"to": f"/jobs/{job.id}"}
+    return {"to": f"jobs/{job.id}"}
 
 
 @routes.post("/jobs/{name}/remove")
@@ -163,7 +163,7 @@ def remove(studio: Here, job: TheJob) -> dict[str, str]:
     """Take a job that is over from the list."""
     if not studio.jobs.remove(job):
         raise HTTPException(409, f"it is {job.state}")
-    return {"to": "/"}
+    return {"to": "./"}
 
 
 @routes.get("/suggest")

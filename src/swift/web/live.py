@@ -20,6 +20,8 @@ from swift.web.words import Language
 INTERVAL = 0.5
 BEAT = 15.0
 """Seconds after which a silent connection is given a sign of life."""
+STREAMED = {"cache-control": "no-store", "x-accel-buffering": "no"}
+"""Headers of events: nginx would keep them back until there are many."""
 Look = Callable[[], tuple[Job | None, Run | None]]
 
 
@@ -90,4 +92,4 @@ def _event(event: Mapping[str, Any]) -> str:
 
 
 def _response(events: AsyncIterator[str]) -> StreamingResponse:
-    return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
+    return StreamingResponse(events, media_type="text/event-stream", headers=STREAMED)

@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -20,7 +20,7 @@ LARGEST_BODY = 4 * 2**20
 HEADERS = (
     (
         b"content-security-policy",
-        b"default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; form-action 'self'; base-uri 'none'",
+        b"default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; form-action 'self'; base-uri 'self'",
     ),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -29,24 +29,34 @@ HEADERS = (
 
 
 class Guard:
-    """Around the app. Without a `token` the page answers under the names of this machine alone (DNS rebinding)."""
+    """Around the app. Without a `token` the page answers under the names of this machine alone (DNS rebinding).
 
-    def __init__(self, app: App, *, token: str | None, host: str):
+    `public_url` is where a proxy shows the page: requests may come from pages there, and its path is taken off, if the
+    proxy leaves it on. Addresses within the pages are relative, so a proxy that takes it off needs nothing.
+    """
+
+    def __init__(self, app: App, *, token: str | None, host: str, public_url: str = ""):
         self._app = app
         self._token = token
         self._names = {*LOOPBACK, host}
+        public = urlsplit(public_url)
+        self._site = public.netloc.lower()
+        self._prefix = public.path.rstrip("/")
+        self._secure = "; Secure" if public.scheme == "https" else ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if self._prefix and scope["path"].startswith(f"{self._prefix}/"):
+            scope = {**scope, "path": scope["path"][len(self._prefix) :]}
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         if self._token is None and _hostname(headers.get("host", "")) not in self._names:
             await _refuse(send, 403, "This page answers under the name of this machine only.")
         elif self._token is not None and not await self._has_token(scope, headers, send):
             return
-        elif scope["method"] not in ("GET", "HEAD") and (reason := _foreign(headers)):
+        elif scope["method"] not in ("GET", "HEAD") and (reason := _foreign(headers, self._site)):
             await _refuse(send, 403, reason)
         elif (
             not headers.get("content-length", "0").isdecimal() or int(headers.get("content-length", "0")) > LARGEST_BODY
@@ -69,8 +79,8 @@ class Guard:
         given = dict(query).get("token", "")
         if scope["method"] == "GET" and hmac.compare_digest(given.encode(), self._token.encode()):
             rest = urlencode([pair for pair in query if pair[0] != "token"])
-            place = scope["path"] + (f"?{rest}" if rest else "")
-            setting = f"{name}={self._token}; Path=/; HttpOnly; SameSite=Lax"
+            place = "./" + quote(scope["path"].rpartition("/")[2]) + (f"?{rest}" if rest else "")
+            setting = f"{name}={self._token}; Path=/; HttpOnly; SameSite=Lax{self._secure}"
             await _answer(send, 303, b"", ((b"location", place.encode()), (b"set-cookie", setting.encode())))
             return False
         await _refuse(
@@ -88,10 +98,10 @@ def _hostname(host: str) -> str:
         return ""
 
 
-def _foreign(headers: Mapping[str, str]) -> str | None:
-    """Why a request that changes something does not come from a page of ours."""
+def _foreign(headers: Mapping[str, str], public: str) -> str | None:
+    """Why a request that changes something comes from no page of ours; `public` is the host of a proxy's page."""
     origin, site = headers.get("origin"), headers.get("sec-fetch-site")
-    if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+    if origin is not None and urlsplit(origin).netloc not in {headers.get("host"), public} - {"", None}:
         return "This request comes from another site."
     if site is not None and site != "same-origin":
         return "This request comes from another site."

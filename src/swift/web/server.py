@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import secrets
-import signal
 import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import httpx
 import uvicorn
 
+from swift.core.end_signals import taken_by
 from swift.core.errors import SwiftError
 from swift.core.listening import bind
 from swift.core.optional_imports import need
@@ -25,24 +23,15 @@ STOP_SECONDS = 2
 class Server(uvicorn.Server):
     """uvicorn, ended by the first signal; it would raise it again after a clean end."""
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def capture_signals(self) -> AbstractContextManager[None]:
         """Take SIGTERM and SIGINT for the time of the server."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return taken_by(self.handle_exit)
 
 
-def make_server(studio: Studio, listener: socket.socket, host: str, token: str | None) -> Server:
+def make_server(studio: Studio, listener: socket.socket, host: str, token: str | None, public_url: str = "") -> Server:
     """The server of the page on a socket that listens; `run(sockets=[listener])` answers until it is told to end."""
     config = uvicorn.Config(
-        Guard(create_app(studio), token=token, host=host),  # type: ignore[arg-type]
+        Guard(create_app(studio), token=token, host=host, public_url=public_url),  # type: ignore[arg-type]
         ws="none",
         lifespan="on",
         log_level="warning",
@@ -53,17 +42,18 @@ def make_server(studio: Studio, listener: socket.socket, host: str, token: str |
     return Server(config)
 
 
-def serve(studio: Studio, host: str, port: int, *, share: bool) -> None:
+def serve(studio: Studio, host: str, port: int, *, share: bool, public_url: str = "") -> None:
     """Say where the page is and answer until Ctrl-C or SIGTERM; jobs go on."""
-    token = None if host in LOOPBACK and not share else secrets.token_urlsafe(24)
+    token = None if host in LOOPBACK and not share and not public_url else secrets.token_urlsafe(24)
     with bind(host, port) as listener:
         port = listener.getsockname()[1]
         shown = {"0.0.0.0": _own_address(), "::": f"[{_own_address()}]"}.get(host, f"[{host}]" if ":" in host else host)
         query = f"?token={token}" if token else ""
         print(f"swift web-ui: http://{shown}:{port}/{query} (Ctrl-C ends the page, not the jobs)", flush=True)
-        if share:
-            print(f"public: {_tunnel(port)}/{query}", flush=True)
-        make_server(studio, listener, host, token).run(sockets=[listener])
+        for address in (public_url, _tunnel(port) if share else ""):
+            if address:
+                print(f"public: {address.rstrip('/')}/{query}", flush=True)
+        make_server(studio, listener, host, token, public_url).run(sockets=[listener])
 
 
 def _own_address() -> str:

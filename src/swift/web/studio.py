@@ -47,6 +47,10 @@ class Studio:
     def devices(self) -> tuple[str, ...]:
         return devices_of_machine()
 
+    def taken_devices(self) -> set[str]:
+        """The devices of jobs that are not over."""
+        return {device for job in self.jobs.open() for device in job.record["devices"]}
+
     def output_folders(self) -> list[Path]:
         """The output folder, and those outside of it that jobs wrote to."""
         results = {job.result for job in self.jobs.all()} - {None}

@@ -19,6 +19,8 @@ class Page(Frozen):
     """Make a public gradio link."""
     lang: Literal["zh", "en"] = "zh"
     """Language of the page; the reader can change it there."""
+    public_url: Annotated[str | None, Ours()] = None
+    """Where a proxy shows the page, with its path: https://HOST/swift; web-ui then asks for a token."""
     output_dir: Annotated[str, Ours()] = "output"
     """Folder of runs: jobs are kept below it, and runs that were started in a terminal are listed too."""
     allowed_paths: Annotated[tuple[str, ...], Ours()] = ()

@@ -1,7 +1,7 @@
 "use strict";
 // A chat with a model that a job serves. The talk is kept in the browser, one for each job.
 const root = $("#chat");
-const place = `/api/chat/${root.dataset.job}`;
+const place = `api/chat/${root.dataset.job}`;
 const store = `swift-chat-${root.dataset.job}`;
 let talk = JSON.parse(localStorage.getItem(store) ?? "[]");
 let running = null;

@@ -47,7 +47,7 @@ function show(errors) {
     const item = document.createElement("li");
     const link = document.createElement(name ? "a" : "span");
     link.textContent = text;
-    if (name) { link.href = `#f-${name}`; link.dataset.to = name; }
+    if (name) { link.href = "#"; link.dataset.to = name; }
     item.append(link);
     return item;
   }));
@@ -93,7 +93,7 @@ function look() {
 async function ask(mine) {
   if (mine !== number) return;
   try {
-    const answer = await post("/api/command", { command: form.dataset.command, values: values() });
+    const answer = await post("api/command", { command: form.dataset.command, values: values() });
     if (mine !== number) return;
     $("#line").textContent = answer.line ?? "";
     show($(".field.set", form) ? answer.errors ?? {} : {});  // an untouched form is not wrong yet
@@ -159,7 +159,7 @@ $("#reset").addEventListener("click", () => {
   soon();
 });
 $("#yaml-down").addEventListener("click", async () => {
-  const answer = await post("/api/yaml", { command: form.dataset.command, values: values() });
+  const answer = await post("api/yaml", { command: form.dataset.command, values: values() });
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([answer.yaml], { type: "application/yaml" }));
   link.download = `${form.dataset.command}.yaml`;
@@ -169,7 +169,7 @@ $("#yaml-down").addEventListener("click", async () => {
 $("#yaml-up").addEventListener("change", async (event) => {
   const file = event.target.files[0];
   if (!file) return;
-  const answer = await post("/api/file", { command: form.dataset.command, name: file.name, content: await file.text() });
+  const answer = await post("api/file", { command: form.dataset.command, name: file.name, content: await file.text() });
   if (answer.values && !Array.isArray(answer.values)) {
     for (const field of fields) if (!secret(field)) set(field, answer.values[field.dataset.name] ?? null);
   }
@@ -183,7 +183,7 @@ async function start(dry) {
   const devices = $$("[name=device]:checked", form).map((each) => each.value);
   let answer;
   try {
-    answer = await post("/api/jobs", { command: form.dataset.command, values: values(), secrets: secrets(), devices, dry });
+    answer = await post("api/jobs", { command: form.dataset.command, values: values(), secrets: secrets(), devices, dry });
   } catch { say(WORDS.no_server); return; }
   if (answer.errors) {
     show(answer.errors);
@@ -195,7 +195,7 @@ async function start(dry) {
   $("#trial").hidden = false;
   $("#trial-log").textContent = "";
   $("#trial").scrollIntoView({ block: "nearest" });
-  follow(`/jobs/${answer.id}/events`, (event) => {
+  follow(`jobs/${answer.id}/events`, (event) => {
     if ("log" in event.parts) renew("trial-log", event.parts.log);
     $("#trial-state").textContent = event.over ? "" : "…";
     if (event.over && Object.keys(event.errors ?? {}).length) show(event.errors);

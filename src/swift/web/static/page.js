@@ -52,7 +52,7 @@ document.addEventListener("click", async (event) => {
   try {
     const answer = await post(button.dataset.post, JSON.parse(button.dataset.body ?? "{}"));
     if (answer.errors) say(Object.values(answer.errors).flat().join("\n"));
-    else if (answer.to && !("stay" in button.dataset) && answer.to !== location.pathname) location = answer.to;
+    else if (answer.to && !("stay" in button.dataset) && new URL(answer.to, document.baseURI).pathname !== location.pathname) location = answer.to;
   } catch { say(WORDS.no_server); }
   button.disabled = false;
 });
@@ -104,7 +104,7 @@ async function suggest(field) {
   for (const place of field.dataset.suggest.split(" ")) {
     const [command, flag] = place.split("/");
     const query = new URLSearchParams({ command, flag, typed: field.value });
-    try { all.push(...await (await fetch(`/api/suggest?${query}`)).json()); } catch { return; }
+    try { all.push(...await (await fetch(`api/suggest?${query}`)).json()); } catch { return; }
   }
   field.list.replaceChildren(...all.map((value) => new Option("", value)));
 }
@@ -114,10 +114,12 @@ $("form[data-chat]")?.addEventListener("submit", async (event) => {
   const name = event.target.elements.model.value.trim() || event.target.elements.model.placeholder;
   const checkpoint = /checkpoint-\d+[^/]*\/?$/.test(name);
   try {
-    const answer = await post("/api/chat", checkpoint ? { ckpt_dir: name } : { model: name });
+    const answer = await post("api/chat", checkpoint ? { ckpt_dir: name } : { model: name });
     if (answer.errors) say(Object.values(answer.errors).flat().join("\n"));
     else location = answer.to;
   } catch { say(WORDS.no_server); }
 });
+// Addresses are relative to the page's base, which a proxy may have put below a path of its own.
 const language = $("#lang");
-language.href += `&to=${encodeURIComponent(location.pathname + location.search)}`;
+language.href += `&to=${encodeURIComponent((location.pathname + location.search).slice(new URL(document.baseURI).pathname.length))}`;
+$(".skip").addEventListener("click", (event) => { event.preventDefault(); $("#main").focus(); });
