@@ -205,10 +205,7 @@ def test_the_tower_is_frozen_or_trained_as_the_flags_say(
     rows = write_rows(tmp_path)
     ways = {
         ("--sft_type", "full", "--freeze_vit", "true"): False,
-        ("--sft_type", "full"): True,
-        ("--target_modules", "ALL"): False,
-        ("--target_modules", "ALL", "--freeze_vit", "false"): True,
-        ("--sft_type", "ia3"): False,
+        ("--target_modules", "ALL", "--freeze_vit", "false", "--vit_use_gc", "false"): True,
     }
     for number, (flags, trained) in enumerate(ways.items()):
         train(model_type, model, rows, tmp_path / str(number), "--max_steps", "1", "--eval_steps", "1", *flags)
@@ -248,13 +245,21 @@ def test_settings_of_the_image_processor_reach_it_and_stay_with_the_checkpoint(
         assert "max_pixels, which neither the model nor its image processor has" in capsys.readouterr().err
         return
     small = ("--model_kwargs", '{"max_pixels": 3136}')
-    train(model_type, model, rows, tmp_path / "output", "--max_steps", "1", "--save_only_model", "true", *small)
+    train(model_type, model, rows, tmp_path / "output", "--max_steps", "1", *small)
     shown = capsys.readouterr().err
     assert "<image: 60x100, 2 tokens>" in shown and "HD_NUM is set, and this model does not read it" in shown
     assert main(words) == 0
     assert "<image: 60x100, 2 tokens>" in capsys.readouterr().out
     assert main([*words, "--model_kwargs", '{"max_pixels": 6272}']) == 2
     assert "images: size is" in capsys.readouterr().err
+    assert main(["merge-lora", "--ckpt_dir", str(tmp_path / "output" / "checkpoint-1")]) == 0
+    merged = tmp_path / "output" / "checkpoint-1-merged"
+    whole = ["--ckpt_dir", str(merged), "--merge_lora", "false"]
+    assert main([*words, *whole]) == 0
+    assert "<image: 60x100, 2 tokens>" in capsys.readouterr().out
+    again = ["sft", *flags_of(model, rows, tmp_path), "--resume_from_checkpoint", words[2]]
+    assert main([*again, "--model_kwargs", '{"max_pixels": 6272}']) == 2
+    assert "images are treated otherwise" in capsys.readouterr().err
     monkeypatch.setenv("MAX_PIXELS", "3136")
     train(model_type, model, rows, tmp_path / "by-variable", "--dry_run", "true")
     assert "<image: 60x100, 2 tokens>" in "".join(capsys.readouterr())

@@ -24,6 +24,9 @@ soundfile = pytest.importorskip("soundfile")
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
 
+KIND = "qwen2_audio"
+
+
 class SoundReference:
     """transformers with its own processor, on the rows of a file."""
 
@@ -107,7 +110,7 @@ def write_rows(folder: Path) -> Path:
 def test_losses_and_answers_are_those_of_transformers(
     tmp_path: Path, smollm2_tokenizer_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model, rows = write_tiny("qwen2_audio", tmp_path / "tiny", smollm2_tokenizer_dir), write_rows(tmp_path)
+    model, rows = write_tiny(KIND, tmp_path / "tiny", smollm2_tokenizer_dir), write_rows(tmp_path)
     good = rows.read_text()
     (tmp_path / "text.wav").write_text("no sound")
     bad = [{"query": "<audio>?", "response": "x", "audios": [name]} for name in ("text.wav", "gone.wav")]

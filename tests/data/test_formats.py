@@ -395,6 +395,27 @@ def test_long_values_are_cut_in_the_message() -> None:
     assert len(fault.value.detail) < 200
 
 
+def test_files_that_a_question_names_are_shown_in_its_place(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("a.png", "b.png", "c.wav"):
+        (data / name).write_bytes(b"x")
+    history = [["<img>b.png</img> and", "an answer with <img>x</img>"]]
+    row = {"query": "<img>a.png</img><audio>c.wav</audio>what?", "response": "r", "history": history}
+    shown = convert(row, folder=data, media_in_text=True).row
+    assert isinstance(shown, Conversation)
+    assert shown.media.images == (str(data / "b.png"), str(data / "a.png"))
+    assert shown.media.audios == (str(data / "c.wav"),)
+    texts = [message.content for message in shown.messages]
+    assert texts == ["<image> and", "an answer with <img>x</img>", "<image><audio>what?", "r"]
+    plain = convert(row, folder=data).row
+    assert isinstance(plain, Conversation) and plain.messages[-2].content == row["query"]
+    for more, reason in (({"images": ["a.png"]}, "images in the text and beside it"), ({}, "missing file")):
+        with pytest.raises(BadRow, match=reason):
+            bad = {"query": f"<img>{'a' if more else 'gone'}.png</img>", "response": "r", **more}
+            convert(bad, folder=data, media_in_text=True)
+
+
 def test_media_beside_the_data_file(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "c.jpg").write_bytes(b"x")

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.commands.test_multimodal import noise
+from tests.fixtures.tiny_multimodal import write_tiny
 
 from swift.core.transaction import fault
 from swift.training.checkpoints import checkpoints
@@ -118,6 +120,33 @@ def test_two_processes_learn_from_their_answers_like_one(command: str, tiny_llam
     first, second = load_file(tmp_path / "one" / name), load_file(tmp_path / "two" / name)
     for key, tensor in first.items():
         assert (tensor - second[key]).abs().max() < 1e-3, key
+
+
+@pytest.mark.slow
+def test_rows_with_images_and_without_are_trained_by_two_processes_as_by_one(
+    tmp_path: Path, smollm2_tokenizer_dir: Path
+) -> None:
+    """A process whose rows have no images computes no gradient for the projector, which waits for nobody then."""
+    model, rows = write_tiny("llava", tmp_path / "tiny", smollm2_tokenizer_dir), tmp_path / "rows.jsonl"
+    noise(tmp_path / "one.png", 60, 100)
+    shown = [{"query": f"See {i}", "response": f"{i}", "images": ["one.png"] * (i % 3)} for i in range(24)]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in shown))
+
+    def words(run: str, batch: int) -> list[str]:
+        flags = {**FLAGS, "model_id_or_path": model, "dataset": rows, "output_dir": tmp_path / run}
+        given = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+        return ["sft", *given, "--batch_size", str(batch), "--model_type", "llava1_5-7b-instruct"]
+
+    together = [start(words("two", 1), tmp_path / f"{e['RANK']}.log", e) for e in ranks(2)]
+    assert [finished(process) for process in together] == [0, 0], (tmp_path / "0.log").read_text()
+    assert finished(start(words("one", 2), tmp_path / "one.log")) == 0
+    for mine, theirs in zip(events(tmp_path / "two"), events(tmp_path / "one"), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+    name = "checkpoint-3/adapter_model.safetensors"
+    first, second = load_file(tmp_path / "one" / name), load_file(tmp_path / "two" / name)
+    assert any("projector" in key and tensor.any() for key, tensor in first.items())
+    for key, tensor in first.items():
+        assert (tensor - second[key]).abs().max() < 1e-5, key
 
 
 @contextmanager

@@ -200,7 +200,6 @@ def test_what_is_not_built_is_refused_and_the_default_is_not(row: Missing) -> No
     ("words", "message", "next"),
     [
         ("sft --sequence_parallel_size 2", "--sequence_parallel_size 2: sequence parallelism", "leave it out"),
-        ("infer --local_repo_path .", "--local_repo_path .: models with code", "leave it out"),
     ],
 )
 def test_the_user_is_told_what_is_built(words: str, message: str, next: str) -> None:

@@ -30,11 +30,17 @@ def _models(catalog: Catalog) -> Iterable[str]:
     multimodal = [_multimodal(model, catalog.templates.get(model.template)) for model in models if model.multimodal]
     head = ("model type", "ModelScope", "Hugging Face", "template", "LoRA targets", "tags")
     yield f"## Text models ({len(text)})\n\n{_table(head, text)}"
-    yield (
-        f"## Multimodal models ({len(multimodal)})\n\n"
-        "Images, of types with a family: trained, merged and answered on a tiny model of that family, like transformers"
-        " alone. Others are refused.\n\n" + _table((*head[:4], "images", "tags"), multimodal)
-    )
+    head_of_parts = (*head[:4], "runs as", "tags")
+    yield f"## Multimodal models ({len(multimodal)})\n\n{MARKS}\n\n{_table(head_of_parts, multimodal)}"
+
+
+MARKS = (
+    "**trained here**: a tiny model of the family, made from its config, is trained, merged and answered with images"
+    " (or sounds) by the tests, with the losses and answers of transformers alone; published weights were not run."
+    " **loads by class**: the same class and family, with weights quantized by a method that the tests do not try on"
+    " it. **remote code**: only its repository's own code can run it, which is not run here; the command names the"
+    " model to use instead."
+)
 
 
 def _model(model: ModelEntry) -> tuple[str, ...]:
@@ -45,10 +51,10 @@ def _model(model: ModelEntry) -> tuple[str, ...]:
 
 def _multimodal(model: ModelEntry, template: TemplateEntry) -> tuple[str, ...]:
     name, ms, hf, template_name, _, tags = _model(model)
-    images = f"family {template.family}" if template.family else "not built"
-    if template.successor:
-        images = f"code of its own; use {template.successor}"
-    return name, ms, hf, template_name, images, tags
+    if template.family is None:
+        return name, ms, hf, template_name, f"remote code; use {template.successor}", tags
+    how = "loads by class" if model.quant else "trained here"
+    return name, ms, hf, template_name, f"{how}: {template.family}", tags
 
 
 def _templates(catalog: Catalog) -> Iterable[str]:

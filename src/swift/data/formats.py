@@ -46,12 +46,13 @@ def convert(
     origin: Origin | None = None,
     folder: Path | None = None,
     media_there: bool = True,
+    media_in_text: bool = False,
 ) -> Converted:
     """The conversation or preference that a row means.
 
     `answered` asks for an assistant turn at the end and `labelled` for a KTO label; relative media paths may start at
-    `folder`, and must exist if media are to be there. Raises BadRow with the key, what was expected and a sample of
-    the value.
+    `folder`, and must exist if media are to be there. With `media_in_text` questions may name files themselves, as in
+    `<img>a.png</img>`. Raises BadRow with the key, what was expected and a sample of the value.
     """
     if not isinstance(row, Mapping):
         expected = "an object with named fields" + (', such as {"messages": […]}' if is_turns(row) else "")
@@ -78,7 +79,12 @@ def convert(
 
     def conversation(of: Turns) -> Conversation:
         shown = fields.media(row, of.aside.media, folder, there=media_there)
-        return Conversation(arrange(of, system, answered=answered), declared, shown, origin)
+        messages = arrange(of, system, answered=answered)
+        if media_in_text:
+            messages, files = fields.out_of_text(messages)
+            fields.refuse_both(shown, files)
+            shown = fields.media(row, {**of.aside.media, **files}, folder, there=media_there) if files else shown
+        return Conversation(messages, declared, shown, origin)
 
     ends = [turns] if worse is None else [turns, worse]
     read = list(map(conversation, ends))

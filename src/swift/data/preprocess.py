@@ -133,6 +133,7 @@ class Preprocessor:
             origin=Origin(file.label, row.place.line),
             folder=file.path.parent,
             media_there=file.media is not None or file.home is None,
+            media_in_text=file.media is not None,
         )
         if self.kind == "kto" and isinstance(converted.row, Preference) and converted.row.rejected:
             converted = replace(converted, row=replace(converted.row, rejected=None))

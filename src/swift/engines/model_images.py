@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Any
 from swift import models
 from swift.core.errors import SwiftError
 from swift.models.known_decoders import known_decoder
+from swift.models.processor_files import PREPROCESSOR
 from swift.plan.model import ModelPlan
-
-PROCESSOR = "preprocessor_config.json"
 
 if TYPE_CHECKING:
     from swift.models.families import Images
 
 
-def images_of(plan: ModelPlan, folder: Path, tokenizer: Any, pixels: Path | None = None) -> Images | None:
+def images_of(
+    plan: ModelPlan, folder: Path, tokenizer: Any, checkpoint: Path | None = None, pixels: Path | None = None
+) -> Images | None:
     """What makes tokens and pixels of images for the model in `folder`; None for a model of text.
 
-    `pixels` is the folder where pixels are kept.
+    A `checkpoint` that training goes on from has the image processor as it was, and so has an adapter's. `pixels` is
+    the folder where pixels are kept.
 
     Raises SwiftError for a multimodal model that is not carried out, or whose image processor is missing, and for
     `--rescale_image` where nothing takes images.
@@ -33,9 +35,8 @@ def images_of(plan: ModelPlan, folder: Path, tokenizer: Any, pixels: Path | None
     from swift.data.video_files import VideoReader
     from swift.models.families import Readers, load_images
 
-    # An adapter's checkpoint has the image processor as it was in training.
-    trained = Path(plan.adapter) if plan.adapter else folder
-    processor = trained if (trained / PROCESSOR).is_file() else folder
+    trained = checkpoint or (Path(plan.adapter) if plan.adapter else folder)
+    processor = trained if (trained / PREPROCESSOR).is_file() else folder
     image = ImageReader(plan.rescale_image, None if pixels is None else PixelCache(BoundedStore(pixels)))
     readers = Readers(image, VideoReader(image), SoundReader())
     images = load_images(models.load_config(plan, folder), processor, tokenizer, readers, plan.model_kwargs)

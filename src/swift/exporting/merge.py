@@ -23,6 +23,7 @@ from swift.exporting import model_comparison
 from swift.hub import model_card
 from swift.models import saving
 from swift.models.load import TORCH_DTYPES
+from swift.models.processor_files import copy_processor
 from swift.params.checkpoint_args import ADAPTER_CONFIG, SFT_ARGS, adapter_folder, read_saved
 from swift.plan.merge import MergePlan, quantized_base
 from swift.plan.model import ModelPlan, read_config
@@ -229,10 +230,10 @@ def _write(
     tokenizer.save_pretrained(folder)
     (folder / "configuration.json").write_text("{}\n", encoding="utf-8")
     beside = ((plan.checkpoint, name) for name in ("template.json", *HEAD_FILES))
-    of_images = ((source, name) for name in ("preprocessor_config.json", "processor_config.json"))
-    for origin, name in ((source, "configuration.json"), *of_images, *beside):
+    for origin, name in ((source, "configuration.json"), *beside):
         if (origin / name).is_file():
             shutil.copyfile(origin / name, folder / name)
+    copy_processor(plan.checkpoint, source, folder)
     _write_saved(plan, folder)
 
 

@@ -40,6 +40,11 @@ TABLE: tuple[Leftover, ...] = (
     Leftover("fsdp_num", what="TorchAcc", instead=f"leave it out; {_SEVERAL}"),
     Leftover("model_layer_cls_name", what="TorchAcc", instead=f"leave it out; {_SEVERAL}"),
     Leftover("to_megatron", what=_MEGATRON, instead="convert the folder with Megatron-Bridge, which reads it as it is"),
+    Leftover(
+        "local_repo_path",
+        what="the code of mPLUG-Owl, DeepSeek-VL, Yi-VL and LLaVA in repositories of their own",
+        instead="leave it out; a --model_type that needs such code names a model of the same kind that does not",
+    ),
     Leftover("to_hf", what=_MEGATRON, instead="convert with Megatron-Bridge, and give swift the folder that it writes"),
 )
 

@@ -45,7 +45,7 @@ GROUPS: Mapping[str, Fate] = {
 """The fate of a group's flags, but for those in `FLAGS`."""
 
 FLAGS: Mapping[str, Fate] = {
-    **dict.fromkeys(("dtype", "rope_scaling", "model_kwargs"), "next"),
+    **dict.fromkeys(("dtype", "rope_scaling", "model_kwargs", "rescale_image"), "next"),
     **dict.fromkeys(("preprocess_num_proc", "max_drop_ratio", "strict", "no_cache", "cache_dir"), "own"),
     **dict.fromkeys(("custom_dataset_info", "ignore_template_mismatch", "tuner_backend"), "own"),
     **dict.fromkeys(("batch_size", "gradient_accumulation_steps", "seed", "dataloader_drop_last"), "rows"),

@@ -24,11 +24,7 @@ class Missing(Frozen):
     values: tuple[Any, ...] = ()
 
 
-TABLE: tuple[Missing, ...] = (
-    Missing("sequence_parallel_size", "sequence parallelism"),
-    Missing("vit_use_gc", "training multimodal models", values=(False,)),
-    Missing("local_repo_path", "models with code in a repository of their own"),
-)
+TABLE: tuple[Missing, ...] = (Missing("sequence_parallel_size", "sequence parallelism"),)
 
 
 def check(args: Args) -> list[NotBuilt]:

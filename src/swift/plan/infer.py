@@ -304,11 +304,19 @@ def _rows(args: Args, infer: Infer, catalog: Catalog, model: ModelPlan) -> RowsP
             next="add --val_dataset FILE, or --load_dataset_config true for the rows training held back",
         )
     return RowsPlan(
-        data=plan_data(args, catalog, media=model.entry is None or model.entry.multimodal),
+        data=plan_data(args, catalog, media=_may_take_media(model)),
         as_trained=infer.load_dataset_config,
         sample=infer.show_dataset_sample,
         verbose=infer.verbose,
     )
+
+
+def _may_take_media(model: ModelPlan) -> bool:
+    """Whether rows may show the model something: True where only its hub knows."""
+    if model.entry is not None:
+        return model.entry.multimodal
+    config = read_config(Path(model.source)) if model.hub == "local" else None
+    return config is None or "vision_config" in config or "audio_config" in config
 
 
 def _results(infer: Infer, checkpoint: Path | None) -> Path | None:

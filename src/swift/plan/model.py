@@ -188,11 +188,9 @@ def _check_built(entry: ModelEntry, template: TemplateEntry) -> None:
     """Raise NotBuilt, before anything is fetched, for a multimodal model that no family here carries out."""
     if template.family is None:
         raise NotBuilt(
-            f"{entry.name} is not built: its repository has code of its own, which is not run"
-            if template.successor
-            else f"{entry.name} is not built yet",
+            f"{entry.name} is not built: its repository has code of its own, which is not run",
             where="--model_type",
-            next=f"use --model_id_or_path {template.successor or 'Qwen/Qwen2.5-VL-7B-Instruct'}",
+            next=f"use --model_id_or_path {template.successor}",
         )
 
 

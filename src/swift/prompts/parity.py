@@ -147,13 +147,48 @@ def check(saved: Mapping[str, Any], encoder: Encoder) -> list[str]:
             differences.append(f"{name}: the template {encoder.template_type} cannot write it")
         elif mine != ids:
             differences.append(f"{name}: {_first_difference(encoder.tokens, mine, ids, 'the checkpoint')}")
-    mine, theirs = now.get("images", {}), saved.get("images", {})
-    differences += [
+    return differences + _of_images(saved, encoder)
+
+
+def _of_images(saved: Mapping[str, Any], encoder: Encoder) -> list[str]:
+    """How `encoder` treats images otherwise than a certificate says."""
+    mine, theirs = {} if encoder.images is None else encoder.images.facts, saved.get("images", {})
+    return [
         f"images: {name} is {mine.get(name)}, in the checkpoint {theirs.get(name)}"
         for name in sorted(mine.keys() | theirs.keys())
         if mine.get(name) != theirs.get(name)
     ]
-    return differences
+
+
+def require_same_images(folder: Path, encoder: Encoder, ignore: bool) -> None:
+    """Refuse to go on with training where images are treated otherwise than before; with `ignore`, say so and go on.
+
+    Raises SwiftError naming the setting.
+    """
+    path = folder / FILE
+    if encoder.images is None or not path.is_file():
+        return
+    differences = _of_images(_certificate_in(path), encoder)
+    if not differences:
+        return
+    what = "images are treated otherwise than in the checkpoint that this run goes on from"
+    if ignore:
+        once(f"{what}: {differences[0]}")
+        return
+    raise SwiftError(
+        what,
+        where="--resume_from_checkpoint",
+        why=differences[0],
+        next="leave --model_kwargs, --rescale_image and variables such as MAX_PIXELS as they were, or pass"
+        " --ignore_template_mismatch true",
+    )
+
+
+def _certificate_in(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SwiftError(f"{FILE} of the checkpoint is not readable", where=str(path), why=str(error)) from None
 
 
 def require_same_template(folder: Path, encoder: Encoder, ignore: bool) -> None:
@@ -165,10 +200,7 @@ def require_same_template(folder: Path, encoder: Encoder, ignore: bool) -> None:
     if not path.is_file():
         log.info("%s has no %s, so its prompts cannot be compared with the ones used now", folder, FILE)
         return
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SwiftError(f"{FILE} of the checkpoint is not readable", where=str(path), why=str(error)) from None
+    saved = _certificate_in(path)
     differences = check(saved, encoder)
     if not differences:
         return

@@ -31,18 +31,13 @@ def with_images(plan: SftPlan, images: Images | None) -> SftPlan:
     Raises SwiftError for what is not done with images, and for `--freeze_vit` where there is no tower.
     """
     if images is None:
-        if plan.tuner.freeze_vit:
-            raise SwiftError(
-                "--freeze_vit leaves the vision tower alone, and this model has none",
-                where="--freeze_vit",
-                next="leave it out",
-            )
-        if plan.train.cache_vision_features:
-            raise SwiftError(
-                "--cache_vision_features keeps what a vision tower makes, and this model has none",
-                where="--cache_vision_features",
-                next="leave it out",
-            )
+        for flag, given, does in (
+            ("--freeze_vit", plan.tuner.freeze_vit, "leaves the vision tower alone"),
+            ("--vit_use_gc false", not plan.train.group.vit_use_gc, "keeps the activations of the vision tower"),
+            ("--cache_vision_features", plan.train.cache_vision_features, "keeps what a vision tower makes"),
+        ):
+            if given:
+                raise SwiftError(f"{flag} {does}, and this model has none", where=flag, next="leave it out")
         return plan
     data, entry = plan.data, plan.model.entry
     for flag, given in (
@@ -57,7 +52,10 @@ def with_images(plan: SftPlan, images: Images | None) -> SftPlan:
         if given:
             raise NotBuilt(f"{flag} is not built yet for multimodal models", where=flag, next="leave it out")
     data = replace(data, mode="lazy", cache=None, media=default_media())
-    return replace(plan, data=data, tuner=replace(plan.tuner, parts=images.family.parts))
+    train = plan.train
+    if train.distributed.ddp_find_unused_parameters is None:  # rows without images leave tower and projector out
+        train = replace(train, distributed=train.distributed.replace(ddp_find_unused_parameters=True))
+    return replace(plan, data=data, train=train, tuner=replace(plan.tuner, parts=images.family.parts))
 
 
 def _within_context(plan: SftPlan, context: int | None) -> SftPlan:

@@ -30,6 +30,7 @@ from swift.training.callbacks.lisa import LayersTakeTurns, layers_in_turn
 from swift.training.callbacks.loss_watch import Watch
 from swift.training.callbacks.progress import Progress, append
 from swift.training.callbacks.stop import StopOnSignal, on_signal_exit_code
+from swift.training.callbacks.tower_activations import TowerActivations
 from swift.training.curves import TensorBoard, draw
 from swift.training.lost_processes import explain
 from swift.training.neftune import Neftune
@@ -121,6 +122,8 @@ def build(run: Run) -> SwiftTrainer:
     stop = StopOnSignal()
     progress = Progress(run.folder, meter, bar=not plan.group.disable_tqdm)
     callbacks: list[TrainerCallback] = [_Schedule(), _FrozenInputs(), progress, stop, _TunerStep()]
+    if run.tuner.parts is not None and not plan.group.vit_use_gc:
+        callbacks.append(TowerActivations(run.tuner.parts.tower))
     if run.pusher is not None:
         callbacks.append(_Push(run.pusher))
     if any(name in ("tensorboard", "all") for name in plan.group.report_to):

@@ -19,7 +19,7 @@ from swift.plan.methods import METHODS
 from swift.plan.reward_model import require_tokens_head
 from swift.plan.sft import SftPlan
 from swift.prompts.encode import Encoder, build_encoder
-from swift.prompts.parity import say_differences_from_own
+from swift.prompts.parity import require_same_images, say_differences_from_own
 from swift.training import process_group
 from swift.training.check_names import check_names
 from swift.training.companions import check_companions
@@ -69,10 +69,12 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
     tokenizer = models.load_tokenizer(plan.model, source)
     if plan.alignment is not None:
         check_companions(plan.alignment, tokenizer)
-    images = images_of(plan.model, source, tokenizer, plan.data.pixels)
+    images = images_of(plan.model, source, tokenizer, resume, plan.data.pixels)
     plan = with_images(fit_to_model(plan, limits_of(plan.model, source), tokenizer), images)
     encoder = build_encoder(plan.prompt, tokenizer, catalog, images)
     say_differences_from_own(encoder)
+    if resume is not None and not plan.train.group.resume_only_model:
+        require_same_images(resume, encoder, plan.prompt.ignore_mismatch)
     ledger = Ledger.of_plan(plan.data, run_dir and run_dir / FILE_NAME)
     with process_group.first_ahead():
         built = data.build(plan.data, encoder, ledger)

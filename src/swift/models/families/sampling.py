@@ -13,9 +13,9 @@ import numpy as np
 
 from swift.core.errors import SwiftError
 from swift.core.transaction import write_file
+from swift.models.processor_files import VIDEOS, WHOLE
 from swift.prompts.images import Clip
 
-FILE = "video_preprocessor_config.json"
 TokenName = Callable[[int], str]
 """What a tokenizer calls a token."""
 
@@ -39,11 +39,11 @@ class Sampling:
 
     def of(self, folder: Path, given: Mapping[str, Any]) -> Sampling:
         """The settings of the model in `folder`, with what is `given`. Raises SwiftError for values that are none."""
-        path = folder / FILE
-        stated = json.loads(path.read_text()) if path.is_file() else {}
+        whole, own = (_read(folder / name) for name in (WHOLE, VIDEOS))
+        stated = whole.get("video_processor") or own
         values = {**stated, **(stated.get("size") or {}), **given}
-        own = {field.name for field in fields(self)}
-        known = {name: value for name, value in values.items() if name in own and value is not None}
+        names = {field.name for field in fields(self)}
+        known = {name: value for name, value in values.items() if name in names and value is not None}
         for name, value in known.items():
             if not isinstance(value, int | float) or value <= 0:
                 raise SwiftError(f"{name} of videos is {value!r}", why="it must be a number above 0")
@@ -53,7 +53,7 @@ class Sampling:
         """Write the settings where transformers has them."""
         values = {name: value for name, value in asdict(self).items() if value is not None}
         size = {name: values.pop(name) for name in ("shortest_edge", "longest_edge")}
-        write_file(folder / FILE, json.dumps({**values, "size": size}, indent=2) + "\n")
+        write_file(folder / VIDEOS, json.dumps({**values, "size": size}, indent=2) + "\n")
 
     def by_rate(self, clip: Clip, multiple: int) -> list[int]:
         """Numbers of frames spread evenly over a video, first and last included: `fps` of them a second.
@@ -88,3 +88,7 @@ class Sampling:
         assert self.num_frames is not None
         step = clip.frames / self.num_frames
         return [min(int(at * step + step / 2 * middle), clip.frames - 1) for at in range(self.num_frames)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -28,7 +28,8 @@ class Distributed(Frozen):
     ddp_timeout: Annotated[int, Range(1)] = 1800
     """Timeout of distributed operations in seconds."""
     ddp_find_unused_parameters: bool | None = None
-    """Let DDP look for parameters without gradient; None decides by the tuning method."""
+    """Let DDP look for parameters without gradient; None does so for multimodal models, whose rows may have no media.
+    """
     ddp_broadcast_buffers: bool | None = None
     """Let DDP send the buffers of rank 0 to the others before each forward pass; None decides by the tuning
     method."""
