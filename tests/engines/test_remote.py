@@ -364,7 +364,7 @@ def test_a_conversation_can_be_left_to_the_server_to_render(wire: Wire) -> None:
     wire.reply = lambda body: (200, [b'{"choices": []}'])
     with pytest.raises(SwiftError, match="no chat completion"):
         _chat(RemoteSettings(url=wire.url), asked)
-    with pytest.raises(SwiftError, match="images"):
+    with pytest.raises(SwiftError, match="missing image"):
         _chat(RemoteSettings(url=wire.url), Conversation(asked.messages, media=Media(images=("a.png",))))
 
 

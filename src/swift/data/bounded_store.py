@@ -62,8 +62,7 @@ class BoundedStore:
             return
         scratch = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            scratch.write_bytes(b"".join((MAGIC, struct.pack("<I", zlib.crc32(content)), content)))
+            _write(scratch, b"".join((MAGIC, struct.pack("<I", zlib.crc32(content)), content)))
             os.replace(scratch, path)
         except OSError as error:
             once(f"nothing is kept in {self.folder}, and made again when it is needed: {error.strerror}")
@@ -75,7 +74,7 @@ class BoundedStore:
         """Let an entry be known by another name too."""
         path = self._path(other)
         with suppress(OSError):  # another process was first, nothing was kept, or the disk knows no links
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(exist_ok=True)
             os.link(self._path(name), path)
 
     def _path(self, name: str) -> Path:
@@ -93,6 +92,14 @@ class BoundedStore:
         if self._full:
             once(f"the cache {self.folder} is full: what it does not hold is made each time it is needed")
         return not self._full
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
 
 
 def clear_old(folder: Path, limit: int) -> bool:

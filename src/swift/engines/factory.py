@@ -144,7 +144,7 @@ async def start(plan: InferPlan, prepared: Prepared) -> Engine:
             max_logprobs=engine.max_logprobs,
             hf_overrides=plan.model.model_kwargs,
         )
-        return await VllmEngine.start(source, tokenizer, settings, adapters, admit)
+        return await VllmEngine.start(source, tokenizer, settings, adapters, admit, prepared.images)
     if engine.backend == "lmdeploy":
         from swift.engines.lmdeploy import LmdeployEngine, lmdeploy_settings
 

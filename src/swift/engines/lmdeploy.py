@@ -150,7 +150,10 @@ class LmdeployEngine:
     async def stream(self, request: Request) -> AsyncIterator[Delta]:
         """Deltas as LMDeploy makes them. Raises SwiftError for a request that cannot be answered."""
         if request.media != Media():
-            raise NotBuilt("images, videos and audio do not reach LMDeploy yet", next="use --infer_backend pt")
+            raise NotBuilt(
+                "images, videos and audio do not reach LMDeploy: it takes them in its own templates only",
+                next="use --infer_backend pt",
+            )
         if request.adapter is not None and request.adapter not in self.adapters:
             known = ", ".join(self.adapters)
             raise SwiftError(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import mimetypes
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from swift.core.errors import SwiftError
 from swift.engines.base import JSON_OBJECT, Constraint, Delta, FinishReason, SamplingParams, TokenLogprob
-from swift.prompts.types import Message, ToolCall
+from swift.prompts.messages import MEDIA_TAGS
+from swift.prompts.types import Media, Message, ToolCall
 
 FINISH: Mapping[str, FinishReason] = {
     "stop": "stop",
@@ -145,12 +150,17 @@ def _logprobs(logprobs: Mapping[str, Any] | None, token_ids: tuple[int, ...]) ->
     )
 
 
-def wire_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """OpenAI's messages. A tool turn names the call it answers: the calls of the turn before, in their order."""
+def wire_messages(messages: Sequence[Message], media: Media | None = None) -> list[dict[str, Any]]:
+    """OpenAI's messages. A tool turn names the call it answers: the calls of the turn before, in their order.
+
+    Each tag in a text becomes a part with the next of the `media`, those without a tag stand before the first question.
+    Raises SwiftError for tags and media that are not as many, for a file that is not there, and a list of frames.
+    """
+    parts = _Parts(messages, media or Media())
     wire: list[dict[str, Any]] = []
     unanswered: list[str] = []
     for message in messages:
-        entry: dict[str, Any] = {"role": message.role, "content": message.content}
+        entry: dict[str, Any] = {"role": message.role, "content": parts.of(message)}
         if message.tool_calls:
             unanswered = [call.id or f"call_{len(wire)}_{i}" for i, call in enumerate(message.tool_calls)]
             entry["tool_calls"] = [
@@ -161,6 +171,49 @@ def wire_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
             entry["tool_call_id"] = unanswered.pop(0) if unanswered else f"call_{len(wire)}"
         wire.append(entry)
     return wire
+
+
+class _Parts:
+    """The media of a conversation, as its texts come to them."""
+
+    def __init__(self, messages: Sequence[Message], media: Media):
+        self._media = {MEDIA_TAGS[kind]: list(media.of(kind)) for kind in MEDIA_TAGS if media.of(kind)}
+        texts = "".join(message.content for message in messages)
+        self._before = ""
+        for tag, sources in self._media.items():
+            missing = len(sources) - texts.count(tag)
+            if missing < 0:
+                raise SwiftError(f"the text has {texts.count(tag)} {tag} and there are {len(sources)}")
+            self._before += tag * missing
+
+    def of(self, message: Message) -> str | list[dict[str, Any]]:
+        """The content of the next message: its text, or parts where something is shown in it."""
+        text = message.content
+        if message.role == "user":
+            text, self._before = self._before + text, ""
+        if not any(tag in text for tag in self._media):
+            return text
+        pieces = re.split(f"({'|'.join(self._media)})", text)
+        return [
+            _part(piece, self._media[piece].pop(0)) if piece in self._media else {"type": "text", "text": piece}
+            for piece in pieces
+            if piece
+        ]
+
+
+def _part(tag: str, source: Any) -> dict[str, Any]:
+    """`image_url`, `video_url` or `audio_url` with an address, or a file as a data URL."""
+    if not isinstance(source, str):
+        raise SwiftError("a video that is a list of frames has no form on the wire", next="send it as a file")
+    if not source.startswith(("http://", "https://", "data:")):
+        path = Path(source.removeprefix("file://"))
+        kind = mimetypes.guess_type(path.name)[0] or f"{tag[1:-1]}/*"
+        try:
+            source = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        except OSError as error:
+            raise SwiftError(f"missing {tag[1:-1]}", where=str(path), why=error.strerror) from error
+    name = f"{tag[1:-1]}_url"
+    return {"type": name, name: {"url": source}}
 
 
 def read_message(completion: Mapping[str, Any]) -> Message:

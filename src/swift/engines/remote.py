@@ -28,7 +28,7 @@ from swift.engines.openai_wire import (
     read_message,
     wire_messages,
 )
-from swift.prompts.types import Conversation, Media, Message
+from swift.prompts.types import Conversation, Message
 
 UNBOUNDED = 2**31 - 1
 """`max_model_len` of a server that does not tell it: its own check is the one that counts."""
@@ -114,6 +114,12 @@ class RemoteEngine:
 
         Raises SwiftError for a request the server refuses; an answer that breaks off ends in a Delta with "error".
         """
+        if request.media.any:
+            raise SwiftError(
+                "images, videos and sounds are not sent beside token ids, which a server would not expand",
+                where=self._settings.url,
+                next="ask in messages",
+            )
         body = {
             **completion_body(request.sampling, extensions=self._settings.extensions),
             "model": self._served(request.adapter),
@@ -145,12 +151,10 @@ class RemoteEngine:
         self, conversation: Conversation, sampling: SamplingParams, *, adapter: str | None = None
     ) -> Message:
         """The server's own answer to a conversation, which it renders with its own template. Raises SwiftError."""
-        if conversation.media != Media():
-            raise SwiftError("images, videos and audio are not sent to a remote server", where=self._settings.url)
         body = {
             **chat_body(sampling, extensions=self._settings.extensions),
             "model": self._served(adapter),
-            "messages": wire_messages(conversation.messages),
+            "messages": wire_messages(conversation.messages, conversation.media),
         }
         if conversation.tools:
             body["tools"] = [

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 from uuid import uuid4
 
 from swift.core.errors import NotBuilt, SwiftError
@@ -23,7 +23,9 @@ from swift.core.optional_imports import installed
 from swift.engines.base import Delta, FinishReason, Request, SamplingParams, TokenLogprob
 from swift.engines.vllm_process import interrupts_kept_from_children, leash, prepare_environment
 from swift.params.groups import Vllm
-from swift.prompts.types import Media
+
+if TYPE_CHECKING:
+    from swift.models.families import Images
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "auto": "auto"}
 FINISH: Mapping[str, FinishReason] = {
@@ -103,8 +105,10 @@ class VllmEngine:
         tokenizer: Any,
         gauges: Mapping[str, float],
         admit: Callable[[Path], None],
+        images: Images | None = None,
     ):
         self.tokenizer = tokenizer
+        self._images = images
         self.max_model_len: int = llm.vllm_config.model_config.max_model_len
         self._llm = llm
         self._leash = leash
@@ -125,6 +129,7 @@ class VllmEngine:
         settings: VllmSettings,
         adapters: Mapping[str, Path] | None = None,
         admit: Callable[[Path], None] = lambda adapter: None,
+        images: Images | None = None,
     ) -> VllmEngine:
         """Load the model and the LoRAs given by name. Raises SwiftError when vLLM is missing or refuses them."""
         adapters = adapters or {}
@@ -137,7 +142,7 @@ class VllmEngine:
         prepare_environment(memory_given=settings.gpu_memory_utilization is not None)
         gauges = {"running": 0.0, "waiting": 0.0, "kv_used": 0.0}
         try:
-            engine = cls(*_launch(engine_args(model_dir, settings, adapters), gauges), tokenizer, gauges, admit)
+            engine = cls(*_launch(engine_args(model_dir, settings, adapters), gauges), tokenizer, gauges, admit, images)
         except (ValueError, RuntimeError, OSError) as problem:
             raise SwiftError(
                 "vLLM did not start",
@@ -158,13 +163,14 @@ class VllmEngine:
         from vllm.exceptions import VLLMClientError, VLLMServerError  # pyright: ignore[reportMissingImports]  # as above
         from vllm.inputs import tokens_input  # pyright: ignore[reportMissingImports]  # as above
 
-        if request.media != Media():
-            raise NotBuilt("images, videos and audio do not reach vLLM yet", next="use --infer_backend pt")
+        prompt = tokens_input(list(request.prompt_ids))
+        if request.media.any:
+            prompt = await asyncio.to_thread(self._with_images, request)
         begun: set[int] = set()
         unfinished = set(range(request.sampling.n))
         try:
             outputs = self._llm.generate(
-                tokens_input(list(request.prompt_ids)),
+                prompt,
                 sampling_params(request.sampling),
                 request.id,
                 lora_request=self._lora(request.adapter),
@@ -189,6 +195,17 @@ class VllmEngine:
                     finish_reason="error",
                     error=f"vLLM failed: {_gist(problem.__cause__ or problem)}",
                 )
+
+    def _with_images(self, request: Request) -> dict[str, Any]:
+        """The prompt with one token for each image, which vLLM expands by the model's own processor, and the images.
+
+        Raises SwiftError where what it would expand them to is not what training saw.
+        """
+        media, images = request.media, self._images
+        if images is None or not images.family.expands_one_token or media.videos or media.audios:
+            raise NotBuilt("vLLM is given images of LLaVA and Qwen-VL models only", next="use --infer_backend pt")
+        ids = images.unexpanded(request.prompt_ids, media)
+        return {"prompt_token_ids": ids, "multi_modal_data": {"image": images.opened(media)}}
 
     async def log_probs(
         self,

@@ -58,13 +58,16 @@ class _UnderWay:
 
 
 class ChatPage:
-    """The page and what its events do. `name` is the base model's; `start` are the values it opens with."""
+    """The page and what its events do. `name` is the base model's; `start` are the values it opens with.
 
-    def __init__(self, talker: Talker, name: str, start: Controls, *, takes_images: bool = False):
+    `takes` are the kinds of media that the model sees or hears: files of them can be dropped, pasted and chosen.
+    """
+
+    def __init__(self, talker: Talker, name: str, start: Controls, *, takes: tuple[str, ...] = ()):
         self._talker = talker
         self._name = name
         self._start = start
-        self._takes_images = takes_images
+        self._takes = takes
         self._under_way: dict[str, _UnderWay] = {}
 
     def build(self) -> gr.Blocks:
@@ -120,8 +123,11 @@ class ChatPage:
     def _box(self) -> gr.Textbox | gr.MultimodalTextbox:
         make: Callable[..., gr.Textbox | gr.MultimodalTextbox] = gr.Textbox
         extra: dict[str, Any] = {}
-        if self._takes_images:
-            make, extra = gr.MultimodalTextbox, {"file_types": ["image"], "file_count": "multiple"}
+        if self._takes:
+            kinds = [kind.removesuffix("s") for kind in self._takes]
+            sources = ["upload", *(["microphone"] if "audios" in self._takes else [])]
+            make = gr.MultimodalTextbox
+            extra = {"file_types": kinds, "file_count": "multiple", "sources": sources}
         return make(
             elem_id="box",
             show_label=False,
@@ -312,7 +318,7 @@ def launch(page: gr.Blocks, host: str, port: int, *, share: bool = False, public
         i18n=WORDS,
         ssr_mode=False,
         enable_monitoring=False,
-        max_file_size="20mb",
+        max_file_size="64mb",
     )
     _, local, public = _inside_a_loop(start)
     return public_url or public or local

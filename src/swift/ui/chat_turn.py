@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import mimetypes
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from swift.core.errors import SwiftError
 from swift.engines.base import Request, SamplingParams
 from swift.engines.sync_engine import SyncEngine
 from swift.prompts.encode import Encoder
+from swift.prompts.messages import MEDIA_TAGS
 from swift.prompts.types import Conversation, Media, Message
 
 SHOW_SECONDS = 0.08
@@ -49,20 +52,37 @@ def files_of(content: Any) -> list[str]:
 
 
 def conversation(history: Sequence[Turn], system: str) -> Conversation:
-    """What the page holds, as a conversation to answer. Images stand before the text that was sent with them."""
+    """What the page holds, as a conversation to answer. Media stand before the text that was sent with them.
+
+    Raises SwiftError for a file that is no image, video or sound by its name, and for media without a question.
+    """
     messages = [Message("system", system)] if system.strip() else []
     images: list[str] = []
-    carried = 0
+    videos: list[str] = []
+    audios: list[str] = []
+    media = {"images": images, "videos": videos, "audios": audios}
+    carried = ""
     for turn in history:
-        files = files_of(turn["content"])
-        images += files
-        carried += len(files)
+        for file in files_of(turn["content"]):
+            kind = kind_of(file)
+            media[kind].append(file)
+            carried += MEDIA_TAGS[kind]
         text = text_of(turn["content"])
         if not text:
             continue
-        messages.append(Message(turn["role"], "<image>" * carried + text))
-        carried = 0
-    return Conversation(tuple(messages), media=Media(images=tuple(images)))
+        messages.append(Message(turn["role"], carried + text))
+        carried = ""
+    if carried:
+        messages.append(Message("user", carried))
+    return Conversation(tuple(messages), media=Media(tuple(images), tuple(videos), tuple(audios)))
+
+
+def kind_of(file: str) -> str:
+    """Whether a file is one of images, videos or audios, by its name. Raises SwiftError for anything else."""
+    form = (mimetypes.guess_type(file)[0] or "").partition("/")[0]
+    if f"{form}s" not in MEDIA_TAGS:
+        raise SwiftError(f"{Path(file).name} is no image, video or sound", next="remove it, and send another")
+    return f"{form}s"
 
 
 @dataclass

@@ -97,9 +97,10 @@ class Images:
 
     def check(self, media: Media) -> None:
         """Raise BadMedium for what cannot be decoded after all, though its head could be read."""
-        self._opened(media)
+        self.opened(media)
 
-    def _opened(self, media: Media) -> list[Any]:
+    def opened(self, media: Media) -> list[Any]:
+        """Its media decoded, in the order of their kinds. Raises BadMedium."""
         return [side.opened(source) for kind, side in self._of.items() for source in media.of(kind)]
 
     def described(self, ids: Sequence[int], media: Media) -> Iterator[tuple[str, list[int]]]:
@@ -128,9 +129,16 @@ class Images:
                 raise SwiftError(f"the prompt has {len(places)} tokens of {kind} more than its {kind} have")
         return sorted(stretches, key=lambda stretch: stretch[0])
 
+    def unexpanded(self, ids: Sequence[int], media: Media) -> list[int]:
+        """The ids of a row with one token for each medium, as a processor is given it."""
+        short = list(ids)
+        for first, places, kind, _ in reversed(self._stretches(ids, media)):
+            short[first : places[-1] + 1] = [self.family.tokens[kind][1]]
+        return short
+
     def inputs(self, rows: Sequence[Media], ids: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
         """The model's further keywords for a batch of rows `ids` (B, T) with their media in order."""
-        opened = [self._opened(row) for row in rows]
+        opened = [self.opened(row) for row in rows]
         return self.family.inputs(self.processor, opened, ids, labels)
 
     def keys(self, ids: Sequence[int], media: Media) -> list[int]:

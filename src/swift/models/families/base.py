@@ -50,6 +50,8 @@ class Family:
     does not say more."""
     audio_form: ClassVar[str] = ""
     """What stands for a sound where the template does not say so, with one token."""
+    expands_one_token: ClassVar[bool] = False
+    """Whether an image is one token that its processor repeats, and nothing else, in the prompts of transformers."""
     embedded: ClassVar[bool] = True
     """Whether images reach the decoder only as embeddings of their tokens, which see what stands before them as text
     does. Otherwise a prompt is computed in one piece by the model itself."""

@@ -26,6 +26,7 @@ PARTS = Parts(
 class LlavaNext(Family):
     """`LlavaNextForConditionalGeneration` on a CLIP or SigLIP tower."""
 
+    expands_one_token = True
     parts = PARTS
 
     @staticmethod
