@@ -12,6 +12,7 @@ from tests.fixtures.videos import picture, write_video
 
 from swift.data.image_files import ImageReader
 from swift.data.video_files import VideoReader
+from swift.models.families.sampling import Sampling
 from swift.prompts.images import BadMedium, Clip
 
 av = pytest.importorskip("av")
@@ -77,6 +78,23 @@ def test_fewer_frames_than_the_head_says_are_named_when_they_are_shown(tmp_path:
     clip = read.clip(str(path))
     with pytest.raises(BadMedium):
         read.frames(str(path), [0, clip.frames - 1])
+
+
+def test_frames_that_are_stated_and_were_cut_off_are_the_last_one(tmp_path: Path) -> None:
+    path = str(write_video(tmp_path / "a.mp4", 40, 10, (64, 48)))
+    first, last, behind = read.frames(path, [0, 39, 40])
+    assert behind.tobytes() == last.tobytes() != first.tobytes()
+    with pytest.raises(BadMedium, match="frame 41 cannot be decoded"):
+        read.frames(path, [0, 60])
+
+
+def test_a_video_has_as_many_frames_as_it_can_give() -> None:
+    clip, fixed = Clip(64, 48, 9, 3.0), Sampling(num_frames=16)
+    assert fixed.by_rate(clip, 2) == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert Sampling().by_rate(clip, 2) == [0, 2, 3, 5, 6, 8]
+    assert Sampling(num_frames=4).by_rate(clip, 2) == [0, 3, 5, 8]
+    with pytest.raises(ValueError, match="at least 2"):
+        fixed.by_rate(Clip(64, 48, 1, 3.0), 2)
 
 
 def test_a_video_that_is_turned_is_seen_upright(tmp_path: Path) -> None:

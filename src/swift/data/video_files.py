@@ -20,6 +20,9 @@ from swift.prompts.image_header import MAX_PIXELS, bytes_of, named
 from swift.prompts.images import BadVideo, Clip
 
 BOUNDS = Bounds(bytes=2**30, seconds=300.0)
+WHOLE = 0.95
+"""Share of the frames that a container states which have to be there: videos that were cut without being encoded anew
+state some that are not shown, and the last one stands for these."""
 LISTED_FPS = 2.0
 """Frames a second of videos that are a list of frames: as many as are shown of a file."""
 BICUBIC = Image.Resampling.BICUBIC
@@ -143,15 +146,18 @@ def _packets(file: str | io.BytesIO, source: str) -> int:
 
 def _frames(file: str | io.BytesIO, numbers: tuple[int, ...], source: str) -> tuple[Image.Image, ...]:
     wanted, shown = set(numbers), {}
+    count, last = 0, None
     with _opened(file, source) as (container, stream):
         for number, frame in enumerate(container.decode(stream)):
+            count, last = number + 1, frame
             if number in wanted:
                 shown[number] = _upright(frame)
             if number >= numbers[-1]:
                 break
-    if len(shown) < len(wanted):
-        why = f"frame {min(wanted - shown.keys()) + 1} cannot be decoded"
-        raise BadVideo("broken video", why=why, where=named(source))
+    if last is None or count < WHOLE * (numbers[-1] + 1):
+        raise BadVideo("broken video", why=f"frame {count + 1} cannot be decoded", where=named(source))
+    if missing := wanted - shown.keys():
+        shown |= dict.fromkeys(missing, _upright(last))
     return tuple(shown[number] for number in numbers)
 
 

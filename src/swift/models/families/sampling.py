@@ -64,7 +64,8 @@ class Sampling:
         if clip.listed:
             return list(range(clip.frames))
         if self.num_frames is not None:
-            count = round(self.num_frames / multiple) * multiple
+            # A video may have fewer: qwen_vl_utils refuses it.
+            count = min(round(self.num_frames / multiple), clip.frames // multiple) * multiple
         else:
             fewest = ceil(self.min_frames / multiple) * multiple
             most = floor(min(self.max_frames, clip.frames) / multiple) * multiple
