@@ -57,8 +57,9 @@ def test_the_length_of_every_family(family: str, settings: dict[str, Any], lengt
 def test_layers_with_rotary_embeddings_of_their_own(tmp_path: Path) -> None:
     transformers.Gemma3TextConfig(max_position_embeddings=1024).save_pretrained(tmp_path)
     plan = ModelPlan(model_type="gemma3", source=str(tmp_path), hub="local", dtype="fp32")
-    for kind in ("linear", "dynamic"):
+    for kind in ("linear", "dynamic", "yarn"):
         config = load_config(replace(plan, rope_scaling=RopePlan(kind=kind, length=3000)), tmp_path)
         assert context_length(config) == 3072
         assert config.rope_parameters["full_attention"]["rope_type"] == kind
         assert config.rope_parameters["sliding_attention"]["rope_type"] == "default"
+        assert config.max_position_embeddings == (1024 if kind == "dynamic" else 3072)

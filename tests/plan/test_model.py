@@ -105,6 +105,16 @@ def test_devices(catalog: Catalog, folder: Path) -> None:
     assert plan(catalog, words, one).device_map == {"": "cuda:1"}
     assert plan(catalog, words + ' --device_map_config {"":"cpu"}').device_map == {"": "cpu"}
     assert plan(catalog, words + " --device_max_memory 1GB 2GB", GPU).max_memory == ("1GB", "2GB")
+    layers = words + ' --device_map_config {"model.embed_tokens":0,"model.layers":1,"model.norm":1,"lm_head":0}'
+    assert "device 0: model.embed_tokens, lm_head; device 1: model.layers" in plan(catalog, layers, GPU).summary()
+    with pytest.raises(SwiftError, match="of each process over several devices"):
+        plan(catalog, layers, one)
+    assert plan(catalog, words + ' --device_map_config {"":0}', one).device_map == {"": 1}
+    for place in ("disk", "meta"):
+        where = f' --device_map_config {{"model":0,"lm_head":"{place}"}}'
+        with pytest.raises(SwiftError, match="puts lm_head where nothing is trained"):
+            plan(catalog, words + where, GPU)
+        assert plan(catalog, f"infer --model_id_or_path {folder}" + where, GPU).device_map
     with pytest.raises(SwiftError, match="1 values for 2 devices"):
         plan(catalog, words + " --device_max_memory 1GB", GPU)
 

@@ -161,10 +161,12 @@ def _stretch(config: PretrainedConfig, rope: RopePlan) -> None:
                 why=f"with its own it has positions for {context} tokens",
                 next="leave --rope_scaling out, or give all rope_parameters with --model_kwargs",
             )
-        layers[kind] = {**parameters, "rope_type": rope.kind, "factor": float(parameters.get("factor", 1) * growth)}
+        own = {**parameters, "rope_type": rope.kind, "factor": float(parameters.get("factor", 1) * growth)}
+        # YaRN has to know where the positions ended that the model was trained on.
+        layers[kind] = {"original_max_position_embeddings": stated, **own} if rope.kind == "yarn" else own
     text.rope_parameters = layers.get("", layers)
-    if rope.kind == "linear":  # a dynamic embedding counts from the stated length
-        text.max_position_embeddings = stated * growth
+    if rope.kind != "dynamic":  # which counts from the stated length
+        text.max_position_embeddings = context * growth
 
 
 def _check_loading(folder: Path, loading: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 class RopePlan:
     """Stretch the rotary positions so that `length` tokens fit."""
 
-    kind: Literal["linear", "dynamic"]
+    kind: Literal["linear", "dynamic", "yarn"]
     length: int
 
 
@@ -86,7 +86,16 @@ class ModelPlan:
         place = "folder" if self.hub == "local" else TITLES[self.hub]
         weights = f"{self.quant or self.stored_quant}, " if self.quant or self.stored_quant else ""
         dtype = f"{self.dtype} ({self.dtype_reason})" if self.dtype_reason else self.dtype
-        return f"{self.model_type} from {place} {self.source}, {weights}{dtype}, {self.attn} attention"
+        return f"{self.model_type} from {place} {self.source}, {weights}{dtype}, {self.attn} attention{self._places()}"
+
+    def _places(self) -> str:
+        """What lies where, when it is said module by module."""
+        if not isinstance(self.device_map, Mapping) or "" in self.device_map:
+            return ""
+        modules: dict[str, list[str]] = {}
+        for module, device in self.device_map.items():
+            modules.setdefault(str(device), []).append(module)
+        return "".join(f"; device {device}: {', '.join(names)}" for device, names in modules.items())
 
 
 def plan_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
@@ -111,7 +120,7 @@ def plan_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
         hub=hub,
         revision=model.model_revision or (entry.revision if entry and hub == "modelscope" else None),
         dtype="bf16" if quant and quant.method == "torch" else dtype,
-        device_map=_device_map(model, machine),
+        device_map=_device_map(args, model, machine),
         max_memory=_max_memory(model, machine),
         attn=_attention(model.use_flash_attn, machine),
         quant=quant,
@@ -319,14 +328,35 @@ def _published(entry: ModelEntry | None) -> StoredQuant | None:
     return StoredQuant(method="bitsandbytes" if entry.quant == "bnb" else entry.quant, bits=entry.bits)
 
 
-def _device_map(model: Model, machine: Machine) -> str | Mapping[str, Any] | None:
+def _device_map(args: Args, model: Model, machine: Machine) -> str | Mapping[str, Any] | None:
     if model.device_map_config:
-        return json_mapping(model.device_map_config, "--device_map_config")
+        given = json_mapping(model.device_map_config, "--device_map_config")
+        return _trainable_map(given, machine) if args.command in TRAINING else given
     if machine.device == "cpu":
         return None
     if machine.world_size > 1:
         return {"": f"{machine.device}:{machine.local_rank}"}
     return "auto"
+
+
+def _trainable_map(given: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
+    """A map for training, whose numbers count from the process's own device. Raises SwiftError for what cannot be."""
+    idle = sorted(module for module, device in given.items() if device in ("disk", "meta"))
+    if idle:
+        raise SwiftError(
+            f"--device_map_config puts {idle[0] or 'the model'} where nothing is trained",
+            where="--device_map_config",
+            why="layers on disk or without weights get no gradient, without an error",
+            next='use "cpu", or --fsdp "full_shard offload" with several processes',
+        )
+    if machine.world_size > 1 and len(set(given.values())) > 1:
+        raise SwiftError(
+            "--device_map_config lays the model of each process over several devices",
+            where="--device_map_config",
+            why="several processes train with a device each",
+            next="unset NPROC_PER_NODE, or leave it out and share weights out with --fsdp full_shard",
+        )
+    return {name: device + machine.local_rank if type(device) is int else device for name, device in given.items()}
 
 
 def _max_memory(model: Model, machine: Machine) -> tuple[str, ...]:

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swift.catalog import Catalog
+from swift.models.free_memory import free_memory
 from swift.plan.sft import SftPlan
+from swift.plan.train import TrainPlan
 from swift.prompts.types import IGNORED, Media
 from swift.training.artifacts import ends_of, labels_of
 from swift.training.memory_estimate import DiskEstimate, Estimate, disk_estimate, estimate, gib, largest_batch
+from swift.training.memory_shares import Whole, chosen_and_next, engine_of, shares
 from swift.training.prepare import prepare
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ def preview(plan: SftPlan, catalog: Catalog, folder: Path, resume: Path | None =
             f"steps      {steps} ({prepared.per_epoch} an epoch, {plan.train.effective_batch} rows each, "
             f"{plan.train.warmup(steps)} warm-up)",
             *(
-                _sizes(sizes, disk_estimate(plan, sizes, tokenizer, **counts))
+                _sizes(sizes, disk_estimate(plan, sizes, tokenizer, **counts), plan.train)
                 if sizes
                 else ["memory     not known: this model does not compute without its weights"]
             ),
@@ -97,14 +100,44 @@ def _trained(label: int, weight: float) -> str:
     return "trained" if weight == 1 else f"{weight:g}"
 
 
-def _sizes(sizes: Estimate, disk: DiskEstimate) -> list[str]:
+def _sizes(sizes: Estimate, disk: DiskEstimate, plan: TrainPlan) -> list[str]:
     return [
         f"parameters {sizes.parameters:,}, {sizes.trainable:,} trained ({sizes.trainable / sizes.parameters:.2%})",
         f"memory     about {gib(sizes.peak)} at the peak: weights {gib(sizes.weights)}, gradients and optimizer "
         f"{gib(sizes.gradients + sizes.optimizer)}, activations {gib(sizes.activations)} for a batch of "
         f"{sizes.tokens} tokens" + _reference(sizes),
+        *_of_each_process(sizes, plan),
         f"disk       about {_mib(disk.total)}: {disk.checkpoints} checkpoints of {_mib(disk.checkpoint)}",
     ]
+
+
+def _of_each_process(sizes: Estimate, plan: TrainPlan) -> list[str]:
+    """What each of several processes holds, the way it was chosen and the next two that hold less and fit."""
+    if plan.world_size == 1:
+        return []
+    free = free_memory(plan.device)
+    if free is not None and plan.device == "cpu":
+        free //= plan.world_size
+    whole = Whole(
+        parameters=sizes.parameters,
+        trainable=sizes.trainable,
+        weights=sizes.weights,
+        gradients=sizes.gradients,
+        states=sizes.states,
+        layer=sizes.layer,
+        outside=sizes.outside,
+    )
+    room = None if free is None else free - sizes.activations
+    table = chosen_and_next(shares(whole, plan.world_size), engine_of(plan), room)
+    lines = [
+        f"{share.engine}: {gib(share.total + sizes.activations)} (weights {gib(share.weights)}, gradients "
+        f"{gib(share.gradients)}, optimizer {gib(share.optimizer)}, gathered layers {gib(share.gathered)}, "
+        f"activations {gib(sizes.activations)})"
+        for share in table
+    ]
+    if len(table) < 3 and free is not None:
+        lines.append(f"nothing else holds less and fits into the {gib(free)} that are free")
+    return [f"{'a process' if not number else '':<10} {line}" for number, line in enumerate(lines)]
 
 
 def _reference(sizes: Estimate) -> str:

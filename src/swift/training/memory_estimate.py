@@ -14,6 +14,7 @@ from swift import models
 from swift.core.log import log
 from swift.models.integrity import weight_files
 from swift.models.known_decoders import known_decoder
+from swift.plan.model import read_config
 from swift.plan.rlhf import ReferencePlan
 from swift.plan.sft import SftPlan
 from swift.plan.train import CHUNK_BYTES, TrainPlan
@@ -55,6 +56,12 @@ class Estimate:
     """Whether the reference has left the memory when training begins."""
     reward: int = 0
     """Bytes of the reward model's files."""
+    states: int = 2
+    """Numbers that the optimizer keeps for each trained one."""
+    layer: int = 0
+    """Bytes of the weights of a decoder layer."""
+    outside: int = 0
+    """Bytes of the weights that are in no layer."""
 
     @property
     def peak(self) -> int:
@@ -123,7 +130,19 @@ def _estimate(plan: SftPlan, source: Path, tokens: int, *, steps: int, per_epoch
         reference=reference_bytes(reference, weights),
         reference_first=reference is not None and reference.asked_first(steps, per_epoch),
         reward=reward_bytes(plan),
+        states=states,
+        **_parts(source, weights, sizes.parameters),
     )
+
+
+def _parts(source: Path, weights: int, parameters: int) -> dict[str, int]:
+    """How weights are divided into layers and the rest, which is embeddings and head."""
+    config = read_config(source)
+    text = config.get("text_config") or config
+    layers, width = text.get("num_hidden_layers") or 1, weights / max(1, parameters)
+    tables = 1 if config.get("tie_word_embeddings", text.get("tie_word_embeddings")) else 2
+    outside = min(weights, int(tables * text.get("vocab_size", 0) * text.get("hidden_size", 0) * width))
+    return {"layer": (weights - outside) // layers, "outside": outside}
 
 
 def disk_estimate(

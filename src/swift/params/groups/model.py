@@ -27,7 +27,7 @@ class Model(Frozen):
     """Use flash attention; None takes what the device and the model do best."""
     check_model_is_latest: Annotated[bool, Basic()] = True
     """Ask the hub whether the model is the newest; set it to false without a network."""
-    rope_scaling: Annotated[Literal["linear", "dynamic"] | None, Saved("model")] = None
+    rope_scaling: Annotated[Literal["linear", "dynamic", "yarn"] | None, Saved("model")] = None
     """Stretch the positions for a max_length beyond the model's own."""
     device_map_config: Annotated[str | dict[str, Any] | None, Json()] = None
     """Which layer lies on which device: a JSON file or JSON text."""
