@@ -29,7 +29,7 @@ def sft(
     dtype: Literal["bf16", "fp16", "fp32", "AUTO"] = "AUTO",
     use_flash_attn: bool | None = None,
     check_model_is_latest: bool = True,
-    rope_scaling: Literal["linear", "dynamic"] | None = None,
+    rope_scaling: Literal["linear", "dynamic", "yarn"] | None = None,
     device_map_config: str | PathLike[str] | Mapping[str, Any] | None = None,
     device_max_memory: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     model_kwargs: str | PathLike[str] | Mapping[str, Any] | None = None,
@@ -261,7 +261,7 @@ def sft(
         dtype: Precision the model is loaded in: bf16, fp16, fp32, AUTO.
         use_flash_attn: Use flash attention.
         check_model_is_latest: Ask the hub whether the model is the newest.
-        rope_scaling: Stretch the positions for a max_length beyond the model's own: linear, dynamic.
+        rope_scaling: Stretch the positions for a max_length beyond the model's own: linear, dynamic, yarn.
         device_map_config: Which layer lies on which device: a JSON file or JSON text.
         device_max_memory: Memory each device may use, in their order, e.g.
         model_kwargs: Settings that one model family knows, as JSON text.
@@ -468,7 +468,7 @@ def pt(
     dtype: Literal["bf16", "fp16", "fp32", "AUTO"] = "AUTO",
     use_flash_attn: bool | None = None,
     check_model_is_latest: bool = True,
-    rope_scaling: Literal["linear", "dynamic"] | None = None,
+    rope_scaling: Literal["linear", "dynamic", "yarn"] | None = None,
     device_map_config: str | PathLike[str] | Mapping[str, Any] | None = None,
     device_max_memory: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     model_kwargs: str | PathLike[str] | Mapping[str, Any] | None = None,
@@ -700,7 +700,7 @@ def pt(
         dtype: Precision the model is loaded in: bf16, fp16, fp32, AUTO.
         use_flash_attn: Use flash attention.
         check_model_is_latest: Ask the hub whether the model is the newest.
-        rope_scaling: Stretch the positions for a max_length beyond the model's own: linear, dynamic.
+        rope_scaling: Stretch the positions for a max_length beyond the model's own: linear, dynamic, yarn.
         device_map_config: Which layer lies on which device: a JSON file or JSON text.
         device_max_memory: Memory each device may use, in their order, e.g.
         model_kwargs: Settings that one model family knows, as JSON text.
@@ -951,7 +951,7 @@ def rlhf(
     dtype: Literal["bf16", "fp16", "fp32", "AUTO"] = "AUTO",
     use_flash_attn: bool | None = None,
     check_model_is_latest: bool = True,
-    rope_scaling: Literal["linear", "dynamic"] | None = None,
+    rope_scaling: Literal["linear", "dynamic", "yarn"] | None = None,
     device_map_config: str | PathLike[str] | Mapping[str, Any] | None = None,
     device_max_memory: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     model_kwargs: str | PathLike[str] | Mapping[str, Any] | None = None,
@@ -1225,7 +1225,7 @@ def rlhf(
         dtype: Precision the model is loaded in: bf16, fp16, fp32, AUTO.
         use_flash_attn: Use flash attention.
         check_model_is_latest: Ask the hub whether the model is the newest.
-        rope_scaling: Stretch the positions for a max_length beyond the model's own: linear, dynamic.
+        rope_scaling: Stretch the positions for a max_length beyond the model's own: linear, dynamic, yarn.
         device_map_config: Which layer lies on which device: a JSON file or JSON text.
         device_max_memory: Memory each device may use, in their order, e.g.
         model_kwargs: Settings that one model family knows, as JSON text.
@@ -1452,7 +1452,7 @@ def infer(
     dtype: Literal["bf16", "fp16", "fp32", "AUTO"] = "AUTO",
     use_flash_attn: bool | None = None,
     check_model_is_latest: bool = True,
-    rope_scaling: Literal["linear", "dynamic"] | None = None,
+    rope_scaling: Literal["linear", "dynamic", "yarn"] | None = None,
     device_map_config: str | PathLike[str] | Mapping[str, Any] | None = None,
     device_max_memory: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     model_kwargs: str | PathLike[str] | Mapping[str, Any] | None = None,
@@ -1542,7 +1542,7 @@ def infer(
         dtype: Precision the model is loaded in: bf16, fp16, fp32, AUTO.
         use_flash_attn: Use flash attention.
         check_model_is_latest: Ask the hub whether the model is the newest.
-        rope_scaling: Stretch the positions for a max_length beyond the model's own: linear, dynamic.
+        rope_scaling: Stretch the positions for a max_length beyond the model's own: linear, dynamic, yarn.
         device_map_config: Which layer lies on which device: a JSON file or JSON text.
         device_max_memory: Memory each device may use, in their order, e.g.
         model_kwargs: Settings that one model family knows, as JSON text.
@@ -1630,7 +1630,7 @@ def merge(
     dtype: Literal["bf16", "fp16", "fp32", "AUTO"] = "AUTO",
     use_flash_attn: bool | None = None,
     check_model_is_latest: bool = True,
-    rope_scaling: Literal["linear", "dynamic"] | None = None,
+    rope_scaling: Literal["linear", "dynamic", "yarn"] | None = None,
     device_map_config: str | PathLike[str] | Mapping[str, Any] | None = None,
     device_max_memory: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     model_kwargs: str | PathLike[str] | Mapping[str, Any] | None = None,
@@ -1720,7 +1720,7 @@ def merge(
         dtype: Precision the model is loaded in: bf16, fp16, fp32, AUTO.
         use_flash_attn: Use flash attention.
         check_model_is_latest: Ask the hub whether the model is the newest.
-        rope_scaling: Stretch the positions for a max_length beyond the model's own: linear, dynamic.
+        rope_scaling: Stretch the positions for a max_length beyond the model's own: linear, dynamic, yarn.
         device_map_config: Which layer lies on which device: a JSON file or JSON text.
         device_max_memory: Memory each device may use, in their order, e.g.
         model_kwargs: Settings that one model family knows, as JSON text.
@@ -1828,7 +1828,7 @@ def export(
     dtype: Literal["bf16", "fp16", "fp32", "AUTO"] = "AUTO",
     use_flash_attn: bool | None = None,
     check_model_is_latest: bool = True,
-    rope_scaling: Literal["linear", "dynamic"] | None = None,
+    rope_scaling: Literal["linear", "dynamic", "yarn"] | None = None,
     device_map_config: str | PathLike[str] | Mapping[str, Any] | None = None,
     device_max_memory: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     model_kwargs: str | PathLike[str] | Mapping[str, Any] | None = None,
@@ -1940,7 +1940,7 @@ def export(
         dtype: Precision the model is loaded in: bf16, fp16, fp32, AUTO.
         use_flash_attn: Use flash attention.
         check_model_is_latest: Ask the hub whether the model is the newest.
-        rope_scaling: Stretch the positions for a max_length beyond the model's own: linear, dynamic.
+        rope_scaling: Stretch the positions for a max_length beyond the model's own: linear, dynamic, yarn.
         device_map_config: Which layer lies on which device: a JSON file or JSON text.
         device_max_memory: Memory each device may use, in their order, e.g.
         model_kwargs: Settings that one model family knows, as JSON text.
@@ -2046,7 +2046,7 @@ def evaluate(
     dtype: Literal["bf16", "fp16", "fp32", "AUTO"] = "AUTO",
     use_flash_attn: bool | None = None,
     check_model_is_latest: bool = True,
-    rope_scaling: Literal["linear", "dynamic"] | None = None,
+    rope_scaling: Literal["linear", "dynamic", "yarn"] | None = None,
     device_map_config: str | PathLike[str] | Mapping[str, Any] | None = None,
     device_max_memory: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     model_kwargs: str | PathLike[str] | Mapping[str, Any] | None = None,
@@ -2151,7 +2151,7 @@ def evaluate(
         dtype: Precision the model is loaded in: bf16, fp16, fp32, AUTO.
         use_flash_attn: Use flash attention.
         check_model_is_latest: Ask the hub whether the model is the newest.
-        rope_scaling: Stretch the positions for a max_length beyond the model's own: linear, dynamic.
+        rope_scaling: Stretch the positions for a max_length beyond the model's own: linear, dynamic, yarn.
         device_map_config: Which layer lies on which device: a JSON file or JSON text.
         device_max_memory: Memory each device may use, in their order, e.g.
         model_kwargs: Settings that one model family knows, as JSON text.
@@ -2251,7 +2251,7 @@ def deploy(
     dtype: Literal["bf16", "fp16", "fp32", "AUTO"] = "AUTO",
     use_flash_attn: bool | None = None,
     check_model_is_latest: bool = True,
-    rope_scaling: Literal["linear", "dynamic"] | None = None,
+    rope_scaling: Literal["linear", "dynamic", "yarn"] | None = None,
     device_map_config: str | PathLike[str] | Mapping[str, Any] | None = None,
     device_max_memory: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     model_kwargs: str | PathLike[str] | Mapping[str, Any] | None = None,
@@ -2353,7 +2353,7 @@ def deploy(
         dtype: Precision the model is loaded in: bf16, fp16, fp32, AUTO.
         use_flash_attn: Use flash attention.
         check_model_is_latest: Ask the hub whether the model is the newest.
-        rope_scaling: Stretch the positions for a max_length beyond the model's own: linear, dynamic.
+        rope_scaling: Stretch the positions for a max_length beyond the model's own: linear, dynamic, yarn.
         device_map_config: Which layer lies on which device: a JSON file or JSON text.
         device_max_memory: Memory each device may use, in their order, e.g.
         model_kwargs: Settings that one model family knows, as JSON text.
@@ -2441,7 +2441,7 @@ def load(
     dtype: Literal["bf16", "fp16", "fp32", "AUTO"] = "AUTO",
     use_flash_attn: bool | None = None,
     check_model_is_latest: bool = True,
-    rope_scaling: Literal["linear", "dynamic"] | None = None,
+    rope_scaling: Literal["linear", "dynamic", "yarn"] | None = None,
     device_map_config: str | PathLike[str] | Mapping[str, Any] | None = None,
     device_max_memory: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     model_kwargs: str | PathLike[str] | Mapping[str, Any] | None = None,
@@ -2531,7 +2531,7 @@ def load(
         dtype: Precision the model is loaded in: bf16, fp16, fp32, AUTO.
         use_flash_attn: Use flash attention.
         check_model_is_latest: Ask the hub whether the model is the newest.
-        rope_scaling: Stretch the positions for a max_length beyond the model's own: linear, dynamic.
+        rope_scaling: Stretch the positions for a max_length beyond the model's own: linear, dynamic, yarn.
         device_map_config: Which layer lies on which device: a JSON file or JSON text.
         device_max_memory: Memory each device may use, in their order, e.g.
         model_kwargs: Settings that one model family knows, as JSON text.

@@ -196,17 +196,6 @@ def test_what_is_not_built_is_refused_and_the_default_is_not(row: Missing) -> No
         assert "not built yet" in str(errors[0]) and errors[0].next
 
 
-@pytest.mark.parametrize(
-    ("words", "message", "next"),
-    [
-        ("sft --sequence_parallel_size 2", "--sequence_parallel_size 2: sequence parallelism", "leave it out"),
-    ],
-)
-def test_the_user_is_told_what_is_built(words: str, message: str, next: str) -> None:
-    (error,) = refused(parse(words.split()))
-    assert message in error.what and str(error.next).startswith(next)
-
-
 @pytest.mark.parametrize("row", leftovers.TABLE, ids=lambda row: row.flag)
 def test_a_leftover_is_refused_with_what_to_use_instead(row: leftovers.Leftover) -> None:
     owners = [c for c in COMMANDS.values() if row.flag in c.flags and (not row.commands or c.name in row.commands)]

@@ -52,7 +52,8 @@ def launch(tiny_llama_dir: Path, tmp_path: Path) -> Launch:
         flags = {**FLAGS, "model_id_or_path": tiny_llama_dir, "dataset": rows, "output_dir": tmp_path / name}
         flags |= {flag.lstrip("-"): value for flag, value in zip(more[::2], more[1::2], strict=True)}
         words = ["sft", *(word for flag, value in flags.items() for word in (f"--{flag}", str(value)))]
-        words += ["--batch_size", str(6 // processes)]
+        different_rows = processes // int(str(flags.get("sequence_parallel_size", 1)))
+        words += ["--batch_size", str(6 // different_rows)]
         several = ranks(processes) if processes > 1 else [{"RANK": "0"}]
         started = [start(words, tmp_path / f"{name}.{e['RANK']}.log", e if processes > 1 else None) for e in several]
         codes = [finished(process) for process in started]
@@ -113,6 +114,25 @@ def test_what_is_shared_out_equals_one_process_and_goes_on_anywhere(
     assert furthest(launch("alone", 1, *flags, *half), one) < 5e-6
     half = "--resume_from_checkpoint", str(one / "checkpoint-2")
     assert furthest(launch("shared", processes, *flags, *engine, *half), one) < 5e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("processes", "flags"),
+    [
+        (2, ["--packing", "true", "--gradient_checkpointing", "true"]),
+        (3, [*FULL, *SGD]),
+        (4, [*FULL, "--fsdp", "full_shard"]),
+    ],
+    ids=["lora-packed", "full-sgd-uneven-heads", "full-fsdp"],
+)
+def test_a_row_that_is_computed_together_trains_the_same(processes: int, flags: list[str], launch: Launch) -> None:
+    size = "3" if processes == 3 else "2"
+    alone = flags[: flags.index("--fsdp")] if "--fsdp" in flags else flags
+    one = launch("one", 1, *alone)
+    together = launch("together", processes, *flags, "--sequence_parallel_size", size)
+    assert losses(together) == pytest.approx(losses(one), rel=2e-6)
+    assert furthest(one, together) < 5e-6
 
 
 @pytest.mark.slow

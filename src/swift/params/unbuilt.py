@@ -24,7 +24,7 @@ class Missing(Frozen):
     values: tuple[Any, ...] = ()
 
 
-TABLE: tuple[Missing, ...] = (Missing("sequence_parallel_size", "sequence parallelism"),)
+TABLE: tuple[Missing, ...] = ()
 
 
 def check(args: Args) -> list[NotBuilt]:

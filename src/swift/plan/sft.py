@@ -47,7 +47,9 @@ class SftPlan:
         held_back = ", ".join(spec.text for spec in data.val) or f"{data.test_ratio:.3g} of the rows held back"
         batch = f"{train.batch_size} x {train.accumulation} accumulation"
         if train.world_size > 1:
-            batch += f" x {train.world_size} processes"
+            batch += f" x {train.data_parallel} {'processes' if train.sequence_parallel == 1 else 'groups'}"
+        if train.sequence_parallel > 1:
+            batch += f" of {train.sequence_parallel} processes"
         engine = f", DeepSpeed ZeRO-{train.zero.stage}{' with offload' * train.zero.offloads}" if train.zero else ""
         count, max_steps = train.group.num_train_epochs, train.group.max_steps
         epochs = "1 epoch" if count == 1 else f"{count:g} epochs"

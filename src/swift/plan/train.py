@@ -23,6 +23,7 @@ from swift.plan.deepspeed import ZeroPlan, plan_deepspeed
 from swift.plan.fsdp import FsdpPlan, plan_fsdp, recomputes
 from swift.plan.methods import method_name, plan_best_metric
 from swift.plan.model import Dtype
+from swift.plan.sequence_parallel import plan_sequence_parallel
 
 FEW_STEPS = 10
 """Fewer optimizer steps than this are told about."""
@@ -113,6 +114,8 @@ class TrainPlan:
     """How gradients are projected, where they are."""
     lisa: Lisa | None = None
     """How layers take turns, where they do."""
+    sequence_parallel: int = 1
+    """Processes that compute a row together."""
     zero: ZeroPlan | None = None
     """How DeepSpeed shares the optimizer out, where it does."""
     fsdp: FsdpPlan | None = None
@@ -124,9 +127,14 @@ class TrainPlan:
         return self.fsdp is not None or (self.zero is not None and self.zero.stage == 3)
 
     @property
+    def data_parallel(self) -> int:
+        """Processes, or groups of them, that have different rows."""
+        return self.world_size // self.sequence_parallel
+
+    @property
     def effective_batch(self) -> int:
         """Rows of one optimizer step over all processes."""
-        return self.batch_size * self.accumulation * self.world_size
+        return self.batch_size * self.accumulation * self.data_parallel
 
     def steps(self, rows: int) -> tuple[int, int]:
         """Optimizer steps of an epoch and of the run for `rows` training rows.
@@ -138,10 +146,10 @@ class TrainPlan:
             return self._reusing(self.reuse, rows)
         drop_last, max_steps = self.group.dataloader_drop_last, self.group.max_steps
         batches = rows // self.batch_size if drop_last else math.ceil(rows / self.batch_size)
-        batches = batches // self.world_size if drop_last else math.ceil(batches / self.world_size)
+        batches = batches // self.data_parallel if drop_last else math.ceil(batches / self.data_parallel)
         if batches == 0:
             raise SwiftError(
-                f"{rows} rows make no full batch of {self.batch_size * self.world_size}: there is nothing to train",
+                f"{rows} rows make no full batch of {self.batch_size * self.data_parallel}: there is nothing to train",
                 where="--dataloader_drop_last",
                 next="leave it out, or use a smaller --batch_size",
             )
@@ -160,7 +168,7 @@ class TrainPlan:
 
     def left_out(self, rows: int) -> int:
         """How many of so many rows each epoch leaves out, as they make no full batch of all processes."""
-        return rows % (self.batch_size * self.world_size) if self.group.dataloader_drop_last else 0
+        return rows % (self.batch_size * self.data_parallel) if self.group.dataloader_drop_last else 0
 
     def warmup(self, steps: int) -> int:
         """Warm-up steps of a run of `steps`, the first of which has a learning rate of 0."""
@@ -194,7 +202,10 @@ def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, 
     eval_steps = train.eval_steps if train.eval_steps is not None else (200 if full else 50)
     learning_rate = optim.learning_rate if optim.learning_rate is not None else (1e-5 if full else 1e-4)
     scheduler, scheduler_kwargs = _schedule(optim)
-    accumulation = train.gradient_accumulation_steps or math.ceil(ROWS_PER_STEP / batch / machine.world_size)
+    sequence = plan_sequence_parallel(args, machine, sft_type)
+    accumulation = train.gradient_accumulation_steps or math.ceil(
+        ROWS_PER_STEP / batch / (machine.world_size // sequence)
+    )
     plan = TrainPlan(
         group=train,
         optim=optim,
@@ -226,6 +237,7 @@ def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, 
         reuse=_reuse(args),
         galore=args[Galore] if args[Galore].use_galore else None,
         lisa=args[Lisa] if args[Lisa].lisa_activated_layers else None,
+        sequence_parallel=sequence,
         zero=plan_deepspeed(
             args,
             machine,
@@ -271,7 +283,7 @@ def _has_whole_groups(plan: TrainPlan) -> None:
     if reuse is None or plan.effective_batch * reuse.mini_batches % reuse.generations == 0:
         return
     size = plan.effective_batch * reuse.mini_batches
-    smaller = plan.batch_size * plan.world_size * reuse.mini_batches
+    smaller = plan.batch_size * plan.data_parallel * reuse.mini_batches
     fitting = math.lcm(smaller, reuse.generations) // smaller
     raise SwiftError(
         f"a roll-out of {size} answers cannot be parted into groups of {reuse.generations}",

@@ -127,12 +127,13 @@ def _of_each_process(sizes: Estimate, plan: TrainPlan) -> list[str]:
         layer=sizes.layer,
         outside=sizes.outside,
     )
-    room = None if free is None else free - sizes.activations
+    activations = sizes.activations // plan.sequence_parallel
+    room = None if free is None else free - activations
     table = chosen_and_next(shares(whole, plan.world_size), engine_of(plan), room)
     lines = [
-        f"{share.engine}: {gib(share.total + sizes.activations)} (weights {gib(share.weights)}, gradients "
+        f"{share.engine}: {gib(share.total + activations)} (weights {gib(share.weights)}, gradients "
         f"{gib(share.gradients)}, optimizer {gib(share.optimizer)}, gathered layers {gib(share.gathered)}, "
-        f"activations {gib(sizes.activations)})"
+        f"activations {gib(activations)})"
         for share in table
     ]
     if len(table) < 3 and free is not None:

@@ -48,6 +48,7 @@ def with_images(plan: SftPlan, images: Images | None) -> SftPlan:
         ("--predict_with_generate", plan.train.generation is not None),
         ("--sft_type longlora", plan.tuner.sft_type == "longlora"),
         ("--deepspeed at stage 3, or --fsdp,", plan.train.shards_weights),
+        ("--sequence_parallel_size", plan.train.sequence_parallel > 1),
     ):
         if given:
             raise NotBuilt(f"{flag} is not built yet for multimodal models", where=flag, next="leave it out")

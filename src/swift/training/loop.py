@@ -100,7 +100,7 @@ def halved(plan: TrainPlan) -> TrainPlan:
         plan.batch_size,
         size,
         rows // size,
-        rows * plan.world_size,
+        rows * plan.data_parallel,
     )
     tokens = plan.pass_tokens and max(1, plan.pass_tokens * size // plan.batch_size)
     return replace(plan, batch_size=size, accumulation=rows // size, pass_tokens=tokens)

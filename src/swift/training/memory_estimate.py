@@ -185,7 +185,7 @@ def largest_batch(plan: TrainPlan, lengths: Sequence[int], steps: int) -> int:
     """Tokens of the largest forward pass the run will meet, in the order that the seed gives."""
     epochs = range(math.ceil(max(plan.group.num_train_epochs, 1)) + 1)
     of_steps = chain.from_iterable(step_sizes(plan, lengths, epoch) for epoch in epochs)
-    return max((max(sizes) for sizes in islice(of_steps, steps * plan.world_size)), default=0)
+    return max((max(sizes) for sizes in islice(of_steps, steps * plan.data_parallel)), default=0)
 
 
 def _tokenizer_bytes(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -140,10 +140,10 @@ def step_sizes(plan: TrainPlan, lengths: Sequence[int], epoch: int) -> Iterator[
         order = sorted(order, key=lambda row: -lengths[row])
     sizes = [lengths[row] for row in order]
     batches = [sizes[start : start + plan.batch_size] for start in range(0, len(sizes), plan.batch_size)]
-    step = plan.accumulation * plan.world_size
+    step = plan.accumulation * plan.data_parallel
     for first in range(0, len(batches), step):
-        for rank in range(min(plan.world_size, len(batches) - first)):
-            mine = batches[first + rank : first + step : plan.world_size]
+        for rank in range(min(plan.data_parallel, len(batches) - first)):
+            mine = batches[first + rank : first + step : plan.data_parallel]
             if plan.pass_tokens is None:
                 yield [sum(batch) for batch in mine]
                 continue

@@ -6,6 +6,7 @@ A process by itself needs none of the libraries that this takes, and does not im
 from __future__ import annotations
 
 import gc
+import os
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ def joined(plan: TrainPlan) -> Iterator[None]:
     import torch.distributed as dist
     from accelerate import PartialState
 
+    if plan.device == "cpu":  # accelerate loads DeepSpeed where it is installed, which wonders at the absence of a GPU
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     backend = {"backend": plan.distributed.ddp_backend} if plan.distributed.ddp_backend else {}
     PartialState(cpu=plan.device == "cpu", timeout=timedelta(seconds=plan.distributed.ddp_timeout), **backend)
     if plan.zero is not None:

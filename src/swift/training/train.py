@@ -18,6 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from swift import models, tuners
 from swift.catalog import Catalog
+from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.core.machine import Machine
 from swift.hub.checkpoint_uploader import Pusher
@@ -215,6 +216,13 @@ def _set_attention(plan: SftPlan, base: PreTrainedModel, prepared: Prepared) -> 
         return False
     # Unsloth has attention of its own, and some versions cut a row of several sequences off at --max_length.
     flat = plan.tuner.tuner_backend != "unsloth" and keep_inside_sequences(base)
+    if not flat and plan.train.sequence_parallel > 1:
+        raise SwiftError(
+            "--sequence_parallel_size does not go together with this model",
+            where="--sequence_parallel_size",
+            why="its attention cannot be kept inside the sequences of one row, which is what is spread over processes",
+            next="leave it out",
+        )
     if not flat:
         require_causal(base)  # a flat row that gave the same was read with causal attention
         log.info("batches are padded, as --batch_size says: this model's attention cannot be kept inside sequences")

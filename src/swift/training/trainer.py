@@ -33,7 +33,7 @@ from swift.training.callbacks.stop import EvaluationStopped, StopOnSignal
 from swift.training.objectives import Batch, Objective
 from swift.training.optimizer_state import groups_of
 from swift.training.optimizers.build import Build
-from swift.training.parallel import parallel_of
+from swift.training.parallel import parallel_of, sequence_group
 from swift.training.passes import passes_needed, split, tokens_of
 from swift.training.throughput import Meter, peak_memory
 from swift.training.trainer_private import CheckpointTrainer
@@ -87,6 +87,7 @@ class SwiftTrainer(CheckpointTrainer):
         self._evaluator = evaluator
         self._plan = plan
         self.parallel, self.groups = parallel_of(plan), []
+        self._sequence = sequence_group(plan, model)
         self._collate = collate
         self._stream = stream
         self._items = self._items_before = stream.state_dict()["consumed"] if stream is not None else 0
@@ -127,6 +128,9 @@ class SwiftTrainer(CheckpointTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """As transformers makes it, with workers that outlive a signal to the group of the run."""
         loader = super().get_train_dataloader()
+        if self._sequence is not None:
+            shard: Any = loader.batch_sampler
+            shard.num_processes, shard.process_index = self._sequence.rows, self._sequence.row
         keep_workers_apart(loader)
         return loader
 
@@ -171,7 +175,7 @@ class SwiftTrainer(CheckpointTrainer):
         batch = self._collate(rows)
         if "input_ids" in batch:  # what a model is still to answer comes with its first forward pass
             batch["tokens"] = tokens_in(batch)
-        return batch
+        return batch if self._sequence is None else self._sequence.share(batch)
 
     def _on_device(self, batch: Batch) -> Batch:
         """The batch where it is computed, sent ahead: a GPU need not be waited for, nor wait itself."""
@@ -194,7 +198,7 @@ class SwiftTrainer(CheckpointTrainer):
         for name, (total, count) in sums.metrics.items():
             self._metrics[name] = _pair(total, count) + self._metrics.get(name, 0)
         self._tokens += inputs["tokens"]
-        self._items += inputs["items"] * self.args.world_size
+        self._items += inputs["items"] * self._plan.data_parallel
         loss = (sums.loss * (self.args.world_size / num_items_in_batch)).sum()
         assert self.model is not None
         term = tuners.regularizer(self.model)
@@ -274,7 +278,8 @@ class SwiftTrainer(CheckpointTrainer):
     @torch.no_grad()
     def _loss_over(self, model: nn.Module) -> dict[str, float]:
         """Loss and metrics of the validation rows. Each process takes every n-th row, so none counts twice."""
-        rows = Subset(self.eval_dataset, range(self.args.process_index, len(self.eval_dataset), self.args.world_size))  # type: ignore[arg-type]
+        place = self.args.process_index // self._plan.sequence_parallel
+        rows = Subset(self.eval_dataset, range(place, len(self.eval_dataset), self._plan.data_parallel))  # type: ignore[arg-type]
         size = self.args.per_device_eval_batch_size
         loader = DataLoader(
             rows,
@@ -285,7 +290,7 @@ class SwiftTrainer(CheckpointTrainer):
         dataset: Any = self.eval_dataset
         spare: list[dict[str, Any]] = [dataset[0]] if self._plan.shards_weights else []
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
-        fewest = len(self.eval_dataset) // self.args.world_size  # type: ignore[arg-type]
+        fewest = len(self.eval_dataset) // self._plan.data_parallel  # type: ignore[arg-type]
         micro_batches = iter(loader)
         number = 0  # of micro-batches begun
         while True:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,15 +36,22 @@ def sequence_attention(
     sequence_lengths: Sequence[int] | None = None,
     prefix_lengths: Sequence[int] | None = None,
     sliding_window: int | None = None,
+    sequence_group: Any = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention inside each of `sequence_lengths` (they add up to T) of a flattened row.
 
     A sequence with a number above 0 in `prefix_lengths` goes on after that many first tokens of the one before it.
 
+    With a `sequence_group` (`swift.training.parallel.sequence`) the T tokens are spread over its processes.
+
     query (1, heads, T, dim), key and value (1, kv_heads, T, dim) -> (1, T, heads, dim). Without `sequence_lengths` it
     is transformers' own SDPA attention, so that the same model also evaluates padded batches and generates.
     """
+    if sequence_group is not None:
+        how = {"dropout": dropout, "scaling": scaling, "sliding_window": sliding_window, "attention_mask": None}
+        inner = partial(sequence_attention, module, sequence_lengths=sequence_lengths)
+        return sequence_group.attend(inner, query, key, value, **how), None
     if sequence_lengths is None:
         if attention_mask is None and query.shape[2] == key.shape[2]:
             attention_mask = _band(query.shape[2], sliding_window, query.device)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from swift import tuners
 from swift.plan.train import TrainPlan
+
+if TYPE_CHECKING:
+    from swift.training.parallel.sequence import SequenceGroup
 
 ADAPTER = "default"
 """PEFT's name of the one adapter, which is part of the names of its parameters."""
@@ -38,6 +42,15 @@ class Parallel(Protocol):
     def load_optimizer_state(self, optimizer: Any, model: nn.Module, groups: Groups, stored: dict[str, Any]) -> None:
         """Go on with a state that any of these gave."""
         ...
+
+
+def sequence_group(plan: TrainPlan, model: nn.Module) -> SequenceGroup | None:
+    """The processes that compute a row together with this one, where the plan has any."""
+    if plan.sequence_parallel == 1:
+        return None
+    from swift.training.parallel.sequence import SequenceGroup
+
+    return SequenceGroup(plan.sequence_parallel, tuners.base_model(model).config)
 
 
 def saved_names(model: nn.Module) -> list[str]:

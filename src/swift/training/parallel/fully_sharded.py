@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -37,6 +38,8 @@ class FullySharded:
         for layer in self._layers(model):
             fully_shard(layer, mesh=mesh, reshard_after_forward=self._plan.reshards, offload_policy=policy)
         fully_shard(model, mesh=mesh, offload_policy=policy)
+        # What the head makes instead of logits is only read.
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
         register_fsdp_forward_method(model, "generate")
 
     def _layers(self, model: nn.Module) -> list[nn.Module]:

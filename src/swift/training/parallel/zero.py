@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -25,8 +24,6 @@ MASTER = "fp32_weight"
 
 def prepare_process(device: str) -> None:
     """Tell accelerate and DeepSpeed, before either is set up, what the processes have joined for."""
-    if device == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     need("deepspeed", extra="deepspeed", why="--deepspeed")
     if device == "cpu":
         compile_nothing(need("deepspeed.ops", extra="deepspeed", why="--deepspeed"))
