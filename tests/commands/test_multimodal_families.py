@@ -15,26 +15,37 @@ from tests.fixtures.tiny_multimodal import write_tiny
 
 from swift.cli import main
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
+    # GLM-4V's own processor multiplies a text by a tensor.
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
+]
 PROMPT = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n"
     "<|im_start|>assistant\n"
 )
 KINDS = {
+    "deepseek_vl": ("DeepseekVLProcessor", "<image_placeholder>"),
     "gemma3": ("Gemma3Processor", "<start_of_image>"),
+    "glm4v": ("Glm4vProcessor", "<|begin_of_image|><|image|><|end_of_image|>"),
+    "got_ocr2": ("GotOcr2Processor", "<image>"),
     "idefics3": ("Idefics3Processor", "<image>"),
     "internvl": ("InternVLProcessor", "<IMG_CONTEXT>\n"),
+    "janus": ("JanusProcessor", "<image_placeholder>"),
     "llava": ("LlavaProcessor", "<image>\n"),
     "llava_next": ("LlavaNextProcessor", "<image>\n"),
+    "llava_next_video": ("LlavaNextVideoProcessor", "<image>\n"),
     "llava_onevision": ("LlavaOnevisionProcessor", "<image>\n"),
     "mllama": ("MllamaProcessor", "<|image|>"),
     "paligemma": ("PaliGemmaProcessor", "<image>"),
+    "pixtral": ("LlavaProcessor", "<image>"),  # its own needs torchvision
     "qwen2_vl": ("Qwen2VLProcessor", "<|vision_start|><|image_pad|><|vision_end|>"),
     "qwen2_5_vl": ("Qwen2_5_VLProcessor", "<|vision_start|><|image_pad|><|vision_end|>"),
     "qwen3_vl": ("Qwen3VLProcessor", "<|vision_start|><|image_pad|><|vision_end|>"),
     "smolvlm": ("Idefics3Processor", "<image>"),  # its own needs a package to write numbers in words
 }
 """The processor of transformers that tells what a prompt is, and what stands for an image in the text it is given."""
+ALONE = {"paligemma": "<image>" * 4 + "<bos>", "got_ocr2": f"<img>{'<imgpad>' * 4}</img>\n", "pixtral": ""}
 TOKENS = 8
 
 
@@ -58,11 +69,12 @@ class Reference:
         length = {"gemma3": {"image_seq_length": 4}, "internvl": {"image_seq_length": 1}}.get(kind, {})
         if "idefics3" in name.lower():
             length = {"image_seq_len": 1}
+        length |= {"num_image_tokens": 4} if kind in ("deepseek_vl", "janus") else {}
         if name.startswith("Llava"):
             length = {"patch_size": 14, "vision_feature_select_strategy": config.vision_feature_select_strategy}
             length |= {"num_image_tokens": 4, "vision_aspect_ratio": "anyres_max_2"} if "One" in name else {}
             length |= {} if "One" in name else {"num_additional_image_tokens": 1}
-        self.processor: Any = cls(images, self.tokenizer, **length)
+        self.processor: Any = cls(image_processor=images, tokenizer=self.tokenizer, **length)
 
     def inputs(self, row: dict[str, Any]) -> dict[str, Any]:
         """The prompt of a row as the processor makes it."""
@@ -71,19 +83,24 @@ class Reference:
             query = "<image>" * len(files) + query
         text = PROMPT.format(query.replace("<image>", self.tag))
         opened = [Image.open(file).convert("RGB") for file in files]
-        if self.kind == "paligemma":
-            return self._paligemma(text, opened)
+        if self.kind in ALONE:
+            return self._alone(text, opened)
         if not opened:
             return dict(self.tokenizer([text], return_tensors="pt", add_special_tokens=False))
         given = self.processor(text=[text], images=[opened], return_tensors="pt", add_special_tokens=False)
         return {name: value for name, value in given.items() if name != "labels"}
 
-    def _paligemma(self, text: str, images: list[Image.Image]) -> dict[str, Any]:
-        """Its processor has a prompt of its own, and makes nothing of another."""
-        text = text.replace("<image>", "<image>" * 4 + "<bos>")
-        given = dict(self.tokenizer([text], return_tensors="pt", add_special_tokens=False))
+    def _alone(self, text: str, images: list[Image.Image]) -> dict[str, Any]:
+        """For processors that have a prompt of their own, and make nothing of another."""
         pixels = dict(self.processor.image_processor(images, return_tensors="pt")) if images else {}
-        return {**given, **pixels, "token_type_ids": torch.zeros_like(given["input_ids"])}
+        pixels.pop("num_patches", None)
+        for height, width in pixels["image_sizes"].tolist() if self.kind == "pixtral" and images else ():
+            rows = ["[IMG]" * (width // 14)] * (height // 14)
+            text = text.replace("<image>", "[IMG_BREAK]".join(rows) + "[IMG_END]", 1)
+        text = text.replace("<image>", ALONE[self.kind])
+        given = dict(self.tokenizer([text], return_tensors="pt", add_special_tokens=False))
+        kinds = {"token_type_ids": torch.zeros_like(given["input_ids"])} if self.kind == "paligemma" else {}
+        return {**given, **pixels, **kinds}
 
     def loss(self) -> float:
         """The mean over all trained tokens."""

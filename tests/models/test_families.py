@@ -30,11 +30,20 @@ SUCCESSORS = {
     "llava-hf/llava-1.5-7b-hf": "llava",
     "llava-hf/llava-v1.6-34b-hf": "llava_next",
     "llava-hf/llava-next-72b-hf": "llava_next",
-    "llava-hf/llava-onevision-qwen2-7b-ov-hf": "llava_onevision",
+    "deepseek-community/Janus-Pro-1B": "janus",
+    "deepseek-community/deepseek-vl-1.3b-chat": "deepseek_vl",
+    "stepfun-ai/GOT-OCR-2.0-hf": "got_ocr2",
+    "zai-org/GLM-4.1V-9B-Thinking": "glm4v",
     "llava-hf/llama3-llava-next-8b-hf": "llava_next",
 }
 """What is named in place of models that only code of their repository can run: the kind it is of."""
 COUNTS = {
+    "deepseek_vl": (12, 2, 14),
+    "glm4v": (10, 4, 12),
+    "got_ocr2": (8, 1, 14),
+    "janus": (16, 2, 14),
+    "llava_next_video": (12, 2, 14),
+    "pixtral": (14, 2, 14),
     "gemma3": (12, 0, 14),
     "idefics3": (12, 1, 14),
     "internvl": (12, 2, 14),

@@ -24,21 +24,27 @@ from swift.prompts.types import Media
 
 _HERE = "swift.models.families"
 FAMILIES = {
+    "deepseek_vl": f"{_HERE}.deepseek_vl:DeepseekVL",
     "gemma3": f"{_HERE}.gemma:Gemma3",
+    "glm4v": f"{_HERE}.glm4v:Glm4v",
+    "got_ocr2": f"{_HERE}.got_ocr2:GotOcr2",
     "idefics3": f"{_HERE}.idefics3:Idefics3",
     "internvl": f"{_HERE}.internvl:InternVL",
+    "janus": f"{_HERE}.deepseek_vl:Janus",
     "llava": f"{_HERE}.llava:Llava",
     "llava_next": f"{_HERE}.llava_next:LlavaNext",
+    "llava_next_video": f"{_HERE}.llava_next:LlavaNext",
     "llava_onevision": f"{_HERE}.llava_next:LlavaOnevision",
     "mllama": f"{_HERE}.mllama:Mllama",
     "paligemma": f"{_HERE}.gemma:PaliGemma",
+    "pixtral": f"{_HERE}.pixtral:Pixtral",
     "qwen2_audio": f"{_HERE}.qwen2_audio:Qwen2Audio",
     "qwen2_vl": f"{_HERE}.qwen_vl:Qwen2VL",
     "qwen2_5_vl": f"{_HERE}.qwen_vl:Qwen25VL",
     "qwen3_vl": f"{_HERE}.qwen_vl:Qwen3VL",
     "smolvlm": f"{_HERE}.idefics3:Idefics3",
 }
-"""`model_type` of a config.json -> the family's class."""
+"""`model_type` of a config.json, or of its tower (Pixtral's models are LLaVA's otherwise) -> the family's class."""
 
 REFERENCE_VARIABLES = ("MAX_PIXELS", "MIN_PIXELS", "MAX_NUM", "HD_NUM", "INPUT_SIZE", "RESIZED_HEIGHT", "RESIZED_WIDTH")
 REFERENCE_VARIABLES += ("FPS", "NFRAMES", "NUM_FRAMES", "FPS_MIN_FRAMES", "FPS_MAX_FRAMES", "VIDEO_SEGMENTS")
@@ -52,12 +58,18 @@ NOT_SETTINGS = ("image_processor_type", "processor_class", "_processor_class", "
 
 def is_multimodal(config: PretrainedConfig) -> bool:
     """Whether a family here carries out models of this configuration."""
-    return config.model_type in FAMILIES
+    return _kind(config) in FAMILIES
+
+
+def _kind(config: PretrainedConfig) -> str:
+    if config.model_type == "llava" and config.vision_config.model_type == "pixtral":
+        return "pixtral"
+    return config.model_type
 
 
 def family_of(config: PretrainedConfig) -> type[Family]:
     """The family of a multimodal model."""
-    module, _, name = FAMILIES[config.model_type].partition(":")
+    module, _, name = FAMILIES[_kind(config)].partition(":")
     return getattr(importlib.import_module(module), name)
 
 
