@@ -12,8 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from filelock import FileLock
-
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.plan.data import DataPlan
@@ -276,6 +274,8 @@ def enter_late(path: Path, entry: Entry) -> None:
 
     Any process of a run may do it, its data workers too.
     """
+    from filelock import FileLock  # which no run needs whose rows are whole
+
     with FileLock(f"{path}.lock"):
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         line = _line(entry, None)

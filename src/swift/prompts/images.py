@@ -186,4 +186,4 @@ def refuse_token(message: Message, tokens: MediaTokens) -> None:
     """Raise BadMedium where a text holds a token that stands for pieces of media (and is not the tag)."""
     for name in tokens.tokens:
         if name not in MEDIA_TAGS.values() and name in message.content:
-            raise BadImage(f"the text has {name}, which stands for a piece of an image")
+            raise BadImage(f"the text has {name}, which stands for a piece of an image, a video or a sound")

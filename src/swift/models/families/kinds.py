@@ -95,7 +95,7 @@ class Images:
             return self._family.written(sizes)
         except ValueError as error:
             given = ", ".join(f"{width}x{height}" for width, height in sizes)
-            raise BadImage(f"an image of {given} pixels does not fit the model", why=str(error)) from error
+            raise BadImage("an image does not fit the model", why=f"{given} pixels: {error}") from error
 
     def opened(self, source: Any) -> Image:
         """The decoded image, resized as its processor would do it first. Raises BadImage."""
@@ -135,7 +135,7 @@ class Videos:
             return self._family.written_video(clip)
         except ValueError as error:
             given = f"{clip.frames} frames of {clip.width}x{clip.height} pixels"
-            raise BadVideo(f"a video of {given} does not fit the model", why=str(error)) from error
+            raise BadVideo("a video does not fit the model", why=f"{given}: {error}") from error
 
     def opened(self, source: Any) -> Video:
         """The frames that are shown. Raises BadMedium."""
