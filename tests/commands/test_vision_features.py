@@ -57,6 +57,7 @@ def test_a_tower_computes_each_tile_once_and_the_projector_reads_the_same(
         assert torch.equal(read[3][0], read[0][3]) and torch.equal(read[3][3], read[0][0])
 
 
+@pytest.mark.slow
 def test_losses_are_those_of_a_run_without_it(
     tmp_path: Path, smollm2_tokenizer_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
