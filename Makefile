@@ -10,9 +10,11 @@ READY  := $(VENV)/.ready
 # does accelerate with DeepSpeed wherever something is trained.
 HQQ    := $(VENV)/hqq
 ZERO   := $(VENV)/deepspeed
+# Apart for the same reason, and so that none of what they ask for moves torch.
+GPTQ   := $(VENV)/gptq
 QUANT  := tests/models/test_quantize.py tests/engines/test_quantized.py tests/training/test_quantized.py
 
-.PHONY: setup demo demo-dpo test test-slow test-gpu check fix bench docs docs-check docs-site test-vllm
+.PHONY: setup demo demo-dpo test test-slow test-gptq test-gpu check fix bench docs docs-check docs-site test-vllm
 
 setup: $(READY)
 
@@ -45,9 +47,18 @@ test: $(READY)
 	PYTHONPATH=$(ZERO) $(BIN)/pytest --timeout 600 tests/training/test_parallel.py
 
 # What takes minutes: many architectures, long runs, learning proofs.
-test-slow: $(READY)
+test-slow: $(READY) $(GPTQ)/.ready
 	$(BIN)/pytest -n 2 --timeout 3000 -m slow
 	PYTHONPATH=$(ZERO) $(BIN)/pytest -n 2 --timeout 3000 -m slow tests/training/test_parallel.py
+	$(MAKE) test-gptq
+
+test-gptq: $(READY) $(GPTQ)/.ready
+	PYTHONPATH=$(GPTQ) $(BIN)/pytest -n 2 --timeout 3000 -m slow tests/exporting/test_gptq_awq.py
+
+$(GPTQ)/.ready: Makefile | $(READY)
+	$(PIP) --no-deps --no-build-isolation --target $(GPTQ) --upgrade gptqmodel==7.6.0 optimum==2.3.0 threadpoolctl \
+		device-smi pypcre tokenicer logbar torchao==0.18.0 defuser
+	touch $@
 
 # Says of each test whether it ran: on a machine without a GPU none does.
 test-gpu: $(READY)

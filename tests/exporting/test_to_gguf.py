@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import resource
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import torch
 from tests.commands.test_merge_lora import adapter
@@ -116,6 +117,40 @@ def test_tokens_that_have_no_embedding_do_no_harm(small: Callable[..., Small], t
     source.tokenizer.add_special_tokens({"additional_special_tokens": [f"<|more{number}|>" for number in range(9)]})
     source.write(file)
     assert source.check(file, new_tokens=8).faults() == []
+
+
+def test_a_head_beside_an_embedding_that_config_json_says_is_it(small: Callable[..., Small], tmp_path: Path) -> None:
+    """As after a merge that changed one of the two: transformers takes both, and so does the file."""
+    from safetensors.torch import load_file, save_file
+
+    source, file = small(), tmp_path / "model.gguf"
+    path = source.folder / "model.safetensors"
+    tensors = load_file(path)
+    save_file({**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"].flip(0)}, path, {"format": "pt"})
+    assert source.write(file, "f32").tensors == len(tensors) + 1
+    assert source.check(file, "f32", new_tokens=8).faults() == []
+    save_file({**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"].clone()}, path, {"format": "pt"})
+    assert source.write(file, "f32").tensors == len(tensors)
+
+
+def test_chat_templates_with_names(small: Callable[..., Small], tmp_path: Path) -> None:
+    source, file = small(), tmp_path / "model.gguf"
+    text = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"
+    source.tokenizer.chat_template = {"default": text, "tool_use": text + "!"}
+    source.write(file)
+    fields = gguf.GGUFReader(file).fields
+    assert fields["tokenizer.chat_template"].contents() == text
+    assert fields["tokenizer.chat_template.tool_use"].contents() == text + "!"
+
+
+def test_what_rounding_decides_is_no_fault_of_a_file_that_is_not_quantized(
+    small: Callable[..., Small], tmp_path: Path
+) -> None:
+    source, file = small(), tmp_path / "model.gguf"
+    source.write(file)
+    check = replace(source.check(file, new_tokens=8), agreement=0.9, tokens=100)
+    assert replace(check, near=10).faults() == [] and replace(check, near=5).faults() != []
+    assert replace(check, near=10, type="q8_0").faults() != []
 
 
 def _no_layer(folder: Path) -> None:

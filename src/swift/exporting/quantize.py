@@ -39,6 +39,7 @@ from swift.plan.quantization import QuantPlan, stored_quant
 from swift.plan.quantize import QuantizePlan
 from swift.prompts.encode import Encoder, build_encoder
 from swift.prompts.parity import require_same_template
+from swift.tuners.tensor_files import SHARD
 
 REPORT = "quantization_report.json"
 GROUP_SIZES = (128, 64, 32)
@@ -177,7 +178,7 @@ def _with_bitsandbytes(plan: QuantizePlan, source: Path, folder: Path) -> None:
         device_map=plan.device_map or plan.model.device_map,
         quantization_config=loading.transformers_config(quant),
     )
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, max_shard_size=SHARD)
 
 
 def _with_gptqmodel(plan: QuantizePlan, source: Path, rows: Rows, group_size: int | None, folder: Path) -> None:

@@ -18,6 +18,8 @@ from swift.core.errors import SwiftError
 from swift.core.safetensors_header import empty, read_header
 from swift.params.checkpoint_args import ADAPTER_CONFIG
 
+SHARD = "5GB"
+"""Largest file of weights: of a larger one, an upload that breaks off has more to send again."""
 CONFIG, WEIGHTS, PICKLED = ADAPTER_CONFIG, "adapter_model.safetensors", "adapter_model.bin"
 
 
@@ -80,14 +82,21 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_model(
-    model: PreTrainedModel, folder: Path, state_dict: Mapping[str, Tensor] | None = None, *, safetensors: bool = True
+    model: PreTrainedModel,
+    folder: Path,
+    state_dict: Mapping[str, Tensor] | None = None,
+    *,
+    safetensors: bool = True,
+    shard: str = SHARD,
 ) -> None:
-    """Write a whole model into `folder`. Without `safetensors` its weights go into one `pytorch_model.bin`.
+    """Write a whole model into `folder`, in files of at most `shard`. Without `safetensors` its weights go into one
+    `pytorch_model.bin`.
 
     `state_dict` replaces the model's own.
     """
     if safetensors:
-        model.save_pretrained(folder, state_dict=None if state_dict is None else dict(state_dict))
+        weights = None if state_dict is None else dict(state_dict)
+        model.save_pretrained(folder, state_dict=weights, max_shard_size=shard)
         return
     model.config.save_pretrained(folder)
     if model.generation_config is not None:

@@ -84,6 +84,7 @@ def write_gguf(
     length, extra = write_settings(writer, fields, where)
     vocabulary.write(writer)
     with Weights(folder, config) as weights:
+        architecture_of({**fields, "tie_word_embeddings": weights.tied}, where)
         names = _names(architecture, weights, fields["num_hidden_layers"], where)
         kinds = {ours: _kind(ours, weights.shapes[theirs], kind) for theirs, ours in names.items()}
         for ours, values in extra.items():

@@ -37,7 +37,8 @@ class Vocabulary:
     adds_eos: bool
     ids: Mapping[str, int]
     """Of the special tokens, by their names in the file."""
-    chat_template: str | None
+    chat_template: str | Sequence[Mapping[str, str]] | None
+    """One, or several by name; that called `default` is the one."""
 
     def write(self, writer: gguf.GGUFWriter) -> None:
         """Put it into a file."""
@@ -87,7 +88,7 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase, rows: int, ends: Sequence[
         adds_bos=begins,
         adds_eos=stops,
         ids=_ids(tokenizer, rows, ends),
-        chat_template=_chat_template(tokenizer, where),
+        chat_template=_chat_template(tokenizer),
     )
 
 
@@ -189,11 +190,11 @@ def _ids(tokenizer: PreTrainedTokenizerBase, rows: int, ends: Sequence[int]) -> 
     return {name: number for name, number in given.items() if number is not None and number < rows}
 
 
-def _chat_template(tokenizer: PreTrainedTokenizerBase, where: str) -> str | None:
+def _chat_template(tokenizer: PreTrainedTokenizerBase) -> str | Sequence[Mapping[str, str]] | None:
     template: Any = tokenizer.chat_template
-    if isinstance(template, dict):
-        raise _unknown(where, "it has several chat templates")
-    return template
+    if not isinstance(template, dict):
+        return template
+    return [{"name": name, "template": text} for name, text in template.items()]
 
 
 def _unknown(where: str, why: str) -> SwiftError:
