@@ -1795,6 +1795,7 @@ def export(
     to_ollama: bool = False,
     ollama_output_dir: str | PathLike[str] | None = None,
     to_gguf: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] | None = None,
+    gguf_min_agreement: float | None = None,
     gguf_output_dir: str | PathLike[str] | None = None,
     gguf_file: str | PathLike[str] | None = None,
     to_megatron: bool = False,
@@ -1910,6 +1911,7 @@ def export(
         to_ollama: Export for ollama.
         ollama_output_dir: Output directory of the ollama export.
         to_gguf: Convert to a GGUF file of this type for llama.cpp and Ollama, and check it in llama.cpp: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0.
+        gguf_min_agreement: Smallest share of llama.cpp's greedy tokens that must be the original's.
         gguf_output_dir: Output directory of the GGUF file and its report.
         gguf_file: GGUF file to load the weights from.
         to_megatron: Convert the model to megatron's format.

@@ -267,6 +267,9 @@ def test_the_command_merges_converts_and_reports(
     assert main([*words, "f16"]) == 2
     assert "exists" in capsys.readouterr().err
     assert main([*words, "q3_k"]) == 2
+    strict = ["--gguf_min_agreement", "1", "--gguf_output_dir", str(tmp_path / "strict")]
+    assert main([*words, "q4_0", *strict]) == 1
+    assert "--gguf_min_agreement" in capsys.readouterr().err and not (tmp_path / "strict").exists()
 
 
 def test_a_full_disk_and_a_rejected_file_leave_nothing(

@@ -38,10 +38,12 @@ def convert(
     reference: Callable[[], PreTrainedModel],
     beside: Path,
     request: str,
+    least: float | None = None,
     new_tokens: int = NEW_TOKENS,
 ) -> list[str]:
     """Write `file` from the folder `source`, check it against the model that `reference` loads, and put the report next
-    to it, with the `request` that tells this conversion from others. -> what was compared, for people.
+    to it, with the `request` that tells this conversion from others. `least` is the share of greedy tokens that must be
+    the model's own, if not that of the type. -> what was compared, for people.
 
     Raises SwiftError for a model that does not convert, and CheckFailed, with the report at `beside`, for a file from
     which llama.cpp does not answer as the model does.
@@ -53,7 +55,7 @@ def convert(
     log.info("%s written in %.1f s (%.1f MB); llama.cpp reads it now", file.name, seconds, file.stat().st_size / 1e6)
     limits = {"positions": written.positions, "vocabulary": config.vocab_size}
     marks = not written.differs_at_marks
-    check = check_gguf(file, type, encoder, reference, **limits, marks=marks, new_tokens=new_tokens)
+    check = check_gguf(file, type, encoder, reference, **limits, marks=marks, new_tokens=new_tokens, least=least)
     for line in check.lines():
         log.info(line)
     faults = check.faults()
@@ -71,7 +73,7 @@ def convert(
             f"the GGUF file does not answer as {name} does",
             where=str(beside),
             why="; ".join(faults),
-            next="no model was written: choose another type, or report this with the file above",
+            next="no model was written: choose another type, or allow more with --gguf_min_agreement of swift export",
         )
     (file.parent / REPORT).write_text(text, encoding="utf-8")
     return check.lines()

@@ -73,6 +73,7 @@ def write_gguf(plan: GgufPlan | OllamaPlan, encoder: Encoder, folder: Path) -> N
         reference=partial(models.load_model, replace(plan.model, dtype="fp32", attn="sdpa"), source),
         beside=plan.target.with_name(f"{plan.target.name}.{REPORT}"),
         request=digest(plan.model, source, encoder, None),
+        least=plan.min_agreement,
     )
     model_card.write_card(
         folder,

@@ -47,6 +47,8 @@ class GgufPlan:
     type: GgufType
     target: Path
     """The folder of the file and its report."""
+    min_agreement: float | None
+    """Share of greedy tokens that must be the original's; None: what the type is known to reach."""
     command: str
     """What was given, for the model card."""
 
@@ -85,6 +87,7 @@ def plan_gguf(args: Args, catalog: Catalog, machine: Machine) -> GgufPlan:
         checkpoint=checkpoint,
         type=export.to_gguf,
         target=target,
+        min_agreement=export.gguf_min_agreement,
         command=given_line(args),
     )
 

@@ -28,6 +28,8 @@ class OllamaPlan:
     generate: Generate
     context: int | None
     """`--max_model_len`; None leaves it to the model."""
+    min_agreement: float | None
+    """As of a GGUF file alone."""
     command: str
     """What was given, for the model card."""
 
@@ -62,6 +64,7 @@ def plan_ollama(args: Args, catalog: Catalog, machine: Machine) -> OllamaPlan:
         type=export.to_gguf or "f16",
         generate=args[Generate],
         context=args[Vllm].max_model_len,
+        min_agreement=export.gguf_min_agreement,
         command=given_line(args),
     )
 

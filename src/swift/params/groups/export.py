@@ -40,6 +40,9 @@ class Export(Frozen):
     to_gguf: Annotated[Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] | None, Ours()] = None
     """Convert to a GGUF file of this type for llama.cpp and Ollama, and check it in llama.cpp; an adapter is merged
     first."""
+    gguf_min_agreement: Annotated[float | None, Ours(), Range(0.0, 1.0)] = None
+    """Smallest share of llama.cpp's greedy tokens that must be the original's; below it nothing is written. None: 0.99
+    for f32 and f16, 0.98 for bf16 and q8_0, 0.8 for five bits, 0.7 for four."""
     gguf_output_dir: Annotated[str | None, Ours()] = None
     """Output directory of the GGUF file and its report; default {ckpt_dir or model_type}-gguf-{type}."""
     gguf_file: str | None = None
