@@ -97,7 +97,7 @@ class SwiftTrainer(CheckpointTrainer):
         self._losses = LossCheck(where)
         config: Any = model.config
         own = config.to_dict().get("use_cache")
-        self.parallel.shard(model)
+        self.parallel.before_optimizer(model)
         into_micro_batch: Any = MicroBatch  # transformers expects a dict of tensors and only hands it on
         super().__init__(
             model=model,
@@ -351,6 +351,7 @@ class SwiftTrainer(CheckpointTrainer):
             optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
             self.groups = groups_of(optimizer, target)
             self._schedule.planned(optimizer)
+            self.parallel.after_optimizer(target)
         return optimizer
 
     # Checkpoints.

@@ -27,8 +27,12 @@ class Parallel(Protocol):
     wrapped: bool
     """Whether accelerate wraps the model; else its own modules talk to the other processes."""
 
-    def shard(self, model: nn.Module) -> None:
-        """Leave each process its share of the weights; before there is an optimizer."""
+    def before_optimizer(self, model: nn.Module) -> None:
+        """Leave each process its share of the weights, where an optimizer has to be made of shares."""
+        ...
+
+    def after_optimizer(self, model: nn.Module) -> None:
+        """The same, where it has to be made of whole weights: groups go by their shapes."""
         ...
 
     def weights(self, model: nn.Module) -> dict[str, Tensor] | None:

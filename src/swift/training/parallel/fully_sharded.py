@@ -30,7 +30,10 @@ class FullySharded:
     def __init__(self, plan: FsdpPlan):
         self._plan = plan
 
-    def shard(self, model: nn.Module) -> None:
+    def after_optimizer(self, model: nn.Module) -> None:
+        """See Parallel."""
+
+    def before_optimizer(self, model: nn.Module) -> None:
         """See Parallel. Layer by layer: the device never has all of them."""
         device: Any = PartialState().device
         mesh = init_device_mesh(device.type, (dist.get_world_size(),))

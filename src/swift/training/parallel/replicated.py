@@ -16,7 +16,10 @@ class Replicated:
     gradients_stay = True
     wrapped = True
 
-    def shard(self, model: nn.Module) -> None:
+    def before_optimizer(self, model: nn.Module) -> None:
+        """See Parallel."""
+
+    def after_optimizer(self, model: nn.Module) -> None:
         """See Parallel."""
 
     def weights(self, model: nn.Module) -> dict[str, Tensor] | None:

@@ -46,7 +46,10 @@ class Zero:
     gradients_stay = False
     wrapped = True
 
-    def shard(self, model: nn.Module) -> None:
+    def before_optimizer(self, model: nn.Module) -> None:
+        """See Parallel."""
+
+    def after_optimizer(self, model: nn.Module) -> None:
         """See Parallel."""
 
     def weights(self, model: nn.Module) -> dict[str, Tensor] | None:
@@ -108,7 +111,7 @@ class Zero3(Zero):
     def __init__(self, plan: ZeroPlan):
         self._plan = plan
 
-    def shard(self, model: nn.Module) -> None:
+    def after_optimizer(self, model: nn.Module) -> None:
         """See Parallel. Weight by weight: the device never has all of them."""
         deepspeed: Any = need("deepspeed", extra="deepspeed", why="--deepspeed")
         deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
