@@ -52,7 +52,7 @@ PLAIN_PAGES = [
     *(ROOT / "docs" / f"{name}.md" for name in ("first-run", "rows", "symptoms", "metrics", "check", "python-api")),
 ]
 """Pages that speak of no other tool's flags."""
-NOT_OF_A_COMMAND = {"help", "help_all", "debug", "json", "all", "version", "result_path"}
+NOT_OF_A_COMMAND = {"help", "help_all", "debug", "json", "all", "version", "result_path", "steps"}
 
 
 def test_every_flag_that_a_page_names_is_one() -> None:

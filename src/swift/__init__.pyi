@@ -149,6 +149,7 @@ def sft(
     dataloader_pin_memory: bool = True,
     dataloader_drop_last: bool = False,
     test_oom_error: bool = False,
+    rehearse: bool = False,
     gpu_memory_fraction: float | None = None,
     per_device_train_batch_size: int | None = None,
     per_device_eval_batch_size: int | None = None,
@@ -362,6 +363,7 @@ def sft(
         dataloader_pin_memory: Pin batches in memory for quicker copies to the GPU.
         dataloader_drop_last: Drop the last batch when it is not full.
         test_oom_error: Put the longest rows first, so that a lack of memory shows at once.
+        rehearse: Before the first step, train one on the longest rows, evaluate and save, and leave no trace of it.
         gpu_memory_fraction: Largest share of GPU memory the run may use (stress tests).
         learning_rate: Highest learning rate.
         lr_scheduler_type: Learning rate schedule.
@@ -588,6 +590,7 @@ def pt(
     dataloader_pin_memory: bool = True,
     dataloader_drop_last: bool = False,
     test_oom_error: bool = False,
+    rehearse: bool = False,
     gpu_memory_fraction: float | None = None,
     per_device_train_batch_size: int | None = None,
     per_device_eval_batch_size: int | None = None,
@@ -801,6 +804,7 @@ def pt(
         dataloader_pin_memory: Pin batches in memory for quicker copies to the GPU.
         dataloader_drop_last: Drop the last batch when it is not full.
         test_oom_error: Put the longest rows first, so that a lack of memory shows at once.
+        rehearse: Before the first step, train one on the longest rows, evaluate and save, and leave no trace of it.
         gpu_memory_fraction: Largest share of GPU memory the run may use (stress tests).
         learning_rate: Highest learning rate.
         lr_scheduler_type: Learning rate schedule.
@@ -1071,6 +1075,7 @@ def rlhf(
     dataloader_pin_memory: bool = True,
     dataloader_drop_last: bool = False,
     test_oom_error: bool = False,
+    rehearse: bool = False,
     gpu_memory_fraction: float | None = None,
     per_device_train_batch_size: int | None = None,
     per_device_eval_batch_size: int | None = None,
@@ -1326,6 +1331,7 @@ def rlhf(
         dataloader_pin_memory: Pin batches in memory for quicker copies to the GPU.
         dataloader_drop_last: Drop the last batch when it is not full.
         test_oom_error: Put the longest rows first, so that a lack of memory shows at once.
+        rehearse: Before the first step, train one on the longest rows, evaluate and save, and leave no trace of it.
         gpu_memory_fraction: Largest share of GPU memory the run may use (stress tests).
         learning_rate: Highest learning rate.
         lr_scheduler_type: Learning rate schedule.

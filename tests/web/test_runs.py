@@ -7,9 +7,9 @@ import os
 import socket
 from pathlib import Path
 
-from swift.web.chart import chart, thinned
+from swift.reports.chart import chart, thinned
+from swift.reports.run_files import Run, events_of, find_runs
 from swift.web.pages import compared, differences, duration, live_parts, plain
-from swift.web.runs import Run, events_of, find_runs
 
 
 def event(step: int, loss: float, **more: float) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 
 from swift.core.errors import SwiftError
+from swift.core.own_parser import OwnParser
 from swift.plan.data import default_cache
 
 USAGE = """usage: swift cache ls [--cache_dir DIR]
@@ -15,14 +15,9 @@ USAGE = """usage: swift cache ls [--cache_dir DIR]
 The token cache keeps encoded rows between runs. It may be removed at any time; it is made again when it is needed."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):  # type: ignore[no-untyped-def]
-        raise SwiftError(message, where="swift cache", next="swift cache --help")
-
-
 def run(argv: list[str]) -> int:
     """List or remove parts of the token cache. Raises SwiftError for a name that is not there."""
-    parser = _Parser(prog="swift cache", add_help=False, allow_abbrev=False)
+    parser = OwnParser("cache")
     parser.add_argument("action", nargs="?", choices=("ls", "rm"), default="ls")
     parser.add_argument("names", nargs="*")
     parser.add_argument("--all", action="store_true")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swift.core.errors import SwiftError
+from swift.core.own_parser import OwnParser
 
 if TYPE_CHECKING:
     from swift.checking.subject import Planned
@@ -52,15 +51,10 @@ def run(words: Sequence[str]) -> int:
 
 def own_words(words: Sequence[str]) -> tuple[Path | None, list[str]]:
     """`--result_path`, and the words that are flags of `swift sft`. Raises SwiftError."""
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = OwnParser("check")
     parser.add_argument("--result_path", "--result-path", type=Path)
     known, rest = parser.parse_known_args(list(words))
     return known.result_path, rest
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):  # type: ignore[no-untyped-def]
-        raise SwiftError(message, where="swift check", next="swift check --help")
 
 
 def _checked(given: Planned, words: Sequence[str], result_path: Path | None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -14,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from swift.core.environment import cache_home
-from swift.core.errors import SwiftError
 from swift.core.installation import DISTRIBUTION, extras, requirements
+from swift.core.own_parser import OwnParser
 
 USAGE = """usage: swift doctor [--json]
 
@@ -38,14 +37,9 @@ ELSEWHERE = {"vllm": "vLLM", "lmdeploy": "LMDeploy"}
 """Engines that live in environments of their own."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):  # type: ignore[no-untyped-def]
-        raise SwiftError(message, where="swift doctor", next="swift doctor --help")
-
-
 def run(words: Sequence[str]) -> int:
     """Look, and say what was seen. -> exit code."""
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = OwnParser("doctor")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("-h", "--help", "--help-all", action="store_true")
     given = parser.parse_args(list(words))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from importlib.metadata import files
 from pathlib import Path
 
 from swift.core.errors import SwiftError
 from swift.core.installation import DISTRIBUTION
+from swift.core.own_parser import OwnParser
 
 USAGE = """usage: swift examples [FOLDER]
 
@@ -17,14 +17,9 @@ named. A file that is there already is left as it is."""
 SHARED = f"share/{DISTRIBUTION}/examples/"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):  # type: ignore[no-untyped-def]
-        raise SwiftError(message, where="swift examples", next="swift examples --help")
-
-
 def run(words: Sequence[str]) -> int:
     """Copy what is not there. -> exit code."""
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = OwnParser("examples")
     parser.add_argument("folder", nargs="?", type=Path, default=Path("examples"))
     parser.add_argument("-h", "--help", "--help-all", action="store_true")
     given = parser.parse_args(list(words))

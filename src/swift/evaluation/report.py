@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -16,6 +15,8 @@ from swift.evaluation.contamination import Seen
 from swift.evaluation.metrics import Mean, mean_of
 from swift.evaluation.run_folder import Record
 from swift.evaluation.text_table import aligned
+from swift.reports.document import document, text
+from swift.reports.document import facts as facts_table
 
 OPEN_SCORE = "exact"
 """The score of open questions; the others stand beside it."""
@@ -97,17 +98,6 @@ def table(rows: Sequence[Row]) -> str:
     return aligned(cells)
 
 
-STYLE = """body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;
-overflow-wrap:break-word}
-table{border-collapse:collapse}th+td{overflow-wrap:anywhere}
-td,th{padding:.2rem .8rem;text-align:left;border-bottom:1px solid #8884}
-td.n{text-align:right}td.i,td.n{white-space:nowrap}
-pre{white-space:pre-wrap;background:#8881;padding:.5rem}.right{color:#187a2f}.wrong{color:#b3261e}
-@media(max-width:40rem){table{font-size:.85rem}td,th{padding:.2rem .3rem}h1{font-size:1.4rem}}
-:root{color-scheme:light dark}
-@media(prefers-color-scheme:dark){body{background:#111;color:#eee}.right{color:#6fcf87}.wrong{color:#ff8a80}}"""
-
-
 def _page(
     facts: Mapping[str, Any],
     rows: Sequence[Row],
@@ -115,29 +105,26 @@ def _page(
     other: Comparison | None,
     seen: Sequence[Seen],
 ) -> str:
-    title = f"Evaluation of {facts['model']}"
     parts = [
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(title)}</title><style>{STYLE}</style>',
-        f'<meta name="viewport" content="width=device-width,initial-scale=1"><h1>{_text(title)}</h1><table>',
-        *(f"<tr><th>{_text(name)}<td>{_text(value)}" for name, value in facts.items()),
-        "</table><h2>Scores</h2><table><tr><th>suite<th>subset<th>score<th>n<th>mean<th>95 % interval",
+        facts_table(facts),
+        "<h2>Scores</h2><table><tr><th>suite<th>subset<th>score<th>n<th>mean<th>95 % interval",
         *map(_row, rows),
         "</table>",
     ]
     if other is not None:
-        parts += [f"<h2>Compared with {_text(other.folder)}</h2>", f"<pre>{_text(other.table())}</pre>"]
+        parts += [f"<h2>Compared with {text(other.folder)}</h2>", f"<pre>{text(other.table())}</pre>"]
     if seen:
-        parts += ["<h2>In the training rows</h2>", *(f"<p>{_text(each.question)}: {_text(each.row)}" for each in seen)]
+        parts += ["<h2>In the training rows</h2>", *(f"<p>{text(each.question)}: {text(each.row)}" for each in seen)]
     scored = {(row.suite, row.metric) for row in rows if row.is_score}
     parts += ["<h2>Questions</h2>", *(_question(record, scored) for record in records)]
-    return "\n".join(parts) + "\n"
+    return document(f"Evaluation of {facts['model']}", parts)
 
 
 def _row(row: Row) -> str:
-    name = f"<b>{_text(row.metric)}</b>" if row.is_score else _text(row.metric)
+    name = f"<b>{text(row.metric)}</b>" if row.is_score else text(row.metric)
     shown, interval = row.numbers()
     numbers = f"<td class=n>{row.mean.n}<td class=n>{shown}<td class=i>{interval}"
-    return f"<tr><td>{_text(row.suite)}<td>{_text(row.subset or '(all)')}<td>{name}{numbers}"
+    return f"<tr><td>{text(row.suite)}<td>{text(row.subset or '(all)')}<td>{name}{numbers}"
 
 
 def _question(record: Record, scored: Set[tuple[str, str]]) -> str:
@@ -147,9 +134,9 @@ def _question(record: Record, scored: Set[tuple[str, str]]) -> str:
     answer = record["answer"]
     written = record.get("error") or _written(answer)
     return (
-        f'<details><summary class="{"right" if good else "wrong"}">{"✓" if good else "✗"} {_text(record["origin"])}: '
-        f"{_text(_cut(record['question']))}</summary><pre>{_text(record['question'])}</pre><p>{_text(shown)}"
-        f"<p>right: {_text(record['right'])}<p>answered:<pre>{_text(written)}</pre>{_likelihoods(answer)}</details>"
+        f'<details><summary class="{"right" if good else "wrong"}">{"✓" if good else "✗"} {text(record["origin"])}: '
+        f"{text(_cut(record['question']))}</summary><pre>{text(record['question'])}</pre><p>{text(shown)}"
+        f"<p>right: {text(record['right'])}<p>answered:<pre>{text(written)}</pre>{_likelihoods(answer)}</details>"
     )
 
 
@@ -172,7 +159,3 @@ def _likelihoods(answer: Mapping[str, Any]) -> str:
         if answer.get(name)
     )
     return "".join(lines)
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value))

@@ -173,6 +173,9 @@ OWN: Mapping[str, OwnCommand] = MappingProxyType(
         "check": OwnCommand(
             "check --flag …", "whether a run on your rows computes what it should", "swift.commands.check:run"
         ),
+        "verify": OwnCommand(
+            "verify RUN", "whether a run's first steps give the same losses again", "swift.commands.verify:run"
+        ),
         "doctor": OwnCommand(
             "doctor", "versions, devices, and what is missing for which command", "swift.commands.doctor:run"
         ),

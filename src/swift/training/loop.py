@@ -70,6 +70,8 @@ class Run:
     val_lengths: Sequence[int] | None = None
     where: Callable[[int], str] = str
     """`file:line` of a training row, for messages."""
+    last_step: int | None = None
+    """The step after which the run is left, as if it went on; None goes to the end."""
 
 
 def train(run: Run) -> SwiftTrainer:
@@ -126,6 +128,8 @@ def build(run: Run) -> SwiftTrainer:
         callbacks.append(TowerActivations(run.tuner.parts.tower))
     if run.pusher is not None:
         callbacks.append(_Push(run.pusher))
+    if run.last_step is not None:
+        callbacks.append(_LeaveAfter(run.last_step))
     if any(name in ("tensorboard", "all") for name in plan.group.report_to):
         callbacks.append(TensorBoard(Path(plan.group.logging_dir or run.folder / "runs")))
     trainer = SwiftTrainer(
@@ -199,7 +203,7 @@ def _loop(trainer: SwiftTrainer, run: Run) -> None:
             exit_code=on_signal_exit_code(received),
             next=resume_command(run.folder, trainer.state.global_step),
         )
-    if trainer.state.global_step < trainer.state.max_steps:
+    if trainer.state.global_step < min(trainer.state.max_steps, run.last_step or trainer.state.max_steps):
         raise CheckFailed(
             f"the run ended after step {trainer.state.global_step} of {trainer.state.max_steps}",
             why="there were no more rows",
@@ -270,6 +274,17 @@ class _Schedule(TrainerCallback):
         """Ask for the evaluation."""
         if state.global_step >= state.max_steps and args.eval_strategy == "steps":
             control.should_evaluate = True
+
+
+class _LeaveAfter(TrainerCallback):
+    """Ends the run after a step."""
+
+    def __init__(self, step: int):
+        self._step = step
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Stop when the step is done."""
+        control.should_training_stop |= state.global_step >= self._step
 
 
 class _TunerStep(TrainerCallback):

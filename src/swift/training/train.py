@@ -6,7 +6,6 @@ Every training command goes this way; what they differ in stands in `swift.plan.
 from __future__ import annotations
 
 import importlib
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -46,6 +45,7 @@ from swift.training.process_group import require_same
 from swift.training.quick_dropout import quicken_dropout
 from swift.training.resume import nothing_left
 from swift.training.run_dir import claimed
+from swift.training.run_report import reported
 from swift.training.scored_rows import score, scores_first
 from swift.training.varlen_attention import keep_inside_sequences
 from swift.training.vision_features import cache_features
@@ -59,7 +59,9 @@ def run_training(
 
     -> the best checkpoint; None where nothing was left to do, or nothing is saved.
     """
-    with claimed(run_dir) if machine.first else nullcontext():
+    if not machine.first:
+        return _run(args, plan, catalog, machine, run_dir, resume)
+    with claimed(run_dir), reported(args, plan, machine, run_dir):
         return _run(args, plan, catalog, machine, run_dir, resume)
 
 

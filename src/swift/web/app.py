@@ -10,7 +10,7 @@ from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
@@ -18,12 +18,13 @@ from starlette.responses import Response
 from swift.core.errors import SwiftError
 from swift.params.commands import COMMANDS
 from swift.params.secrets import SECRETS
+from swift.reports.document import CHART_STYLE
+from swift.reports.run_files import LOG, PAGE, Run
 from swift.web import chat, job_api, live
 from swift.web.form_page import FORMS, sections
 from swift.web.pages import compared, differences, live_parts, render
 from swift.web.prefill import of_job, of_resume
 from swift.web.request_facts import COOKIE, Here, Spoken, TheJob
-from swift.web.runs import LOG, Run
 from swift.web.studio import Studio
 
 LISTED, COMPARED = 50, 6
@@ -43,6 +44,7 @@ def create_app(studio: Studio) -> FastAPI:
     app.state.studio = studio
     app.add_middleware(GZipMiddleware, minimum_size=1000)
     app.add_exception_handler(SwiftError, _refused)
+    app.get("/static/chart.css")(lambda: FileResponse(CHART_STYLE))
     app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")))
     for routes in (pages, job_api.routes, chat.routes):
         app.include_router(routes)
@@ -132,21 +134,24 @@ def list_events(request: Request, studio: Here, spoken: Spoken) -> Response:
 
 
 @pages.get("/compare", response_class=HTMLResponse)
-def compare(studio: Here, spoken: Spoken, run: Annotated[list[str], Query(min_length=1)]) -> str:
-    """The curves of up to six runs in the same charts."""
+def compare(studio: Here, spoken: Spoken, run: Annotated[tuple[str, ...], Query()] = ()) -> Response:
+    """The curves of up to six runs in the same charts; without any the list to choose from."""
+    if not run:
+        return Response(status_code=303, headers={"location": "./"})
     runs = [the_run(studio, path) for path in run[:COMPARED]]
     titles = [each.title for each in runs]
     named = {
         title if titles.count(title) == 1 else f"{title} ({each.folder.name})": each
         for title, each in zip(titles, runs, strict=True)
     }
-    return render("compare.html", spoken, runs=named, charts=compared(named), differences=differences(named))
+    page = render("compare.html", spoken, runs=named, charts=compared(named), differences=differences(named))
+    return HTMLResponse(page)
 
 
 @pages.get("/report", response_class=HTMLResponse)
 def report(studio: Here, path: str) -> HTMLResponse:
-    """The report that an evaluation wrote."""
-    file = studio.paths.require(path) / "report.html"
+    """The report that a training or an evaluation wrote."""
+    file = studio.paths.require(path) / PAGE
     if not file.is_file():
         raise HTTPException(404, "there is no report in this folder")
     # It brings its style along, and nothing else.

@@ -10,10 +10,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
+from swift.reports.run_files import Run
 from swift.web.form_page import log_errors
 from swift.web.jobs import Job
 from swift.web.pages import live_parts, render, version
-from swift.web.runs import Run
 from swift.web.studio import Studio
 from swift.web.words import Language
 

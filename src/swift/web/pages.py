@@ -11,10 +11,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from swift.params.chinese import command_zh
 from swift.params.commands import COMMANDS
-from swift.web.chart import Chart, chart
+from swift.reports.chart import Chart, chart
+from swift.reports.curves import main_curves, other_curves
+from swift.reports.run_files import Run
 from swift.web.form_page import FORMS
 from swift.web.jobs import Job
-from swift.web.runs import Run, Series
 from swift.web.words import Language, words
 
 _TEMPLATES = Environment(
@@ -27,8 +28,6 @@ _TEMPLATES = Environment(
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]")
 _LIVE = ("status", "numbers", "results", "curves", "more", "samples", "ledger", "log")
 """The parts of a job's page that change while it runs."""
-FIRST = (("loss", ("loss", "eval_loss")), ("learning_rate", ("learning_rate",)))
-SPEED, MEMORY = "tokens/s", "memory(GiB)"
 
 
 def render(name: str, language: Language, **values: Any) -> str:
@@ -62,35 +61,6 @@ def version(job: Job | None, run: Run | None) -> tuple[Any, ...]:
     return (job and job.state, size, run and run.version, run and run.folder)
 
 
-def main_curves(series: Series) -> list[tuple[str, Chart]]:
-    """The charts that everybody looks at: loss, rate, other scores of evaluation, speed, memory."""
-    scores = {name: points for name, points in series.items() if name.startswith("eval_") and _is_score(name)}
-    charts = [(title, {name: series[name] for name in names if name in series}) for title, names in FIRST]
-    charts += [("eval", scores), (SPEED, _only(series, SPEED)), (MEMORY, _only(series, MEMORY))]
-    return [(title, chart(title, lines)) for title, lines in charts if lines]
-
-
-def other_curves(series: Series) -> list[tuple[str, Chart]]:
-    """A chart for each number that the main ones leave out."""
-    shown = {
-        "loss",
-        "eval_loss",
-        "learning_rate",
-        SPEED,
-        MEMORY,
-        *(name for name in series if name.startswith("eval_")),
-    }
-    return [(name, chart(name, {name: points})) for name, points in series.items() if name not in shown]
-
-
-def _only(series: Series, name: str) -> Series:
-    return {name: series[name]} if name in series else {}
-
-
-def _is_score(name: str) -> bool:
-    return name != "eval_loss" and not re.search(r"runtime|per_second|model_preparation", name)
-
-
 def compared(runs: Mapping[str, Run]) -> list[tuple[str, Chart]]:
     """One chart for each number that at least one of the runs has, a line for each run."""
     names = dict.fromkeys(name for run in runs.values() for name in run.series)
@@ -105,7 +75,7 @@ def compared(runs: Mapping[str, Run]) -> list[tuple[str, Chart]]:
 
 def differences(runs: Mapping[str, Run]) -> list[tuple[str, list[str]]]:
     """The settings in which runs differ, and their values."""
-    places = ("output_dir", "logging_dir")
+    places = ("output_dir", "logging_dir", "command_line")
     names = dict.fromkeys(name for run in runs.values() for name in run.args if name not in places)
     rows = [(name, [str(run.args.get(name, "")) for run in runs.values()]) for name in names]
     return [(name, values) for name, values in rows if len(set(values)) > 1]

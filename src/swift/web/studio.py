@@ -10,10 +10,10 @@ from pathlib import Path
 from threading import Lock
 
 from swift.core.transaction import write_file
+from swift.reports.run_files import Run, find_runs
 from swift.web.jobs import Job, Jobs
 from swift.web.paths import AllowedPaths
 from swift.web.queue import Queue, devices_of_machine
-from swift.web.runs import Run, find_runs
 from swift.web.words import Language
 
 JOBS, DRAFTS = "jobs", "drafts"

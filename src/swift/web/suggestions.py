@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from swift.catalog import load_catalog
 from swift.params.flag import Flag, Known, OneOf
+from swift.reports.run_files import find_runs
 from swift.web.form_page import CHECKPOINTS
 from swift.web.paths import AllowedPaths
-from swift.web.runs import find_runs
 from swift.web.studio import Studio
 
 MOST = 60

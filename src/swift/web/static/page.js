@@ -61,12 +61,15 @@ document.addEventListener("click", async (event) => {
 function renew(id, text) {
   const part = document.getElementById(id);
   if (!part) return;
+  const fresh = document.createElement(part.tagName);
+  fresh.innerHTML = text;
+  if (fresh.innerHTML === part.innerHTML) return;  // a button that is being pressed stays
   const open = $$("details", part).map((each) => each.open);
   const chosen = new Set($$("input:checked", part).map((each) => each.value));
   const atEnd = part.scrollHeight - part.scrollTop - part.clientHeight < 40;
   const focused = part.contains(document.activeElement) ? document.activeElement : null;
   const label = focused && (focused.dataset.post || focused.getAttribute("href") || focused.value);
-  part.innerHTML = text;
+  part.replaceChildren(...fresh.childNodes);
   $$("details", part).forEach((each, number) => { if (number in open) each.open = open[number]; });
   $$("input[type=checkbox]", part).forEach((each) => { each.checked = chosen.has(each.value); });
   if (part.tagName === "PRE" && atEnd) part.scrollTop = part.scrollHeight;
@@ -109,6 +112,11 @@ async function suggest(field) {
   field.list.replaceChildren(...all.map((value) => new Option("", value)));
 }
 
+$("form[data-compare]")?.addEventListener("submit", (event) => {
+  if ($("input[name=run]:checked", event.target)) return;
+  event.preventDefault();
+  say(WORDS.choose_runs);
+});
 $("form[data-chat]")?.addEventListener("submit", async (event) => {
   event.preventDefault();
   const name = event.target.elements.model.value.trim() || event.target.elements.model.placeholder;

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,9 @@ import psutil
 
 from swift.core.transaction import UNFINISHED, fault
 
-LOG, LEDGER, SAMPLES, ARGS, LOCK, REPORT = (
+LOG, LEDGER, SAMPLES, ARGS, LOCK, REPORT, PAGE, ENVIRONMENT = (
     *("logging.jsonl", "data_ledger.jsonl", "samples.jsonl", "sft_args.json", ".lock"),
-    "report.json",
+    *("report.json", "report.html", "environment.json"),
 )
 DEPTH = 4
 """Levels below an output folder at which runs are looked for: MODEL/vN-TIME, and folders of the user's own."""
@@ -86,6 +86,16 @@ def _read_on(path: Path) -> _Growing:
                 known.events.append(event)
                 _add_numbers(known.series, event)
     return known
+
+
+def steps_of(events: Iterable[Mapping[str, Any]], name: str) -> dict[int, float]:
+    """A number by the step it was logged at, in order; where a resumed run repeats a step, the first."""
+    values: dict[int, float] = {}
+    for event in events:
+        step = str(event.get(PROGRESS[0], "")).partition("/")[0]
+        if name in event and step.isdecimal():
+            values.setdefault(int(step), float(event[name]))
+    return dict(sorted(values.items()))
 
 
 def _add_numbers(series: Series, event: dict[str, Any]) -> None:
@@ -218,6 +228,19 @@ class Run:
         """What an evaluation in this folder found."""
         try:
             return json.loads((self.folder / REPORT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    @property
+    def has_page(self) -> bool:
+        """Whether there is a report to read offline."""
+        return (self.folder / PAGE).is_file()
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Versions and devices that the run was computed with; empty where it did not note them."""
+        try:
+            return json.loads((self.folder / ENVIRONMENT).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
 

@@ -1,0 +1,54 @@
+"""`swift verify`, and the report of the run that it checks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from swift.cli import main
+
+
+def test_a_run_reports_itself_and_its_first_steps_are_repeated(
+    tiny_llama_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With dropout, shuffling, validation and more steps than are repeated: all of them take part in the losses."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"query": f"Say {n}", "response": f"{n} it <b>is"}) + "\n" for n in range(12)))
+    run = tmp_path / "run"
+    words = ["--model_id_or_path", str(tiny_llama_dir), "--dataset", str(rows), "--output_dir", str(run)]
+    words += ["--add_output_dir_suffix", "false", "--max_steps", "4", "--batch_size", "2", "--logging_steps", "1"]
+    words += ["--gradient_accumulation_steps", "2", "--lora_dropout", "0.2", "--dataset_test_ratio", "0.2"]
+    assert main(["sft", *words, "--eval_steps", "2"]) == 0
+
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "finished" in page and "step 4 of 4" in page and page.count("<svg") >= 4
+    assert "<tr><td class=i>lora_dropout<td>0.2<td>command line" in page
+    assert "<tr><td class=i>template_type<td>jinja<td>decided by model, rows and machine" in page
+    assert "--lora_dropout 0.2" in page and "checkpoint-4" in page and "torch" in page
+    assert "src=" not in page and "http" not in page.replace("http://www.w3.org", "")
+
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    capsys.readouterr()
+    assert main(["verify", str(run), "--steps", "3"]) == 0
+    assert capsys.readouterr().out.count(" same\n") == 3
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+    log = run / "logging.jsonl"
+    first, *rest = log.read_text(encoding="utf-8").splitlines()
+    loss = round(json.loads(first)["loss"], 5)
+    log.write_text("\n".join([json.dumps({**json.loads(first), "loss": loss}), *rest, ""]), encoding="utf-8")
+    assert main(["verify", str(run), "--steps", "1"]) == 1
+    assert "differs" in capsys.readouterr().out
+    rows.write_text(rows.read_text().replace("Say", "Tell"))
+    assert main(["verify", str(run), "--steps", "1"]) == 1
+
+
+@pytest.mark.parametrize(("words", "message"), [([], "no run is named"), (["nowhere"], "holds no logged step")])
+def test_what_is_no_run_is_refused(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["verify", *words]) == 2
+    assert message in capsys.readouterr().err
