@@ -83,6 +83,8 @@ BROKEN: list[tuple[Rule, str, str]] = [
     (rules.lora_variants_need_lora, TRAIN + "--sft_type vera --use_rslora", "works with LoRA only, not with vera"),
     (rules.streaming_has_an_end, TRAIN + "--streaming true", "add --max_steps"),
     (rules.micro_batching_is_a_way_or_a_size, TRAIN + "--micro_batching 0", "auto, said or a number of tokens, not 0"),
+    (rules.streams_are_read_in_order, TRAIN + "--streaming --max_steps 5 --rehearse", "looks for the longest rows"),
+    (rules.rehearsals_know_the_rows, TRAIN + "--rehearse --lazy_tokenize true", "needs the lengths"),
     (rules.streams_are_read_in_order, TRAIN + "--streaming --max_steps 5 --test_oom_error", "sorts the rows"),
     (
         rules.streams_are_read_in_order,

@@ -113,3 +113,9 @@ def test_the_summary_says_what_will_happen(plan: Any) -> None:
 def test_the_dataset_seed_orders_the_rows(plan: Any) -> None:
     assert plan("--seed", "5").train.data_seed == 5
     assert plan("--seed", "5", "--dataset_seed", "6").train.data_seed == 6
+
+
+def test_one_process_rehearses(plan: Any) -> None:
+    assert plan("--rehearse").train.group.rehearse
+    with pytest.raises(SwiftError, match="--rehearse works with one process"):
+        plan("--rehearse", machine=Machine(world_size=2))

@@ -19,6 +19,7 @@ from swift.training.checkpoints import checkpoints
 from swift.training.loop import finish, halved, resume_command, train
 from swift.training.objectives import Batch, Sums
 from swift.training.objectives.sft import SftObjective
+from swift.training.rehearsal import rehearsed
 from training.kit import FULL, LORA, Rows, losses, tiny_plan, tiny_run, weights
 
 
@@ -105,6 +106,13 @@ class FitsTwo(SftObjective):
         return super().sums(model, batch)
 
 
+class FitsNone(SftObjective):
+    """Runs out of memory on any row."""
+
+    def sums(self, model: nn.Module, batch: Batch) -> Sums:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
+
+
 def test_a_batch_that_does_not_fit_is_halved_and_the_step_stays_the_same(tmp_path: Path) -> None:
     same = tiny_run(tmp_path / "same", batch_size=2, accumulation=4, max_steps=3)
     expected = losses(train(same))
@@ -115,6 +123,21 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_step_stays_the_same(tmp_pat
     assert losses(trainer) == pytest.approx(expected, rel=1e-6)
     torch.testing.assert_close(weights(run.model), weights(same.model), rtol=1e-5, atol=1e-6)
     assert trainer.args.per_device_train_batch_size == 2
+
+
+def test_a_rehearsal_finds_the_batch_that_fits_and_leaves_no_trace(tmp_path: Path) -> None:
+    """The longest rows are tried first: with dropout the losses tell whether chance and weights are as they were."""
+    plain = tiny_run(tmp_path / "plain", batch_size=2, accumulation=4, max_steps=3)
+    expected = losses(train(plain))
+    same = tiny_run(tmp_path / "same", batch_size=2, accumulation=4, max_steps=3, rehearse=True)
+    assert losses(train(rehearsed(same))) == expected
+    assert {path.name for path in same.folder.iterdir()} == {path.name for path in plain.folder.iterdir()}
+    big = tiny_run(tmp_path / "big", objective=FitsTwo, batch_size=8, accumulation=1, max_steps=3, rehearse=True)
+    smaller = rehearsed(big)
+    assert (smaller.plan.batch_size, smaller.plan.accumulation) == (2, 4)
+    assert losses(train(smaller)) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        rehearsed(tiny_run(tmp_path / "none", objective=FitsNone, batch_size=2, accumulation=1, max_steps=1))
 
 
 def test_without_auto_find_batch_size_the_error_is_shown(tmp_path: Path) -> None:

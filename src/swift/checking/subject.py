@@ -27,6 +27,7 @@ SHORT: Mapping[str, Any] = MappingProxyType(
         "gradient_accumulation_steps": 1,
         "micro_batching": "said",
         "auto_find_batch_size": False,
+        "rehearse": False,
         "gradient_checkpointing": False,
         "warmup_ratio": 0.0,
         "warmup_steps": 0,

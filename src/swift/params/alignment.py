@@ -235,9 +235,13 @@ def unpaired_rows_have_neighbours(args: Args) -> Mistakes:
 
 def micro_batches_stay_as_given(args: Args) -> Mistakes:
     """Halving a micro-batch changes the losses that look at all of its rows."""
-    if args.command == "rlhf" and args.values["auto_find_batch_size"] and loss_type(args) in DEPENDS_ON_MICRO_BATCH:
+    if args.command != "rlhf" or loss_type(args) not in DEPENDS_ON_MICRO_BATCH:
+        return
+    for name in ("auto_find_batch_size", "rehearse"):
+        if not args.values[name]:
+            continue
         yield SwiftError(
-            f"--auto_find_batch_size true would change the loss {loss_type(args)}",
+            f"--{name} true would change the loss {loss_type(args)}",
             why="it depends on the rows of a micro-batch",
             next="leave it out, and give a --batch_size that fits into memory",
         )

@@ -50,8 +50,9 @@ def galore_per_parameter_sees_one_pass_a_step(args: Args) -> Mistakes:
             f"{flag} steps in every backward pass, so gradients cannot be accumulated",
             next="add --gradient_accumulation_steps 1",
         )
-    if args.values["auto_find_batch_size"]:
-        yield SwiftError(f"{flag} does not go with --auto_find_batch_size true, which accumulates", next="drop one")
+    for name in ("auto_find_batch_size", "rehearse"):
+        if args.values[name]:
+            yield SwiftError(f"{flag} does not go with --{name} true, which accumulates", next="drop one")
     if args.is_explicit("max_grad_norm") and args.values["max_grad_norm"]:
         yield SwiftError(
             f"{flag} has no norm of all gradients to clip by", next="drop --max_grad_norm: they are not clipped"

@@ -51,7 +51,7 @@ FLAGS: Mapping[str, Fate] = {
     **dict.fromkeys(("batch_size", "gradient_accumulation_steps", "seed", "dataloader_drop_last"), "rows"),
     **dict.fromkeys(("output_dir", "add_output_dir_suffix", "logging_dir", "report_to", "disable_tqdm"), "own"),
     **dict.fromkeys(("resume_from_checkpoint", "resume_only_model", "ignore_data_skip", "dry_run"), "own"),
-    **dict.fromkeys(("auto_find_batch_size", "vit_use_gc", "full_determinism"), "own"),
+    **dict.fromkeys(("auto_find_batch_size", "rehearse", "vit_use_gc", "full_determinism"), "own"),
     **dict.fromkeys(("save_only_model", "save_safetensors", "save_on_each_node", "use_liger"), "own"),
     **dict.fromkeys(("dataloader_num_workers", "dataloader_pin_memory", "gpu_memory_fraction"), "own"),
     **dict.fromkeys(("include_num_input_tokens_seen", "metric_warmup_step"), "own"),

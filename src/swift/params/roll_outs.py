@@ -16,7 +16,8 @@ IDLE: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("val_dataset", "custom_val_dataset_path", "val_dataset_sample"), _NOT_EVALUATED),
         **dict.fromkeys(("dataset_test_ratio", "eval_batch_size", "evaluation_strategy"), _NOT_EVALUATED),
-        **dict.fromkeys(("dataloader_drop_last", "test_oom_error", "ignore_data_skip", "streaming"), _IN_ORDER),
+        **dict.fromkeys(("dataloader_drop_last", "test_oom_error", "rehearse"), _IN_ORDER),
+        **dict.fromkeys(("ignore_data_skip", "streaming"), _IN_ORDER),
         "auto_find_batch_size": "a roll-out belongs to the weights that it was sampled from",
         "num_beams": "answers are sampled one by one",
         "repetition_penalty": "the policy would be another distribution than the one that is sampled from",

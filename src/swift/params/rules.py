@@ -125,6 +125,8 @@ def streaming_has_an_end(args: Args) -> Mistakes:
 def streams_are_read_in_order(args: Args) -> Mistakes:
     if not args.values.get("streaming"):
         return
+    if args.values.get("rehearse"):
+        yield SwiftError("--rehearse looks for the longest rows, which a stream cannot", next="drop one of the two")
     if args.values.get("test_oom_error"):
         yield SwiftError("--test_oom_error sorts the rows, which a stream cannot", next="drop one of the two")
     if args.values.get("dataloader_num_workers"):
@@ -141,6 +143,11 @@ def micro_batching_is_a_way_or_a_size(args: Args) -> Mistakes:
             f"--micro_batching takes auto, said or a number of tokens, not {value}",
             next="leave it out for --batch_size rows each",
         )
+
+
+def rehearsals_know_the_rows(args: Args) -> Mistakes:
+    if args.values.get("rehearse") and args.values.get("lazy_tokenize"):
+        yield SwiftError("--rehearse needs the lengths of all rows", next="drop --lazy_tokenize true")
 
 
 def weights_alone_come_from_a_checkpoint(args: Args) -> Mistakes:
@@ -245,6 +252,7 @@ _RULES: tuple[Callable[[Args], Mistakes], ...] = (
     streaming_has_an_end,
     streams_are_read_in_order,
     micro_batching_is_a_way_or_a_size,
+    rehearsals_know_the_rows,
     weights_alone_come_from_a_checkpoint,
     the_lowest_rate_is_that_of_a_cosine,
     answers_are_generated_in_evaluation,

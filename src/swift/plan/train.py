@@ -255,10 +255,18 @@ def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, 
 
 
 def _check_one_process(args: Args, machine: Machine, dtype: Dtype) -> None:
-    """Raise SwiftError for what changes parameters behind the back of processes that share gradients, or of fp16."""
+    """Raise SwiftError for what changes parameters behind the back of processes that share gradients, or of fp16.
+
+    One of several processes that ends a rehearsal for a lack of memory would leave the others waiting.
+    """
     at_once = args[Galore].use_galore and args[Galore].galore_optim_per_parameter
-    flag = "--galore_optim_per_parameter" if at_once else "--lisa_activated_layers"
-    if machine.world_size > 1 and (at_once or args[Lisa].lisa_activated_layers):
+    given = {
+        "--galore_optim_per_parameter": at_once,
+        "--lisa_activated_layers": bool(args[Lisa].lisa_activated_layers),
+        "--rehearse": args[Train].rehearse,
+    }
+    flag = next((flag for flag, is_given in given.items() if is_given), "")
+    if machine.world_size > 1 and flag:
         raise SwiftError(f"{flag} works with one process", where=flag, next="leave it out, or set NPROC_PER_NODE=1")
     if at_once and dtype == "fp16":
         raise SwiftError(f"{flag} does not work in fp16: its gradients are scaled", where=flag, next="use --dtype bf16")

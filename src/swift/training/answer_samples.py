@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -20,6 +18,7 @@ from swift.engines.base import SamplingParams
 from swift.plan.infer import SamplingPlan
 from swift.prompts.encode import Encoder
 from swift.training.artifacts import ends_of
+from swift.training.chance import same_chance
 from swift.training.generation_eval import last_reply
 from swift.training.objectives.reference import evaluating
 from swift.training.policy_gradient.sampling import sample
@@ -70,7 +69,7 @@ class AnswerSamples:
         how = [self._sampling(number) for number in missing]
         prompts = [self._prompts[number] for number in missing]
         try:
-            with evaluating(model), _same_chance():
+            with evaluating(model), same_chance():
                 answers = sample(base, tokenizer, prompts, how, len(prompts))
         except (SwiftError, RuntimeError) as error:  # memory, a model that cannot be stepped
             log.warning("no samples of answers %s training: %s", when, error)
@@ -123,11 +122,3 @@ def rows_to_sample(train: Any, val: Any, first: Mapping[str, Any], count: int) -
             numbers = range(0, len(rows), max(1, len(rows) // missing))[:missing]
             picked += [(rows.origin(number), rows[number]) for number in numbers]
     return picked
-
-
-@contextmanager
-def _same_chance() -> Iterator[None]:
-    """What is drawn inside changes nothing that is drawn afterwards."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    with torch.random.fork_rng(devices):
-        yield

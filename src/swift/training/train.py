@@ -43,6 +43,7 @@ from swift.training.objectives.reference import reference_source
 from swift.training.prepare import Prepared, prepare
 from swift.training.process_group import require_same
 from swift.training.quick_dropout import quicken_dropout
+from swift.training.rehearsal import rehearsed
 from swift.training.resume import nothing_left
 from swift.training.run_dir import claimed
 from swift.training.run_report import reported
@@ -92,6 +93,8 @@ def _run(
     if machine.first and plan.train.push is not None:
         run = replace(run, pusher=_pusher(plan.train.push))
     try:
+        if plan.train.group.rehearse:
+            run = rehearsed(run)
         trainer = train(run)
     finally:
         prepared.ledger.close()

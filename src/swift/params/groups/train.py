@@ -118,6 +118,9 @@ class Train(Frozen):
     """Drop the last batch when it is not full."""
     test_oom_error: bool = False
     """Put the longest rows first, so that a lack of memory shows at once."""
+    rehearse: Annotated[bool, Ours()] = False
+    """Before the first step, train one on the longest rows, evaluate and save, and leave no trace of it; where memory
+    is short, halve batch_size and keep the rows of an optimizer step."""
     gpu_memory_fraction: Annotated[float | None, Range(0, 1, above=True)] = None
     """Largest share of GPU memory the run may use (stress tests)."""
     per_device_train_batch_size: Annotated[int | None, Alias("batch_size"), Range(1)] = None

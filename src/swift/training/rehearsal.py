@@ -1,0 +1,113 @@
+"""`--rehearse`: a step on the longest rows, an evaluation and a checkpoint before the first step, and no trace of them.
+
+What would end a run after hours (memory for the longest rows, a full disk, an evaluation that fails) shows in its first
+minute.
+"""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+from torch import nn
+from torch.utils.data import Subset
+
+from swift.core.errors import Interrupted
+from swift.core.log import log, muted
+from swift.training.callbacks.stop import on_signal_exit_code
+from swift.training.chance import same_chance
+from swift.training.loop import Run, build, halved
+from swift.training.throughput import peak_memory
+
+
+def rehearsed(run: Run) -> Run:
+    """Rehearse. -> the run, with smaller micro-batches and more of them a step where memory was short.
+
+    Its model and the state of chance are as they were. Raises what goes wrong otherwise, and a lack of memory for
+    single rows. One process: the others would wait for one that runs out of memory.
+    """
+    while True:
+        started = time.monotonic()
+        try:
+            tokens = _once(run)
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error) or run.plan.batch_size == 1:
+                raise
+        else:
+            seconds = time.monotonic() - started
+            shown = f"{tokens:,} tokens in the step, {peak_memory():.2f} GiB at the peak, {seconds:.1f} s"
+            log.info("rehearsed a step of the longest rows, an evaluation and a checkpoint: %s", shown)
+            return run
+        plan = halved(run.plan)
+        run = replace(run, plan=replace(plan, eval_batch_size=min(plan.eval_batch_size, plan.batch_size)))
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _once(run: Run) -> int:
+    """-> tokens of the step."""
+    with tempfile.TemporaryDirectory(prefix=".tmp-rehearsal-", dir=run.folder) as scratch, same_chance():
+        short = _short(run, Path(scratch))
+        with _as_before(run.model, Path(scratch)), muted():
+            trainer = build(short)
+            with trainer.stop.listening():
+                trainer.train()
+                if short.val is not None and not any("eval_loss" in event for event in trainer.state.log_history):
+                    trainer.evaluate()
+                if run.plan.group.save_strategy != "no":
+                    trainer.save_checkpoint()
+            received = trainer.stop.received
+    if received is not None:
+        raise Interrupted("stopped by a signal in the rehearsal", exit_code=on_signal_exit_code(received))
+    return sum(short.lengths or ())
+
+
+def _short(run: Run, scratch: Path) -> Run:
+    """One step of the longest rows, below `scratch`."""
+    plan = run.plan
+    quiet = plan.group.replace(report_to=("none",), disable_tqdm=True, auto_find_batch_size=False, save_strategy="no")
+    assert run.lengths is not None, "flags see to it that rows have known lengths"
+    train = _longest(run.lengths, plan.batch_size * plan.accumulation)
+    val = _longest(run.val_lengths or (), plan.eval_batch_size)
+    return replace(
+        run,
+        plan=replace(plan, group=quiet),
+        folder=scratch,
+        train=Subset(run.train, train),
+        lengths=[run.lengths[number] for number in train],
+        val=Subset(run.val, val) if val and run.val is not None else None,
+        val_lengths=[(run.val_lengths or ())[number] for number in val],
+        steps=1,
+        resume=None,
+        evaluator=None,
+        pusher=None,
+    )
+
+
+def _longest(lengths: Sequence[int], count: int) -> list[int]:
+    return sorted(range(len(lengths)), key=lambda number: -lengths[number])[:count]
+
+
+@contextmanager
+def _as_before(model: nn.Module, folder: Path) -> Iterator[None]:
+    """Put what is trained back at the end; it is kept in a file, since memory is what a rehearsal measures."""
+    trained: dict[str, Any] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    file = folder / "before.pt"
+    torch.save({name: p.detach() for name, p in trained.items()}, file)
+    try:
+        yield
+    finally:
+        before = torch.load(file, mmap=True, weights_only=True)
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                parameter.requires_grad_(True).copy_(before[name])
+                parameter.grad = None
