@@ -79,7 +79,11 @@ def address(engine: ScriptedEngine) -> Iterator[str]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        yield launch(page, "127.0.0.1", port)
+        with pytest.MonkeyPatch.context() as patch:  # as in many offices: gradio asks its page whether it is there
+            patch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+            patch.setenv("http_proxy", "http://127.0.0.1:9")
+            place = launch(page, "127.0.0.1", port)
+        yield place
         page.close(verbose=False)
 
 

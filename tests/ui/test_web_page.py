@@ -213,7 +213,7 @@ def proxy_of(server: Server, path: str) -> type[http.server.BaseHTTPRequestHandl
                     if name not in ("transfer-encoding", "connection"):
                         self.send_header(name, value)
                 self.end_headers()
-                with contextlib.suppress(OSError):  # the browser has left
+                with contextlib.suppress(OSError, httpx.HTTPError):  # the browser has left
                     for piece in answer.iter_raw():
                         self.wfile.write(piece)
                         self.wfile.flush()

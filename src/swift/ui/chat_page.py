@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import html
 import json
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -320,8 +322,25 @@ def launch(page: gr.Blocks, host: str, port: int, *, share: bool = False, public
         enable_monitoring=False,
         max_file_size="64mb",
     )
-    _, local, public = _inside_a_loop(start)
+    with _past_proxies(host):
+        _, local, public = _inside_a_loop(start)
     return public_url or public or local
+
+
+@contextmanager
+def _past_proxies(host: str) -> Iterator[None]:
+    """gradio asks its own page whether it is there, and would ask a proxy of the environment (HTTP_PROXY) for it."""
+    before = {name: os.environ.get(name) for name in ("NO_PROXY", "no_proxy")}
+    named = next(filter(None, before.values()), "")
+    os.environ.update(dict.fromkeys(before, ",".join(filter(None, (named, "localhost", "127.0.0.1", "::1", host)))))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _inside_a_loop(work: Callable[[], T]) -> T:
