@@ -157,7 +157,8 @@ def _rate(subject: Subject) -> float:
 
 
 def _trained(run: Run) -> Numbers:
-    before = _weights(run.model)
+    every = run.plan.lisa is not None  # whose layers take turns, so none of them is trained all the time
+    before = _weights(run.model, every)
     try:
         trainer = train(run)
     except Interrupted as stopped:  # its advice is how to go on with a run
@@ -167,12 +168,12 @@ def _trained(run: Run) -> Numbers:
         losses=[event["loss"] for event in events],
         gradients=[event["grad_norm"] for event in events if "grad_norm" in event],
         before=before,
-        after=_weights(run.model),
+        after=_weights(run.model, every),
     )
 
 
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
+def _weights(model: nn.Module, every: bool) -> dict[str, Tensor]:
+    return {name: p.detach().cpu().clone() for name, p in model.named_parameters() if every or p.requires_grad}
 
 
 def _most(mine: Sequence[float], theirs: Sequence[float]) -> float:

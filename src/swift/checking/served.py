@@ -18,6 +18,7 @@ from swift.params.args import Args
 from swift.params.parse import parse
 from swift.plan.infer import DEFAULT_LORA, InferPlan, plan_infer
 from swift.plan.serve import plan_serve
+from swift.prompts.parity import first_difference
 from swift.prompts.types import IGNORED, Conversation, Message
 
 AT_ONCE = 4
@@ -72,8 +73,9 @@ def served(subject: Subject, folder: Path) -> Iterator[Served]:
 
 
 def questions(subject: Subject) -> list[tuple[Question, dict[str, Any]]]:
-    """The rows as questions, each with what training makes of it; those that say no more than text."""
-    data, rows = subject.plan.data, subject.rows
+    """All sampled rows as questions, each with what training makes of it; those that say no more than text."""
+    data = subject.plan.data
+    rows: Any = subject.prepared.built.train
     by_origin = {rows.origin(number): rows[number] for number in range(len(rows))}
     as_questions = prompt_rows(replace(data, test_ratio=1.0), as_trained=True)
     return [
@@ -85,20 +87,19 @@ def questions(subject: Subject) -> list[tuple[Question, dict[str, Any]]]:
     ]
 
 
-def prompt_fault(prompt: tuple[int, ...] | str, row: dict[str, Any], limit: int | None) -> str | None:
+def prompt_fault(subject: Subject, prompt: tuple[int, ...] | str, row: dict[str, Any]) -> str | None:
     """How the server's prompt differs from the row up to its last answer; None where it does not."""
     if isinstance(prompt, str):
         return prompt
-    ids, size = row["input_ids"], len(prompt)
+    ids, size, limit = row["input_ids"], len(prompt), subject.plan.prompt.max_length
     if limit is not None and len(ids) >= limit:
         return None  # it may have been cut off
-    for place, (token, theirs) in enumerate(zip(ids, prompt, strict=False)):
-        if token != theirs:
-            return f"token {place + 1} of the prompt differs"
-    if size >= len(ids) or all(label == IGNORED for label in row["labels"][size:]):
-        return "the server's prompt goes on where the answer begins"
-    begins = next(place for place in range(size, len(ids)) if row["labels"][place] != IGNORED)
-    return None if begins == size else f"training has {begins - size} more tokens before the answer"
+    if list(prompt) != ids[:size]:
+        return first_difference(subject.prepared.encoder.tokens, prompt, ids, "training")
+    answer = [place for place in range(size, len(ids)) if row["labels"][place] != IGNORED]
+    if not answer:
+        return "the server's prompt goes on behind where the answer begins"
+    return None if answer[0] == size else f"training has {answer[0] - size} more tokens before the answer"
 
 
 async def _log_likelihood(engine: Engine, row: dict[str, Any], *, adapter: str | None) -> float:

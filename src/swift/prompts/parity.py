@@ -83,7 +83,7 @@ def differences_from_own(encoder: Encoder) -> list[str]:
             continue  # Neither has a form of its own for tools.
         theirs, mine = _prompt(own, conversation), _prompt(ours, conversation)
         if theirs is not None and mine is not None and theirs != mine:
-            differences.append(f"{name}: {_first_difference(encoder.tokens, mine, theirs, 'the chat template')}")
+            differences.append(f"{name}: {first_difference(encoder.tokens, mine, theirs, 'the chat template')}")
     return list(_end_difference(ours, own)) + differences
 
 
@@ -95,7 +95,7 @@ def _end_difference(ours: Encoder, own: Encoder) -> Iterator[str]:
     except SwiftError:
         return
     if _prompt(ours, Conversation((_ASK,))) == _prompt(own, Conversation((_ASK,))) and theirs[: len(mine)] != mine:
-        yield f"the end of an answer: {_first_difference(ours.tokens, mine, theirs, 'the chat template')}"
+        yield f"the end of an answer: {first_difference(ours.tokens, mine, theirs, 'the chat template')}"
 
 
 def say_differences_from_own(encoder: Encoder) -> None:
@@ -146,7 +146,7 @@ def check(saved: Mapping[str, Any], encoder: Encoder) -> list[str]:
         if mine is None:
             differences.append(f"{name}: the template {encoder.template_type} cannot write it")
         elif mine != ids:
-            differences.append(f"{name}: {_first_difference(encoder.tokens, mine, ids, 'the checkpoint')}")
+            differences.append(f"{name}: {first_difference(encoder.tokens, mine, ids, 'the checkpoint')}")
     return differences + _of_images(saved, encoder)
 
 
@@ -253,7 +253,8 @@ def _without_default_system(encoder: Encoder) -> Encoder:
     return Encoder(encoder.plan, template, encoder.tokens)
 
 
-def _first_difference(tokens: Tokens, mine: Sequence[int], theirs: Sequence[int], other: str) -> str:
+def first_difference(tokens: Tokens, mine: Sequence[int], theirs: Sequence[int], other: str) -> str:
+    """Where `mine` leaves what the `other` has (`theirs`), in words."""
     place = next((i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), None)
     place = min(len(mine), len(theirs)) if place is None else place
     before = tokens.decode(mine[max(0, place - 8) : place])
