@@ -206,6 +206,7 @@ def test_the_tower_is_frozen_or_trained_as_the_flags_say(
     ways = {
         ("--sft_type", "full", "--freeze_vit", "true"): False,
         ("--target_modules", "ALL", "--freeze_vit", "false", "--vit_use_gc", "false"): True,
+        ("--modules_to_save", "merger" if "qwen" in model_type else "multi_modal_projector"): False,
     }
     for number, (flags, trained) in enumerate(ways.items()):
         train(model_type, model, rows, tmp_path / str(number), "--max_steps", "1", "--eval_steps", "1", *flags)

@@ -55,7 +55,7 @@ def attach_adapter(model: PreTrainedModel, plan: TunerPlan, total_steps: int | N
     if plan.sft_type == "ia3" and not plan.settings["feedforward_modules"]:
         targets, ends = ends_of_mlps(model, targets, plan, add=default)
         plan = replace(plan, settings={**plan.settings, "feedforward_modules": ends})
-    reached = _reached(model, targets)
+    reached = _but_whole(model, plan, _reached(model, targets))
     _check_kinds(model, plan, reached)
     starts_rounded = plan.settings.get("init_lora_weights") == "loftq"
     settings = {**plan.settings, "init_lora_weights": True} if starts_rounded else plan.settings
@@ -177,6 +177,21 @@ def _reached(model: PreTrainedModel, targets: list[str] | str) -> dict[str, nn.M
         return any(matches(path, name) for name in targets)
 
     return {path: module for path, module in model.named_modules() if path and hit(path)}
+
+
+def _but_whole(model: PreTrainedModel, plan: TunerPlan, reached: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    """Without the layers of `--modules_to_save`, such as a projector: they are trained whole, and get no adapter."""
+    saved = resolve_saved(model, plan)
+
+    def whole(path: str) -> bool:
+        steps = path.split(".")
+        above = (".".join(steps[:depth]) for depth in range(1, len(steps) + 1))
+        return any(matches(module, name) for module in above for name in saved)
+
+    left = {path: module for path, module in reached.items() if not whole(path)}
+    if len(left) < len(reached):
+        log.info("target_modules: %d layers are trained whole by --modules_to_save", len(reached) - len(left))
+    return left
 
 
 def _shaped_as_values(model: PreTrainedModel, targets: list[str] | str) -> list[str] | str:
