@@ -1,8 +1,7 @@
 """How much of a run each of its processes holds, with each way to share it out.
 
 The arithmetic of the ZeRO paper (arXiv 1910.02054, section 5), where the parts of one process are known: it gives its
-31.4, 16.6 and 1.9 GB for 7.5 billion weights in 16 bits on 64 processes. tests/training/test_parallel.py holds it to
-what two processes have.
+31.4, 16.6 and 1.9 GB for 7.5 billion weights in 16 bits on 64 processes.
 """
 
 from __future__ import annotations
