@@ -37,7 +37,7 @@ class FullySharded:
         """See Parallel. Layer by layer: the device never has all of them."""
         device: Any = PartialState().device
         mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-        policy = CPUOffloadPolicy() if self._plan.offloads else OffloadPolicy()
+        policy = CPUOffloadPolicy(pin_memory=device.type != "cpu") if self._plan.offloads else OffloadPolicy()
         for layer in self._layers(model):
             fully_shard(layer, mesh=mesh, reshard_after_forward=self._plan.reshards, offload_policy=policy)
         fully_shard(model, mesh=mesh, offload_policy=policy)
