@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from swift.params.groups import Galore, Lisa
 from swift.training.loop import Run, build, train
 from swift.training.objectives.divisors import DIVISORS
 from swift.training.objectives.sft import SftObjective
+from swift.training.optimizer_state import load
 from swift.training.optimizers.galore import GaLore
 from swift.training.optimizers.projection import SIDES, Projection
 
@@ -206,3 +208,27 @@ def _batches(rows: Rows) -> list[list[dict[str, Any]]]:
 def test_more_layers_than_there_are_cannot_take_turns(tmp_path: Path) -> None:
     with pytest.raises(SwiftError, match="more than the 2 layers"):
         build(tiny_run(tmp_path / "run", lisa=Lisa(lisa_activated_layers=3), **STEPS))
+
+
+def test_moments_in_fp32_beside_weights_in_bf16_are_loaded_as_they_were() -> None:
+    from transformers.optimization import Adafactor
+
+    def steps(optimizer: Adafactor, weight: nn.Parameter, seeds: range) -> None:
+        for seed in seeds:
+            weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed)).to(weight)
+            optimizer.step()
+
+    whole = nn.Parameter(torch.ones(16, 8, dtype=torch.bfloat16))
+    first = Adafactor([whole], lr=0.1, relative_step=False, scale_parameter=False)
+    steps(first, whole, range(3))
+    resumed = nn.Parameter(whole.detach().clone())
+    second = Adafactor([resumed], lr=0.1, relative_step=False, scale_parameter=False)
+    load(second, deepcopy(first.state_dict()))
+    steps(first, whole, range(3, 9))
+    steps(second, resumed, range(3, 9))
+    assert torch.equal(whole, resumed)
+    assert all(torch.equal(value, second.state[resumed][name]) for name, value in _tensors(first.state[whole]).items())
+
+
+def _tensors(state: dict[str, Any]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}

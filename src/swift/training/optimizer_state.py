@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from swift.core.errors import SwiftError
@@ -53,6 +53,21 @@ def by_number(
     ]
     state = {number[name]: values for name, values in stored["state"].items()}
     return {**stored, "state": state, "param_groups": groups}
+
+
+def load(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """`Optimizer.load_state_dict`, with every tensor in the dtype it was saved in.
+
+    PyTorch casts them to the dtype of their weight. Adafactor's are fp32 beside weights in bf16: rounded, a resumed run
+    would not be the uninterrupted one.
+    """
+    optimizer.load_state_dict(dict(state))
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, values in state["state"].items():
+        own = optimizer.state[parameters[number]]
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.dtype != own[name].dtype:
+                own[name] = value.to(own[name].device)
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from swift.training import optimizer_state
 from swift.training.optimizers.projection import Projection, Space
 
 Make = Callable[[list[dict[str, Any]]], Optimizer]
@@ -88,7 +89,7 @@ class GaLore(Optimizer):
         """Go on with what `state_dict` gave."""
         super().load_state_dict({name: state_dict[name] for name in ("state", "param_groups")})
         for optimizer, state in zip(self._all(), state_dict["inner"], strict=True):
-            optimizer.load_state_dict(state)
+            optimizer_state.load(optimizer, state)
         for (matrix, (space, _)), state in zip(self._low.items(), state_dict["spaces"], strict=True):
             space.load(state, matrix.device)
 

@@ -32,4 +32,4 @@ class Replicated:
 
     def load_optimizer_state(self, optimizer: Any, model: nn.Module, groups: Groups, stored: dict[str, Any]) -> None:
         """See Parallel."""
-        optimizer.load_state_dict(optimizer_state.by_number(stored, groups, optimizer.param_groups))
+        optimizer_state.load(optimizer, optimizer_state.by_number(stored, groups, optimizer.param_groups))
