@@ -53,6 +53,12 @@ def test_modules_to_save_by_group(small_llama: Path, plans: Plans) -> None:
         ("--target_modules qproj", "'qproj'", "did you mean q_proj?"),
         ("--modules_to_save lmhead", "'lmhead'", "did you mean lm_head?"),
         ("--target_modules self_attn", "takes no adapter", None),
+        (
+            "--target_modules q_proj lm_head --modules_to_save lm_head",
+            "lm_head would be trained whole",
+            "one of the two",
+        ),
+        ("--target_modules q_proj --modules_to_save self_attn", "q_proj would be trained whole", "one of the two"),
         ("--target_regex [", "not a regular expression", None),
         ("--target_regex q_proj", "matches no linear", "model.layers.0"),
         ("--sft_type ia3 --target_modules EMBEDDING", "does not work on embeddings", "leave EMBEDDING out"),

@@ -57,6 +57,7 @@ def attach_adapter(model: PreTrainedModel, plan: TunerPlan, total_steps: int | N
         plan = replace(plan, settings={**plan.settings, "feedforward_modules": ends})
     reached = _but_whole(model, plan, _reached(model, targets))
     _check_kinds(model, plan, reached)
+    _check_saved(model, plan, reached)
     starts_rounded = plan.settings.get("init_lora_weights") == "loftq"
     settings = {**plan.settings, "init_lora_weights": True} if starts_rounded else plan.settings
     config = _config(model, replace(plan, settings=settings), targets, reached, total_steps)
@@ -242,6 +243,20 @@ def _check_kinds(model: PreTrainedModel, plan: TunerPlan, reached: dict[str, nn.
     if embedding and plan.settings.get("use_dora") and len(embedding) == len(reached):
         raise SwiftError(
             "--use_dora true does not work on embeddings alone", where="--use_dora", next="add ALL to --target_modules"
+        )
+
+
+def _check_saved(model: PreTrainedModel, plan: TunerPlan, reached: dict[str, nn.Module]) -> None:
+    """A layer that is trained whole takes no adapter; PEFT would give it none, or train neither."""
+    names = resolve_saved(model, plan)
+    whole = [path for path, _ in model.named_modules() if path and any(matches(path, name) for name in names)]
+    both = next((path for path in reached for above in whole if f"{path}.".startswith(f"{above}.")), None)
+    if both is not None:
+        raise SwiftError(
+            f"{both} would be trained whole and have an adapter too",
+            where="--modules_to_save, --target_modules",
+            why="--modules_to_save trains all weights of what it names, and an adapter leaves them as they are",
+            next="name it in one of the two",
         )
 
 
