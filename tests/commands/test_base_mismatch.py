@@ -68,12 +68,29 @@ COMMANDS = {
     "app-ui": "app-ui --ckpt_dir {checkpoint} --model_id_or_path {other}",
     "export": "export --ckpt_dir {checkpoint} --model_id_or_path {other} --merge_lora true",
     "ollama": "export --ckpt_dir {checkpoint} --model_id_or_path {other} --to_ollama true --template_type chatml",
+    "gguf": "export --ckpt_dir {checkpoint} --model_id_or_path {other} --merge_lora true --to_gguf f16",
+    "quantize": "export --ckpt_dir {checkpoint} --model_id_or_path {other} --merge_lora true "
+    "--quant_bits 8 --quant_method bnb",
+    "eval": "eval --ckpt_dir {checkpoint} --model_id_or_path {other} --custom_eval_config {suites} "
+    "--eval_output_dir {out}",
     "merge-lora": "merge-lora --ckpt_dir {checkpoint} --model_id_or_path {other}",
     "resume": "sft --model_id_or_path {other} --resume_from_checkpoint {checkpoint} --resume_only_model true "
     "--dataset {rows} --output_dir {out}",
+    "rlhf": "rlhf --rlhf_type dpo --model_id_or_path {other} --resume_from_checkpoint {checkpoint} "
+    "--resume_only_model true --dataset {rows} --output_dir {out}",
     "dry-run": "sft --model_id_or_path {other} --resume_from_checkpoint {checkpoint} --resume_only_model true "
     "--dataset {rows} --output_dir {out} --dry_run true",
 }
+
+
+@pytest.fixture
+def suites(tmp_path: Path) -> Path:
+    """Own questions, one of them."""
+    (tmp_path / "talk.jsonl").write_text('{"query": "Say hello", "response": "hello"}\n')
+    path = tmp_path / "suites.json"
+    suite = {"name": "talk", "pattern": "general_qa", "dataset": str(tmp_path), "subset_list": ["talk"]}
+    path.write_text(json.dumps([suite]))
+    return path
 
 
 def words_of(command: str, **places: Path) -> list[str]:
@@ -82,9 +99,15 @@ def words_of(command: str, **places: Path) -> list[str]:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_another_base_is_refused(
-    command: str, other_base: Path, checkpoint: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str,
+    other_base: Path,
+    checkpoint: Path,
+    rows: Path,
+    suites: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = words_of(command, checkpoint=checkpoint, other=other_base, rows=rows, out=tmp_path / "out")
+    words = words_of(command, checkpoint=checkpoint, other=other_base, rows=rows, suites=suites, out=tmp_path / "out")
     assert main(words) == 2
     given = capsys.readouterr().err
     assert REFUSED in given and "--ignore_base_mismatch true" in given and "Traceback" not in given
