@@ -231,6 +231,25 @@ def test_an_unknown_optimizer_is_a_mistake_with_a_suggestion(tmp_path: Path) -> 
     assert "adamw_torch" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("optim", "told"),
+    [
+        ("galore_adamw", "--use_galore true"),
+        ("lomo", "inside the backward pass"),
+        ("schedule_free_adamw", "not those it would save"),
+        ("adamw_torch_xla", "torch_xla"),
+    ],
+)
+def test_an_optimizer_that_cannot_work_here_is_refused_before_any_weights(
+    optim: str, told: str, tmp_path: Path
+) -> None:
+    from swift.training.check_names import check_names
+
+    with pytest.raises(SwiftError) as caught:
+        check_names(tiny_plan(tmp_path, optim=optim))
+    assert told in "\n".join(caught.value.lines())
+
+
 def test_the_resume_command_names_the_checkpoint_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     words = ["swift", "sft", "--resume-from-checkpoint", "auto", "--system", "a b"]
     monkeypatch.setattr("sys.argv", words)
