@@ -40,6 +40,7 @@ from swift.training.run_dir import LOG
 from swift.training.throughput import Meter, peak_memory
 from swift.training.trainer import PLACE, SaveInto, SwiftTrainer
 from swift.training.training_arguments import training_arguments
+from swift.training.why_not_learning import Notebook, WatchedCurves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +158,8 @@ def build(run: Run) -> SwiftTrainer:
         layers = layers_in_turn(tuners.base_model(run.model), plan.lisa)
         trainer.add_callback(LayersTakeTurns(layers, plan.lisa, plan.group.seed))
     if args.process_index == 0:
+        vocabulary = tuners.base_model(run.model).config.get_text_config().vocab_size
+        trainer.add_callback(WatchedCurves(Notebook(run.folder), vocabulary))
         write_training_args(run.folder / "training_args.json", args)
     return trainer
 
@@ -186,6 +189,9 @@ def _loop(trainer: SwiftTrainer, run: Run) -> None:
     try:
         with trainer.stop.listening():
             trainer.train(resume_from_checkpoint=resume)
+    except CheckFailed as error:
+        Notebook(run.folder).keep(error, trainer.state.global_step)
+        raise
     except RuntimeError as error:
         lost = explain(error, trainer.state.global_step, run.plan.distributed.ddp_timeout)
         if lost is None:

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.utils.logging import disable_progress_bar
 
-from swift import models, tuners
+from swift import data, models, tuners
 from swift.catalog import Catalog
 from swift.core.errors import SwiftError
 from swift.core.log import log
@@ -50,6 +50,7 @@ from swift.training.run_report import reported
 from swift.training.scored_rows import score, scores_first
 from swift.training.varlen_attention import keep_inside_sequences
 from swift.training.vision_features import cache_features
+from swift.training.why_not_learning import Notebook, in_rows
 from swift.tuners.adapter_saving import Card
 
 
@@ -84,6 +85,7 @@ def _run(
         arguments["ref_model_id_or_path"] = reference_source(plan, resume)
     if machine.first:
         write_json(run_dir / SFT_ARGS, arguments)
+        _look_at_rows(prepared, run_dir)
     run = with_model(prepared, arguments, run_dir, resume)
     samples = None
     if machine.first and not plan.train.shards_weights:  # one process cannot answer alone
@@ -102,6 +104,14 @@ def _run(
         samples.take("after", run.model, tuners.base_model(run.model))
     best = finish(trainer, run)["best_model_checkpoint"]
     return None if best is None else Path(best)
+
+
+def _look_at_rows(prepared: Prepared, run_dir: Path) -> None:
+    """Tell what is odd about rows that lie encoded on the disk. Those with images may differ in what is no token."""
+    train, val = prepared.built.train, prepared.built.val
+    if isinstance(train, data.EncodedDataset) and prepared.images is None:
+        for cause in in_rows(train, val if isinstance(val, data.EncodedDataset) else None, train.lengths.tolist()):
+            Notebook(run_dir).tell(cause, 0)
 
 
 def with_model(prepared: Prepared, arguments: dict[str, Any], run_dir: Path, resume: Path | None) -> Run:
