@@ -63,7 +63,8 @@ METHODS |= {
     "8 bit": "--optim adamw_8bit --target_modules ALL --lora_rank 32",
 }
 WHOLE = ("galore", "lisa")
-SLOW = ("galore", "lisa", "loftq", "adapter", "swift-adapter", "swift-llamapro")
+SLOW = tuple(name for name in METHODS if name not in ("adalora", "reft", "long-ce", "8 bit"))
+"""Most of the others stand in `test_tuners_everywhere` too, on every kind of model."""
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in METHODS])

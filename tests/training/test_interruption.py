@@ -142,6 +142,7 @@ def test_a_signal_to_the_whole_group_saves_too(tmp_path: Path, words: Words) -> 
     assert fault(checkpoints.checkpoints(run)[-1]) is None
 
 
+@pytest.mark.slow
 def test_a_signal_does_not_wait_for_the_evaluation(tmp_path: Path, words: Words) -> None:
     validation = tmp_path / "validation.jsonl"
     validation.write_text((json.dumps({"query": "Say", "response": "it " * 200}) + "\n") * 20_000)

@@ -49,6 +49,7 @@ def recorded(folder: Path) -> bool | None:
     return json.loads((folder / "sft_args.json").read_text())["gradient_checkpointing"]
 
 
+@pytest.mark.slow
 def test_it_is_decided_once_and_changes_no_bit(
     tiny_llama_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -243,10 +243,10 @@ def test_an_unknown_optimizer_is_a_mistake_with_a_suggestion(tmp_path: Path) -> 
 def test_an_optimizer_that_cannot_work_here_is_refused_before_any_weights(
     optim: str, told: str, tmp_path: Path
 ) -> None:
-    from swift.training.check_names import check_names
+    from swift.training.check_optimizer import check_optimizer
 
     with pytest.raises(SwiftError) as caught:
-        check_names(tiny_plan(tmp_path, optim=optim))
+        check_optimizer(tiny_plan(tmp_path, optim=optim))
     assert told in "\n".join(caught.value.lines())
 
 

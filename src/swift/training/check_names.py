@@ -20,7 +20,7 @@ USUAL_SCHEDULES = ("cosine", "cosine_with_min_lr", "linear", "constant", "consta
 
 
 def check_names(plan: TrainPlan) -> None:
-    """Raise SwiftError for an optimizer, a schedule or a tracker that does not exist, or does not work here.
+    """Raise SwiftError for an optimizer, a schedule or a tracker that does not exist, or is not installed.
 
     And for settings of DeepSpeed's that it does not know.
     """
@@ -42,10 +42,6 @@ def check_names(plan: TrainPlan) -> None:
             *_absent(known),
         ]
     )
-    if plan.optim.optim not in USUAL_OPTIMIZERS and plan.zero is None:
-        from swift.training.check_optimizer import check_optimizer
-
-        check_optimizer(plan)
 
 
 def _check_zero(plan: ZeroPlan) -> None:

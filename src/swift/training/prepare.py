@@ -21,7 +21,7 @@ from swift.plan.sft import SftPlan
 from swift.prompts.encode import Encoder, build_encoder
 from swift.prompts.parity import require_same_images, say_differences_from_own
 from swift.training import process_group
-from swift.training.check_names import check_names
+from swift.training.check_names import USUAL_OPTIMIZERS, check_names
 from swift.training.companions import check_companions
 from swift.training.fit_to_model import fit_to_model, with_images
 from swift.training.pack_where_room import with_packed_layers
@@ -61,6 +61,10 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
     Everything that can be wrong with names, rows, the folder or the base of `resume` shows here.
     """
     check_names(plan.train)
+    if plan.train.optim.optim not in USUAL_OPTIMIZERS and plan.train.zero is None:
+        from swift.training.check_optimizer import check_optimizer  # imports transformers' Trainer, which takes seconds
+
+        check_optimizer(plan.train)
     source = models.fetch(plan.model)
     if resume is not None:
         check_fits(plan, source, resume)
