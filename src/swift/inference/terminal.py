@@ -146,7 +146,8 @@ class Chat:
 
     def _request(self) -> tuple[Request, Conversation]:
         system = [] if self._system is None else [Message("system", self._system)]
-        media = Media(*(tuple(self._shown.get(kind, ())) for kind in MEDIA_TAGS))
+        images, videos, audios = (tuple(self._shown.get(kind, ())) for kind in MEDIA_TAGS)
+        media = Media(images, videos, audios)
         conversation = Conversation((*system, *self._messages), self._tools, media)
         ids = self._prepared.encoder.encode(conversation, inference=True)[-1].input_ids
         room = self._engine.engine.max_model_len - len(ids)

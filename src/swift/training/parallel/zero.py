@@ -31,9 +31,7 @@ def prepare_process(device: str) -> None:
     # Names that PyTorch has given new ones.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     # transformers counts micro-batches itself, and says so to accelerate alone.
-    logging.getLogger("accelerate.accelerator").addFilter(
-        lambda record: "accumulation steps mismatch" not in record.msg
-    )
+    logging.getLogger("accelerate.accelerator").addFilter(_is_news)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
