@@ -166,6 +166,7 @@ def test_every_flag_is_found_by_the_search(browser: Any, server: Server) -> None
     """
     for command in FORMS:
         browser.get(f"{server.url}/new/{command}")
+        until(lambda: browser.execute_script("return typeof filter") == "function")
         targets = {name: flag.alias_of or name for name, flag in COMMANDS[command].flags.items()}
         assert browser.execute_script(look, targets) == [], command
 
