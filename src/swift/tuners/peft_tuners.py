@@ -42,6 +42,8 @@ CONFIGS: dict[str, type[peft.PeftConfig]] = {
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 VALUES = frozenset({"v_proj", "v_lin", "value"})
 """Names that model families give the projection of values."""
+GROUPS = ("DEFAULT", "AUTO", "ALL", "EMBEDDING")
+"""Words of `--target_modules` that stand for the layers which a model has."""
 ON_EMBEDDINGS = ("lora", "longlora")
 """Methods that also work on embedding layers."""
 
@@ -181,15 +183,22 @@ def _reached(model: PreTrainedModel, targets: list[str] | str) -> dict[str, nn.M
 
 
 def _but_whole(model: PreTrainedModel, plan: TunerPlan, reached: dict[str, nn.Module]) -> dict[str, nn.Module]:
-    """Without the layers of `--modules_to_save`, such as a projector: they are trained whole, and get no adapter."""
+    """Without the layers of `--modules_to_save`, such as a projector, that nobody names: they are trained whole."""
+    if plan.target_regex is not None:
+        return reached
     saved = resolve_saved(model, plan)
+    named = [name for name in plan.target_modules if name.upper() not in GROUPS]
 
     def whole(path: str) -> bool:
         steps = path.split(".")
         above = (".".join(steps[:depth]) for depth in range(1, len(steps) + 1))
         return any(matches(module, name) for module in above for name in saved)
 
-    left = {path: module for path, module in reached.items() if not whole(path)}
+    left = {
+        path: module
+        for path, module in reached.items()
+        if not whole(path) or any(matches(path, name) for name in named)
+    }
     if len(left) < len(reached):
         log.info("target_modules: %d layers are trained whole by --modules_to_save", len(reached) - len(left))
     return left
