@@ -42,7 +42,7 @@ class Export(Frozen):
     first."""
     gguf_min_agreement: Annotated[float | None, Ours(), Range(0.0, 1.0)] = None
     """Smallest share of llama.cpp's greedy tokens that must be the original's; below it nothing is written. None: 0.99
-    for f32 and f16, 0.98 for bf16 and q8_0, 0.8 for five bits, 0.7 for four."""
+    for f32 and f16, 0.98 for bf16, 0.95 for q8_0, 0.8 for five bits, 0.7 for four."""
     gguf_output_dir: Annotated[str | None, Ours()] = None
     """Output directory of the GGUF file and its report; default {ckpt_dir or model_type}-gguf-{type}."""
     gguf_file: str | None = None
