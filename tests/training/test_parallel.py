@@ -44,7 +44,7 @@ Launch = Callable[..., Path]
 def launch(tiny_llama_dir: Path, tmp_path: Path) -> Launch:
     rows = tmp_path / "rows.jsonl"
     rows.write_text(
-        "".join(json.dumps({"query": f"Say {i}", "response": "so " * (i % 7) + f"{i}"}) + "\n" for i in range(50))
+        "".join(json.dumps({"query": f"Say {i}", "response": "so " * (i % 7) + f"{i}"}) + "\n" for i in range(60))
     )
 
     def run(name: str, processes: int, *more: str) -> Path:

@@ -17,6 +17,7 @@ from swift.core.optional_imports import need
 from swift.plan.deepspeed import ZeroPlan
 from swift.training import optimizer_state
 from swift.training.parallel import Groups, saved_names
+from swift.training.parallel.replicated import Replicated
 
 MASTER = "fp32_weight"
 """The name, beside the optimizer's own, of what a weight of 16 bits is stepped in."""
@@ -38,21 +39,10 @@ def _is_news(record: logging.LogRecord) -> bool:
     return "accumulation steps mismatch" not in record.getMessage()
 
 
-class Zero:
-    """Stages 1 and 2."""
+class Zero(Replicated):
+    """Stages 1 and 2: weights are whole in every process."""
 
     gradients_stay = False
-    wrapped = True
-
-    def before_optimizer(self, model: nn.Module) -> None:
-        """See Parallel."""
-
-    def after_optimizer(self, model: nn.Module) -> None:
-        """See Parallel."""
-
-    def weights(self, model: nn.Module) -> dict[str, Tensor] | None:
-        """See Parallel."""
-        return None
 
     def optimizer_state(self, optimizer: Any, model: nn.Module, groups: Groups) -> dict[str, Any]:
         """See Parallel."""
