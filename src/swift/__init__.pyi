@@ -125,6 +125,7 @@ def sft(
     evaluation_strategy: Literal["steps", "epoch", "no"] = "steps",
     eval_steps: int | None = 50,
     predict_with_generate: bool = False,
+    answer_samples: int | None = None,
     eval_after: str | PathLike[str] | None = None,
     metric_for_best_model: str | PathLike[str] | None = None,
     acc_strategy: Literal["token", "sentence"] = "token",
@@ -339,6 +340,7 @@ def sft(
         evaluation_strategy: When evaluation runs: steps, epoch, no.
         eval_steps: Optimizer steps between evaluations.
         predict_with_generate: Evaluate by generating answers and scoring them with ROUGE and BLEU instead of by the loss.
+        answer_samples: Rows whose prompts the model answers before and after training, side by side in report.html and samples.jsonl of the run's folder.
         eval_after: JSON list of own suites of questions, as `swift eval --custom_eval_config` takes it.
         metric_for_best_model: What tells the best checkpoint, by its name in the log.
         acc_strategy: Count accuracy by token or by whole sentence: token, sentence.
@@ -911,7 +913,6 @@ def rlhf(
     ref_model_revision: str | PathLike[str] | None = None,
     precompute_ref_log_probs: Literal["AUTO", "true", "false"] | bool = "AUTO",
     share_prompts: Literal["AUTO", "true", "false"] | bool = "AUTO",
-    answer_samples: int = 4,
     beta: float | None = None,
     label_smoothing: float = 0.0,
     loss_type: str | PathLike[str] | None = None,
@@ -1051,6 +1052,7 @@ def rlhf(
     evaluation_strategy: Literal["steps", "epoch", "no"] = "steps",
     eval_steps: int | None = 50,
     predict_with_generate: bool = False,
+    answer_samples: int | None = 4,
     eval_after: str | PathLike[str] | None = None,
     metric_for_best_model: str | PathLike[str] | None = None,
     acc_strategy: Literal["token", "sentence"] = "token",
@@ -1188,7 +1190,6 @@ def rlhf(
         ref_model_revision: Revision of the reference model.
         precompute_ref_log_probs: Compute the reference's log-probabilities of all rows once, keep them beside the token cache, and train without the reference in memory: AUTO, true, false.
         share_prompts: Compute the prompt of a pair once for both answers: AUTO, true, false.
-        answer_samples: Rows whose prompts the model answers before and after training, side by side in samples.jsonl of the run's folder.
         beta: Strength of the KL regularization.
         label_smoothing: DPO label smoothing, usually between 0 and 0.5.
         loss_type: Loss variant.
@@ -1307,6 +1308,7 @@ def rlhf(
         evaluation_strategy: When evaluation runs: steps, epoch, no.
         eval_steps: Optimizer steps between evaluations.
         predict_with_generate: Evaluate by generating answers and scoring them with ROUGE and BLEU instead of by the loss.
+        answer_samples: Rows whose prompts the model answers before and after training, side by side in report.html and samples.jsonl of the run's folder.
         eval_after: JSON list of own suites of questions, as `swift eval --custom_eval_config` takes it.
         metric_for_best_model: What tells the best checkpoint, by its name in the log.
         acc_strategy: Count accuracy by token or by whole sentence: token, sentence.

@@ -82,6 +82,28 @@ def test_a_run_leaves_everything_in_its_place(
     assert "images_dir" in said
 
 
+@pytest.mark.parametrize("steps", [20, 2])
+def test_a_run_that_is_not_short_shows_answers_before_and_after(
+    steps: int, tiny_llama_dir: Path, rows: Path, tmp_path: Path
+) -> None:
+    common = {"model_id_or_path": tiny_llama_dir, "dataset": rows, "batch_size": 4, "gradient_accumulation_steps": 1}
+    common |= {"max_steps": steps, "evaluation_strategy": "no", "save_strategy": "no", "report_to": "none"}
+    taken = {}
+    for sft_type, rate in (("lora", 0.1), ("full", 0.01)):  # the base answers afterwards, and beforehand
+        output = tmp_path / sft_type
+        words = flags(**common, sft_type=sft_type, learning_rate=rate, output_dir=output)
+        assert main(["sft", *words, "--target_modules", "ALL"]) == 0
+        run = run_of(output, tiny_llama_dir)
+        assert ("Answers before and after" in (run / "report.html").read_text()) == (steps == 20)
+        if steps == 20:
+            taken[sft_type] = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+        else:
+            assert not (run / "samples.jsonl").exists()
+    for samples in taken.values():
+        assert len(samples) == 2 and all(sample["after"] != sample["before"] for sample in samples)
+    assert len({tuple(sample["before"] for sample in samples) for samples in taken.values()}) <= 1
+
+
 def test_a_second_run_gets_the_next_version_and_auto_goes_on_in_the_first(
     tiny_llama_dir: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,6 +45,7 @@ SHORT: Mapping[str, Any] = MappingProxyType(
         "evaluation_strategy": "no",
         "predict_with_generate": False,
         "eval_after": None,
+        "answer_samples": 0,
         "save_strategy": "no",
         "save_only_model": False,
         "resume_from_checkpoint": None,

@@ -53,13 +53,15 @@ class Command(Frozen):
         return MappingProxyType(own_flags)
 
 
-_TRAIN = (
-    *map(Use, ("Model", "Data", "Prompt", "Tuner", "Lora", "Train", "Optim")),
+_TUNE = (
+    Use("Optim"),
     Use("Generate", but=("stop_words",)),
     *map(Use, ("Quant", "Distributed", "Hub")),
     *map(Use, ("Adalora", "Ia3", "Vera", "Boft", "Fourierft", "Reft", "Llamapro", "Adapter", "Galore", "Lisa")),
     Use("Run"),
 )
+_START = tuple(map(Use, ("Model", "Data", "Prompt", "Tuner", "Lora")))
+_TRAIN = (*_START, Use("Train"), *_TUNE)
 _ROWS = Use(
     "Data",
     but=(
@@ -92,7 +94,7 @@ _ALL = (
     Command(
         "pt",
         "Continue pre-training on plain text.",
-        _TRAIN,
+        (*_START, Use("Train", but=("answer_samples",)), *_TUNE),
         "swift.commands.pt:run",
         {"sft_type": "full", "target_modules": ("ALL",), "lazy_tokenize": True, "eval_steps": 500},
     ),
@@ -101,6 +103,7 @@ _ALL = (
         "Align a model (short: swift dpo, orpo, simpo, cpo, kto, ppo, grpo).",
         (Use("Rlhf"), *_TRAIN),
         "swift.commands.rlhf:run",
+        {"answer_samples": 4},
     ),
     Command(
         "infer",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -13,17 +13,15 @@ from swift.core.machine import Machine
 from swift.params.alignment import ALGORITHMS, has_reference, loss_type, the_reference_can_be_asked_first
 from swift.params.args import Args
 from swift.params.flag import chosen
-from swift.params.groups import Generate, Rlhf, Train
+from swift.params.groups import Rlhf, Train
 from swift.plan.grpo import GrpoPlan, plan_grpo
-from swift.plan.infer import SamplingPlan, plan_sampling
 from swift.plan.model import ModelPlan, plan_model
 from swift.plan.roll_outs import AnswersPlan, PpoPlan, plan_ppo
-from swift.plan.tuner import TunerPlan
+from swift.plan.samples import is_given
+from swift.plan.tuner import TunerPlan, starts_as_the_base
 
 ReferenceKind = Literal["adapter off", "start", "model"]
 """The model without its adapter, the trained weights as they were at the start, or a model of its own."""
-TOKENS_OF_SAMPLES = 128
-"""Of an answer before or after training, where `--max_new_tokens` is not given: enough to see its manner."""
 OWN_DEFAULTS: Mapping[str, tuple[str, Any]] = MappingProxyType({"kto": ("batch_size", 4), "rm": ("lora_dropout", 0.0)})
 """What algorithms take for a flag that is not given: KTO a micro-batch that it can estimate its KL from, reward models
 no chance in the scores that they compare."""
@@ -106,10 +104,6 @@ class AlignmentPlan:
     would count as a difference."""
     idle_dropout: str | None = None
     """The flag that asks for dropout where there is none."""
-    samples: int = 0
-    """Rows whose prompts are answered before and after training."""
-    sampling: SamplingPlan
-    """How they are answered."""
 
     @property
     def answers(self) -> AnswersPlan | None:
@@ -142,12 +136,7 @@ def with_own_defaults(args: Args) -> Args:
     if args.command != "rlhf" or args.values["rlhf_type"] not in OWN_DEFAULTS:
         return args
     name, value = OWN_DEFAULTS[args.values["rlhf_type"]]
-    return args if _is_given(args, name) else args.with_values(**{name: value})
-
-
-def _is_given(args: Args, name: str) -> bool:
-    """By the user, or by the one who began the run that goes on."""
-    return args.is_explicit(name) or args.origins.get(name) == "checkpoint"
+    return args if is_given(args, name) else args.with_values(**{name: value})
 
 
 def _goes_on(args: Args, name: str) -> bool:
@@ -158,7 +147,6 @@ def _goes_on(args: Args, name: str) -> bool:
 def plan_alignment(args: Args, catalog: Catalog, machine: Machine, tuner: TunerPlan) -> AlignmentPlan:
     """Decide the loss and the reference. Flags that do not fit have been refused (see `swift.params.alignment`)."""
     rlhf = args[Rlhf]
-    algorithm = ALGORITHMS[rlhf.rlhf_type]
     dropout = [name for name, value in tuner.settings.items() if name.endswith("_dropout") and value]
     asked = [name for name in dropout if args.is_explicit(name) or _goes_on(args, name)]
     return AlignmentPlan(
@@ -169,14 +157,7 @@ def plan_alignment(args: Args, catalog: Catalog, machine: Machine, tuner: TunerP
         share_prompts=chosen(rlhf.share_prompts),
         dropout=rlhf.rlhf_type == "rm" and bool(asked),
         idle_dropout=None if rlhf.rlhf_type == "rm" else next(iter(asked), None),
-        samples=rlhf.answer_samples if "answer_samples" in algorithm.flags else 0,
-        sampling=_sampling(args),
     )
-
-
-def _sampling(args: Args) -> SamplingPlan:
-    sampling = plan_sampling(args[Generate], {})
-    return sampling if _is_given(args, "max_new_tokens") else replace(sampling, max_new_tokens=TOKENS_OF_SAMPLES)
 
 
 def _loss(args: Args, rlhf: Rlhf) -> LossPlan:
@@ -215,14 +196,6 @@ def _reference(args: Args, catalog: Catalog, machine: Machine, tuner: TunerPlan)
     fresh = not (args[Train].resume_from_checkpoint and args[Train].resume_only_model)
     kind: ReferenceKind = "adapter off" if fresh and starts_as_the_base(tuner) else "start"
     return ReferencePlan(kind=kind, precompute=precompute)
-
-
-def starts_as_the_base(tuner: TunerPlan) -> bool:
-    """Whether a new adapter changes nothing at first, and the base is what remains when it is switched off."""
-    start = tuner.settings.get("init_lora_weights", True)
-    if tuner.sft_type in ("fourierft", "reft", "llamapro"):  # the first two start at random, and layers stay
-        return False
-    return start in (True, "gaussian") and tuner.settings.get("bias", "none") == "none"
 
 
 def _named_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:

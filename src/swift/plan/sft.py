@@ -17,6 +17,7 @@ from swift.plan.model import ModelPlan, plan_model
 from swift.plan.prompt import PromptPlan, plan_prompt
 from swift.plan.quantization import check_stored
 from swift.plan.rlhf import AlignmentPlan, plan_alignment, with_own_defaults
+from swift.plan.samples import SamplesPlan, plan_samples
 from swift.plan.train import TrainPlan, plan_train
 from swift.plan.tuner import TunerPlan, plan_tuner
 
@@ -35,6 +36,8 @@ class SftPlan:
     train: TrainPlan
     alignment: AlignmentPlan | None = None
     """What `swift rlhf` compares."""
+    samples: SamplesPlan | None = None
+    """Answers before and after training."""
     eval_after: Path | None = None
     """Questions for the base and the tuned model, asked at the end."""
     dry_run: bool
@@ -99,6 +102,7 @@ def plan_sft(args: Args, catalog: Catalog, machine: Machine) -> SftPlan:
         data=data,
         train=train,
         alignment=plan_alignment(args, catalog, machine, tuner) if args.command == "rlhf" else None,
+        samples=plan_samples(args, tuner),
         eval_after=_questions(args, method),
         dry_run=args[Train].dry_run,
     )

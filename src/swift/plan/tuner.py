@@ -155,3 +155,11 @@ def _check_quantized(sft_type: str, lora: Lora, model: ModelPlan) -> None:
         raise SwiftError(
             "the biases of HQQ layers cannot be trained", where="--lora_bias_trainable", next="leave it out"
         )
+
+
+def starts_as_the_base(tuner: TunerPlan) -> bool:
+    """Whether a new adapter changes nothing at first, and the base is what remains when it is switched off."""
+    start = tuner.settings.get("init_lora_weights", True)
+    if tuner.sft_type in ("fourierft", "reft", "llamapro"):  # the first two start at random, and layers stay
+        return False
+    return start in (True, "gaussian") and tuner.settings.get("bias", "none") == "none"

@@ -1,4 +1,4 @@
-"""What a model answers before and after alignment, side by side in `samples.jsonl`, for people to read."""
+"""What a model answers before and after training, side by side in `samples.jsonl`, for people to read."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
-from transformers import PreTrainedModel
 
+from swift import tuners
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.core.transaction import write_file
 from swift.data.stream import StreamDataset
 from swift.engines.base import SamplingParams
-from swift.plan.infer import SamplingPlan
+from swift.plan.samples import SamplesPlan
 from swift.prompts.encode import Encoder
 from swift.training.artifacts import ends_of
 from swift.training.chance import same_chance
@@ -35,11 +35,12 @@ class AnswerSamples:
         folder: Path,
         rows: Sequence[tuple[str, Mapping[str, Any]]],
         encoder: Encoder,
-        plan: SamplingPlan,
+        plan: SamplesPlan,
         seed: int,
     ):
+        self.base_stays = plan.base_stays
         self._path = folder / FILE
-        self._encoder, self._plan, self._seed = encoder, plan, seed
+        self._encoder, self._plan, self._seed = encoder, plan.sampling, seed
         self._prompts: list[list[int]] = []
         self._lines: list[dict[str, Any]] = []
         for origin, row in rows:
@@ -59,18 +60,26 @@ class AnswerSamples:
             if line["prompt"] in known:
                 line["before"] = known[line["prompt"]]
 
-    def take(self, when: When, model: nn.Module, base: PreTrainedModel) -> None:
+    def finish(self, model: nn.Module) -> None:
+        """Ask the trained model, and the one that it was where that is still there and was not asked."""
+        if self.base_stays:
+            with tuners.without_adapter(model):
+                self.take("before", model)
+        self.take("after", model)
+
+    def take(self, when: When, model: nn.Module) -> None:
         """Ask the model, unless it was asked, and write the file. What goes wrong is said, and the run goes on."""
         missing = [number for number, line in enumerate(self._lines) if when not in line]
         if not missing:
             return
         tokenizer, limit = self._encoder.tokens.tokenizer, self._plan.max_new_tokens
-        log.info("%s training the model answers %d prompts (up to %d tokens each)", when, len(missing), limit)
+        what = "as it was before" if when == "before" else "after"
+        log.info("the model %s training answers %d prompts (up to %d tokens each)", what, len(missing), limit)
         how = [self._sampling(number) for number in missing]
         prompts = [self._prompts[number] for number in missing]
         try:
             with evaluating(model), same_chance():
-                answers = sample(base, tokenizer, prompts, how, len(prompts))
+                answers = sample(tuners.base_model(model), tokenizer, prompts, how, len(prompts))
         except (SwiftError, RuntimeError) as error:  # memory, a model that cannot be stepped
             log.warning("no samples of answers %s training: %s", when, error)
             return

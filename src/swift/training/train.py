@@ -90,8 +90,8 @@ def _run(
     samples = None
     if machine.first and not plan.train.shards_weights:  # one process cannot answer alone
         samples = answer_samples(plan, prepared, run_dir, resume)
-    if samples is not None:
-        samples.take("before", run.model, tuners.base_model(run.model))
+    if samples is not None and not samples.base_stays:
+        samples.take("before", run.model)
     if machine.first and plan.train.push is not None:
         run = replace(run, pusher=_pusher(plan.train.push))
     try:
@@ -101,7 +101,7 @@ def _run(
     finally:
         prepared.ledger.close()
     if samples is not None:
-        samples.take("after", run.model, tuners.base_model(run.model))
+        samples.finish(run.model)
     best = finish(trainer, run)["best_model_checkpoint"]
     return None if best is None else Path(best)
 
@@ -247,11 +247,12 @@ def _set_attention(plan: SftPlan, base: PreTrainedModel, prepared: Prepared) -> 
 
 
 def answer_samples(plan: SftPlan, prepared: Prepared, run_dir: Path, resume: Path | None) -> AnswerSamples | None:
-    """The prompts that are answered before and after alignment; None where the plan wants none."""
-    if plan.alignment is None or not plan.alignment.samples:
+    """The prompts that are answered before and after training; None where the plan wants none, or they are no text."""
+    count = 0 if plan.samples is None else plan.samples.of_run(prepared.steps)
+    if plan.samples is None or not count or prepared.images is not None:
         return None
-    rows = rows_to_sample(prepared.built.train, prepared.built.val, prepared.built.first, plan.alignment.samples)
-    samples = AnswerSamples(run_dir, rows, prepared.encoder, plan.alignment.sampling, plan.train.group.seed)
+    rows = rows_to_sample(prepared.built.train, prepared.built.val, prepared.built.first, count)
+    samples = AnswerSamples(run_dir, rows, prepared.encoder, plan.samples, plan.train.group.seed)
     if resume is not None and not plan.train.group.resume_only_model:
         samples.carry_on(resume.parent)
     return samples

@@ -25,10 +25,6 @@ class Rlhf(Frozen):
     share_prompts: Annotated[Auto, Ours(), Bare("true")] = "AUTO"
     """Compute the prompt of a pair once for both answers. AUTO does it where the model can and it saves more than 8 %
     of the tokens."""
-    answer_samples: Annotated[int, Ours(), Range(0)] = 4
-    """Rows whose prompts the model answers before and after training, side by side in samples.jsonl of the run's
-    folder; 0 for none. An answer has up to 128 tokens, or --max_new_tokens, and is the likeliest, or with --do_sample
-    true sampled as --temperature and its kin say."""
     beta: Annotated[float | None, Range(0)] = None
     """Strength of the KL regularization; None means 2.0 for simpo, 0.04 for grpo and 0.1 otherwise. GRPO with 0 has no
     reference."""

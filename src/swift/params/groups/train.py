@@ -66,6 +66,10 @@ class Train(Frozen):
     """Optimizer steps between evaluations."""
     predict_with_generate: bool = False
     """Evaluate by generating answers and scoring them with ROUGE and BLEU instead of by the loss; slow."""
+    answer_samples: Annotated[int | None, Ours(), Range(0)] = None
+    """Rows whose prompts the model answers before and after training, side by side in report.html and samples.jsonl of
+    the run's folder; 0 for none, None for 2 in a run of 20 steps or more. An answer has up to 64 tokens (rlhf: 128), or
+    --max_new_tokens, and is the likeliest, or with --do_sample true sampled as --temperature and its kin say."""
     eval_after: Annotated[str | None, Exists(), Ours()] = None
     """JSON list of own suites of questions, as `swift eval --custom_eval_config` takes it: the base and the tuned model
     answer them when the training has ended."""
