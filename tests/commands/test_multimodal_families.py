@@ -37,6 +37,7 @@ KINDS = {
     "llava_next_video": ("LlavaNextVideoProcessor", "<image>\n"),
     "llava_onevision": ("LlavaOnevisionProcessor", "<image>\n"),
     "mllama": ("MllamaProcessor", "<|image|>"),
+    "ovis2": ("Ovis2Processor", "<image>\n"),
     "paligemma": ("PaliGemmaProcessor", "<image>"),
     "pixtral": ("LlavaProcessor", "<image>"),  # its own needs torchvision
     "qwen2_vl": ("Qwen2VLProcessor", "<|vision_start|><|image_pad|><|vision_end|>"),
@@ -66,7 +67,8 @@ class Reference:
         # What it checks of a processor of videos needs torchvision.
         cls = type(name, (own,), {"check_argument_for_proper_class": lambda *_: None})
         config = base.config
-        length = {"gemma3": {"image_seq_length": 4}, "internvl": {"image_seq_length": 1}}.get(kind, {})
+        lengths = {"gemma3": 4, "internvl": 1, "ovis2": 4}
+        length = {"image_seq_length": lengths[kind]} if kind in lengths else {}
         if "idefics3" in name.lower():
             length = {"image_seq_len": 1}
         length |= {"num_image_tokens": 4} if kind in ("deepseek_vl", "janus") else {}

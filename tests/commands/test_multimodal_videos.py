@@ -64,7 +64,7 @@ class VideoReference(Reference):
         total = len(frames)
         if self.kind == "internvl":
             numbers = [int(total / 16 + at * total / 8) for at in range(8)]
-        elif self.kind == "llava_onevision":
+        elif self.kind.startswith("llava"):
             numbers = [int(at * total / 16) for at in range(16)]
         elif listed:
             return frames, [at / 2 for at in range(total)]
@@ -82,6 +82,11 @@ class VideoReference(Reference):
             resized = [frame.resize((28, 28), Image.Resampling.BICUBIC) for frame in frames]
             values = torch.stack([_values(frame, images) for frame in resized])
             return "<|video_pad|>" * (len(frames) + 1) + "\n", {"pixel_values_videos": values[None]}
+        if self.kind == "llava_next_video":  # shorter side to 28, and 28x28 from the middle, as its own class does
+            resized = [frame.resize((42, 28) if frame.width > frame.height else (28, 28), 3) for frame in frames]
+            squares = [frame.crop((place := (frame.width - 28) // 2, 0, place + 28, 28)) for frame in resized]
+            values = torch.stack([_values(frame, images) for frame in squares])
+            return "<|video_pad|>" * len(frames) + "\n", {"pixel_values_videos": values[None]}
         return self._qwen(frames, seconds, images)
 
     def _qwen(self, frames: list[Image.Image], seconds: list[float], images: Any) -> tuple[str, dict[str, Any]]:
@@ -141,7 +146,7 @@ def write_rows(kind: str, folder: Path) -> Path:
     return path
 
 
-KINDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision", "internvl")
+KINDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision", "llava_next_video", "internvl")
 
 
 @pytest.mark.parametrize("kind", [pytest.param(k, marks=[] if k == "qwen2_5_vl" else pytest.mark.slow) for k in KINDS])

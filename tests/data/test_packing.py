@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swift.core.errors import SwiftError
-from swift.data.collator import flatten, unpacked
-from swift.data.packing import best_fit, fill_rate
+from swift.data.collator import flatten
+from swift.data.packing import best_fit, fill_rate, unpacked
 from swift.prompts.encode import Encoder
 
 from .rows import chat_rows, run, tokens, write_rows

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from swift.data.packing import segments, unpacked
 from swift.prompts.types import IGNORED
 
 
@@ -71,23 +72,6 @@ def _predicted_at(labels: Tensor, follows: Tensor) -> Tensor:
     Found here on the CPU: a GPU would have to be waited for until it has counted them.
     """
     return ((labels != IGNORED) & follows).reshape(-1).nonzero()[:, 0] - 1
-
-
-def segments(item: dict[str, Any]) -> list[int]:
-    """Lengths of the sequences in an item: several in a packed one."""
-    return item.get("lengths") or [len(item["input_ids"])]
-
-
-def unpacked(item: dict[str, Any]) -> list[dict[str, Any]]:
-    """The sequences of an item as items of their own."""
-    if "lengths" not in item:
-        return [item]
-    pieces, start = [], 0
-    for length in item["lengths"]:
-        place = slice(start, start + length)
-        pieces.append({name: item[name][place] for name in ("input_ids", "labels", "loss_scale") if name in item})
-        start += length
-    return pieces
 
 
 def rows(items: Sequence[dict[str, Any]]) -> list[int]:

@@ -32,6 +32,10 @@ class ListDataset:
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {**self._items[index], "row": index}
 
+    def usable(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """The items of these numbers."""
+        return [self[number] for number in numbers]
+
     def origin(self, index: int) -> str:
         """Where an item was read, as far as it is known here."""
         return self._origins[index] if self._origins else f"validation row {index + 1} of the stream"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,10 @@ class EncodedDataset:
         number, within = table.shard[row]
         shard = table.shards[number]
         return {**shard.example(shard.first_example[within] + nth), "row": index}
+
+    def usable(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """The items of these numbers."""
+        return [self[number] for number in numbers]
 
     @property
     def lengths(self) -> NDArray[np.int64]:

@@ -5,6 +5,7 @@ They are made again when the row is asked for, so that memory holds a few number
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +36,33 @@ class LazyDataset:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Raises SwiftError for a row that is not what it was when the run began."""
-        images = self._preprocess.encoder.images if self._preprocess.encoder is not None else None
-        if images is None:
-            return self._item(index)
         for place in range(index, index + len(self)):
-            item = self._item(place % len(self))
-            try:
-                images.check(item.get("media", Media()))
-            except BadMedium as error:
-                # Its head was whole when the rows were read; what lies behind shows only in decoding.
-                self._leave_out(place % len(self), error)
-                continue
-            return item
+            item = self._usable(place % len(self), "the row behind it is trained instead")
+            if item is not None:
+                return item
         raise SwiftError("no row has media that can be decoded")
 
-    def _leave_out(self, index: int, error: BadMedium) -> None:
-        log.warning("%s cannot be used, the row behind it is trained instead: %s", self.origin(index), error)
+    def usable(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """The items of these numbers whose media can be decoded. Raises SwiftError as `[]` does."""
+        items = [self._usable(number, "those packed with it are trained without it") for number in numbers]
+        return [item for item in items if item is not None]
+
+    def _usable(self, index: int, instead: str) -> dict[str, Any] | None:
+        """The item; None, which is said and entered, where its media break while they are decoded."""
+        images = self._preprocess.encoder.images if self._preprocess.encoder is not None else None
+        item = self._item(index)
+        if images is None:
+            return item
+        try:
+            images.check(item.get("media", Media()))
+        except BadMedium as error:
+            # Its head was whole when the rows were read; what lies behind shows only in decoding.
+            self._leave_out(index, error, instead)
+            return None
+        return item
+
+    def _leave_out(self, index: int, error: BadMedium, instead: str) -> None:
+        log.warning("%s cannot be used, %s: %s", self.origin(index), instead, error)
         if self._ledger is not None:
             source, _, line = self.origin(index).rpartition(":")
             fault = refusal(error)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from swift.core.errors import SwiftError
 from swift.data.eager import EncodedDataset
 from swift.data.lazy import LazyDataset
+from swift.prompts.types import Media
 
 
 def best_fit(lengths: Sequence[int] | NDArray[np.int64], capacity: int) -> list[list[int]]:
@@ -47,7 +49,10 @@ def fill_rate(lengths: Sequence[int] | NDArray[np.int64], bins: Sequence[Sequenc
 
 
 def join(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Several examples end to end; `lengths` says where each ends and `rows` whose they are."""
+    """Several examples end to end; `lengths` says where each ends and `rows` whose they are.
+
+    Where one has `media`, the sequence has a list of those of each.
+    """
     packed: dict[str, Any] = {
         "input_ids": [token for item in items for token in item["input_ids"]],
         "labels": [label for item in items for label in item["labels"]],
@@ -58,7 +63,33 @@ def join(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         packed["loss_scale"] = [
             weight for item in items for weight in item.get("loss_scale") or [1.0] * len(item["input_ids"])
         ]
+    if any("media" in item for item in items):
+        packed["media"] = [item.get("media", Media()) for item in items]
     return packed
+
+
+def segments(item: Mapping[str, Any]) -> list[int]:
+    """Lengths of the sequences in an item: several in a packed one."""
+    return item.get("lengths") or [len(item["input_ids"])]
+
+
+def media(item: Mapping[str, Any]) -> list[Media]:
+    """What each sequence in an item shows."""
+    shown = item.get("media", Media())
+    return shown if isinstance(shown, list) else [shown] * len(segments(item))
+
+
+def unpacked(item: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The sequences of an item as items of their own."""
+    if "lengths" not in item:
+        return [dict(item)]
+    pieces, start = [], 0
+    for length, shown in zip(item["lengths"], media(item), strict=True):
+        place = slice(start, start + length)
+        own = {name: item[name][place] for name in ("input_ids", "labels", "loss_scale") if name in item}
+        pieces.append({**own, "media": shown} if shown.any else own)
+        start += length
+    return pieces
 
 
 class PackedDataset:
@@ -74,7 +105,12 @@ class PackedDataset:
         return len(self.bins)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return join([self.examples[number] for number in self.bins[index]])
+        """Raises SwiftError where no sequence has a row that can be used."""
+        for place in range(index, index + len(self)):
+            items = self.examples.usable(self.bins[place % len(self)])
+            if items:
+                return join(items)
+        raise SwiftError("no row has media that can be decoded")
 
     @property
     def lengths(self) -> NDArray[np.int64]:

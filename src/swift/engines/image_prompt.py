@@ -10,11 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from swift.models.families import Images
+from swift.models.families import OF_TOKENS, Images
 from swift.prompts.types import Media
-
-OF_TOKENS = ("mm_token_type_ids", "token_type_ids", "cross_attention_mask")
-"""Inputs of a model that have a value for each token of its prompt."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,14 +6,10 @@ taken; such a pass for every token is the last resort, and right by definition.
 
 from __future__ import annotations
 
-import base64
-import io
 import logging
-import wave
 from collections.abc import Callable, Iterator
 
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -30,7 +26,7 @@ from swift.engines.plain_decoder import OwnStep
 from swift.engines.runner import OwnCacheRunner, RecomputeRunner, Runner, SlotRunner, device_of, embedding_of
 from swift.engines.sequence import Sequence
 from swift.models.families import Images
-from swift.prompts.types import Media
+from swift.models.families.samples import sample
 
 STRETCHES = (11, 9)
 """Tokens of the text's first two stretches, as a long prompt is computed; SINGLES follow one by one, as answers are."""
@@ -80,7 +76,7 @@ class ImageReference:
 
     def __init__(self, model: PreTrainedModel, images: Images):
         text = Reference(model, sum(STRETCHES) + SINGLES).tokens
-        media = Media(images=(_picture(),)) if "images" in images.kinds else Media(audios=(_sound(),))
+        media = sample(images.kinds)
         before = STRETCHES[0] // 2
         ((kind, (written,)),) = images.written(media, MediaText()).items()
         token, number = images.family.tokens[kind]
@@ -101,21 +97,6 @@ class ImageReference:
     def after(self, count: int) -> Tensor:
         """Logits after the first `count` tokens, (vocabulary,)."""
         return self._logits[count - 1]
-
-
-def _sound() -> str:
-    """Half a second that rises and falls."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as sound:
-        sound.setparams((1, 2, 16000, 0, "NONE", ""))
-        sound.writeframes(b"".join((number % 400 * 50).to_bytes(2, "little") for number in range(8000)))
-    return "data:audio/wav;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def _picture() -> str:
-    file = io.BytesIO()
-    Image.linear_gradient("L").resize((64, 48)).convert("RGB").save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 @torch.inference_mode()

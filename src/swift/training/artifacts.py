@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from swift import models
 from swift.core.machine import Machine
 from swift.core.transaction import write_file
+from swift.data.packing import unpacked
 from swift.params.args import Args
 from swift.params.form import given_line
 from swift.params.secrets import SECRETS
@@ -122,15 +123,22 @@ def example(item: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, images:
     if "input_ids" not in item:
         return "\n".join(f"{end}: {example(ends_of(item)[end], tokenizer)}" for end in ends_of(item))
     pieces: list[str] = []
-    ids, labels = item["input_ids"], labels_of(item)
+    labels = labels_of(item)
     place = 0
-    for words, stretch in [("", ids)] if images is None else images.described(ids, item.get("media", Media())):
+    for words, stretch in stretches(item, images):
         pieces.append(words)
         for trained, run in runs([] if words else stretch, labels[place:]):
             text = tokenizer.decode(run)
             pieces.append(f"⟦{text}⟧" if trained else str(text))
         place += len(stretch)
     return "".join(pieces)
+
+
+def stretches(item: Mapping[str, Any], images: Images | None) -> Iterator[tuple[str, list[int]]]:
+    """The ids of an item, packed or not: each medium with its words, and the text between with ""."""
+    for row in [item] if images is None else unpacked(item):
+        ids = row["input_ids"]
+        yield from [("", ids)] if images is None else images.described(ids, row.get("media", Media()))
 
 
 def ends_of(item: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 from torch.utils.data import IterableDataset
+from transformers import PreTrainedModel
 
 from swift.data.collator import flatten, pad
+from swift.data.packing import media
 from swift.models.families import Images
 from swift.prompts.types import Media
 from swift.training.objectives import Batch, Setting
@@ -17,7 +19,7 @@ from swift.training.objectives import Batch, Setting
 
 def build(setting: Setting) -> Collate:
     """The collator of rows that are conversations."""
-    return Collate(setting.flat, setting.pad_id, setting.images)
+    return Collate(setting.flat, setting.pad_id, setting.images, setting.base)
 
 
 @dataclass(frozen=True)
@@ -27,15 +29,23 @@ class Collate:
     flat: bool
     pad_id: int
     images: Images | None = None
-    """What makes pixels of the images of rows; such rows are padded."""
+    """What makes pixels of the images of rows."""
+    model: PreTrainedModel | None = None
+    """The model that they are for, which knows where tokens of images stand; asked for rows that lie end to end."""
 
     def __call__(self, items: list[dict[str, Any]]) -> Batch:
         """The batch, with the numbers of its rows under `rows` and the number of its items under `items`."""
         batch = flatten(items) if self.flat else pad(items, self.pad_id)
         if self.images is not None:
-            rows = [item.get("media", Media()) for item in items]
-            batch |= self.images.inputs(rows, batch["input_ids"], batch["labels"])
+            batch |= self._of_media(self.images, [shown for item in items for shown in media(item)], batch)
         return {**batch, "items": len(items)}
+
+    def _of_media(self, images: Images, rows: Sequence[Media], batch: Batch) -> Batch:
+        ids, labels = batch["input_ids"], batch["labels"]
+        if not self.flat:
+            return images.inputs(rows, ids, labels)
+        assert self.model is not None
+        return images.inputs_end_to_end(self.model, rows, ids, batch["sequence_lengths"], labels)
 
 
 @dataclass(frozen=True)

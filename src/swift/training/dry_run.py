@@ -11,8 +11,8 @@ from swift.catalog import Catalog
 from swift.models.free_memory import free_memory
 from swift.plan.sft import SftPlan
 from swift.plan.train import TrainPlan
-from swift.prompts.types import IGNORED, Media
-from swift.training.artifacts import ends_of, labels_of
+from swift.prompts.types import IGNORED
+from swift.training.artifacts import ends_of, labels_of, stretches
 from swift.training.memory_estimate import DiskEstimate, Estimate, disk_estimate, estimate, gib, largest_batch
 from swift.training.memory_shares import Whole, chosen_and_next, engine_of, shares
 from swift.training.prepare import prepare
@@ -79,7 +79,7 @@ def table(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, images: Im
     weights = row.get("loss_scale") or [1] * len(ids)
     shown: list[tuple[str, int | str, str]] = []
     place = 0
-    for words, stretch in [("", ids)] if images is None else images.described(ids, row.get("media", Media())):
+    for words, stretch in stretches(row, images):
         if words:
             shown.append((words, stretch[0], "-"))
         for at, token in enumerate([] if words else stretch, place):

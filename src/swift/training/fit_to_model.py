@@ -43,7 +43,6 @@ def with_images(plan: SftPlan, images: Images | None) -> SftPlan:
     for flag, given in (
         (f"swift {plan.command}", plan.method not in ("sft", "pt")),
         ("--streaming", data.mode == "streaming"),
-        ("--packing", data.packing),
         ("--lazy_tokenize false", data.mode == "eager" and entry is not None and entry.multimodal),
         ("--predict_with_generate", plan.train.generation is not None),
         ("--sft_type longlora", plan.tuner.sft_type == "longlora"),

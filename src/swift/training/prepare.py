@@ -84,7 +84,8 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
         built = data.build(plan.data, encoder, ledger)
     if plan.alignment is not None and plan.alignment.grpo is not None:
         check_columns(plan.alignment.grpo, built.train)
-    plan = plan if images is not None else with_pass_tokens(plan, built)
+    if images is None or images.family.lies_flat:
+        plan = with_pass_tokens(plan, built)
     if built.train.lengths is None:
         per_epoch = steps = plan.train.group.max_steps
     else:

@@ -31,6 +31,7 @@ from swift.prompts.encode import Encoder
 from swift.training import liger
 from swift.training.answer_samples import AnswerSamples, rows_to_sample
 from swift.training.artifacts import example, model_info, parts_info, saved_args, write_json
+from swift.training.batches import Collate
 from swift.training.causality import require_causal
 from swift.training.checkpoint_contents import Contents, write_contents
 from swift.training.compiled_layers import compile_layers
@@ -45,6 +46,7 @@ from swift.training.process_group import require_same
 from swift.training.quick_dropout import quicken_dropout
 from swift.training.rehearsal import rehearsed
 from swift.training.resume import nothing_left
+from swift.training.rows_with_media import keep_apart
 from swift.training.run_dir import claimed
 from swift.training.run_report import reported
 from swift.training.scored_rows import score, scores_first
@@ -52,6 +54,9 @@ from swift.training.varlen_attention import keep_inside_sequences
 from swift.training.vision_features import cache_features
 from swift.training.why_not_learning import Notebook, in_rows
 from swift.tuners.adapter_saving import Card
+
+FLAT_MEDIA = "rows lie end to end without padding, those with media too: the model gives for them what padded rows give"
+PADDED_MEDIA = "batches are padded, as --batch_size says: rows with media of this model cannot lie end to end"
 
 
 def run_training(
@@ -226,11 +231,14 @@ def _contents(prepared: Prepared, model: nn.Module, arguments: dict[str, Any], o
 
 def _set_attention(plan: SftPlan, base: PreTrainedModel, prepared: Prepared) -> bool:
     """Let the model attend as it is trained. -> whether it takes flattened batches."""
-    if prepared.images is not None:
-        log.info("batches are padded: rows with images are not laid end to end yet")
-        return False
     # Unsloth has attention of its own, and some versions cut a row of several sequences off at --max_length.
-    flat = plan.tuner.tuner_backend != "unsloth" and keep_inside_sequences(base)
+    own = plan.tuner.tuner_backend == "unsloth"
+    if prepared.images is not None:
+        collate = Collate(True, cast(int, prepared.tokenizer.pad_token_id), prepared.images, base)
+        flat = not own and keep_apart(base, collate)
+        log.info("%s", FLAT_MEDIA if flat else PADDED_MEDIA)
+        return flat
+    flat = not own and keep_inside_sequences(base)
     if not flat and plan.train.sequence_parallel > 1:
         raise SwiftError(
             "--sequence_parallel_size does not go together with this model",

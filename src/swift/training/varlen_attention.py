@@ -35,6 +35,7 @@ def sequence_attention(
     scaling: float | None = None,
     sequence_lengths: Sequence[int] | None = None,
     prefix_lengths: Sequence[int] | None = None,
+    both_ways: Sequence[Sequence[tuple[int, int]]] | None = None,
     sliding_window: int | None = None,
     sequence_group: Any = None,
     **kwargs: Any,
@@ -42,6 +43,9 @@ def sequence_attention(
     """Causal attention inside each of `sequence_lengths` (they add up to T) of a flattened row.
 
     A sequence with a number above 0 in `prefix_lengths` goes on after that many first tokens of the one before it.
+
+    `both_ways` are, for each sequence, first place and end of the stretches whose tokens see all of the stretch, a
+    window or not: the pieces of an image in some models.
 
     With a `sequence_group` (`swift.training.parallel.sequence`) the T tokens are spread over its processes.
 
@@ -59,7 +63,7 @@ def sequence_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     query, key, value = as_computed(query, key, value)
-    if has_kernel(query, key, value, dropout):
+    if both_ways is None and has_kernel(query, key, value, dropout):
         prefixes = None if prefix_lengths is None else tuple(prefix_lengths)
         lengths = tuple(sequence_lengths)
         return flash_attention(query, key, value, lengths, prefixes, scaling=scaling, window=sliding_window), None
@@ -77,6 +81,8 @@ def sequence_attention(
             _, before_k, before_v = pieces[number - 1]
             k, v = torch.cat([before_k[:, :, :prefix], k], 2), torch.cat([before_v[:, :, :prefix], v], 2)
         mask = _band(q.shape[2], sliding_window, q.device, prefix)
+        if both_ways is not None and both_ways[number]:
+            mask = _with_stretches(mask, both_ways[number], q)
         out = scaled_dot_product_attention(
             q,
             k,
@@ -101,6 +107,15 @@ def _band(length: int, window: int | None, device: torch.device, prefix: int = 0
     distance = torch.arange(prefix, prefix + length, device=device)[:, None]
     distance = distance - torch.arange(prefix + length, device=device)[None, :]
     return distance >= 0 if window is None else (distance >= 0) & (distance < window)
+
+
+def _with_stretches(mask: Tensor | None, stretches: Sequence[tuple[int, int]], query: Tensor) -> Tensor:
+    """The mask (length, length) of a sequence in which each stretch sees itself both ways."""
+    if mask is None:
+        mask = torch.ones(query.shape[2], query.shape[2], dtype=torch.bool, device=query.device).tril()
+    for first, end in stretches:
+        mask[first:end, first:end] = True
+    return mask
 
 
 def flat_mask(*, q_length: int, kv_length: int, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
@@ -146,7 +161,7 @@ def shares_prefixes(model: PreTrainedModel) -> bool:
     own = second[:, prefix:]
     flat = torch.cat([first, own], 1)
     places = torch.arange(first.shape[1], device=ids.device), torch.arange(prefix, second.shape[1], device=ids.device)
-    with torch.no_grad(), _evaluating(model):
+    with torch.no_grad(), evaluating(model):
         logits = model(
             input_ids=flat,
             position_ids=torch.cat(places)[None],
@@ -170,7 +185,7 @@ def _probe_ids(model: PreTrainedModel) -> Tensor:
 @torch.no_grad()
 def _alone(model: PreTrainedModel) -> Tensor:
     """Logits (1, T, V) of the sequences one by one, with the attention the model came with."""
-    with _evaluating(model):
+    with evaluating(model):
         parts = _probe_ids(model).split(PROBE, 1)
         return torch.cat([model(input_ids=part, use_cache=False).logits for part in parts], 1).float()
 
@@ -179,7 +194,7 @@ def _alone(model: PreTrainedModel) -> Tensor:
 def _flat_equals(model: PreTrainedModel, expected: Tensor) -> bool:
     ids = _probe_ids(model)
     positions = torch.cat([torch.arange(length, device=ids.device) for length in PROBE])[None]
-    with _evaluating(model):
+    with evaluating(model):
         try:
             logits = model(input_ids=ids, position_ids=positions, use_cache=False, sequence_lengths=PROBE).logits
         except TypeError:  # a forward of its own that takes no further keywords
@@ -189,7 +204,8 @@ def _flat_equals(model: PreTrainedModel, expected: Tensor) -> bool:
 
 
 @contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Without dropout, and as it was behind that."""
     was_training = model.training
     model.eval()
     yield

@@ -10,8 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
+from torch.nn.utils.rnn import pad_sequence
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
 
 from swift.catalog.entries import MediaText
 from swift.core.did_you_mean import suggestion
@@ -33,9 +35,10 @@ FAMILIES = {
     "janus": f"{_HERE}.deepseek_vl:Janus",
     "llava": f"{_HERE}.llava:Llava",
     "llava_next": f"{_HERE}.llava_next:LlavaNext",
-    "llava_next_video": f"{_HERE}.llava_next:LlavaNext",
+    "llava_next_video": f"{_HERE}.llava_next:LlavaNextVideo",
     "llava_onevision": f"{_HERE}.llava_next:LlavaOnevision",
     "mllama": f"{_HERE}.mllama:Mllama",
+    "ovis2": f"{_HERE}.ovis2:Ovis2",
     "paligemma": f"{_HERE}.gemma:PaliGemma",
     "pixtral": f"{_HERE}.pixtral:Pixtral",
     "qwen2_audio": f"{_HERE}.qwen2_audio:Qwen2Audio",
@@ -52,6 +55,8 @@ REFERENCE_VARIABLES += ("VIDEO_MIN_PIXELS", "VIDEO_MAX_PIXELS", "VIDEO_TOTAL_PIX
 """Environment variables of the 2.5 release that say how images are resized, and which frames of videos are shown."""
 RATES = ("fps",)
 """Those that need not be whole numbers."""
+OF_TOKENS = frozenset({"mm_token_type_ids", "token_type_ids", "cross_attention_mask"})
+"""Inputs of a model that have a value for each token of its prompt."""
 NOT_SETTINGS = ("image_processor_type", "processor_class", "_processor_class", "auto_map")
 """What a processor says besides how it treats images: names of classes, which versions of transformers change."""
 
@@ -153,6 +158,38 @@ class Images:
         opened = [self.opened(row) for row in rows]
         return self.family.inputs(self.processor, opened, ids, labels)
 
+    def inputs_end_to_end(
+        self, model: PreTrainedModel, rows: Sequence[Media], ids: Tensor, lengths: Sequence[int], labels: Tensor
+    ) -> dict[str, Any]:
+        """The model's further keywords for rows that lie end to end in `ids` (1, T), each of its `lengths` tokens.
+
+        Among them, where tokens have several coordinates, `position_ids` (1 + coordinates, 1, T), whose first row is
+        the number of a token in its row; and where there is any, `both_ways`, for each row the stretches that see
+        themselves both ways.
+        """
+        inputs: dict[str, Any] = self.inputs(rows, ids, labels)
+        tokens, targets = (list(map(Tensor.tolist, _cut(whole, lengths))) for whole in (ids, labels))
+        both_ways = tuple(tuple(self.family.both_ways(*row)) for row in zip(tokens, targets, strict=True))
+        places = self._coordinates(model, ids, lengths, inputs)
+        if places is not None:
+            inputs["position_ids"] = places
+        return {**inputs, "both_ways": both_ways} if any(both_ways) else inputs
+
+    def _coordinates(
+        self, model: PreTrainedModel, ids: Tensor, lengths: Sequence[int], inputs: Mapping[str, Any]
+    ) -> Tensor | None:
+        """The family counts them in padded rows, as each begins anew."""
+        of_tokens = OF_TOKENS & inputs.keys()
+        apart = {name: pad_sequence(_cut(inputs[name], lengths), batch_first=True) for name in of_tokens}
+        mask = pad_sequence([torch.ones(length, dtype=torch.long) for length in lengths], batch_first=True)
+        rows = pad_sequence(_cut(ids, lengths), batch_first=True)
+        places = self.family.positions(model, rows, {**inputs, **apart}, mask)
+        if places is None:
+            return None
+        own = torch.cat([places[:, row, :length] for row, length in enumerate(lengths)], 1)
+        number = torch.cat([torch.arange(length) for length in lengths])
+        return torch.cat([number[None], own])[:, None]
+
     def keys(self, ids: Sequence[int], media: Media) -> list[int]:
         """The ids of one row, with numbers below 0 for its media: equal for the same piece of the same picture."""
         keys = list(ids)
@@ -167,6 +204,11 @@ class Images:
         self.processor.save_pretrained(folder)
         if self.family.sampling is not None:
             self.family.sampling.save(folder)
+
+
+def _cut(whole: Tensor, lengths: Sequence[int]) -> list[Tensor]:
+    """The rows that lie end to end in (1, T, …)."""
+    return list(whole[0].split(list(lengths)))
 
 
 def load_images(

@@ -52,6 +52,8 @@ class Family:
     """What stands for a sound where the template does not say so, with one token."""
     expands_one_token: ClassVar[bool] = False
     """Whether an image is one token that its processor repeats, and nothing else, in the prompts of transformers."""
+    lies_flat: ClassVar[bool] = True
+    """Whether rows of it may lie end to end at all. Otherwise that is not even tried."""
     embedded: ClassVar[bool] = True
     """Whether images reach the decoder only as embeddings of their tokens, which see what stands before them as text
     does. Otherwise a prompt is computed in one piece by the model itself."""
@@ -68,6 +70,12 @@ class Family:
 
         Nothing where the states of one tile cannot be told from those of others.
         """
+        return ()
+
+    @staticmethod
+    def blocks_read(config: Any) -> tuple[int, ...]:
+        """The blocks of a tower that is given patches of all images in one row, whose output is read by other modules
+        than the next block. Nothing of other towers, which `layers_read` is for."""
         return ()
 
     @staticmethod
@@ -135,6 +143,16 @@ class Family:
         images = [image for row in rows for image in row]
         return dict(processor(images, return_tensors="pt")) if images else {}
 
-    def positions(self, model: PreTrainedModel, ids: Tensor, inputs: Mapping[str, Tensor]) -> Tensor | None:
-        """Where each token of one row `ids` (1, T) with its `inputs` stands, (coordinates, 1, T); None: one by one."""
+    def positions(
+        self, model: PreTrainedModel, ids: Tensor, inputs: Mapping[str, Tensor], mask: Tensor | None = None
+    ) -> Tensor | None:
+        """Where each token of rows `ids` (B, T) with their `inputs` stands, (coordinates, B, T); None: one by one.
+
+        `mask` (B, T) is 0 at padding, where positions mean nothing.
+        """
         return None
+
+    def both_ways(self, ids: Sequence[int], labels: Sequence[int]) -> list[tuple[int, int]]:
+        """First place and end of each stretch of a row whose tokens see all of the stretch, and not only what stands
+        before them."""
+        return []

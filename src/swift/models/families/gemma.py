@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -43,8 +44,13 @@ class PaliGemma(Family):
         self, processor: Any, rows: Sequence[Sequence[Image]], ids: Tensor, labels: Tensor | None
     ) -> dict[str, Tensor]:
         """`pixel_values` (images, 3, height, width), `token_type_ids` (B, T): 1 sees only what stands before."""
-        kinds = torch.zeros_like(ids) if labels is None else (labels != IGNORED).long()
+        # A prompt behind an answer must not be seen from before that answer, which it has seen.
+        kinds = torch.zeros_like(ids) if labels is None else ((labels != IGNORED).cumsum(1) > 0).long()
         return {**super().inputs(processor, rows, ids, labels), "token_type_ids": kinds}
+
+    def both_ways(self, ids: Sequence[int], labels: Sequence[int]) -> list[tuple[int, int]]:
+        """The prompt: everything before the first token that is trained."""
+        return [(0, next((place for place, label in enumerate(labels) if label != IGNORED), len(labels)))]
 
 
 class Gemma3(Family):
@@ -80,3 +86,8 @@ class Gemma3(Family):
         pixels = super().inputs(processor, rows, ids, labels)
         given = {"pixel_values": pixels["pixel_values"]} if pixels else {}
         return {**given, "token_type_ids": (ids == self.token).long()}
+
+    def both_ways(self, ids: Sequence[int], labels: Sequence[int]) -> list[tuple[int, int]]:
+        """The pieces of each image."""
+        runs = [list(run) for piece, run in groupby(range(len(ids)), lambda place: ids[place] == self.token) if piece]
+        return [(run[0], run[-1] + 1) for run in runs]

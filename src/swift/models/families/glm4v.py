@@ -18,6 +18,11 @@ class Glm4v(Family):
 
     parts = Parts(("model.visual",), ("model.visual.merger",), ("model.language_model",))
 
+    @staticmethod
+    def blocks_read(config: Any) -> tuple[int, ...]:
+        """The last."""
+        return (config.vision_config.depth - 1,)
+
     def written(self, sizes: Sequence[Size]) -> list[str]:
         """By the size that the processor gives an image; ValueError for a shape that it does not take."""
         merged = self._processor.merge_size**2
@@ -31,8 +36,13 @@ class Glm4v(Family):
         given = super().inputs(processor, rows, ids, labels)
         return {**given, "mm_token_type_ids": (ids == self.token).long()} if given else {}
 
-    def positions(self, model: PreTrainedModel, ids: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+    def positions(
+        self, model: PreTrainedModel, ids: Tensor, inputs: Mapping[str, Tensor], mask: Tensor | None = None
+    ) -> Tensor | None:
         """Time, row and column; behind an image text goes on after the largest of them."""
+        if "mm_token_type_ids" not in inputs:
+            return None
         inner: Any = model.base_model
-        places, _ = inner.get_rope_index(ids, inputs["mm_token_type_ids"], image_grid_thw=inputs["image_grid_thw"])
+        kinds, grids = inputs["mm_token_type_ids"], inputs["image_grid_thw"]
+        places, _ = inner.get_rope_index(ids, kinds, image_grid_thw=grids, attention_mask=mask)
         return places

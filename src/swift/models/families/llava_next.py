@@ -65,6 +65,66 @@ class LlavaNext(Family):
         return rows, columns
 
 
+class LlavaNextVideo(LlavaNext):
+    """`LlavaNextVideoForConditionalGeneration`: a frame is a square, and its pieces are pooled."""
+
+    parts = Parts(PARTS.tower, (*PARTS.projector, "model.vision_resampler"), PARTS.decoder)
+    video_settings: ClassVar = {"num_frames": "num_frames"}
+    sampling: Sampling = Sampling(num_frames=16)
+
+    def __init__(self, config: Any, processor: Any, token_text: str, sampling: Sampling, name: TokenName):
+        super().__init__(config, processor, token_text)
+        self.sampling = sampling
+        self._video_text = name(config.video_token_id)
+        self._video_token: int = config.video_token_id
+        self._pooled: int = config.spatial_pool_stride
+
+    @property
+    def tokens(self) -> Mapping[str, tuple[str, int]]:
+        """One for pieces of images, and one for those of videos."""
+        return {**super().tokens, "videos": (self._video_text, self._video_token)}
+
+    def chosen(self, clip: Clip) -> list[int]:
+        """The same number of every video, as they share a tensor."""
+        return self.sampling.spread(clip, middle=False)
+
+    def frame_size(self, clip: Clip, count: int) -> Size:
+        """The shorter side as long as the square, which is cut out of the middle."""
+        edge = self._tile[0]
+        long = int(edge * max(clip.width, clip.height) / min(clip.width, clip.height))
+        return (edge, long) if clip.width <= clip.height else (long, edge)
+
+    def written_video(self, clip: Clip) -> str:
+        """The pooled pieces of all frames in a row, and a line break."""
+        rows, columns = (side // self._pooled for side in self._patches)
+        return self._video_text * (len(self.chosen(clip)) * rows * columns) + "\n"
+
+    def inputs(
+        self, processor: Any, rows: Sequence[Sequence[Image | Video]], ids: Tensor, labels: Tensor | None
+    ) -> dict[str, Tensor]:
+        """`pixel_values` (images, tiles, 3, height, width), `image_sizes` (images, 2), and `pixel_values_videos`
+        (videos, frames, 3, height, width)."""
+        images = [[each for each in row if isinstance(each, Image)] for row in rows]
+        videos = [each for row in rows for each in row if isinstance(each, Video)]
+        of_images = super().inputs(processor, images, ids, labels)
+        if not videos:
+            return of_images
+        squares = [[self._square(frame) for frame in one.frames] for one in videos]
+        return {**of_images, "pixel_values_videos": small_views(processor, squares, self._tile)}
+
+    def _square(self, frame: Image) -> Image:
+        height, width = self._tile
+        left, top = round((frame.width - width) / 2), round((frame.height - height) / 2)
+        return frame.crop((left, top, left + width, top + height))
+
+
+def small_views(processor: Any, videos: Sequence[Sequence[Image]], tile: tuple[int, int]) -> Tensor:
+    """Frames as the processor has the small view of an image, (videos, frames, 3, height, width)."""
+    grid = [list(tile)]  # one tile beside the small view, which is what a frame is
+    given = [processor(list(frames), image_grid_pinpoints=grid, return_tensors="pt") for frames in videos]
+    return torch.stack([each["pixel_values"][:, 0] for each in given])
+
+
 class LlavaOnevision(LlavaNext):
     """`LlavaOnevisionForConditionalGeneration`: a large view is made smaller again, and several images have none."""
 
@@ -120,6 +180,5 @@ class LlavaOnevision(LlavaNext):
         videos = [each for row in rows for each in row if isinstance(each, Video)]
         if not videos:
             return of_images
-        grid = [list(self._tile)]  # one tile beside the small view, which is what a frame is
-        small = [processor(list(one.frames), image_grid_pinpoints=grid, return_tensors="pt") for one in videos]
-        return {**of_images, "pixel_values_videos": torch.stack([given["pixel_values"][:, 0] for given in small])}
+        frames = [one.frames for one in videos]
+        return {**of_images, "pixel_values_videos": small_views(processor, frames, self._tile)}

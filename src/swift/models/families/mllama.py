@@ -23,6 +23,7 @@ class Mllama(Family):
 
     parts = Parts(("model.vision_model",), ("model.multi_modal_projector",), ("model.language_model",))
     embedded = False
+    lies_flat = False  # layers that look at tiles know no borders between rows
 
     def written(self, sizes: Sequence[Size]) -> list[str]:
         """One token each."""

@@ -39,6 +39,11 @@ class Qwen2VL(Family):
     }
     sampling: Sampling = Sampling()
 
+    @staticmethod
+    def blocks_read(config: Any) -> tuple[int, ...]:
+        """The last."""
+        return (config.vision_config.depth - 1,)
+
     def __init__(self, config: Any, processor: Any, token_text: str, sampling: Sampling, name: TokenName):
         super().__init__(config, processor, token_text)
         self.sampling = sampling
@@ -123,12 +128,16 @@ class Qwen2VL(Family):
         mixed = torch.stack([patches[:, place, :, :, place] for place in range(depth)], dim=3)
         return mixed.flatten(2).flatten(0, 1), (len(frames) // depth, rows, columns)
 
-    def positions(self, model: PreTrainedModel, ids: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+    def positions(
+        self, model: PreTrainedModel, ids: Tensor, inputs: Mapping[str, Tensor], mask: Tensor | None = None
+    ) -> Tensor | None:
         """Time, row and column; behind what is shown text goes on after the largest of them."""
+        if "mm_token_type_ids" not in inputs:
+            return None
         inner: Any = model.base_model
         names = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
         grids = {name: inputs[name] for name in names if name in inputs}
-        places, _ = inner.get_rope_index(ids, inputs["mm_token_type_ids"], **grids)
+        places, _ = inner.get_rope_index(ids, inputs["mm_token_type_ids"], attention_mask=mask, **grids)
         return places
 
 
@@ -155,6 +164,12 @@ class Qwen3VL(Qwen2VL):
     video_settings: ClassVar = {
         name: own for name, own in Qwen2VL.video_settings.items() if name not in ("max_pixels", "video_total_pixels")
     }
+
+    @staticmethod
+    def blocks_read(config: Any) -> tuple[int, ...]:
+        """The last, and those whose states are added to layers of the decoder."""
+        last = config.vision_config.depth - 1
+        return tuple(sorted({*config.vision_config.deepstack_visual_indexes, last}))
 
     def frame_size(self, clip: Clip, count: int) -> Size:
         """By the pixels of all frames together."""

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from swift.training.chunked_cross_entropy import linear_cross_entropy
+from swift.training.flash_varlen import borders
 from swift.training.objectives import Batch, Objective, Setting, Sums
 from swift.training.objectives.divisors import DIVISORS, Divisor, at_targets
 from swift.training.output_head import OutputHead
@@ -75,9 +76,9 @@ class SftObjective(Objective):
                 loss, hits = linear_cross_entropy(at_labels, head.weight, head.bias, labels, weights)
                 return loss
 
-            loss = self._head.compute(model, _inputs(batch), cross_entropies)
+            loss = self._head.compute(model, model_inputs(batch), cross_entropies)
         else:
-            logits = model(**_inputs(batch)).logits.flatten(0, -2)[at].float()
+            logits = model(**model_inputs(batch)).logits.flatten(0, -2)[at].float()
             nll = cross_entropy(logits, labels, reduction="none")
             loss = (nll if weights is None else nll * weights).sum()
             hits = logits.detach().argmax(-1) == labels
@@ -91,9 +92,9 @@ class SftObjective(Objective):
             right = hits.sum().float()
             return right, torch.full_like(right, hits.numel())
         at, ids = batch["predicted_at"], batch["input_ids"]
-        if "position_ids" in batch:
-            sequence = ((batch["position_ids"][0] == 0).cumsum(-1) - 1)[at]
-            count = len(batch["sequence_lengths"])
+        if "sequence_lengths" in batch:
+            ends = borders(tuple(batch["sequence_lengths"]), at.device)[1:]
+            sequence, count = torch.searchsorted(ends, at.to(ends.dtype), right=True), len(ends)
         else:
             sequence, count = at // ids.shape[1], len(ids)
         tokens = torch.zeros(count, device=at.device).index_add_(0, sequence, torch.ones_like(at, dtype=torch.float))
@@ -102,6 +103,6 @@ class SftObjective(Objective):
         return (trained & (rights == tokens)).sum().float(), trained.sum().float()
 
 
-def _inputs(batch: Batch) -> dict[str, Any]:
+def model_inputs(batch: Batch) -> dict[str, Any]:
     """The model's keywords. A flattened batch says where its sequences end; a padded one has its attention mask."""
     return {**{k: v for k, v in batch.items() if k not in NOT_FOR_THE_MODEL}, "use_cache": False}
