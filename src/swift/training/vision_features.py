@@ -1,26 +1,24 @@
-"""Features of a frozen tower, kept from one epoch to the next: a tile that was seen is not computed again.
+"""Features of a frozen tower, kept from one epoch to the next: a picture that was seen is not computed again.
 
-Only the tiles of a batch that are not known reach the tower. Kept are the states of the very layers that the projector
-reads.
+Only what is not known of a batch reaches the tower. Kept are the states of the very layers that are read.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from swift import tuners
 from swift.core.errors import NotBuilt, SwiftError
 from swift.core.log import log
-from swift.data.bounded_store import BoundedStore
 from swift.models.families import Images
 from swift.plan.sft import SftPlan
+from swift.training.feature_store import FeatureStore
 
 FLAG = "--cache_vision_features"
 Layers = Sequence[int | None]
@@ -31,20 +29,32 @@ def cache_features(model: nn.Module, plan: SftPlan, images: Images, *, epochs: f
 
     Raises SwiftError where it is asked for and cannot be.
     """
-    given = plan.train.cache_vision_features
+    given, family = plan.train.cache_vision_features, images.family
     base: Any = tuners.base_model(model)
-    towers = [base.get_submodule(path) for path in images.family.parts.tower]
-    layers = images.family.layers_read(base.config)
-    frozen = not any(parameter.requires_grad for tower in towers for parameter in tower.parameters())
-    if given and not layers:
-        raise NotBuilt(f"{FLAG} true is not built yet for {base.config.model_type}", where=FLAG, next="leave it out")
+    layers, blocks = family.layers_read(base.config), family.blocks_read(base.config)
+    of_tower = (weight for name, weight in base.named_parameters() if family.parts.part_of(name) == "tower")
+    frozen = not any(weight.requires_grad for weight in of_tower)
+    if given and not layers and not blocks:
+        raise NotBuilt(
+            f"{FLAG} true is not built for {base.config.model_type}",
+            where=FLAG,
+            why="what its decoder is given of one image cannot be told from what it is given of others",
+            next="leave it out",
+        )
     if given and not frozen:
         raise SwiftError(f"{FLAG} true needs a frozen tower, and this run trains it", where=FLAG, next="leave it out")
-    if given is False or not layers or not frozen or plan.data.pixels is None or (given is None and epochs <= 1):
+    worth = given or (given is None and epochs > 1)
+    if not worth or not (layers or blocks) or not frozen or plan.data.pixels is None:
         return
-    (tower,) = towers
-    TowerCache(tower, layers, plan.data.pixels.with_name("features"))
-    log.info("features of the frozen tower are kept in %s", plan.data.pixels.with_name("features"))
+    folder = plan.data.pixels.with_name("features")
+    path, *_ = family.parts.tower
+    tower = base.get_submodule(path)
+    if layers:
+        TowerCache(tower, layers, folder)
+    else:
+        inside = [each.removeprefix(f"{path}.") for each in family.parts.projector if each.startswith(f"{path}.")]
+        PatchTowerCache(tower, blocks, folder, inside)
+    log.info("features of the frozen tower are kept in %s", folder)
 
 
 class TowerCache:
@@ -56,31 +66,31 @@ class TowerCache:
 
     def __init__(self, tower: nn.Module, layers: Layers, folder: Path):
         self._layers = layers
-        self._store = BoundedStore(folder)
-        self._weights = _digest_of(tower)
+        self._store = FeatureStore(tower, folder)
         self._compute = tower.forward
         self._outputs: Any = None
         """The output of the last pass over tiles: its kind, and how many hidden states it has."""
         tower.forward = self._forward
 
-    def _forward(self, pixel_values: Tensor, *args: Any, **given: Any) -> Any:
+    def _forward(self, pixel_values: Tensor, **given: Any) -> Any:
         """What the tower puts out for all tiles, in the layers that are read; only those not known are computed."""
-        device = pixel_values.device
-        autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
-        how = f"{self._weights} {pixel_values.dtype} {autocast}"
-        names = [f"{how} {_digest(tile)}" for tile in pixel_values]
-        kept = {number: self._read(name, device) for number, name in enumerate(names)}
+        device, count = pixel_values.device, len(pixel_values)
+        tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+        masks = {name: value for name, value in tensors.items() if value.shape[:1] == (count,)}
+        names = self._store.names(list(zip(pixel_values, *masks.values(), strict=True)))
+        kept = {number: self._store.read(name, device) for number, name in enumerate(names)}
         known = {number: states for number, states in kept.items() if states is not None}
-        missing = [number for number in range(len(names)) if number not in known]
+        missing = [number for number in range(count) if number not in known]
         states: list[Tensor] = []
         if missing or self._outputs is None:
-            missing = missing or list(range(len(names)))
-            output = self._compute(pixel_values[torch.tensor(missing, device=device)], *args, **given)
+            missing = missing or list(range(count))
+            at = torch.tensor(missing, device=device)
+            output = self._compute(pixel_values[at], **given | {name: mask[at] for name, mask in masks.items()})
             self._outputs = type(output), len(output.hidden_states or ())
             states = [output.last_hidden_state if at is None else output.hidden_states[at] for at in self._layers]
             for place, number in enumerate(missing):
                 if number not in known:
-                    self._write(names[number], [each[place] for each in states])
+                    self._store.write(names[number], [each[place] for each in states])
         rows = {**known, **{number: [each[place] for each in states] for place, number in enumerate(missing)}}
         whole = [torch.stack([rows[at][which] for at in range(len(names))]) for which in range(len(self._layers))]
         return self._output(whole)
@@ -97,29 +107,69 @@ class TowerCache:
                 hidden[layer] = each
         return kind(last_hidden_state=last, hidden_states=tuple(hidden) or None)
 
-    def _read(self, name: str, device: torch.device) -> list[Tensor] | None:
-        data = self._store.read(name)
-        if data is None:
-            return None
-        dtype, shape, values = data.split(b"\n", 2)
-        whole = torch.frombuffer(bytearray(values), dtype=getattr(torch, dtype.decode()))
-        return list(whole.view(*map(int, shape.split())).to(device))
 
-    def _write(self, name: str, states: Sequence[Tensor]) -> None:
-        whole = torch.stack(list(states)).detach().cpu().contiguous()
-        head = f"{str(whole.dtype).removeprefix('torch.')}\n{' '.join(map(str, whole.shape))}\n"
-        self._store.write(name, head.encode() + whole.view(torch.uint8).numpy().tobytes())
+class PatchTowerCache:
+    """Stands in for the blocks of a tower that is given the patches of all images in one row, and how many each has.
 
+    What such a tower does behind its blocks may be trained, so it is computed each time, from what the blocks put out.
+    """
 
-def _digest(tile: Tensor) -> str:
-    raw = tile.detach().cpu().contiguous().view(torch.uint8).numpy()
-    return f"{tuple(tile.shape)} {hashlib.blake2b(np.ascontiguousarray(raw).data, digest_size=20).hexdigest()}"
+    def __init__(self, tower: nn.Module, read: Sequence[int], folder: Path, trained: Sequence[str]):
+        """`read` are the numbers of the blocks whose output is used by others than the next one."""
+        self._read = read
+        self._store = FeatureStore(tower, folder, trained)
+        self._compute = tower.forward
+        self._seen: dict[int, Tensor] | None = None
+        self._shown: dict[int, Tensor] | None = None
+        tower.forward = self._forward
+        blocks: Any = tower.blocks
+        for number, block in enumerate(blocks):
+            block.forward = partial(self._block, number, block.forward)
 
+    def _forward(self, hidden_states: Tensor, grid_thw: Tensor, **given: Any) -> Any:
+        """`hidden_states` (patches, values), `grid_thw` (images, 3)."""
+        patches = hidden_states.split(grid_thw.prod(-1).tolist())
+        names = self._store.names(list(zip(patches, grid_thw, strict=True)))
+        kept = [self._store.read(name, hidden_states.device) for name in names]
+        missing = [number for number, states in enumerate(kept) if states is None]
+        if not missing:
+            return self._replayed(kept, hidden_states, grid_thw, given)
+        if len(missing) == len(names):
+            return self._computed(names, hidden_states, grid_thw, given)[1]
+        with torch.no_grad():
+            some = torch.cat([patches[number] for number in missing]), grid_thw[missing]
+            states, _ = self._computed([names[number] for number in missing], *some, given)
+        for number, each in zip(missing, states, strict=True):
+            kept[number] = each
+        return self._replayed(kept, hidden_states, grid_thw, given)
 
-def _digest_of(tower: nn.Module) -> str:
-    """Changes with every weight of a tower, and with how it computes."""
-    digest = hashlib.blake2b(f"{tower} {torch.__version__}".encode(), digest_size=20)
-    for name, value in sorted(tower.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    def _computed(
+        self, names: Sequence[str], patches: Tensor, grids: Tensor, given: dict[str, Any]
+    ) -> tuple[list[list[Tensor]], Any]:
+        """The states of images that are not known, which are kept, and what the tower puts out for them."""
+        self._seen = {}
+        try:
+            output = self._compute(patches, grids, **given)
+            counts = grids.prod(-1).tolist()
+            states = list(map(list, zip(*(self._seen[block].split(counts) for block in self._read), strict=True)))
+        finally:
+            self._seen = None
+        for name, each in zip(names, states, strict=True):
+            self._store.write(name, each)
+        return states, output
+
+    def _replayed(self, kept: Sequence[Any], patches: Tensor, grids: Tensor, given: dict[str, Any]) -> Any:
+        """What the tower puts out where the states of all images are known."""
+        self._shown = {block: torch.cat([each[at] for each in kept]) for at, block in enumerate(self._read)}
+        try:
+            return self._compute(patches, grids, **given)
+        finally:
+            self._shown = None
+
+    def _block(self, number: int, compute: Any, hidden_states: Tensor, **given: Any) -> Tensor:
+        if self._shown is not None:
+            return self._shown.get(number, hidden_states)
+        output: Tensor = compute(hidden_states, **given)
+        if self._seen is not None and number in self._read:
+            self._seen[number] = output.detach()
+        return output

@@ -14,6 +14,11 @@ class DeepseekVL(Family):
 
     parts = Parts(("model.vision_model",), ("model.aligner",), ("model.language_model",))
 
+    @staticmethod
+    def layers_read(config: Any) -> tuple[int | None, ...]:
+        """The last."""
+        return (None,)
+
     def __init__(self, config: Any, processor: Any, token_text: str):
         super().__init__(config, processor, token_text)
         vision = config.vision_config

@@ -18,6 +18,11 @@ class GotOcr2(Family):
 
     parts = Parts(("model.vision_tower",), ("model.multi_modal_projector",), ("model.language_model",))
 
+    @staticmethod
+    def layers_read(config: Any) -> tuple[int | None, ...]:
+        """The last."""
+        return (None,)
+
     def __init__(self, config: Any, processor: Any, token_text: str):
         super().__init__(config, processor, token_text)
         if processor.crop_to_patches:

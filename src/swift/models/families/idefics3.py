@@ -19,6 +19,11 @@ class Idefics3(Family):
 
     parts = Parts(("model.vision_model",), ("model.connector",), ("model.text_model",))
 
+    @staticmethod
+    def layers_read(config: Any) -> tuple[int | None, ...]:
+        """The last."""
+        return (None,)
+
     def __init__(self, config: Any, processor: Any, token_text: str):
         super().__init__(config, processor, token_text)
         side = config.vision_config.image_size // config.vision_config.patch_size
