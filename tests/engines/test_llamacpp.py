@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,51 @@ def test_tokens_inside_characters_are_not_lost(served: Served) -> None:
         for each in delta.logprobs
     ]
     assert [each.token_id for each in logprobs] == [part] * 3
+
+
+class Scripted:
+    """llama.cpp's server, which goes on with a text whatever it is asked; as it does, it streams whole characters."""
+
+    def __init__(self, tokenizer: Any, prompt: Sequence[int], text: str):
+        self.tokenizer, self.start = tokenizer, len(prompt)
+        self.script: list[int] = tokenizer.encode(text, add_special_tokens=False)
+        self.streams = self.pieces = 0
+
+    def _next(self, body: Mapping[str, Any]) -> list[int]:
+        at = len(body["prompt"]) - self.start
+        return self.script[at : at + body["n_predict"]]
+
+    async def stream(self, body: Mapping[str, Any]) -> AsyncIterator[list[dict[str, Any]]]:
+        self.streams += 1
+        tokens = self._next(body)
+        for made in range(1, len(tokens) + 1):
+            if not self.tokenizer.decode(tokens[:made]).endswith("\ufffd"):
+                yield [{"tokens": [tokens[made - 1]], "tokens_predicted": made}]
+        yield [{"tokens": [], "tokens_predicted": len(tokens)}]
+
+    async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        self.pieces += 1
+        return {"tokens": self._next(body)}
+
+
+@pytest.mark.parametrize(
+    ("text", "streams", "pieces"),
+    [
+        ("The words of this answer have no characters of several tokens.", 1, 0),
+        ("One star \U0001f31f among words, and then only words again.", 2, 1),
+        ("It ends with a star \U0001f31f", 1, 1),
+        ("A \U0001f31f b \U0001f680 c \u9f98 d \U0001f31f e \U0001f680 f \u9f98 and a \U0001f31f, of course.", 4, 6),
+    ],
+)
+def test_a_stream_that_loses_tokens_is_asked_again(
+    served: Served, monkeypatch: pytest.MonkeyPatch, text: str, streams: int, pieces: int
+) -> None:
+    """Few such characters leave the answer a stream; with many of them it goes on in pieces."""
+    server = Scripted(served.tokenizer, served.request(PROMPTS[0]).prompt_ids, text)
+    monkeypatch.setattr(served.sync.engine, "_server", server)
+    written, tokens, reason = served.answer(PROMPTS[0], max_tokens=len(server.script))
+    assert (written, tokens, reason) == (text, server.script, "length")
+    assert (server.streams, server.pieces) == (streams, pieces)
 
 
 def test_the_probabilities_of_a_given_text(served: Served, reference: Any) -> None:

@@ -1,8 +1,8 @@
 """The llama.cpp backend: a GGUF file, behind the Engine protocol.
 
-Token ids go in and come out. llama.cpp streams no ids of tokens that end inside a character, so it is asked for a few
-tokens at a time, each time going on in the same place with what it has computed. docs/decisions/llamacpp-engine.md has
-the figures.
+Token ids go in and come out. llama.cpp streams no ids of tokens that end inside a character: where its count shows that
+one is missing, it is asked again for a few tokens without streaming, going on in the same place with what it has
+computed. docs/decisions/llamacpp-engine.md has the figures.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ from swift.engines.sequence import named
 from swift.models.gguf.architectures import bytes_per_token, positions
 from swift.prompts.types import Media
 
-PIECE = 16
-"""Tokens asked for at a time, at most; an answer begins with one, so that its first word comes at once."""
+CHARACTER, PIECE = 4, 16
+"""Tokens that are not streamed: as many as a character may have, and the most where many characters have several."""
+PATIENCE = 4
+"""Streams of one answer that may lose a token before the rest comes in pieces."""
 PLACES = 16
 """Answers that run at once, at most; more of them wait."""
 NEVER = -1e9
@@ -43,6 +46,10 @@ COMPACT = {"whitespace_flexible": False}
 """Of our options for JSON what the wheel's llguidance knows."""
 SEED_STEP = 1_000_003
 """Between the seeds of the pieces of one answer."""
+
+
+class _LeftOut(Exception):
+    """A stream has not told of a token."""
 
 
 class LlamaCppEngine:
@@ -136,36 +143,75 @@ class LlamaCppEngine:
             self._places.put_nowait(place)
 
     async def _write(self, answer: Answer, place: int, deltas: asyncio.Queue[Delta]) -> None:
-        """Let llama.cpp go on piece by piece until the answer is at its end."""
-        sampling, start = answer.request.sampling, len(answer.request.prompt_ids)
-        seed = (random.getrandbits(32) if sampling.seed is None else sampling.seed) + answer.index
-        size = 1
-        for piece in range(answer.limit):
-            written, room = len(answer.tokens) - start, answer.limit - len(answer.tokens)
-            if sampling.grammar is not None:
-                size = room  # its state would be lost between two pieces
-            elif written < sampling.min_tokens:
-                size = min(size, sampling.min_tokens - written)
-            body = {
-                **_settings(sampling, (seed + piece * SEED_STEP) % 2**32),
-                "prompt": answer.tokens,
-                "n_predict": 1 if sampling.logprobs is not None and sampling.grammar is None else min(size, room),
-                "id_slot": place,
-                "repeat_last_n": self.max_model_len,
-            }
-            if written < sampling.min_tokens:
-                body["logit_bias"] = [*body["logit_bias"], *([end, NEVER] for end in answer.ends)]
-                body["ignore_eos"] = True
-            reply = await self._server.complete(body)
-            for pick in await self._picks(reply, answer, place):
+        """Let llama.cpp go on, request after request, until the answer is at its end."""
+        async with aclosing(self._tokens(answer, place)) as tokens:
+            async for pick in tokens:
                 delta = answer.take(pick)
                 if delta is not None:
                     deltas.put_nowait(delta)
                 if answer.finish_reason is not None:
                     return
-            if sampling.grammar is not None:
-                raise SwiftError("llama.cpp ended the answer before its grammar did")
-            size = min(PIECE, 2 * size)
+        raise SwiftError("llama.cpp ended the answer before its grammar did")
+
+    async def _tokens(self, answer: Answer, place: int) -> AsyncGenerator[Pick]:
+        """What llama.cpp adds to the answer, which has taken each token before the next is asked for."""
+        sampling = answer.request.sampling
+        seed = (random.getrandbits(32) if sampling.seed is None else sampling.seed) + answer.index
+        losses, size = 0, 0
+        for number in range(answer.limit):
+            body = self._body(answer, place, (seed + number * SEED_STEP) % 2**32)
+            if sampling.grammar is not None:  # its state would be lost between two requests
+                for pick in await self._picks(await self._server.complete(body), answer, place):
+                    yield pick
+                return
+            if size:
+                body["n_predict"] = 1 if sampling.logprobs is not None else min(size, body["n_predict"])
+                for pick in await self._picks(await self._server.complete(body), answer, place):
+                    yield pick
+                size = 0 if losses < PATIENCE else min(PIECE, 2 * size)
+                continue
+            try:
+                async with aclosing(self._streamed(body, sampling.logprobs)) as picks:
+                    async for pick in picks:
+                        yield pick
+            except _LeftOut:
+                losses, size = losses + 1, CHARACTER
+
+    def _body(self, answer: Answer, place: int, seed: int) -> dict[str, Any]:
+        """The request that goes on with the answer as far as its settings stay the same."""
+        sampling = answer.request.sampling
+        written, room = len(answer.tokens) - len(answer.request.prompt_ids), answer.limit - len(answer.tokens)
+        body = {
+            **_settings(sampling, seed),
+            "prompt": answer.tokens,
+            "n_predict": room,
+            "id_slot": place,
+            "repeat_last_n": self.max_model_len,
+        }
+        if written < sampling.min_tokens:
+            body["n_predict"] = min(room, sampling.min_tokens - written)
+            body["logit_bias"] = [*body["logit_bias"], *([end, NEVER] for end in answer.ends)]
+            body["ignore_eos"] = True
+        return body
+
+    async def _streamed(self, body: Mapping[str, Any], count: int | None) -> AsyncGenerator[Pick]:
+        """The tokens of one request as they are made, with what is told of the `count` likeliest.
+
+        Raises _LeftOut behind the last token before one that ends inside a character.
+        """
+        made = 0
+        async with aclosing(self._server.stream(body)) as told:
+            async for events in told:
+                for event in events:
+                    tokens = event["tokens"]
+                    made += len(tokens)
+                    if made != event["tokens_predicted"]:
+                        raise _LeftOut
+                    if count is None:
+                        for token in tokens:
+                            yield Pick(token)
+                    elif tokens:
+                        yield _told(event["completion_probabilities"][0], count)
 
     async def _picks(self, reply: Mapping[str, Any], answer: Answer, place: int) -> list[Pick]:
         """The tokens of a piece, with what was asked about them."""
