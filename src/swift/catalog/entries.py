@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+JINJA = "jinja"
+"""The template type that stands for the tokenizer's own chat template."""
+
 
 @dataclass(frozen=True)
 class ModelEntry:
@@ -14,8 +17,12 @@ class ModelEntry:
 
     name: str
     template: str
+    """A registered template, or `jinja` for the tokenizer's own."""
     lora_targets: tuple[str, ...] | str = ()
-    """Names of the linear layers LoRA adapts by default, or one regular expression over module names."""
+    """Names of the linear layers LoRA adapts by default, or one regular expression over module names. Not read of
+    multimodal models, whose own modules say it."""
+    family: str | None = None
+    """The `model_type` of transformers of a multimodal model, where it is not that of its template."""
     ms: str | None = None
     hf: str | None = None
     revision: str = "master"

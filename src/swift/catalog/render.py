@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from swift.catalog import Catalog, load_catalog
-from swift.catalog.entries import DatasetEntry, ModelEntry, TemplateEntry
+from swift.catalog.entries import DatasetEntry, ModelEntry
 
 
 def write_models(path: Path) -> None:
@@ -27,7 +27,7 @@ def write_models(path: Path) -> None:
 def _models(catalog: Catalog) -> Iterable[str]:
     models = list(catalog.models.values())
     text = [_model(model) for model in models if not model.multimodal]
-    multimodal = [_multimodal(model, catalog.templates.get(model.template)) for model in models if model.multimodal]
+    multimodal = [_multimodal(model, catalog) for model in models if model.multimodal]
     head = ("model type", "ModelScope", "Hugging Face", "template", "LoRA targets", "tags")
     yield f"## Text models ({len(text)})\n\n{_table(head, text)}"
     head_of_parts = (*head[:4], "runs as", "tags")
@@ -49,12 +49,13 @@ def _model(model: ModelEntry) -> tuple[str, ...]:
     return model.name, model.ms or "", model.hf or "", model.template, f"`{targets}`", ", ".join(tags)
 
 
-def _multimodal(model: ModelEntry, template: TemplateEntry) -> tuple[str, ...]:
+def _multimodal(model: ModelEntry, catalog: Catalog) -> tuple[str, ...]:
     name, ms, hf, template_name, _, tags = _model(model)
-    if template.family is None:
-        return name, ms, hf, template_name, f"remote code; use {template.successor}", tags
+    family = catalog.family(model)
+    if family is None:
+        return name, ms, hf, template_name, f"remote code; use {catalog.templates.get(template_name).successor}", tags
     how = "loads by class" if model.quant else "trained here"
-    return name, ms, hf, template_name, f"{how}: {template.family}", tags
+    return name, ms, hf, template_name, f"{how}: {family}", tags
 
 
 def _templates(catalog: Catalog) -> Iterable[str]:

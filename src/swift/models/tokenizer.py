@@ -54,11 +54,27 @@ def load_tokenizer(plan: ModelPlan, folder: Path | None = None) -> PreTrainedTok
             why=first_line(error),
             next="copy tokenizer.json and tokenizer_config.json of the model into the folder",
         ) from error
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = processors_template(folder)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
         raise SwiftError(f"the tokenizer of {folder} has no padding and no end token", next="set eos_token in it")
     return tokenizer
+
+
+def processors_template(folder: Path) -> str | None:
+    """The chat template of `chat_template.json`, where many multimodal models of 2024 have theirs: only transformers'
+    processors read it. None where there is no such file. Raises SwiftError for one that cannot be read."""
+    path = folder / "chat_template.json"
+    if not path.is_file():
+        return None
+    try:
+        given: Any = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise SwiftError(f"{path} is no JSON", why=str(error), next="copy it from the model again") from error
+    template = given.get("chat_template") if isinstance(given, dict) else None
+    return template if isinstance(template, str) and template else None
 
 
 def tokenizer_class(folder: Path) -> Any:

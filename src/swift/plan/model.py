@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swift.catalog import Catalog, ModelEntry
-from swift.catalog.entries import TemplateEntry
+from swift.catalog.entries import JINJA
 from swift.core.did_you_mean import nearby
 from swift.core.errors import NotBuilt, SwiftError
 from swift.core.hubs import TITLES, Source, default_hub
@@ -109,7 +109,7 @@ def plan_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
     entry = _entry(args, given, catalog)
     source, hub = _source(args, given, entry)
     if entry is not None and entry.multimodal and hub != "local":
-        _check_built(entry, catalog.templates.get(entry.template))
+        _check_built(entry, catalog)
     local_config = read_config(Path(source)) if hub == "local" else None
     dtype = plan_dtype(model.dtype, machine, _stored_dtype(entry, local_config))
     stored = stored_quant(local_config) if hub == "local" else _published(entry)
@@ -193,13 +193,13 @@ def _entry(args: Args, given: _Given, catalog: Catalog) -> ModelEntry | None:
     return None if Path(given.model).expanduser().is_dir() else catalog.models.find_by_id(given.model)
 
 
-def _check_built(entry: ModelEntry, template: TemplateEntry) -> None:
+def _check_built(entry: ModelEntry, catalog: Catalog) -> None:
     """Raise NotBuilt, before anything is fetched, for a multimodal model that no family here carries out."""
-    if template.family is None:
+    if entry.template != JINJA and catalog.family(entry) is None:
         raise NotBuilt(
             f"{entry.name} is not built: its repository has code of its own, which is not run",
             where="--model_type",
-            next=f"use --model_id_or_path {template.successor}",
+            next=f"use --model_id_or_path {catalog.templates.get(entry.template).successor}",
         )
 
 

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from swift.catalog import Catalog
+from swift.catalog.entries import JINJA
 from swift.params.args import Args
 from swift.params.groups import Prompt
 
 TruncationStrategy = Literal["delete", "truncation_left"]
-
-JINJA = "jinja"
-"""The template type that stands for the tokenizer's own chat template."""
 
 
 @dataclass(frozen=True, kw_only=True)

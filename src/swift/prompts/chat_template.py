@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from swift.core.errors import SwiftError
+from swift.prompts.messages import MEDIA_TAGS
 from swift.prompts.tool_results import join_results
 from swift.prompts.types import Message, ToolCall
 
@@ -56,7 +57,8 @@ class ChatTemplate:
     def _apply(self, messages: list[dict[str, Any]], tools: Sequence[Any], options: Mapping[str, Any]) -> str:
         from jinja2 import TemplateError
 
-        listed = [_in_parts(message) for message in messages] if self.traits.parts else messages
+        parts, images = self.traits.parts, self.traits.image_parts
+        listed = [_in_parts(message, images=images) for message in messages] if parts else messages
         try:
             text = self.tokenizer.apply_chat_template(listed, tools=list(tools) or None, tokenize=False, **options)
         except (TemplateError, TypeError, ValueError) as error:
@@ -90,6 +92,8 @@ class Traits:
 
     parts: bool = False
     """Wants the content as a list of parts, as multimodal templates do."""
+    image_parts: bool = False
+    """Writes our own tag for a part that is an image, and may put other blanks around it than around text."""
     system: bool = True
     reasoning: bool = False
     """Writes the thinking of an answer that is kept apart from its text."""
@@ -99,6 +103,7 @@ class Traits:
     """What stands behind an answer, up to and with its last special token."""
 
 
+TAG = MEDIA_TAGS["images"]
 _ASKED, _SAID = Message("user", "a first word"), Message("assistant", "a closing word")
 _CALLED = Message("assistant", "", tool_calls=(ToolCall("probe_call", "{}"),))
 _TOOL = {"type": "function", "function": {"name": "probe_tool", "description": "", "parameters": {}}}
@@ -112,6 +117,10 @@ def _probe(template: ChatTemplate) -> Traits:
         template.traits = Traits(parts=True)
         if not shows(_ASKED.content, _ASKED):
             template.traits = Traits()
+        else:
+            template.traits = Traits(parts=True, image_parts=True)
+            seen = f"{TAG}{_ASKED.content}"
+            template.traits = Traits(parts=True, image_parts=shows(seen, Message("user", seen)))
     after = _try(template, _ASKED, _SAID).rpartition(_SAID.content)[2]
     # Templates may describe tools and yet drop the calls of a row; those are not trusted with either.
     tools = re.search(r"\btools\b", template.source) is not None
@@ -131,8 +140,14 @@ def _try(template: ChatTemplate, *messages: Message, tools: Sequence[Mapping[str
         return ""
 
 
-def _in_parts(message: Mapping[str, Any]) -> dict[str, Any]:
-    return {**message, "content": [{"type": "text", "text": message["content"]}]}
+def _in_parts(message: Mapping[str, Any], *, images: bool) -> dict[str, Any]:
+    """The message with a list of parts as its content: its text, or (`images`) what stands around each tag in it."""
+    texts = message["content"].split(TAG) if images else [message["content"]]
+    parts: list[dict[str, str]] = []
+    for number, text in enumerate(texts):
+        parts += [{"type": "image"}] if number else []
+        parts += [{"type": "text", "text": text}] if text or len(texts) == 1 else []
+    return {**message, "content": parts}
 
 
 def plain(messages: Sequence[Message], *, as_object: bool, named: bool) -> list[dict[str, Any]]:

@@ -79,6 +79,8 @@ class JinjaTemplate:
         """What decides the text, as JSON."""
         kept = {"default_system": self.default_system, "tools": self.tools.name, "native_tools": self.native_tools}
         chat_template = self.chat_template
+        if chat_template.traits.image_parts:
+            kept["image_parts"] = True
         day = {"today": str(chat_template.day or datetime.date.today())} if chat_template.dated else {}
         return {"template": chat_template.source, **kept, **day}
 
