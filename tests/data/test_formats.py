@@ -423,3 +423,71 @@ def test_media_beside_the_data_file(tmp_path: Path) -> None:
     assert isinstance(row, Conversation) and row.media.images == (str(tmp_path / "data" / "c.jpg"),)
     link = convert({"query": "q", "response": "r", "images": "https://x.y/z.jpg"}).row
     assert isinstance(link, Conversation) and link.media.images == ("https://x.y/z.jpg",)
+
+
+def media_turns(*users: Any, **columns: Any) -> dict[str, Any]:
+    """A row whose user turns have these contents, each answered."""
+    turns = [
+        {"role": role, "content": content} for user in users for role, content in (("user", user), ("assistant", "r"))
+    ]
+    return {"messages": turns, **columns}
+
+
+PLACE, WORD = {"type": "image", "text": None}, {"type": "text", "text": "what?"}
+
+
+def test_parts_may_stand_for_images_of_a_column() -> None:
+    for row, images, first in (
+        (media_turns([PLACE, WORD], images=["a"]), ("a",), "<image>what?"),
+        (media_turns([WORD, PLACE], image="a"), ("a",), "what?<image>"),
+        (media_turns([PLACE, WORD], [PLACE, PLACE], images=["a", "b", "c"]), ("a", "b", "c"), "<image>what?"),
+        (media_turns([{**PLACE, "index": 1}, {**PLACE, "index": 0}], images=["a", "b"]), ("b", "a"), "<image><image>"),
+        (media_turns([{**PLACE, "index": 0}, {**PLACE, "index": 0}], images=["a"]), ("a", "a"), "<image><image>"),
+        (media_turns([{"type": "image", "image": "a"}, WORD], images=["a"]), ("a",), "<image>what?"),
+        (media_turns([PLACE, WORD], images=["a", "b"]), ("a", "b"), "<image>what?"),
+    ):
+        read = convert(row, media_there=False)
+        assert isinstance(read.row, Conversation)
+        assert (read.row.media.images, read.row.messages[0].content) == (images, first)
+        assert not read.unused
+    preferred = convert({**media_turns([PLACE, WORD], images=["a"]), "rejected_response": "no"}, media_there=False).row
+    assert isinstance(preferred, Preference) and preferred.rejected is not None
+    assert preferred.chosen.media.images == preferred.rejected.media.images == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (media_turns([PLACE, WORD]), "missing images: images: expected 1 of them for the turns, got 0"),
+        (media_turns([PLACE, PLACE], images=["a"]), "missing images: images: expected 2 of them for the turns, got 1"),
+        (media_turns([{**PLACE, "index": 4}, WORD], images=["a"]), "expected 5 of them for the turns, got 1"),
+        (media_turns([{**PLACE, "index": -1}, WORD], images=["a"]), "missing images"),
+        (
+            media_turns([{"type": "image", "image": "a"}], images=["b"]),
+            "images in the turns and beside them: images[0]",
+        ),
+    ],
+)
+def test_parts_and_columns_that_do_not_fit_are_named(row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(BadRow) as fault:
+        convert(row, media_there=False)
+    assert reason in str(fault.value)
+
+
+def test_links_are_read_however_they_are_written(tmp_path: Path) -> None:
+    (tmp_path / "a b.png").write_text("x")
+    source = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
+    for link, read in {
+        f"file://{tmp_path}/a%20b.png": f"{tmp_path}/a b.png",
+        f"FILE://localhost{tmp_path}/a b.png": f"{tmp_path}/a b.png",
+        "HTTPS://x.y/A.png": "https://x.y/A.png",
+        "Data:image/png;base64,AAAA": "data:image/png;base64,AAAA",
+        "iVBORw0K" * 40: "data:;base64," + "iVBORw0K" * 40,
+    }.items():
+        row = convert({"query": "q", "response": "r", "images": [link]}, folder=tmp_path).row
+        assert isinstance(row, Conversation) and row.media.images == (read,)
+    anthropic = convert(media_turns([{"type": "image", "source": source}, WORD])).row
+    assert isinstance(anthropic, Conversation) and anthropic.media.images == ("data:image/png;base64,AAAA",)
+    for name in ("x" * 5000 + ".png", "a\0b.png", "é" * 300, "\ud800.png"):
+        with pytest.raises(BadRow, match="missing file"):
+            convert({"query": "q", "response": "r", "images": [name]}, folder=tmp_path)

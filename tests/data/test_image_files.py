@@ -58,6 +58,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "no image format"),
     "text": (b"no image at all", "no image format"),
     "page": (b"<!doctype html><html>404</html>", "no image format"),
+    "eps": (saved(red(), "EPS"), "no image format"),
     "svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "no image format"),
     "head_of_png": (saved(noise(), "PNG")[:20], "image"),
     "cut_png": (saved(noise(), "PNG")[:5000], "image"),
@@ -93,6 +94,15 @@ def test_damaged_images_are_named_when_measured(name: str, tmp_path: Path) -> No
             with pytest.raises(BadImage) as fault:
                 work(source)
             assert reason in f"{fault.value.what} {fault.value.why}" and len(str(fault.value)) < 400
+
+
+def test_data_urls_are_read_as_browsers_read_them(tmp_path: Path) -> None:
+    text = base64.b64encode(saved(noise(), "PNG")).decode()
+    lines = "\n".join(text[at : at + 76] for at in range(0, len(text), 76))
+    forms = [f"image/jpeg;base64,{text}", f";base64,{lines}", f"image/png;charset=utf-8;base64,{text.rstrip('=')}"]
+    forms += [f"image/png; base64, {text}\n", f"image/png;BASE64,{text.replace('+', '%2B').replace('/', '%2F')}"]
+    for form in forms:
+        assert np.array_equal(np.asarray(read(f"data:{form}")), np.asarray(noise())), form[:40]
 
 
 def test_what_is_no_file_is_named(tmp_path: Path) -> None:

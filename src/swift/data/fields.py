@@ -13,7 +13,8 @@ from typing import Any
 from swift.data.parquet_media import LEFT_OUT
 from swift.prompts.bad_row import BadRow
 from swift.prompts.grounding import objects
-from swift.prompts.messages import MEDIA_TAGS
+from swift.prompts.media_links import plain_link
+from swift.prompts.messages import MEDIA_TAGS, Beside
 from swift.prompts.types import Media, Message
 from swift.prompts.values import a_list, text
 
@@ -26,11 +27,16 @@ IN_TEXT = {"images": re.compile("<img>(.+?)</img>")} | {
     kind: re.compile(f"{MEDIA_TAGS[kind]}(.+?){MEDIA_TAGS[kind].replace('<', '</')}") for kind in ("videos", "audios")
 }
 """How Qwen-VL and Qwen-Audio name a file in a question, which the 2.5 release reads for every model."""
+BASE64 = re.compile(r"[A-Za-z0-9+/\s]+=*\s*")
+"""What the 2.5 release took for the content of a file, where no file has that name."""
+LONGEST_NAME = 255
+"""Of a file on this machine, which a picture in base64 is never shorter than."""
 REMOTE = ("http://", "https://", "data:", "s3://", "oss://", LEFT_OUT)
 
 
-def media(row: Mapping[str, Any], tagged: Mapping[str, list[str]], folder: Path | None, *, there: bool = True) -> Media:
-    """Everything the row shows besides text. Paths are looked up from the working directory, then beside the data file.
+def media(row: Mapping[str, Any], tagged: Mapping[str, list[Any]], folder: Path | None, *, there: bool = True) -> Media:
+    """Everything the row shows besides text; `tagged` is what stands in its turns already. Paths are looked up from the
+    working directory, then beside the data file.
 
     Raises BadRow when a local file does not exist, unless they need not be `there`.
     """
@@ -64,9 +70,9 @@ def _has_media(row: Mapping[str, Any]) -> bool:
     return not MEDIA_NAMES.isdisjoint(row)
 
 
-def _media_files(row: Mapping[str, Any], kind: str, tagged: list[str], folder: Path | None, there: bool) -> list[Any]:
+def _media_files(row: Mapping[str, Any], kind: str, tagged: list[Any], folder: Path | None, there: bool) -> list[Any]:
     """The links of one kind; a video may be a list of its frames."""
-    links: list[tuple[str, Any]] = [(kind, link) for link in tagged]
+    links: list[tuple[str, Any]] = []
     for key in MEDIA_KEYS[kind]:
         value = row.get(key)
         if isinstance(value, str) and not value.lstrip().startswith("["):
@@ -74,6 +80,7 @@ def _media_files(row: Mapping[str, Any], kind: str, tagged: list[str], folder: P
         elif isinstance(value, dict):
             value = [value]
         links += [(f"{key}[{number}]", link) for number, link in enumerate(a_list(value, key))]
+    links = _together(tagged, links, kind) if tagged else links
     return [
         tuple(_located(frame, f"{key}[{number}]", folder, there) for number, frame in enumerate(link))
         if kind == "videos" and isinstance(link, list)
@@ -82,14 +89,40 @@ def _media_files(row: Mapping[str, Any], kind: str, tagged: list[str], folder: P
     ]
 
 
+def _together(tagged: list[Any], column: list[tuple[str, Any]], kind: str) -> list[tuple[str, Any]]:
+    """What stands in the turns, with the links of the column where a part of a turn only stands for one of them.
+
+    Raises BadRow where the column has fewer, or where both have links of their own and nobody knows which are meant.
+    """
+    links: list[tuple[str, Any]] = []
+    left, place = dict(enumerate(column)), 0
+    for link in tagged:
+        if not isinstance(link, Beside):
+            links.append((kind, link))
+            continue
+        place = place if link.number is None else link.number
+        if place not in range(len(column)):
+            raise BadRow(f"missing {kind}", key=kind, expected=f"{place + 1} of them for the turns", value=len(column))
+        links.append(column[place])
+        left.pop(place, None)
+        place += 1
+    rest = list(left.values())
+    own = [link for link in tagged if not isinstance(link, Beside)]
+    if own and rest and [link for _, link in rest] != own:
+        raise BadRow(f"{kind} in the turns and beside them", key=rest[0][0], expected="either", value=rest[0][1])
+    return links if own else [*links, *rest]
+
+
 def _located(link: Any, key: str, folder: Path | None, there: bool) -> str:
     if isinstance(link, dict):
         link = link.get("path") or link.get("url")
-    link = text(link, key)
+    link = plain_link(text(link, key))
     if not there or link.startswith(REMOTE) or os.path.isfile(link):
         return link
-    if folder is not None and (folder / link).is_file():
+    if folder is not None and os.path.isfile(folder / link):
         return str(folder / link)
+    if len(link) > LONGEST_NAME and BASE64.fullmatch(link):
+        return f"data:;base64,{link}"
     raise BadRow("missing file", key=key, expected="a file that exists", value=link)
 
 

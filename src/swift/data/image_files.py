@@ -15,7 +15,7 @@ from PIL import __version__ as PIL_VERSION
 from swift.core.log import once
 from swift.data.local_media import state_of
 from swift.data.pixel_cache import PixelCache
-from swift.prompts.image_header import PIL_FAULTS, bad_image, bytes_of, checked_size, named, upright_size
+from swift.prompts.image_header import FORMATS, PIL_FAULTS, bad_image, bytes_of, checked_size, named, upright_size
 from swift.prompts.images import BadImage
 
 PREPARED = "v1"
@@ -133,7 +133,7 @@ def _is_image(body: bytes) -> None:
 
 def _decoded(file: str | io.BytesIO, source: str) -> Image.Image:
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             checked_size(image, source)
             if getattr(image, "n_frames", 1) > 1:
                 once("images of several frames are in the rows: the first frame of each is used")

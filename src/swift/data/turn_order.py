@@ -17,7 +17,7 @@ class Turns:
 
     messages: list[Message] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
-    aside: Aside = field(default_factory=Aside)
+    aside: Aside = field(default_factory=lambda: Aside(beside=True))
     notes: list[str] = field(default_factory=list)
     columns: set[str] = field(default_factory=set)
     """Columns that were read besides those of the row's format."""
@@ -27,9 +27,8 @@ class Turns:
     def going_on(self) -> Turns:
         """A copy that other turns may follow; keys that nobody reads and remarks are told of all copies together."""
         media = {kind: list(links) for kind, links in self.aside.media.items()}
-        return replace(
-            self, messages=list(self.messages), keys=list(self.keys), aside=Aside(media, self.aside.unread), plain=False
-        )
+        aside = Aside(media, self.aside.unread, self.aside.beside)
+        return replace(self, messages=list(self.messages), keys=list(self.keys), aside=aside, plain=False)
 
     def add(self, key: str, message: Message) -> None:
         self.messages.append(message)

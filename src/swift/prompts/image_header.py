@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from swift.prompts.images import BadImage, BadMedium
 
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "TGA", "ICO", "DDS", "PSD")
+FORMATS += ("AVIF",) if find_spec("PIL.AvifImagePlugin") is not None else ()  # from Pillow 11.3 on
+"""What is opened, the usual ones first. Not EPS, which is a program: Pillow would have Ghostscript run it."""
 TURNED = (5, 6, 7, 8)
 """Values of EXIF's orientation that lay the image on its side."""
 ORIENTATION = 0x0112
@@ -23,7 +27,7 @@ MAX_PIXELS = 178_956_970
 def upright_size(file: str | Path | BinaryIO) -> tuple[int, int]:
     """Width and height in pixels, turned as its EXIF says. Raises BadImage for what is no image, or far too large."""
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             width, height = checked_size(image, file)
             # That of PNG would decode the image, to see whether EXIF stands behind it.
             turned = Image.Image.getexif(image).get(ORIENTATION) in TURNED
@@ -74,9 +78,18 @@ def bytes_of(source: str, fault: type[BadMedium] = BadImage) -> bytes:
     if not comma:
         raise fault(f"broken {fault.noun}", why="no comma in a data URL", where=named(source))
     try:
-        return base64.b64decode(body, validate=True) if head.endswith(";base64") else unquote_to_bytes(body)
+        if head.replace(" ", "").lower().endswith(";base64"):
+            return base64_of(unquote(body))
+        return unquote_to_bytes(body)
     except (binascii.Error, ValueError) as error:
         raise fault(f"broken {fault.noun}", why=str(error), where=named(source)) from error
+
+
+def base64_of(text: str) -> bytes:
+    """The bytes of base64, in which line breaks and the signs at its end that fill it up may stand or not, as browsers
+    read it. Raises ValueError."""
+    bare = "".join(text.split()).rstrip("=")
+    return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
 
 
 def size_of(source: str) -> tuple[int, int]:

@@ -57,12 +57,23 @@ _THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
 MEDIA_TAGS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
 
 
+@dataclass(frozen=True)
+class Beside:
+    """A medium that a content part only stands for, as the rows of TRL have it: the row has it in a column."""
+
+    number: int | None
+    """Which one of the column, from 0; None is the next."""
+
+
 @dataclass
 class Aside:
     """What stands in messages besides their text: media of content parts by kind, and keys that nobody reads."""
 
-    media: dict[str, list[str]] = field(default_factory=dict)
+    media: dict[str, list[Any]] = field(default_factory=dict)
+    """Links, or `Beside`."""
     unread: set[str] = field(default_factory=set)
+    beside: bool = False
+    """Whether media of content parts may stand in a column of the row."""
 
     def leave(self, item: Mapping[str, Any], read: Container[str], key: str) -> None:
         """Keep the keys of `item` that are not `read` and say something; `key` is its place in the row."""
@@ -240,7 +251,13 @@ class _Content:
             return
         elif kind in _MEDIA:
             medium, names = _MEDIA[kind]
-            aside.media.setdefault(medium, []).append(text(_link(_first(part, names)), f"{where}.{names[0]}"))
+            link = _link(_first(part, names))
+            if link is None and aside.beside:
+                names = (*names, "index")
+                number = part.get("index")
+                aside.media.setdefault(medium, []).append(Beside(number if type(number) is int else None))
+            else:
+                aside.media.setdefault(medium, []).append(text(link, f"{where}.{names[0]}"))
             self.texts.append(MEDIA_TAGS[medium])
             self.after_text = ""
         else:
@@ -255,7 +272,7 @@ def _no_part(part: Any, where: str) -> BadRow:
 _TEXTS = {"text": ("text",), "input_text": ("text",), "output_text": ("text",), "refusal": ("refusal", "text")}
 _MEDIA = {
     "image_url": ("images", ("image_url", "url")),
-    "image": ("images", ("image", "url", "path")),
+    "image": ("images", ("image", "url", "path", "source")),
     "video_url": ("videos", ("video_url", "url")),
     "video": ("videos", ("video", "url", "path")),
     "audio_url": ("audios", ("audio_url", "url")),
@@ -271,11 +288,14 @@ def _first(part: Mapping[str, Any], names: tuple[str, ...]) -> Any:
 
 
 def _link(value: Any) -> Any:
-    """The address inside OpenAI's `{"url": …}`, or its `{"data": …, "format": …}` as one."""
+    """The address inside `{"url": …}`, or OpenAI's `{"data": …, "format": …}` and Anthropic's `{"data": …,
+    "media_type": …}` as one."""
     if not isinstance(value, Mapping):
         return value
     if isinstance(value.get("data"), str) and isinstance(value.get("format"), str):
         return f"data:audio/{value['format']};base64,{value['data']}"
+    if isinstance(value.get("data"), str) and isinstance(value.get("media_type"), str):
+        return f"data:{value['media_type']};base64,{value['data']}"
     return value.get("url")
 
 
