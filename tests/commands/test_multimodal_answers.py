@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.commands.test_multimodal import FAMILIES, noise, train, write_rows
+from tests.data.test_image_files import png
 from tests.fixtures.videos import write_video
 
 from swift.catalog import load_catalog
@@ -114,7 +115,19 @@ def ask(trained: Trained) -> Iterator[Callable[..., httpx.Response]]:
 
 @contextmanager
 def served(words: list[str], folder: Path) -> Iterator[Callable[..., httpx.Response]]:
-    """POST to a chat of an adapter that is served by the words of a command; files below `folder` may be named."""
+    """POST to a chat of a model or adapter that is served by the words of a command."""
+    with address(words, folder) as (url, adapter):
+
+        def post(messages: list[dict[str, Any]], **fields: Any) -> httpx.Response:
+            body = {"model": adapter or "tiny", "messages": messages, "max_tokens": TOKENS, "temperature": 0, **fields}
+            return httpx.post(f"{url}/chat/completions", json=body, timeout=60)
+
+        yield post
+
+
+@contextmanager
+def address(words: list[str], folder: Path) -> Iterator[tuple[str, str | None]]:
+    """The address of such a server, below which files may be named, and its adapter."""
     catalog = load_catalog()
     infer = plan_infer(parse(["deploy", *words]), catalog, Machine(), answers_rows=False)
     service = Service(ServePlan(model_name="tiny", media=MediaPolicy(folder=folder)))
@@ -129,14 +142,7 @@ def served(words: list[str], folder: Path) -> Iterator[Callable[..., httpx.Respo
         thread = threading.Thread(target=server.answer, daemon=True)
         thread.start()
         assert ready.wait(60)
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1/chat/completions"
-        adapter = infer.engine.default_adapter
-
-        def post(messages: list[dict[str, Any]], **fields: Any) -> httpx.Response:
-            body = {"model": adapter, "messages": messages, "max_tokens": TOKENS, "temperature": 0, **fields}
-            return httpx.post(url, json=body, timeout=60)
-
-        yield post
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1", infer.engine.default_adapter
         server.stop()
         thread.join(30)
 
@@ -261,6 +267,11 @@ def test_the_server_refuses_what_is_no_image_or_not_to_be_read_by_the_name_of_th
     Image.new("1", (9000, 9000)).save(bomb, "PNG")
     bomb_url = "data:image/png;base64," + base64.b64encode(bomb.getvalue()).decode()
     (trained.folder / "link.png").symlink_to(outside)
+    (trained.folder / "circle.png").symlink_to(trained.folder / "circle.png")
+    (trained.folder / "hollow.png").write_bytes(png(60, 60))
+    jpeg = noise(trained.folder / "whole.jpg", 200, 200).read_bytes()
+    (trained.folder / "cut.jpg").write_bytes(jpeg[:-200])
+    cut = "data:image/jpeg;base64," + base64.b64encode(jpeg[:-200]).decode()
     good = data_url(trained.folder / "one.png")
     refused = {
         "http://127.0.0.1:9/a.png": "not a public address",
@@ -287,6 +298,11 @@ def test_the_server_refuses_what_is_no_image_or_not_to_be_read_by_the_name_of_th
         "data:image/png;base64,%%%": "broken image",
         "data:text/plain,hello": "broken image",
         "data:": "broken image",
+        "circle.png": "no such file",
+        "x" * 5000: "no such file",
+        "hollow.png": "broken image",
+        "cut.jpg": "broken image",
+        cut: "broken image",
         bomb_url: "image too large",
     }
     for source, reason in refused.items():

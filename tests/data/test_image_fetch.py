@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from swift.data import image_fetch
 from swift.data.image_fetch import Bounds, fetch
 from swift.prompts.images import BadImage, BadMedium, BadVideo
 
@@ -69,6 +70,47 @@ def test_bounds_of_size_and_time_hold_for_heads_and_bodies_that_drip() -> None:
             start = time.monotonic()
             assert "more than 0.5 s" in refusal(url, Bounds(seconds=0.5))
             assert time.monotonic() - start < 5
+
+
+def test_a_name_that_is_looked_up_for_long_costs_no_more_than_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(3) or [])
+    start = time.monotonic()
+    assert "more than 0.3 s" in refusal("http://slow.example/a.png", Bounds(seconds=0.3))
+    assert time.monotonic() - start < 2
+
+
+def test_a_redirect_into_ones_own_network_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = image_fetch._is_public
+    seen: list[str] = []
+
+    def public(address: str) -> bool:
+        """The first that is asked counts as one from outside."""
+        seen.append(address)
+        return len(seen) == 1 or real(address)
+
+    monkeypatch.setattr(image_fetch, "_is_public", public)
+    to_inside = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/secret\r\nContent-Length: 0\r\n\r\n"
+    with answering(to_inside) as url:
+        assert "127.0.0.1:9/secret is not a public address" in refusal(url, Bounds(private=False))
+    assert len(seen) == 2
+
+
+def test_a_name_and_a_password_are_sent_for_rows_and_refused_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(HEAD, b"abc") as url:
+        known = url.replace("127.0.0.1", "anna:secret@127.0.0.1")
+        assert fetch(known, Bounds()) == b"abc"
+        monkeypatch.setattr(image_fetch, "_is_public", lambda address: True)
+        said = refusal(known, Bounds(private=False))
+        assert "has a name or password in it" in said and "secret" not in said
+
+
+def test_a_proxy_is_asked_for_rows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(HEAD, b"by proxy") as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.removesuffix("/a.png"))
+        monkeypatch.setenv("NO_PROXY", "own.example")
+        assert fetch("http://nobody.invalid/a.png", Bounds()) == b"by proxy"
+        assert "not known" in refusal("http://own.example.invalid/a.png", Bounds(private=False))
+        assert "not a public address" in refusal(proxy, Bounds(private=False))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import threading
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from swift.engines.base import Delta, NoLogProbs, Request, TokenLogprob
+from swift.engines.base import NOTHING_SHOWN, Delta, NoLogProbs, Request, TokenLogprob
+from swift.prompts.types import Media
 
 
 class ScriptedEngine:
@@ -69,6 +70,7 @@ class ScriptedEngine:
         continuations: Sequence[tuple[int, ...]],
         adapter: str | None = None,
         top: int = 0,
+        media: Media = NOTHING_SHOWN,
     ) -> list[list[TokenLogprob]]:
         """Refused, as by an engine that does not tell."""
         raise NoLogProbs("a script")

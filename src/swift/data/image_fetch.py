@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
@@ -33,6 +35,7 @@ def fetch(url: str, bounds: Bounds, fault: type[BadMedium] = BadImage) -> bytes:
     """What is at an http(s) address. Raises `fault` for what cannot be had, or is out of bounds.
 
     A name is looked up once and the connection goes to the address that was checked; each redirect is checked again.
+    Where addresses of one's own network may be asked, the proxy of HTTP_PROXY or HTTPS_PROXY is, as by other programs.
     """
     until = time.monotonic() + bounds.seconds
     try:
@@ -52,7 +55,10 @@ def _answer(url: httpx.URL, bounds: Bounds, until: float, fault: type[BadMedium]
     """The body of the answer, or where it sends to."""
     if url.scheme not in ("http", "https") or not url.host:
         raise fault(f"{fault.noun} not fetched", why=f"{_shown(str(url))} is no http(s) address")
-    address = _address(url, fault, private=bounds.private)
+    proxied = bounds.private and not proxy_bypass(url.host) and url.scheme in getproxies()
+    address = None if proxied else _address(url, fault, until, private=bounds.private)
+    if url.userinfo and not bounds.private:
+        raise fault(f"{fault.noun} not fetched", why=f"{_shown(str(url))} has a name or password in it")
     # In a thread of its own, as a notebook has an event loop in this one.
     with ThreadPoolExecutor(1) as thread:
         answer = thread.submit(asyncio.run, _read(url, address, bounds.bytes, until, fault.noun)).result()
@@ -63,20 +69,21 @@ def _answer(url: httpx.URL, bounds: Bounds, until: float, fault: type[BadMedium]
     return answer
 
 
-async def _read(url: httpx.URL, address: str, limit: int, until: float, noun: str) -> bytes | httpx.URL | int:
-    """The body of an answer as far as `limit` allows and a little more, where it sends to, or its status.
+async def _read(url: httpx.URL, address: str | None, limit: int, until: float, noun: str) -> bytes | httpx.URL | int:
+    """The body of an answer as far as `limit` allows and a little more, where it sends to, or its status. A proxy is
+    asked where there is no `address`.
 
     The time holds for all of it: a timeout of a connection starts anew with every byte, and a server may send one a
     second. Raises TimeoutError.
     """
     headers = {"Host": url.netloc.decode(), "User-Agent": "swift", "Accept": f"{noun}/*"}
     headers["Accept-Encoding"] = "identity"
+    to = url if address is None else url.copy_with(host=address)
+    extensions = {} if address is None else {"sni_hostname": url.host}
     async with (
         asyncio.timeout(max(until - time.monotonic(), 0.1)),
-        httpx.AsyncClient(timeout=None, trust_env=False) as client,
-        client.stream(
-            "GET", url.copy_with(host=address), headers=headers, extensions={"sni_hostname": url.host}
-        ) as response,
+        httpx.AsyncClient(timeout=None, trust_env=address is None) as client,
+        client.stream("GET", to, headers=headers, extensions=extensions) as response,
     ):
         if response.is_redirect:
             return url.join(response.headers["location"])
@@ -90,10 +97,14 @@ async def _read(url: httpx.URL, address: str, limit: int, until: float, noun: st
         return bytes(body)
 
 
-def _address(url: httpx.URL, fault: type[BadMedium], *, private: bool) -> str:
-    """The address to connect to. Raises `fault` where one of the host's addresses is not public."""
+def _address(url: httpx.URL, fault: type[BadMedium], until: float, *, private: bool) -> str:
+    """The address to connect to. Raises `fault` where one of the host's addresses is not public, and TimeoutError."""
     port = url.port or (443 if url.scheme == "https" else 80)
-    addresses = [str(info[4][0]) for info in socket.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)]
+    # A name server may take its time, which nothing but another thread can be kept from.
+    thread = ThreadPoolExecutor(1)
+    asked = thread.submit(socket.getaddrinfo, url.host, port, type=socket.SOCK_STREAM)
+    thread.shutdown(wait=False)
+    addresses = [str(info[4][0]) for info in asked.result(max(until - time.monotonic(), 0.1))]
     inside = [address for address in addresses if not _is_public(address)]
     if inside and not private:
         raise fault(f"{fault.noun} not fetched", why=f"{_shown(str(url))} is not a public address")
@@ -110,4 +121,6 @@ def _is_public(address: str) -> bool:
 
 
 def _shown(url: str) -> str:
-    return url if len(url) <= 80 else f"{url[:79]}…"
+    """The address for a message: short, and without a password."""
+    known = re.sub(r"(?<=//)[^/]*@", "…@", url)
+    return known if len(known) <= 80 else f"{known[:79]}…"

@@ -6,16 +6,19 @@ import base64
 import binascii
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from swift.catalog.entries import MediaText
 from swift.core.optional_imports import MissingPackage
 from swift.data.image_fetch import Bounds, fetch
+from swift.data.image_files import ImageReader
 from swift.data.sound_files import count_of
 from swift.data.video_files import clip_of
 from swift.plan.serve import MediaPolicy
-from swift.prompts.image_header import bytes_of, upright_size
-from swift.prompts.images import FAULTS, BadAudio, BadImage, BadMedium, BadVideo
+from swift.prompts.image_header import base64_of, bytes_of, upright_size
+from swift.prompts.images import FAULTS, BadAudio, BadImage, BadMedium, BadVideo, MediaTokens
+from swift.prompts.media_links import plain_link
 from swift.prompts.messages import MEDIA_PARTS, MEDIA_TAGS
 from swift.prompts.types import Media
 from swift.serving.errors import ApiError
@@ -88,6 +91,7 @@ def _listed(frames: tuple[str, ...], field: str, policy: MediaPolicy) -> tuple[s
 
 def _one(kind: str, source: str, field: str, policy: MediaPolicy) -> str:
     limit, fault = LIMITS[kind], FAULTS[kind]
+    source = plain_link(source)
     try:
         if source.startswith(("http://", "https://")):
             body = fetch(source, Bounds(limit.bytes, limit.seconds, policy.private_urls), fault)
@@ -103,14 +107,31 @@ def _one(kind: str, source: str, field: str, policy: MediaPolicy) -> str:
     except MissingPackage as error:
         raise ApiError(501, f"{error.what}.".capitalize(), param=field) from error
     except BadMedium as error:
-        raise ApiError(400, f"{': '.join(filter(None, (error.what, error.why)))}.".capitalize(), param=field) from error
+        raise refusal(error, field) from error
     return "data:;base64," + base64.b64encode(body).decode()
+
+
+def refusal(fault: BadMedium, field: str) -> ApiError:
+    """What a client is told of a medium that cannot be used."""
+    return ApiError(400, f"{': '.join(filter(None, (fault.what, fault.why)))}.".capitalize(), param=field)
+
+
+def blamed(fault: BadMedium, media: Media, body: ChatRequest, tokens: MediaTokens | None) -> str:
+    """The field of the medium that an encoder found at fault, `messages` where it is about several together."""
+    for source, field in zip(media.of(fault.key), places(body, fault.key), strict=False):
+        alone = replace(Media(), **{fault.key: (source,)})
+        try:
+            if tokens is not None:
+                tokens.written(alone, MediaText())
+        except BadMedium:
+            return field
+    return "messages"
 
 
 def _bare_base64(kind: str, source: str) -> bytes | None:
     """Clients of the 2.5 release send the base64 of a file and nothing around it; None for anything else."""
     try:
-        body = base64.b64decode(source, validate=True)
+        body = base64_of(source)
         _CHECKS[kind](body)
     except (binascii.Error, ValueError, BadMedium):
         return None
@@ -155,14 +176,17 @@ def _file(kind: str, source: str, field: str, policy: MediaPolicy) -> str:
     folder = policy.folder.resolve()
     absent = ApiError(400, f"There is no such file in the folder this server takes {kind} from.", param=field)
     try:
-        path = (folder / source.removeprefix("file://")).resolve()
-    except (OSError, ValueError):
+        path = (folder / source).resolve()
+        there = path.is_relative_to(folder) and path.is_file()
+    except (OSError, ValueError, RuntimeError):  # too long, a null byte, links that go in a circle
         raise absent from None
-    if not path.is_relative_to(folder) or not path.is_file():
+    if not there:
         raise absent
     if path.stat().st_size > LIMITS[kind].bytes:
         raise ApiError(400, f"The file has more than {LIMITS[kind].bytes} bytes.", param=field)
     _check(kind, path.read_bytes())
+    if kind == "images":
+        ImageReader()(str(path))  # a head that looks whole may have no pixels behind it
     return str(path)
 
 

@@ -43,6 +43,7 @@ class ContentPart(_Model):
     image: Any = None
     video: Any = None
     audio: Any = None
+    source: Any = None
     refusal: str | None = None
     input_audio: Any = None
 

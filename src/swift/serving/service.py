@@ -15,12 +15,13 @@ from swift.engines.base import Engine, Reader, SamplingParams
 from swift.plan.infer import DEFAULT_LORA
 from swift.plan.serve import Defaults, ServePlan
 from swift.prompts.encode import Encoder, TooLong
+from swift.prompts.images import BadMedium
 from swift.prompts.tool_calls import CallSyntax
 from swift.prompts.types import Conversation, Media
 from swift.serving.admission import Gate
 from swift.serving.constraints import constraint
 from swift.serving.errors import ApiError
-from swift.serving.media import BODY_OF_MEDIA, admitted
+from swift.serving.media import BODY_OF_MEDIA, admitted, blamed, refusal
 from swift.serving.messages import answered, conversation
 from swift.serving.metrics import Metrics
 from swift.serving.sampling_params import sampling
@@ -184,7 +185,7 @@ class Service:
             use, syntax, ends = tool_use(body), encoder.call_syntax, encoder.stop_strings
             talk, begun = conversation(body, use, takes=self.takes)
             talk = await self._with_media(talk, body)
-            prompts, field, media = [await self._apart(self._encode_chat, talk, begun)], "messages", talk.media
+            prompts, field, media = [await self._apart(self._encode_chat, talk, begun, body)], "messages", talk.media
             ends += encoder.tool_stop_strings if use.mode == "auto" else ()
         else:
             prompts, field = [await self.text_ids(prompt, "prompt") for prompt in _prompts(body)], "prompt"
@@ -257,9 +258,11 @@ class Service:
         # Not in the thread of the tokenizer: a slow address must not hold up other requests.
         return replace(talk, media=await asyncio.to_thread(admitted, talk.media, body, self.plan.media))
 
-    def _encode_chat(self, talk: Conversation, begun: str) -> tuple[int, ...]:
+    def _encode_chat(self, talk: Conversation, begun: str, body: ChatRequest) -> tuple[int, ...]:
         try:
             encoded = self.loaded.encoder.encode(talk, inference=True)
+        except BadMedium as error:
+            raise refusal(error, blamed(error, talk.media, body, self.loaded.encoder.images)) from error
         except TooLong as error:
             raise ApiError(400, error.what, param="messages", code="context_length_exceeded") from error
         except SwiftError as error:
