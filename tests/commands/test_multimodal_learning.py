@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 from tests.commands.test_multimodal import train
+from tests.commands.test_multimodal_answers import data_url, served
 from tests.fixtures.tiny_multimodal import write_tiny
 
 from swift.cli import main
@@ -52,6 +53,22 @@ def share_right(checkpoint: Path, rows: Path, folder: Path, *more: str) -> float
     return sum(row["response"].strip() == row["label"] for row in answers) / len(answers)
 
 
+def share_served(checkpoint: Path, rows: Path, folder: Path) -> float:
+    """How many of the rows `swift deploy` answers rightly, each of them as `swift infer` does."""
+    answers = [json.loads(line) for line in next((folder / "answers").glob("*.jsonl")).read_text().splitlines()]
+    right = 0
+    with served(["--ckpt_dir", str(checkpoint)], folder) as ask:
+        for row in answers:
+            url = data_url(Path(row["images"][0]))
+            shown = {"type": "image_url", "image_url": {"url": url}}
+            response = ask([{"role": "user", "content": [shown, {"type": "text", "text": "What colour?"}]}])
+            assert response.status_code == 200, response.text
+            answer = response.json()["choices"][0]["message"]["content"]
+            assert answer == row["response"]
+            right += answer.strip() == row["label"]
+    return right / len(answers)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llava", "qwen2_vl"])
 def test_colours_are_learned_and_named_on_squares_not_seen(
@@ -69,6 +86,7 @@ def test_colours_are_learned_and_named_on_squares_not_seen(
     assert share_right(resumed / "checkpoint-150", unseen, tmp_path / "resumed-answers") >= 0.9
 
     learned = output / "checkpoint-150"
+    assert share_served(learned, unseen, tmp_path) >= 0.9
     base = ("--max_steps", "10", "--learning_rate", "0.0001", "--batch_size", "6", "--quantization_bit", "4")
     on_quantized = train(model_type, learned, seen, tmp_path / "quantized", *base) / "checkpoint-10"
     assert share_right(on_quantized, unseen, tmp_path / "quantized-answers") >= 0.9

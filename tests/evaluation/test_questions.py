@@ -122,9 +122,17 @@ def test_the_subset_list_chooses_files(tmp_path: Path) -> None:
         ({"a.jsonl": '{"response": "q"}\n'}, {"pattern": "general_qa"}, ["a.jsonl:1"]),
         ({"a.jsonl": ""}, {"pattern": "general_qa"}, ["no questions"]),
         (
-            {"a.jsonl": '{"query": "<image>What?", "response": "x", "images": ["http://x.y/z.png"]}\n'},
+            {"a.jsonl": '{"query": "<image>What?", "response": "x", "images": ["gone.png"]}\n'},
             {"pattern": "general_qa"},
-            ["a.jsonl:1", "images"],
+            ["a.jsonl:1", "missing file", "gone.png"],
+        ),
+        ({"s_val.csv": "question,A,B,answer,image\nWhich?,x,y,A,gone.png\n"}, {}, ["s_val.csv:2", "gone.png"]),
+        (
+            {
+                "s_val.jsonl": '{"question": "<image><image>", "A": 1, "B": 2, "answer": "A", "images": ["http://a.b/c"]}'
+            },
+            {},
+            ["s_val.jsonl:1", "the text has 2 <image> and the row 1 images"],
         ),
     ],
 )

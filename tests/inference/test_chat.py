@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from swift.catalog import load_catalog
 from swift.core.errors import SwiftError
 from swift.core.machine import Machine
-from swift.engines.base import Delta, Request, TokenLogprob
+from swift.engines.base import NOTHING_SHOWN, Delta, Request, TokenLogprob
 from swift.engines.factory import Prepared
 from swift.engines.sync_engine import SyncEngine
 from swift.inference.result_file import Results
@@ -20,6 +20,7 @@ from swift.params.groups import Generate
 from swift.params.parse import parse
 from swift.plan.infer import plan_infer, plan_sampling
 from swift.prompts.encode import build_encoder
+from swift.prompts.types import Media
 
 
 class Parrot:
@@ -44,6 +45,7 @@ class Parrot:
         continuations: Sequence[tuple[int, ...]],
         adapter: str | None = None,
         top: int = 0,
+        media: Media = NOTHING_SHOWN,
     ) -> list[list[TokenLogprob]]:
         raise NotImplementedError
 

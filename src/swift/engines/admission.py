@@ -9,6 +9,7 @@ from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.base import Request
 from swift.engines.beam_search import check_beams
 from swift.prompts.messages import MEDIA_TAGS
+from swift.prompts.types import Media
 
 
 class Admission:
@@ -25,9 +26,7 @@ class Admission:
     def request(self, request: Request) -> None:
         """Raises SwiftError for a request that cannot be answered."""
         sampling = request.sampling
-        for kind in MEDIA_TAGS:
-            if request.media.of(kind) and kind not in self._takes:
-                raise SwiftError(f"the model takes no {kind}")
+        self.media(request.media)
         self._adapter(request.adapter)
         if not request.prompt_ids:
             raise SwiftError("the prompt is empty")
@@ -42,6 +41,12 @@ class Admission:
             raise SwiftError("max_tokens and n are at least 1")
         if sampling.num_beams > 1:
             check_beams(sampling)
+
+    def media(self, media: Media) -> None:
+        """Raises SwiftError for a kind that the model does not take."""
+        for kind in MEDIA_TAGS:
+            if media.of(kind) and kind not in self._takes:
+                raise SwiftError(f"the model takes no {kind}")
 
     def texts(self, texts: Sequence[tuple[int, ...]], adapter: str | None) -> None:
         """Raises SwiftError for texts that cannot be read, by the adapter of this name or the model itself."""

@@ -10,6 +10,7 @@ from swift.core.errors import SwiftError
 from swift.prompts.types import Media
 
 FinishReason = Literal["stop", "length", "abort", "error"]
+NOTHING_SHOWN = Media()
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,10 @@ class Engine(Protocol):
         continuations: Sequence[tuple[int, ...]],
         adapter: str | None = None,
         top: int = 0,
+        media: Media = NOTHING_SHOWN,
     ) -> list[list[TokenLogprob]]:
         """The log-probability (natural log) of each token of each continuation, which follows the prompt, and the `top`
-        likeliest tokens in its place.
+        likeliest tokens in its place. `media` are shown in the prompt.
 
         Raises NoLogProbs in an engine that does not tell, SwiftError for what it cannot read.
         """

@@ -19,7 +19,7 @@ import psutil
 
 from swift.core.errors import NotBuilt, SwiftError, first_line
 from swift.core.log import log
-from swift.engines.base import Constraint, Delta, Request, SamplingParams, TokenLogprob
+from swift.engines.base import NOTHING_SHOWN, Constraint, Delta, NoLogProbs, Request, SamplingParams, TokenLogprob
 from swift.engines.grammar import Grammars
 from swift.engines.json_schema import guided_schema
 from swift.engines.llama_server import LlamaServer
@@ -98,9 +98,12 @@ class LlamaCppEngine:
         continuations: Sequence[tuple[int, ...]],
         adapter: str | None = None,
         top: int = 0,
+        media: Media = NOTHING_SHOWN,
     ) -> list[list[TokenLogprob]]:
         """What the model gives each token of each continuation. llama.cpp tells it of tokens that it writes itself, so
         it is held to them."""
+        if media.any:
+            raise NoLogProbs("llama.cpp with images")
         self._no_adapter(adapter)
         for tokens in continuations:
             self._check_ids((*prompt_ids, *tokens))

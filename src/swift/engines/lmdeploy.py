@@ -22,6 +22,7 @@ from swift.core.errors import NotBuilt, SwiftError
 from swift.core.optional_imports import installed
 from swift.engines.base import (
     JSON_OBJECT,
+    NOTHING_SHOWN,
     Constraint,
     Delta,
     FinishReason,
@@ -250,6 +251,7 @@ class LmdeployEngine:
         continuations: Sequence[tuple[int, ...]],
         adapter: str | None = None,
         top: int = 0,
+        media: Media = NOTHING_SHOWN,
     ) -> list[list[TokenLogprob]]:
         """Refused: raises NoLogProbs."""
         raise NoLogProbs("LMDeploy")

@@ -22,6 +22,7 @@ from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.dynamic_rope import DynamicRope
+from swift.engines.image_prompt import ImagePrompt
 from swift.engines.sampler import Pick
 
 ROW = 512
@@ -46,6 +47,8 @@ class Scored:
     top: int
     """How many of the likeliest tokens are told beside each."""
     result: Future[LogProbs]
+    images: ImagePrompt | None = None
+    """What is shown in the prompt: such a text is read alone."""
 
     @property
     def size(self) -> int:
@@ -98,7 +101,8 @@ class Continuations:
         return group
 
     def _fits(self, group: list[Scored]) -> bool:
-        if len({scored.adapter for scored in group}) > 1 or not self._longest:
+        shown = any(scored.images is not None for scored in group)
+        if shown or len({scored.adapter for scored in group}) > 1 or not self._longest:
             return False
         size = sum(scored.size for scored in group) - (len(group) - 1) * _common(group)
         alone = len(group) == 1 and group[0].size - len(group[0].prompt) < BLOCK  # the logits of a row are all there
@@ -181,7 +185,7 @@ class Continuations:
             values.update((tokens, []) for tokens in texts)
             for first in range(last, len(ids), BLOCK):  # so that long texts need no memory for the logits of all
                 rows = range(first, min(first + BLOCK, len(ids)))
-                logits = self._logits(scored.adapter, ids, list(rows))
+                logits = self._logits(scored.adapter, ids, list(rows), images=scored.images)
                 for tokens in texts:
                     values[tokens] += _of_tokens(logits, tokens[first - last : first - last + BLOCK], scored.top)
         return [values[tokens] for tokens in scored.continuations]
@@ -194,6 +198,7 @@ class Continuations:
         keep: list[int],
         positions: list[int] | None = None,
         seen: Tensor | None = None,
+        images: ImagePrompt | None = None,
     ) -> Tensor:
         """The logits behind the tokens numbered `keep`, (kept, vocabulary). Raises SwiftError where they are NaN."""
         self._rope.settle(len(ids))
@@ -203,6 +208,9 @@ class Continuations:
         if positions is not None and seen is not None:
             inputs["position_ids"] = torch.tensor([positions], device=device)
             inputs["attention_mask"] = seen[None, None].to(device)
+        if images is not None:
+            inputs["position_ids"] = images.positions(0, len(ids)).to(device)
+            inputs |= images.moved(device, self._model.base.dtype, len(ids))
         if self._keeps:
             inputs["logits_to_keep"] = rows
         output = self._model.whole(adapter, use_cache=False, **inputs)

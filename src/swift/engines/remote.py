@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from swift.core.errors import SwiftError
-from swift.engines.base import Delta, NoLogProbs, Request, SamplingParams, TokenLogprob
+from swift.engines.base import NOTHING_SHOWN, Delta, NoLogProbs, Request, SamplingParams, TokenLogprob
 from swift.engines.openai_wire import (
     chat_body,
     completion_body,
@@ -28,7 +28,7 @@ from swift.engines.openai_wire import (
     read_message,
     wire_messages,
 )
-from swift.prompts.types import Conversation, Message
+from swift.prompts.types import Conversation, Media, Message
 
 UNBOUNDED = 2**31 - 1
 """`max_model_len` of a server that does not tell it: its own check is the one that counts."""
@@ -202,7 +202,7 @@ class RemoteEngine:
         """The likeliest first tokens of an answer, as texts, with their log-probabilities. Raises SwiftError."""
         body = {
             "model": self.model,
-            "messages": wire_messages(conversation.messages),
+            "messages": wire_messages(conversation.messages, conversation.media),
             "max_tokens": 1,
             "temperature": 0,
             "logprobs": True,
@@ -234,6 +234,7 @@ class RemoteEngine:
         continuations: Sequence[tuple[int, ...]],
         adapter: str | None = None,
         top: int = 0,
+        media: Media = NOTHING_SHOWN,
     ) -> list[list[TokenLogprob]]:
         """Refused: raises NoLogProbs."""
         raise NoLogProbs("a remote server")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from swift.engines.base import Delta, FinishReason, Request, TokenLogprob
 from swift.engines.detokenizer import Detokenizer, StopStrings
 from swift.engines.grammar import Grammar
@@ -127,3 +129,10 @@ def named(pick: Pick, tokenizer: Any) -> TokenLogprob:
         logprob=pick.logprob or 0.0,
         top=tuple((name[token_id], token_id, logprob) for token_id, logprob in pick.top),
     )
+
+
+def end_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
+    """Tokens that end an answer by the model's own word."""
+    given = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ends = [given] if isinstance(given, int) else list(given or [])
+    return frozenset([*ends, *([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])])

@@ -24,7 +24,7 @@ from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.admission import Admission
-from swift.engines.base import Delta, Reader, Request, TokenLogprob
+from swift.engines.base import NOTHING_SHOWN, Delta, Reader, Request, TokenLogprob
 from swift.engines.beam_search import beam_search
 from swift.engines.embeddings import Vector, Vectors
 from swift.engines.grammar import Grammars
@@ -36,10 +36,11 @@ from swift.engines.packed_linear import pack
 from swift.engines.runner_probe import choose_runner
 from swift.engines.sampler import Pick, pick_all
 from swift.engines.scheduler import Scheduler, Work
-from swift.engines.sequence import Sequence, named
+from swift.engines.sequence import Sequence, end_ids, named
 from swift.models.context_window import context_length
 from swift.models.families import Images
 from swift.models.value_head import ValueHead, load_head
+from swift.prompts.types import Media
 
 CPU_CHUNK, GPU_CHUNK = 512, 4096
 """Prompt tokens computed in one step: what answers under way wait for at most."""
@@ -142,7 +143,7 @@ class TorchEngine:
         self._vectors = Vectors(self._model, chunk if self._runner.splits_prompts else None, self.max_model_len)
         self._continuations = Continuations(self._model)
         vocabulary = max(map(self._model.tokens, (None, *self.adapters)))
-        self._end_ids = frozenset(token for token in _end_ids(model, self.tokenizer) if token < vocabulary)
+        self._end_ids = frozenset(token for token in end_ids(model, self.tokenizer) if token < vocabulary)
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -205,12 +206,16 @@ class TorchEngine:
         continuations: Many[tuple[int, ...]],
         adapter: str | None = None,
         top: int = 0,
+        media: Media = NOTHING_SHOWN,
     ) -> list[list[TokenLogprob]]:
         """The log-probability of each token of each continuation, and the likeliest in its place. Raises SwiftError."""
+        self._admission.media(media)
         self._admission.texts([prompt_ids, *continuations], adapter)
         self._admission.texts([(*prompt_ids, *tokens) for tokens in continuations], adapter)
+        images = await self._image_prompt(prompt_ids, media)
         result: Future[list[list[Pick]]] = Future()
-        self._inbox.put(lambda: self._continuations.add(Scored(prompt_ids, continuations, adapter, top, result)))
+        scored = Scored(prompt_ids, continuations, adapter, top, result, images)
+        self._inbox.put(lambda: self._continuations.add(scored))
         return [[named(pick, self.tokenizer) for pick in picks] for picks in await asyncio.wrap_future(result)]
 
     async def add_adapter(self, name: str, folder: str) -> None:
@@ -275,7 +280,7 @@ class TorchEngine:
 
     async def _sequences(self, request: Request) -> list[Sequence]:
         limit = min(len(request.prompt_ids) + request.sampling.max_tokens, self.max_model_len)
-        images = await self._image_prompt(request)
+        images = await self._image_prompt(request.prompt_ids, request.media)
         constraint = request.sampling.grammar
         grammars = [
             None if constraint is None else await asyncio.to_thread(self._grammars.make, constraint)
@@ -286,10 +291,10 @@ class TorchEngine:
             for index, grammar in enumerate(grammars)
         ]
 
-    async def _image_prompt(self, request: Request) -> ImagePrompt | None:
-        if self._images is None or self._pixels is None or not request.media.any:
+    async def _image_prompt(self, ids: tuple[int, ...], media: Media) -> ImagePrompt | None:
+        if self._images is None or self._pixels is None or not media.any:
             return None
-        work = partial(image_prompt, self._images, self._model.base, request.prompt_ids, request.media)
+        work = partial(image_prompt, self._images, self._model.base, ids, media)
         return await asyncio.get_running_loop().run_in_executor(self._pixels, work)
 
     # Everything below runs in the worker thread.
@@ -441,10 +446,3 @@ class TorchEngine:
 def describe(error: Exception) -> str:
     """What went wrong inside of a model, in one line."""
     return f"{type(error).__name__}: {error}"
-
-
-def _end_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
-    """Tokens that end an answer by the model's own word."""
-    given = model.generation_config.eos_token_id if model.generation_config is not None else None
-    ends = [given] if isinstance(given, int) else list(given or [])
-    return frozenset([*ends, *([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])])

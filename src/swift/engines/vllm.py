@@ -20,9 +20,10 @@ from uuid import uuid4
 
 from swift.core.errors import NotBuilt, SwiftError
 from swift.core.optional_imports import installed
-from swift.engines.base import Delta, FinishReason, Request, SamplingParams, TokenLogprob
+from swift.engines.base import NOTHING_SHOWN, Delta, FinishReason, NoLogProbs, Request, SamplingParams, TokenLogprob
 from swift.engines.vllm_process import interrupts_kept_from_children, leash, prepare_environment
 from swift.params.groups import Vllm
+from swift.prompts.types import Media
 
 if TYPE_CHECKING:
     from swift.models.families import Images
@@ -213,10 +214,12 @@ class VllmEngine:
         continuations: Sequence[tuple[int, ...]],
         adapter: str | None = None,
         top: int = 0,
+        media: Media = NOTHING_SHOWN,
     ) -> list[list[TokenLogprob]]:
         """The log-probability of each token of each continuation, which vLLM tells as those of a prompt."""
-        texts = [(*prompt_ids, *tokens) for tokens in continuations]
-        told = await asyncio.gather(*(self._log_probs(ids, adapter, top) for ids in texts))
+        if media.any:
+            raise NoLogProbs("vLLM with images")
+        told = await asyncio.gather(*(self._log_probs((*prompt_ids, *each), adapter, top) for each in continuations))
         return [each[len(prompt_ids) :] for each in told]
 
     async def _log_probs(self, ids: tuple[int, ...], adapter: str | None, top: int) -> list[TokenLogprob]:
@@ -226,16 +229,14 @@ class VllmEngine:
 
         params = sampling_params(SamplingParams(max_tokens=1))
         params.prompt_logprobs = top
-        text = tokens_input(list(ids))
-        outputs = self._llm.generate(text, params, f"log-probs-{uuid4().hex}", lora_request=self._lora(adapter))
+        outputs = self._llm.generate(tokens_input(list(ids)), params, uuid4().hex, lora_request=self._lora(adapter))
         values: list[TokenLogprob] = []
         try:
             async with aclosing(outputs):
                 async for output in outputs:
                     if output.prompt_logprobs:
-                        first = TokenLogprob("", ids[0], 0.0)
                         told = zip(ids[1:], output.prompt_logprobs[1:], strict=True)
-                        values = [first, *(_logprob(token, position, top) for token, position in told)]
+                        values = [TokenLogprob("", ids[0], 0.0), *(_logprob(*each, top) for each in told)]
         except VLLMClientError as problem:
             raise SwiftError(f"vLLM refuses the request: {problem}") from None
         return values

@@ -8,6 +8,7 @@ or the one it writes when it may write nothing else. A server of plain completio
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 
 from swift.core.errors import SwiftError
 from swift.core.log import log, once
+from swift.data.local_media import REMOTE
 from swift.engines.base import Constraint, Engine, Request, SamplingParams
 from swift.engines.factory import Prepared, start
 from swift.engines.remote import NotUp, Refused, RemoteEngine, RemoteSettings
@@ -25,7 +27,8 @@ from swift.models.fingerprint import identity
 from swift.params.groups.evaluate import ChoiceScore
 from swift.plan.evaluation import EvalPlan, RemotePlan
 from swift.plan.infer import InferPlan, plan_sampling
-from swift.prompts.types import Conversation, Message
+from swift.prompts.messages import MEDIA_TAGS
+from swift.prompts.types import Conversation, Media, Message
 
 TOP = 20
 """Most first tokens that a chat server tells of; OpenAI's own limit."""
@@ -75,8 +78,15 @@ class LocalAnswerer:
         self._model = model_facts(plan, prepared)
 
     def key(self, question: Question, conversation: Conversation) -> list[Any]:
-        """Weights, precision, token ids of the prompt, sampling and scores."""
-        return [self._model, self._prompt(conversation), repr(self._sampling(question, 2**31)), self._scores(question)]
+        """Weights, precision, token ids of the prompt, what is shown in it, sampling and scores.
+
+        Raises SwiftError for media that the model does not take.
+        """
+        images = self._prepared.images
+        if conversation.media.any and images is None:
+            raise SwiftError("it shows images, videos or sounds, and this model takes text only")
+        key = [self._model, self._prompt(conversation), repr(self._sampling(question, 2**31)), self._scores(question)]
+        return key if images is None else [*key, *shown(conversation.media, images.facts)]
 
     async def start(self) -> Engine:
         """Load the weights."""
@@ -91,8 +101,9 @@ class LocalAnswerer:
         scores, letter, text = self._scores(question), None, None
         if isinstance(question, Choice):
             letters = {letter: letter for letter in question.options}
-            letter = await self._log_probs(engine, ids, letters) if "letter" in scores else None
-            text = await self._log_probs(engine, ids, question.options) if "text" in scores else None
+            media = conversation.media
+            letter = await self._log_probs(engine, ids, letters, media) if "letter" in scores else None
+            text = await self._log_probs(engine, ids, question.options, media) if "text" in scores else None
             text = text and per_byte(text, question)
         if "generated" not in scores:
             return Answer(letter=letter, text=text)
@@ -120,11 +131,14 @@ class LocalAnswerer:
         most = min(room, LETTER_TOKENS) if isinstance(question, Choice) and self._short else room
         return self._prepared.sampling_of(most, seed=self._plan.seed)
 
-    async def _log_probs(self, engine: Engine, prompt: tuple[int, ...], options: Mapping[str, str]) -> dict[str, float]:
+    async def _log_probs(
+        self, engine: Engine, prompt: tuple[int, ...], options: Mapping[str, str], media: Media
+    ) -> dict[str, float]:
         """The log-probability of each option's tokens behind the prompt."""
         space = " " if self._prepared.one_turn else ""  # a base model goes on behind "Answer:"
         ids = self._prepared.encoder.tokens.of_texts([space + text for text in options.values()])
-        per_token = await engine.log_probs(prompt, [tuple(each) for each in ids], self._plan.engine.default_adapter)
+        adapter = self._plan.engine.default_adapter
+        per_token = await engine.log_probs(prompt, [tuple(each) for each in ids], adapter, media=media)
         return {
             letter: sum(token.logprob for token in values) for letter, values in zip(options, per_token, strict=True)
         }
@@ -153,7 +167,9 @@ class RemoteAnswerer:
         self._sampling = remote_sampling(plan)
 
     def key(self, question: Question, conversation: Conversation) -> list[Any]:
-        """The server, the messages, sampling and scores."""
+        """The server, the messages, what is shown in them, sampling and scores. Raises SwiftError."""
+        if conversation.media.any and not self._chat:
+            raise SwiftError("it shows images, videos or sounds, which completions of plain text do not take")
         scores = self.scores if isinstance(question, Choice) else WRITTEN
         return [
             self._remote.url,
@@ -162,6 +178,7 @@ class RemoteAnswerer:
             repr(conversation.messages),
             repr(self._sampling),
             scores,
+            *shown(conversation.media, {}),
         ]
 
     async def start(self) -> Engine:
@@ -240,6 +257,28 @@ async def _log_probs(engine: RemoteEngine, prompt: str, options: Mapping[str, st
 def per_byte(values: Mapping[str, float], question: Choice) -> dict[str, float]:
     """The log-probability of each option, divided by the bytes of its text."""
     return {name: value / len(question.options[name].encode()) for name, value in values.items()}
+
+
+def shown(media: Media, facts: Mapping[str, Any]) -> list[Any]:
+    """What is shown beside the text, by its content, and how it is prepared; nothing where nothing is.
+
+    Raises SwiftError for a file that cannot be read.
+    """
+    if not media.any:
+        return []
+    return [dict(facts), [_content(source) for kind in MEDIA_TAGS for source in media.of(kind)]]
+
+
+def _content(source: str | tuple[str, ...]) -> Any:
+    if isinstance(source, tuple):
+        return [_content(frame) for frame in source]
+    if source.startswith((*REMOTE, "data:")):
+        return source
+    try:
+        with open(source.removeprefix("file://"), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise SwiftError("a medium cannot be read", where=source, why=error.strerror) from error
 
 
 def model_facts(plan: InferPlan, prepared: Prepared) -> list[Any]:

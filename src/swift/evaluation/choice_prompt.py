@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from swift.evaluation.metrics import holds
 from swift.evaluation.questions import Choice
-from swift.prompts.types import Conversation, Message
+from swift.prompts.messages import MEDIA_TAGS
+from swift.prompts.types import Conversation, Media, Message
 
 CHINESE = re.compile(r"[㐀-鿿]")
 INTRODUCTION = (
@@ -30,12 +31,21 @@ ALONE = r"(?<![A-Za-z])([{letters}])(?![A-Za-z'])"
 
 
 def conversation(question: Choice, shots: Sequence[Choice]) -> Conversation:
-    """The question with its options, solved ones before it, as one turn of the user; it ends with `Answer:`."""
+    """The question with its options, solved ones before it, as one turn of the user; it ends with `Answer:`.
+
+    What has no tag in the text stands before the question it belongs to.
+    """
     language = 1 if CHINESE.search(question.question) else 0
     solved = [f"{_shown(shot, language)} {shot.answer}" for shot in shots]
     text = "\n\n".join([INTRODUCTION[language], *solved, _shown(question, language)])
     system = () if question.system is None else (Message("system", question.system),)
-    return Conversation((*system, Message("user", text)), origin=question.origin)
+    every = [*shots, question]
+    shown = Media(
+        tuple(link for each in every for link in each.media.images),
+        tuple(link for each in every for link in each.media.videos),
+        tuple(link for each in every for link in each.media.audios),
+    )
+    return Conversation((*system, Message("user", text)), media=shown, origin=question.origin)
 
 
 def letter_of(answer: str, question: Choice) -> str | None:
@@ -68,4 +78,12 @@ def without_thinking(answer: str) -> str:
 
 def _shown(question: Choice, language: int) -> str:
     options = (f"{letter}. {text}" for letter, text in question.options.items())
-    return "\n".join((question.question, *options, ANSWER[language]))
+    return "\n".join((_tagged(question), *options, ANSWER[language]))
+
+
+def _tagged(question: Choice) -> str:
+    """Its text with a tag for each of its media, so that those of several questions stay apart."""
+    text = question.question
+    for kind, tag in MEDIA_TAGS.items():
+        text = tag * (len(question.media.of(kind)) - text.count(tag)) + text
+    return text

@@ -53,6 +53,8 @@ def find(subsets: list[Subset], turns: Iterable[tuple[str, str]]) -> list[Seen]:
     """The questions that one of the `turns` (place and text) holds, each with the first place."""
     by_start: dict[Words, list[tuple[Words, str]]] = {}
     for _, question in all_questions(subsets):
+        if (question.media if isinstance(question, Choice) else question.conversation.media).any:
+            continue  # what is asked of many pictures in the same words says nothing
         text = question.question if isinstance(question, Choice) else question.conversation.messages[-1].content
         asked = tuple(words(text))
         if asked:

@@ -2,8 +2,9 @@
 
 Multiple choice is what the 2.5 release calls ceval: `SUBSET_val.csv` with the columns question, A, B, C … and answer,
 and solved questions for the prompt in `SUBSET_dev.csv`. Open questions are `SUBSET.jsonl`, in any format of rows that
-training reads. Every kind of file that holds rows does for either. A question that cannot be used ends the evaluation:
-a score over the others would be that of other questions.
+training reads. Every kind of file that holds rows does for either, and a question of either kind may show `images`,
+`videos` or `audios`, as rows of training do. A question that cannot be used ends the evaluation: a score over the
+others would be that of other questions.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from swift.core.errors import SwiftError, raise_together
 from swift.core.log import log
+from swift.data.fields import media
 from swift.data.preprocess import Preprocessor
 from swift.data.prompt_rows import question_of
 from swift.data.raw_row import RawRow, dumped
@@ -24,6 +26,8 @@ from swift.data.read import read_rows
 from swift.data.source import Place, SourceFile, SourceRow
 from swift.plan.data import FILE_SUFFIXES
 from swift.plan.evaluation import Suite
+from swift.prompts.bad_row import BadRow
+from swift.prompts.messages import MEDIA_TAGS
 from swift.prompts.types import Conversation, Media, Origin
 
 LETTERS = "ABCDEFGHIJ"
@@ -41,6 +45,7 @@ class Choice:
     options: Mapping[str, str]
     answer: str
     system: str | None = None
+    media: Media = field(default_factory=Media)
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,7 @@ def _read(path: Path, make: Any) -> list[Any]:
     return questions
 
 
-def _choice(row: RawRow, origin: Origin, _: Path) -> Choice:
+def _choice(row: RawRow, origin: Origin, path: Path) -> Choice:
     fields = _fields(row, origin)
     question = _text(fields, "question") or _text(fields, "query")
     if not question:
@@ -162,7 +167,16 @@ def _choice(row: RawRow, origin: Origin, _: Path) -> Choice:
         if len(answer) > 1 and set(re.sub(r"[\W_]", "", answer)) <= options.keys():
             raise SwiftError(f"{origin}: the answers {answer} are several, a question here has one of {listed}")
         raise SwiftError(f"{origin}: the answer {answer or 'is missing'} is none of {listed}")
-    return Choice(origin, _text(fields, "id") or str(row.line), question, options, answer, fields.get("system") or None)
+    try:
+        shown = media(fields, {}, path.parent)
+    except BadRow as error:
+        raise SwiftError(f"{origin}: {error}") from error
+    for kind, tag in MEDIA_TAGS.items():
+        tags, number = question.count(tag), len(shown.of(kind))
+        if shown.any and tags > number:
+            raise SwiftError(f"{origin}: the text has {tags} {tag} and the row {number} {kind}")
+    system = fields.get("system") or None
+    return Choice(origin, _text(fields, "id") or str(row.line), question, options, answer, system, shown)
 
 
 def _open(row: RawRow, origin: Origin, path: Path) -> Open:
@@ -179,8 +193,6 @@ def _open(row: RawRow, origin: Origin, path: Path) -> Open:
     question = question_of(source, outcome)
     if question.conversation is None:
         raise SwiftError(f"{origin}: {(question.fault or 'it cannot be used').removesuffix(f' ({origin})')}")
-    if question.conversation.media != Media():
-        raise SwiftError(f"{origin}: it shows images, videos or audio, which `swift eval` does not yet")
     references = references or ((question.label,) if question.label else ())
     if not any(text.strip() for text in references):
         raise SwiftError(f"{origin}: there is no answer to compare with")
