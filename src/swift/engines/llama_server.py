@@ -74,8 +74,8 @@ class LlamaServer:
     async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[list[dict[str, Any]]]:
         """What llama.cpp tells while it answers one request, all that came together at once; the last of it has `stop`.
 
-        Closed before, llama.cpp stops. Raises SwiftError for a refusal. Through httpx an event takes three times as long,
-        which is felt where the model is small and many answers run.
+        Closed before, llama.cpp stops. Raises SwiftError for a refusal. Through httpx an event takes three times as
+        long, which is felt where the model is small and many answers run.
         """
         reader, writer = await asyncio.open_unix_connection(self._socket)
         try:
