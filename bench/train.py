@@ -68,6 +68,11 @@ def _rows(source: str | None) -> list[dict[str, str]]:
     if source:
         rows = json.loads(Path(source).read_text(encoding="utf-8"))[:1000]
         return [{k: row.get(k) or "" for k in ("instruction", "input", "output")} for row in rows]
+    return made_up_rows()
+
+
+def made_up_rows() -> list[dict[str, str]]:
+    """1,000 instruction rows."""
     rng = random.Random(0)
     words = ["the", "of", "and", "to", "model", "data", "river", "light", "number", "answer", "question", "because"]
 

@@ -44,13 +44,15 @@ def events(run: Path) -> list[dict[str, float]]:
 
 
 def test_two_processes_equal_one_with_the_same_effective_batch(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    """The last step of the first pass has 2 of 8 rows: one process has none, and the fourth step is of another pass."""
     rows = tmp_path / "rows.jsonl"
     rows.write_text(
-        "".join(json.dumps({"query": f"Say {i}", "response": "so " * (i % 7) + f"{i}"}) + "\n" for i in range(50))
+        "".join(json.dumps({"query": f"Say {i}", "response": "so " * (i % 7) + f"{i}"}) + "\n" for i in range(20))
     )
 
     def words(run: str, batch: int) -> list[str]:
         flags = {**FLAGS, "model_id_or_path": tiny_llama_dir, "dataset": rows, "output_dir": tmp_path / run}
+        flags |= {"max_steps": 4, "eval_steps": 4}
         given = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
         return ["sft", *given, "--batch_size", str(batch)]
 
@@ -59,20 +61,25 @@ def test_two_processes_equal_one_with_the_same_effective_batch(tiny_llama_dir: P
     assert finished(start(words("one", 4), tmp_path / "one.log")) == 0
 
     one, two = events(tmp_path / "one"), events(tmp_path / "two")
-    assert len(one) == len(two) == 4
+    assert len(one) == len(two) == 5
     for mine, theirs in zip(two, one, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-5, abs=1e-6)
-    name = "checkpoint-3/adapter_model.safetensors"
+    name = "checkpoint-4/adapter_model.safetensors"
     first, second = load_file(tmp_path / "one" / name), load_file(tmp_path / "two" / name)
     for key, tensor in first.items():
         assert (tensor - second[key]).abs().max() < 1e-5, key
+    samples = [
+        json.loads((tmp_path / run / "logging.jsonl").read_text().splitlines()[-1])["train_time"]["n_train_samples"]
+        for run in ("one", "two")
+    ]
+    assert samples == [26, 26]
     words_of_rest = [*words("rest", 4), "--resume_from_checkpoint", str(tmp_path / "two" / "checkpoint-2")]
     assert finished(start(words_of_rest, tmp_path / "rest.log")) == 0, "one process goes on from two"
     rest = load_file(tmp_path / "rest" / name)
     for key, tensor in first.items():
         assert (tensor - rest[key]).abs().max() < 1e-5, key
-    assert "step 1/3" not in (tmp_path / "1.log").read_text(), "only the first process speaks"
-    assert len((tmp_path / "two" / "data_ledger.jsonl").read_text().splitlines()) == 51
+    assert "step 1/4" not in (tmp_path / "1.log").read_text(), "only the first process speaks"
+    assert len((tmp_path / "two" / "data_ledger.jsonl").read_text().splitlines()) == 21
 
 
 REWARD = "def even(token_ids):\n    return [sum(token % 2 == 0 for token in ids) / len(ids) for ids in token_ids]\n"
@@ -232,3 +239,39 @@ def test_processes_that_would_take_another_number_of_steps_do_not_start(tiny_lla
     assert [finished(process) for process in together] == [2, 2]
     told = (tmp_path / "0.log").read_text()
     assert "do not agree on the number of optimizer steps: rank 0 has 3, rank 1 4" in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [[], ["--fsdp", "full_shard"]], ids=["ddp", "fsdp"])
+def test_machines_with_disks_of_their_own_save_each_and_go_on(
+    engine: list[str], tiny_llama_dir: Path, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"query": f"Say {i}", "response": f"{i}"}) + "\n" for i in range(30)))
+    flags = {**FLAGS, "model_id_or_path": tiny_llama_dir, "dataset": rows, "sft_type": "full", "lora_dropout": 0.1}
+
+    def launched(name: str, *more: str) -> list[Path]:
+        """The run's folder on each of two machines."""
+        words = ["sft", *(word for flag, value in flags.items() for word in (f"--{flag}", str(value)))]
+        disks = [tmp_path / f"disk {number}" for number in range(2)]
+        for disk in disks:
+            disk.mkdir(exist_ok=True)
+        together = [
+            start([*words, "--output_dir", name, *engine, *more], tmp_path / f"{name}.{number}", place, folder=disk)
+            for number, (place, disk) in enumerate(zip(ranks(2, machines=True), disks, strict=True))
+        ]
+        assert [finished(process) for process in together] == [0, 0], (tmp_path / f"{name}.0").read_text()
+        return [disk / name for disk in disks]
+
+    each = "--save_on_each_node", "true"
+    whole = launched("whole", *each)
+    for mine in whole:
+        assert [path.name for path in checkpoints(mine)] == ["checkpoint-2", "checkpoint-3"]
+        assert all(fault(path) is None for path in checkpoints(mine))
+    name = "checkpoint-3/model.safetensors"
+    assert (whole[0] / name).read_bytes() == (whole[1] / name).read_bytes()
+    again = launched("again", *each, "--resume_from_checkpoint", "whole/checkpoint-2")
+    assert (again[1] / name).read_bytes() == (whole[0] / name).read_bytes()
+    once = launched("once")
+    assert checkpoints(once[0]) and not checkpoints(once[1])
+    assert "only the first has checkpoints" in (tmp_path / "once.0").read_text()

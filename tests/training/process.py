@@ -16,8 +16,10 @@ CONTEXT.set_forkserver_preload(["swift.training.train"])
 SECONDS = 120.0
 
 
-def _main(words: Sequence[str], output: str, environment: Mapping[str, str]) -> None:
+def _main(words: Sequence[str], output: str, environment: Mapping[str, str], folder: str | None) -> None:
     os.environ.update(environment)
+    if folder is not None:
+        os.chdir(folder)
     sys.stderr = sys.stdout = open(output, "a", buffering=1)  # noqa: SIM115
     import torch
 
@@ -28,20 +30,29 @@ def _main(words: Sequence[str], output: str, environment: Mapping[str, str]) -> 
     sys.exit(main(words))
 
 
-def start(words: Sequence[str], output: Path, environment: Mapping[str, str] | None = None) -> BaseProcess:
-    """Start `swift WORDS`; what it prints goes to the file `output`."""
-    process = CONTEXT.Process(target=_main, args=(list(words), str(output), environment or {}))
+def start(
+    words: Sequence[str], output: Path, environment: Mapping[str, str] | None = None, *, folder: Path | None = None
+) -> BaseProcess:
+    """Start `swift WORDS`, in a `folder`; what it prints goes to the file `output`."""
+    at = None if folder is None else str(folder)
+    process = CONTEXT.Process(target=_main, args=(list(words), str(output), environment or {}, at))
     process.start()
     return process
 
 
-def ranks(count: int) -> list[dict[str, str]]:
-    """The environment of each of `count` processes that form one run, as torchrun would set it."""
+def ranks(count: int, *, machines: bool = False) -> list[dict[str, str]]:
+    """The environment of each of `count` processes that form one run, as torchrun would set it.
+
+    Each is on a machine of its own with `machines`.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return [{k: str(v) for k, v in {**shared, "RANK": i, "LOCAL_RANK": i}.items()} for i in range(count)]
+    if machines:
+        shared |= {"LOCAL_WORLD_SIZE": 1}
+    places = [{**shared, "RANK": i, "LOCAL_RANK": 0 if machines else i} for i in range(count)]
+    return [{name: str(value) for name, value in place.items()} for place in places]
 
 
 def wait_until(condition: Callable[[], bool], process: BaseProcess) -> None:

@@ -2,84 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from safetensors.torch import load_file
 
 from swift.compat.deepspeed_shm_comm import NAME, compile_nothing
-from training.process import finished, ranks, start
+from training.parallel_runs import FULL, ROWS, SGD, ZERO_3, Launch, events, furthest, launcher, losses
 
-FLAGS = {
-    "add_output_dir_suffix": "false",
-    "max_steps": 4,
-    "logging_steps": 1,
-    "eval_steps": 4,
-    "save_steps": 2,
-    "lora_dropout": 0,
-    "learning_rate": "1e-3",
-    "warmup_ratio": 0,
-    "dataset_test_ratio": 0.1,
-    "gradient_accumulation_steps": 2,
-    "report_to": "none",
-}
 ZERO_1 = '{"zero_optimization": {"stage": 1}}'
-# Small weights would stay where they are, and hide what reads them as a whole.
-STRICT = {
-    "reduce_bucket_size": "auto",
-    "stage3_prefetch_bucket_size": 0,
-    "stage3_param_persistence_threshold": 0,
-    "stage3_max_live_parameters": 0,
-    "stage3_max_reuse_distance": 0,
-}
-ZERO_3 = json.dumps({"zero_optimization": {"stage": 3, **STRICT}})
-Launch = Callable[..., Path]
 
 
 @pytest.fixture
 def launch(tiny_llama_dir: Path, tmp_path: Path) -> Launch:
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text(
-        "".join(json.dumps({"query": f"Say {i}", "response": "so " * (i % 7) + f"{i}"}) + "\n" for i in range(60))
-    )
-
-    def run(name: str, processes: int, *more: str) -> Path:
-        """Train in so many processes with six rows a pass in all. -> the folder of the run."""
-        flags = {**FLAGS, "model_id_or_path": tiny_llama_dir, "dataset": rows, "output_dir": tmp_path / name}
-        flags |= {flag.lstrip("-"): value for flag, value in zip(more[::2], more[1::2], strict=True)}
-        words = ["sft", *(word for flag, value in flags.items() for word in (f"--{flag}", str(value)))]
-        different_rows = processes // int(str(flags.get("sequence_parallel_size", 1)))
-        words += ["--batch_size", str(6 // different_rows)]
-        several = ranks(processes) if processes > 1 else [{"RANK": "0"}]
-        started = [start(words, tmp_path / f"{name}.{e['RANK']}.log", e if processes > 1 else None) for e in several]
-        codes = [finished(process) for process in started]
-        assert codes == [0] * processes, "".join((tmp_path / f"{name}.{i}.log").read_text() for i in range(processes))
-        return tmp_path / name
-
-    return run
+    rows = [{"query": f"Say {i}", "response": "so " * (i % 7) + f"{i}"} for i in range(ROWS)]
+    return launcher("sft", tiny_llama_dir, tmp_path, rows)
 
 
-def events(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "logging.jsonl").read_text().splitlines()]
-
-
-def losses(run: Path) -> list[float]:
-    return [event[name] for event in events(run) for name in ("loss", "eval_loss") if name in event]
-
-
-def furthest(one: Path, other: Path) -> float:
-    """The largest difference between weights of the last checkpoints."""
-    (first, second) = (load_file(next((run / "checkpoint-4").glob("*model.safetensors"))) for run in (one, other))
-    assert first.keys() == second.keys()
-    return max((tensor - second[name]).abs().max().item() for name, tensor in first.items())
-
-
-FULL = ["--sft_type", "full"]
-SGD = ["--optim", "sgd", "--learning_rate", "0.1"]
 LORA_PLUS = ["--modules_to_save", "EMBEDDING", "--lora_lr_ratio", "4"]
 RECOMPUTED = ["--fsdp_config", '{"activation_checkpointing": true}']
 
@@ -114,6 +54,16 @@ def test_what_is_shared_out_equals_one_process_and_goes_on_anywhere(
     assert furthest(launch("alone", 1, *flags, *half), one) < 5e-6
     half = "--resume_from_checkpoint", str(one / "checkpoint-2")
     assert furthest(launch("shared", processes, *flags, *engine, *half), one) < 5e-6
+
+
+@pytest.mark.slow
+def test_zero_3_goes_on_from_fsdp_and_back(launch: Launch) -> None:
+    pytest.importorskip("deepspeed")
+    engines = {"fsdp": ["--fsdp", "full_shard"], "zero3": ["--deepspeed", ZERO_3]}
+    runs = {name: launch(name, 2, *FULL, *engine) for name, engine in engines.items()}
+    for name, other in (("fsdp", "zero3"), ("zero3", "fsdp")):
+        half = "--resume_from_checkpoint", str(runs[other] / "checkpoint-2")
+        assert furthest(launch(f"{name} from {other}", 2, *FULL, *engines[name], *half), runs[name]) < 5e-6
 
 
 @pytest.mark.slow

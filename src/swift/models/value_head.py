@@ -5,7 +5,7 @@ It lies in `value_head.safetensors` beside the weights, or among them in a seque
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -90,11 +90,13 @@ def _tensors(folder: Path) -> tuple[Tensor, Tensor]:
     return weight, tensors.get(CLASSIFIER_KEYS[1], torch.zeros(1)).float()
 
 
-def save_head(head: ValueHead, folder: Path, name: str = HEAD_FILES[0]) -> None:
-    """Write the file of the head."""
-    tensors = {KEYS[0]: head.summary.weight, KEYS[1]: head.summary.bias}
+def save_head(
+    head: ValueHead, folder: Path, name: str = HEAD_FILES[0], *, weights: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write the file of the head, with what `weights` have under its keys where it has shares of them."""
+    tensors = weights or {KEYS[0]: head.summary.weight, KEYS[1]: head.summary.bias}
     save_file(
-        {key: t.detach().float().cpu().contiguous() for key, t in tensors.items()},
+        {key: tensors[key].detach().float().cpu().contiguous() for key in KEYS},
         folder / name,
         {"format": "pt"},
     )

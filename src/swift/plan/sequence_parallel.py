@@ -38,7 +38,8 @@ def _misfits(args: Args, machine: Machine, size: int, sft_type: str) -> Iterator
         )
     train, method = args[Train], method_name(args)
     given = {
-        f"swift {method}": method not in ("sft", "pt"),
+        f"swift {method}": method in ("ppo", "grpo"),
+        "--rlhf_type rm": method == "rm",
         "--streaming": args[Data].streaming,
         "--sft_type longlora": sft_type == "longlora",
         "--acc_strategy sentence": train.acc_strategy == "sentence",

@@ -16,7 +16,6 @@ def sharded_misfits(args: Args, engine: str, instead: str) -> Iterator[NotBuilt]
     method, train = method_name(args), args[Train]
     given = {
         f"swift {method}": method in ("ppo", "grpo"),
-        "--rlhf_type rm": method == "rm",
         "--quantization_bit": args.values.get("quantization_bit"),
         "--torch_compile": train.torch_compile,
         "--use_liger": train.use_liger,

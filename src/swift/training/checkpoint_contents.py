@@ -42,7 +42,7 @@ def write_contents(contents: Contents, folder: Path, state: Mapping[str, Tensor]
 
     `state` replaces the model's own where weights are shared out.
     """
-    added = contents.objective.added
+    added, shared_out = contents.objective.added, state
     if added is not None:  # the objective has a file of its own for it
         weights = contents.model.state_dict() if state is None else state
         state = {name: tensor for name, tensor in weights.items() if not name.startswith(f"{added}.")}
@@ -54,4 +54,4 @@ def write_contents(contents: Contents, folder: Path, state: Mapping[str, Tensor]
     write_json(folder / SFT_ARGS, contents.arguments)
     model = contents.card.model
     card_of_training(folder, origin_of(contents.source, model.source, model.hub), model.model_type)
-    contents.objective.save(folder)
+    contents.objective.save(folder, shared_out)

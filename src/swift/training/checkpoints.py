@@ -111,6 +111,7 @@ def writing(target: Path) -> Iterator[Path]:
 
 def require_room(target: Path, needed: int) -> None:
     """Raise SwiftError before a single byte is written when the disk has less than `needed` bytes free."""
+    target.parent.mkdir(parents=True, exist_ok=True)  # on each machine, where they have disks of their own
     free = shutil.disk_usage(target.parent).free
     if free < needed:
         raise _unwritable(target, f"it needs {needed / 2**20:,.0f} MiB and {free / 2**20:,.0f} MiB are free")

@@ -242,7 +242,7 @@ def finish(trainer: SwiftTrainer, run: Run) -> dict[str, Any]:
     last = run.folder / f"checkpoint-{state.global_step}"
     best = state.best_model_checkpoint or (str(last) if last.is_dir() else None)
     runtime = next((event["train_runtime"] for event in reversed(state.log_history) if "train_runtime" in event), 0.0)
-    samples = trainer.trained_items
+    samples = trainer.trained_items()
     summary = {
         "memory": peak_memory(),
         "last_model_checkpoint": str(last) if last.is_dir() else None,

@@ -71,6 +71,6 @@ def load(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The state in a checkpoint, on the CPU."""
-    stored: dict[str, Any] = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
+    """The state in a checkpoint, as pages of its file: all processes of a machine share them."""
+    stored: dict[str, Any] = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True, mmap=True)
     return stored

@@ -11,7 +11,9 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
 from swift.core.environment import read_int
 from swift.core.errors import SwiftError
@@ -99,6 +101,19 @@ def require_same(facts: Mapping[str, object]) -> None:
                     why="they would wait for each other at the end of the shorter one",
                     next="give every machine the same files, flags and version of swift",
                 )
+
+
+def all_see(folder: Path) -> bool:
+    """Whether every process sees the `folder` that the first one writes to: machines may have disks of their own."""
+    mark = folder / told_by_first(f".seen-{uuid4().hex}")
+    first = read_int("RANK", 0) == 0
+    if first:
+        mark.touch()
+    told_by_first(None)  # it is there
+    seen = in_all(mark.exists())
+    if first:
+        mark.unlink()
+    return seen
 
 
 def in_all(value: bool) -> bool:

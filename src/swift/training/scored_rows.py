@@ -120,7 +120,7 @@ class _Scorer:
     def _computed(self, items: list[dict[str, Any]]) -> NDArray[np.float32]:
         setting = self._setting
         if self._reference is None:
-            self._reference = build_reference(setting, self._plan, AnswerLogProbs(setting.base))
+            self._reference = build_reference(setting, self._plan, AnswerLogProbs(setting.base), beforehand=True)
         device, dtype = setting.base.device, TORCH_DTYPES[setting.plan.train.dtype]
         size = setting.plan.train.eval_batch_size
         values: list[NDArray[np.float32]] = []

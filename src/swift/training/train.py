@@ -49,6 +49,7 @@ from swift.training.resume import nothing_left
 from swift.training.rows_with_media import keep_apart
 from swift.training.run_dir import claimed
 from swift.training.run_report import reported
+from swift.training.saving_machines import saving_where
 from swift.training.scored_rows import score, scores_first
 from swift.training.varlen_attention import keep_inside_sequences
 from swift.training.vision_features import cache_features
@@ -77,7 +78,8 @@ def _run(
 ) -> Path | None:
     disable_progress_bar()
     prepared = prepare(plan, catalog, run_dir if machine.first else None, resume)
-    plan = prepared.plan
+    plan = replace(prepared.plan, train=saving_where(prepared.plan.train, machine, run_dir))
+    prepared = replace(prepared, plan=plan)
     require_same(_shared_facts(prepared))
     if resume is not None and not plan.train.group.resume_only_model and nothing_left(resume, prepared.steps):
         return None

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -26,15 +26,17 @@ from swift.core.log import log
 from swift.data.stream import StreamDataset
 from swift.plan.train import TrainPlan
 from swift.training import checkpoints
-from swift.training.batches import MicroBatch, pinned, tokens_in
+from swift.training.batches import MicroBatch, pinned
 from swift.training.callbacks.loss_watch import LossCheck
 from swift.training.callbacks.resumed_schedule import ResumedSchedule
 from swift.training.callbacks.stop import EvaluationStopped, StopOnSignal
+from swift.training.dealt_rows import train_loader
+from swift.training.forward_passes import ForwardPasses
 from swift.training.objectives import Batch, Objective
 from swift.training.optimizer_state import groups_of
 from swift.training.optimizers.build import Build
 from swift.training.parallel import parallel_of, sequence_group
-from swift.training.passes import passes_needed, split, tokens_of
+from swift.training.parallel.gathered import Gathered, Keep, nothing
 from swift.training.throughput import Meter, peak_memory
 from swift.training.trainer_private import CheckpointTrainer
 from swift.training.worker_group import keep_workers_apart
@@ -88,9 +90,10 @@ class SwiftTrainer(CheckpointTrainer):
         self._plan = plan
         self.parallel, self.groups = parallel_of(plan), []
         self._sequence = sequence_group(plan, model)
-        self._collate = collate
+        self._passes = ForwardPasses(plan, collate, self._sequence, args.device)
         self._stream = stream
-        self._items = self._items_before = stream.state_dict()["consumed"] if stream is not None else 0
+        self._items = 0
+        self._items_before = stream.state_dict()["consumed"] if stream is not None else 0
         self._random_state_from = stream_resumed
         self._checkpoint_bytes = 0
         self._metrics: dict[str, Tensor] = {}
@@ -118,16 +121,21 @@ class SwiftTrainer(CheckpointTrainer):
         self._schedule = ResumedSchedule()
         self.add_callback(self._schedule)
 
-    @property
     def trained_items(self) -> int:
-        """Items trained on by this process and its peers, those of an interrupted part before left out."""
-        return self._items - self._items_before
+        """Items trained on by all processes, those of an interrupted part before left out. All call it together."""
+        mine = torch.tensor([float(self._items), 1.0], dtype=torch.float64)
+        return int(self._over_processes({"items": mine})["items"][0]) // self._plan.sequence_parallel
 
     # The loss.
 
     def get_train_dataloader(self) -> DataLoader:
-        """As transformers makes it, with workers that outlive a signal to the group of the run."""
-        loader = super().get_train_dataloader()
+        """Rows dealt to the processes, and workers that outlive a signal to the group of the run."""
+        if self._stream is not None:
+            loader = super().get_train_dataloader()
+        else:
+            rows: Any = self.train_dataset
+            dealt = train_loader(rows, self.args, self.data_collator, self._plan.data_parallel)
+            loader = self.accelerator.prepare_data_loader(dealt)
         if self._sequence is not None:
             shard: Any = loader.batch_sampler
             shard.num_processes, shard.process_index = self._sequence.rows, self._sequence.row
@@ -148,34 +156,20 @@ class SwiftTrainer(CheckpointTrainer):
             self._random_state_from = None
         if not micro_batches:
             return [], torch.ones((), device=device)
-        batches = self._passes(micro_batches, agreed=True)
+        # Gradients that do not stay are exchanged in every pass, others in the last of a step, which all need.
+        together = not self.parallel.gradients_stay
+        batches = self._passes.of(micro_batches, self.train_dataset, together=together, least=1)
         assert self.model is not None
         with self.compute_loss_context_manager():
             self.objective.begin_step(self.model, map(self._on_device, batches))
-        total = torch.stack([self.objective.denominator(batch) for batch in batches]).sum(0)
+        total = torch.stack([self.objective.denominator(batch) * bool(batch["items"]) for batch in batches]).sum(0)
         total = total.to(device, non_blocking=True)
         if self.args.world_size > 1:
             dist.all_reduce(total)
         self._passes_of_step = len(batches)
+        least = torch.finfo(total.dtype).tiny * self.args.world_size  # by which the number of processes can be divided
         empty = [NOTHING] * (len(micro_batches) - len(batches))
-        return [*empty, *map(self._on_device, batches)], total.clamp(min=torch.finfo(total.dtype).tiny)
-
-    def _passes(self, micro_batches: Sequence[MicroBatch], *, agreed: bool = False) -> list[Batch]:
-        """The rows of some micro-batches in forward passes; when `agreed`, as many in every process."""
-        if self._plan.pass_tokens is None:
-            return [self._collated(micro_batch.rows) for micro_batch in micro_batches]
-        rows = [row for micro_batch in micro_batches for row in micro_batch.rows]
-        sizes = [tokens_of(row) for row in rows]
-        count = passes_needed(sizes, self._plan, len(micro_batches))
-        if agreed and self.args.world_size > 1:
-            count = _most(count, self.args)
-        return [self._collated(rows[run]) for run in split(sizes, count)]
-
-    def _collated(self, rows: list[dict[str, Any]]) -> Batch:
-        batch = self._collate(rows)
-        if "input_ids" in batch:  # what a model is still to answer comes with its first forward pass
-            batch["tokens"] = tokens_in(batch)
-        return batch if self._sequence is None else self._sequence.share(batch)
+        return [*empty, *map(self._on_device, batches)], total.clamp(min=least)
 
     def _on_device(self, batch: Batch) -> Batch:
         """The batch where it is computed, sent ahead: a GPU need not be waited for, nor wait itself."""
@@ -195,11 +189,12 @@ class SwiftTrainer(CheckpointTrainer):
         DDP averages gradients over processes, hence the factor.
         """
         sums = self.objective.sums(model, inputs)
-        for name, (total, count) in sums.metrics.items():
+        counts = bool(inputs["items"])  # else the pass is here for the sake of other processes
+        for name, (total, count) in sums.metrics.items() if counts else ():
             self._metrics[name] = _pair(total, count) + self._metrics.get(name, 0)
         self._tokens += inputs["tokens"]
-        self._items += inputs["items"] * self._plan.data_parallel
-        loss = (sums.loss * (self.args.world_size / num_items_in_batch)).sum()
+        self._items += inputs["items"]
+        loss = (sums.loss * (counts * self.args.world_size / num_items_in_batch)).sum()
         assert self.model is not None
         term = tuners.regularizer(self.model)
         return loss if term is None else loss + term / self._passes_of_step
@@ -287,17 +282,15 @@ class SwiftTrainer(CheckpointTrainer):
             collate_fn=self.data_collator,
             generator=torch.Generator(),  # a loader without one draws from the random state that training depends on
         )
-        dataset: Any = self.eval_dataset
-        spare: list[dict[str, Any]] = [dataset[0]] if self._plan.shards_weights else []
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
         fewest = len(self.eval_dataset) // self._plan.data_parallel  # type: ignore[arg-type]
         micro_batches = iter(loader)
         number = 0  # of micro-batches begun
         while True:
             group = list(islice(micro_batches, self.args.gradient_accumulation_steps))
-            passes = self._passes(group) if group else []
-            together = _most(len(passes), self.args) if spare else len(passes)
-            if not together:
+            # Shares of weights are of use to nobody alone.
+            passes = self._passes.of(group, self.eval_dataset, together=self._plan.shards_weights)
+            if not passes:
                 break
             # Later, some processes may have no rows left, at which they would meet the others.
             if number * size < fewest:
@@ -306,8 +299,6 @@ class SwiftTrainer(CheckpointTrainer):
             for batch in passes:
                 self._add(batch, model, sums)
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-            for _ in range(together - len(passes)):  # the others cannot compute without our share of the weights
-                self._add(self._collated(spare), model, defaultdict(lambda: torch.zeros(2, dtype=torch.float64)))
         self._leave_when_stopped()
         measured = means(self._over_processes(sums))
         terms = [measured.pop(name) for name in list(measured) if name.startswith(TERM)]
@@ -317,6 +308,8 @@ class SwiftTrainer(CheckpointTrainer):
         """Add the terms of the loss of a pass, each with its denominator, and its metrics to `sums`."""
         denominator = self.objective.denominator(batch)
         result = self.objective.sums(model, self._on_device(batch))
+        if not batch["items"]:
+            return
         terms = zip(result.loss.detach().cpu().reshape(-1), denominator.cpu().reshape(-1), strict=True)
         for number, term in enumerate(terms):
             sums[f"{TERM}{number}"] += torch.stack(term).double()
@@ -371,13 +364,14 @@ class SwiftTrainer(CheckpointTrainer):
                 checkpoints.require_room(target, self._checkpoint_bytes)
                 scratch = stack.enter_context(checkpoints.writing(target))
             self.accelerator.wait_for_everyone()
-            weights = self.parallel.weights(self._inner_model())
+            keep: Keep = Gathered(scratch) if self.args.should_save else nothing
+            weights = self.parallel.weights(self._inner_model(), keep)
             if self.args.should_save:
                 self.state.save_to_json(str(scratch / checkpoints.TRAINER_STATE))
                 self._save_into(scratch, weights)
                 self._save_place(scratch)
             if not self.args.save_only_model:
-                self.save_training_state(scratch)
+                self.save_training_state(scratch, keep)
             self.accelerator.wait_for_everyone()
         self._written = target
         if self.args.should_save:
@@ -390,7 +384,8 @@ class SwiftTrainer(CheckpointTrainer):
     def _save_place(self, scratch: Path) -> None:
         """Where a stream of rows stands. Rows by index need none: their order follows from seed and step."""
         if self._stream is not None:
-            (scratch / PLACE).write_text(json.dumps(self._stream.state_dict(self._items)))
+            consumed = self._items_before + self._items * self._plan.data_parallel
+            (scratch / PLACE).write_text(json.dumps(self._stream.state_dict(consumed)))
 
     def _best_with(self, target: Path) -> str | None:
         """The best of the checkpoint noted so far and `target`, by their evaluations; a tie goes to the earlier one."""
@@ -413,13 +408,6 @@ class SwiftTrainer(CheckpointTrainer):
 def means(sums: Mapping[str, Tensor], but: str = "") -> dict[str, float]:
     """The means of (sum, count) pairs; pairs that counted nothing are left out."""
     return {name: (pair[0] / pair[1]).item() for name, pair in sums.items() if name != but and pair[1]}
-
-
-def _most(count: int, args: TrainingArguments) -> int:
-    """The largest `count` of all processes."""
-    most = torch.tensor(count, device=args.device)
-    dist.all_reduce(most, dist.ReduceOp.MAX)
-    return int(most)
 
 
 def _pair(total: Tensor, count: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from transformers import Trainer
 from swift.training import optimizer_state
 from swift.training.checkpoints import OPTIMIZER
 from swift.training.parallel import Groups, Parallel
+from swift.training.parallel.gathered import Keep
 
 READ = ">=5.23,<5.24"
 """The releases of transformers whose private methods were read for this."""
@@ -45,14 +46,14 @@ class CheckpointTrainer(Trainer):
         """Called where transformers would write a checkpoint, by all processes."""
         raise NotImplementedError
 
-    def save_training_state(self, folder: Path) -> None:
-        """Optimizer, schedule, scaler and the random state of each process, into a folder this node writes.
+    def save_training_state(self, folder: Path, keep: Keep) -> None:
+        """Optimizer (as it is to `keep`), schedule, scaler and the random state of each process, into a folder.
 
         Called by all processes.
         """
         optimizer: Any = self.optimizer
         schedule: Any = self.lr_scheduler
-        state = self.parallel.optimizer_state(optimizer, self._inner_model(), self.groups)
+        state = self.parallel.optimizer_state(optimizer, self._inner_model(), self.groups, keep)
         if self.args.should_save:
             torch.save(state, folder / OPTIMIZER)
             torch.save(schedule.state_dict(), folder / SCHEDULE)

@@ -53,15 +53,21 @@ class Objective(Protocol):
         return metrics
 
     def begin_step(self, model: nn.Module, batches: Iterable[Batch]) -> None:
-        """Look at all micro-batches of an optimizer step before the first of them is trained on."""
+        """Look at all micro-batches of an optimizer step before the first of them is trained on.
+
+        Those with 0 `items` count for nothing: other processes, which have rows, wait for their forward pass.
+        """
         return
 
     def sums(self, model: nn.Module, batch: Batch) -> Sums:
         """Run `model` (possibly wrapped for DDP) on `batch` and sum up. Also used, without gradient, to evaluate."""
         ...
 
-    def save(self, folder: Path) -> None:
-        """Write into a checkpoint what belongs to it beside the model's weights, such as a value head."""
+    def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write into a checkpoint what belongs to it beside the model's weights, such as a value head.
+
+        `weights` are those of the model, by name, where modules that were added to it have shares of theirs.
+        """
         return
 
 

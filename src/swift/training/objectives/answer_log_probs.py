@@ -14,7 +14,16 @@ from swift.training.chunked_cross_entropy import linear_log_probs
 from swift.training.objectives import Batch
 from swift.training.output_head import OutputHead
 
-MODEL_INPUTS = ("input_ids", "position_ids", "attention_mask", "sequence_lengths", "prefix_lengths")
+MODEL_INPUTS = (
+    "input_ids",
+    "position_ids",
+    "attention_mask",
+    "sequence_lengths",
+    "prefix_lengths",
+    "sequence_group",
+)
+ANSWER_TOKENS = "answer_tokens"
+"""The `token_counts` of a batch of which only a stretch is computed here."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +41,9 @@ class TokenScores:
     """(N) the log-probabilities at temperature 1, without gradient, where they were asked for."""
 
     def sums(self) -> Tensor:
-        """(A) weighted sums of log-probabilities over the tokens of each answer."""
-        return add_up(weighted(self.log_probs, self.batch), self.batch)
+        """(A) weighted sums of log-probabilities over the tokens of each answer, wherever they are computed."""
+        mine = add_up(weighted(self.log_probs, self.batch), self.batch)
+        return self.batch["sequence_group"].sum(mine) if "sequence_group" in self.batch else mine
 
     def mean_logits_of(self, answers: Tensor) -> tuple[Tensor, Tensor]:
         """Sum and count of the mean logits over the tokens of the marked answers; `answers` (A) is bool."""
@@ -53,6 +63,8 @@ def add_up(values: Tensor, batch: Batch) -> Tensor:
 
 def token_counts(batch: Batch) -> Tensor:
     """(A) fp32: the trained tokens of each answer, or the sum of their weights."""
+    if ANSWER_TOKENS in batch:
+        return batch[ANSWER_TOKENS]
     return add_up(weighted(torch.ones(batch["answer"].shape, device=batch["answer"].device), batch), batch)
 
 

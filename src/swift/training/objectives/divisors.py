@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from swift.training.objectives import Batch
@@ -55,9 +56,13 @@ class RunningLength(Divisor):
 
     def begin_step(self, batches: Iterable[Batch]) -> None:
         """See Divisor."""
-        number = torch.stack([super(RunningLength, self).share(batch).cpu() for batch in batches]).sum()
-        self._length, self._steps = FORGET * self._length + float(number), FORGET * self._steps + 1
-        self._factor = self._length / self._steps / number.clamp(min=1e-6)
+        shares = [super(RunningLength, self).share(batch) * bool(batch["items"]) for batch in batches]
+        of_all = torch.stack(shares).sum()
+        if dist.is_initialized():
+            dist.all_reduce(of_all)
+        number = float(of_all)
+        self._length, self._steps = FORGET * self._length + number, FORGET * self._steps + 1
+        self._factor = torch.tensor(self._length / self._steps / max(number, 1e-6))
 
     def share(self, batch: Batch) -> Tensor:
         """See Divisor."""

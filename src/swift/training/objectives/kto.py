@@ -13,7 +13,7 @@ from swift.core.log import log, once
 from swift.data.stream import StreamDataset
 from swift.plan.rlhf import LossPlan
 from swift.training.objectives import Batch, Objective, Setting, Sums
-from swift.training.objectives.answer_log_probs import AnswerLogProbs
+from swift.training.objectives.answer_log_probs import AnswerLogProbs, token_counts
 from swift.training.objectives.preference import check_start
 from swift.training.objectives.reference import Reference, build_reference, evaluating, starts_equal
 
@@ -43,15 +43,25 @@ def build(setting: Setting) -> Objective:
         answers,
         build_reference(setting, plan.reference, answers),
         starts_equal=starts_equal(setting, plan.reference),
+        together=setting.plan.train.shards_weights,
     )
 
 
 class KtoObjective(Objective):
     """Mean of the losses over the rows of a step. The KL is that of the micro-batch, from 0 up, without gradient."""
 
-    def __init__(self, plan: LossPlan, answers: AnswerLogProbs, reference: Reference, *, starts_equal: bool = False):
+    def __init__(
+        self,
+        plan: LossPlan,
+        answers: AnswerLogProbs,
+        reference: Reference,
+        *,
+        starts_equal: bool = False,
+        together: bool = False,
+    ):
+        """`together`: no process computes without the others, which may have a KL where this one has none."""
         self._plan, self._answers, self._reference = plan, answers, reference
-        self._unchecked = starts_equal
+        self._unchecked, self._together = starts_equal, together
 
     def denominator(self, batch: Batch) -> Tensor:
         """The rows."""
@@ -66,8 +76,7 @@ class KtoObjective(Objective):
         ratio = log_probs - reference
         if self._unchecked and torch.is_grad_enabled():
             self._unchecked = False
-            tokens = torch.bincount(batch["answer"], minlength=batch["answers"])
-            check_start(ratio.detach() / tokens)
+            check_start(ratio.detach() / token_counts(batch))
         metrics: dict[str, tuple[Tensor, Tensor]] = {}
         with torch.no_grad():
             for name, mine in (("chosen", desirable), ("rejected", ~desirable)):
@@ -86,22 +95,28 @@ class KtoObjective(Objective):
             return metrics
         return {**metrics, "rewards/margins": metrics["rewards/chosen"] - metrics["rewards/rejected"]}
 
-    def save(self, folder: Any) -> None:
+    def save(self, folder: Any, weights: Any = None) -> None:
         """The reference, where it lies in the checkpoint."""
         self._reference.save(folder)
 
     @torch.no_grad()
     def _kl(self, model: nn.Module, batch: Batch) -> Tensor:
         """How far the policy is from the reference, on answers that do not belong to their prompts."""
-        if "kl" not in batch:
-            if self._plan.loss_type == "kto":
+        if "kl" in batch:
+            return self._distance(model, batch["kl"])
+        if self._plan.loss_type == "kto":
+            if batch["items"]:
                 once(
                     "a micro-batch of one row has no KL: it is taken as 0 there (--dataloader_drop_last true skips it)"
                 )
-            return torch.zeros((), device=batch["input_ids"].device)
-        reference = self._reference.sums(batch["kl"])
+            if self._together:
+                self._distance(model, batch)
+        return torch.zeros((), device=batch["input_ids"].device)
+
+    def _distance(self, model: nn.Module, batch: Batch) -> Tensor:
+        reference = self._reference.sums(batch)
         with evaluating(model):
-            policy = self._answers(model, batch["kl"]).sums()
+            policy = self._answers(model, batch).sums()
         return (policy - reference).mean().clamp(min=0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,7 +16,7 @@ from swift.core.log import log, once
 from swift.params.alignment import DEPENDS_ON_MICRO_BATCH
 from swift.plan.rlhf import LossPlan
 from swift.training.objectives import Batch, Objective, Setting, Sums
-from swift.training.objectives.answer_log_probs import AnswerLogProbs, TokenScores, token_counts, weighted
+from swift.training.objectives.answer_log_probs import AnswerLogProbs, TokenScores, token_counts
 from swift.training.objectives.pairs import Method, Pairs, Terms
 from swift.training.objectives.reference import Reference, build_reference, evaluating, starts_equal
 
@@ -73,7 +74,8 @@ class PairObjective(Objective):
             for batch in batches:
                 pairs, _ = self._pairs(model, batch)
                 rewards = self._plan.beta * torch.cat([pairs.chosen_ratio, pairs.rejected_ratio])
-                total = total.to(rewards.device) + torch.stack([rewards.sum(), torch.ones_like(rewards).sum()])
+                sums = torch.stack([rewards.sum(), torch.ones_like(rewards).sum()])
+                total = total.to(rewards.device) + sums * bool(batch["items"])
         if dist.is_initialized():
             dist.all_reduce(total)
         self._shift.add(*total.tolist())
@@ -85,11 +87,11 @@ class PairObjective(Objective):
             self._check_start(pairs)
         shift = 0.0 if self._shift is None else self._shift.mean
         terms = self._method(pairs, self._plan, pairs.chosen.new_tensor(shift))
-        nll = -weighted(scores.log_probs, batch)[batch["answer"] % 2 == 0].sum()
+        nll = -pairs.chosen.sum()
         loss = torch.stack([terms.losses.sum(), self._plan.nll_weight * nll])
         return Sums(loss, {**self._metrics(pairs, terms, scores), "nll_loss": (nll, pairs.chosen_tokens.sum())})
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, weights: Any = None) -> None:
         """The reference, where it lies in the checkpoint, and the running mean."""
         if self._reference is not None:
             self._reference.save(folder)

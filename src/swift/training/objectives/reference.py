@@ -24,6 +24,7 @@ from swift.plan.rlhf import ReferencePlan
 from swift.plan.sft import SftPlan
 from swift.training.objectives import Batch, Setting
 from swift.training.objectives.answer_log_probs import AnswerLogProbs, TokenScores
+from swift.training.parallel import parallel_of
 from swift.training.varlen_attention import keep_inside_sequences
 
 FILE = "reference.safetensors"
@@ -46,12 +47,18 @@ class Reference(Protocol):
         ...
 
 
-def build_reference(setting: Setting, plan: ReferencePlan, answers: AnswerLogProbs) -> Reference:
-    """The reference of a run; `answers` scores with the trained model. Loads a second model where the plan has one."""
+def build_reference(
+    setting: Setting, plan: ReferencePlan, answers: AnswerLogProbs, *, beforehand: bool = False
+) -> Reference:
+    """The reference of a run; `answers` scores with the trained model. Loads a second model where the plan has one.
+
+    One that is asked `beforehand` is whole, so that processes need not ask it together.
+    """
     if plan.kind == "model":
-        return Scored() if setting.scored else OtherModel(setting, plan, answers.temperature)
+        return Scored() if setting.scored else OtherModel(setting, plan, answers.temperature, whole=beforehand)
     within = _within(setting, plan, answers)
-    if setting.plan.train.shards_weights and not setting.scored and isinstance(within, StartingWeights):
+    asked = not beforehand and not setting.scored
+    if setting.plan.train.shards_weights and asked and isinstance(within, StartingWeights):
         raise NotBuilt(
             "a reference that is asked while training is not built yet where weights are shared out",
             where="--precompute_ref_log_probs",
@@ -195,7 +202,7 @@ class Scored:
 class OtherModel:
     """A frozen model of its own."""
 
-    def __init__(self, setting: Setting, plan: ReferencePlan, temperature: float = 1.0):
+    def __init__(self, setting: Setting, plan: ReferencePlan, temperature: float = 1.0, *, whole: bool = True):
         model_plan, folder = _other(setting, plan)
         self._model: PreTrainedModel = models.load_model(model_plan, folder)
         self._model.requires_grad_(False)
@@ -208,6 +215,8 @@ class OtherModel:
                 next="take a reference of the same architecture",
             )
         self._answers = AnswerLogProbs(self._model, temperature)
+        if not whole:
+            parallel_of(setting.plan.train).frozen(self._model)
 
     @torch.no_grad()
     def sums(self, batch: Batch) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -57,6 +58,6 @@ class RewardObjective(Objective):
             metrics = {name: (value.sum(), count) for name, value in values.items()}
         return Sums(bradley_terry(chosen, rejected).sum(), metrics)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """`value_head.safetensors`."""
-        save_head(self._head, folder)
+        save_head(self._head, folder, weights=weights)

@@ -59,7 +59,7 @@ class SftObjective(Objective):
         self._steps += 1
         self._divisor.begin_step(batches)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, weights: Any = None) -> None:
         """Write what the divisor has to remember."""
         self._divisor.save(folder)
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from swift import tuners
 from swift.plan.train import TrainPlan
+from swift.training.parallel.gathered import Keep
 
 if TYPE_CHECKING:
     from swift.training.parallel.sequence import SequenceGroup
@@ -35,12 +36,16 @@ class Parallel(Protocol):
         """The same, where it has to be made of whole weights: groups go by their shapes."""
         ...
 
-    def weights(self, model: nn.Module) -> dict[str, Tensor] | None:
-        """What is saved of the model by name, whole and on the CPU of the first process; None where it is anyway."""
+    def frozen(self, model: nn.Module) -> None:
+        """Share out a second model, which is only asked (by all processes together)."""
         ...
 
-    def optimizer_state(self, optimizer: Any, model: nn.Module, groups: Groups) -> dict[str, Any]:
-        """The whole state by name, on the CPU, as `swift.training.optimizer_state` lays it out."""
+    def weights(self, model: nn.Module, keep: Keep) -> dict[str, Tensor] | None:
+        """What is saved of the model by name, whole, as it is to `keep`; None where it is whole anyway."""
+        ...
+
+    def optimizer_state(self, optimizer: Any, model: nn.Module, groups: Groups, keep: Keep) -> dict[str, Any]:
+        """The whole state by name, as it is to `keep`, laid out as `swift.training.optimizer_state` says."""
         ...
 
     def load_optimizer_state(self, optimizer: Any, model: nn.Module, groups: Groups, stored: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from swift.core.errors import SwiftError
 from swift.plan.fsdp import CONFIG, FsdpPlan
 from swift.training import optimizer_state
 from swift.training.parallel import Groups, saved_names
+from swift.training.parallel.gathered import Keep
 
 
 class FullySharded:
@@ -45,6 +46,10 @@ class FullySharded:
         warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
         register_fsdp_forward_method(model, "generate")
 
+    def frozen(self, model: nn.Module) -> None:
+        """See Parallel."""
+        self.before_optimizer(model)
+
     def _layers(self, model: nn.Module) -> list[nn.Module]:
         if not self._plan.layers:
             return list(tuners.decoder_layers(tuners.base_model(model)))
@@ -59,7 +64,7 @@ class FullySharded:
                 )
         return layers
 
-    def weights(self, model: nn.Module) -> dict[str, Tensor] | None:
+    def weights(self, model: nn.Module, keep: Keep) -> dict[str, Tensor] | None:
         """See Parallel."""
         state = model.state_dict(keep_vars=True)
         whole: dict[int, Tensor] = {}
@@ -67,15 +72,15 @@ class FullySharded:
         for name in saved_names(model):
             tensor = state[name]
             if id(tensor) not in whole:  # one that is tied to another stays so
-                whole[id(tensor)] = _whole(tensor)
+                whole[id(tensor)] = keep(_whole(tensor))
             named[name] = whole[id(tensor)]
         return named
 
-    def optimizer_state(self, optimizer: Any, model: nn.Module, groups: Groups) -> dict[str, Any]:
+    def optimizer_state(self, optimizer: Any, model: nn.Module, groups: Groups, keep: Keep) -> dict[str, Any]:
         """See Parallel."""
         named = optimizer_state.by_name(optimizer.state_dict(), [name for names in groups for name in names])
         state = {
-            name: {key: _whole(value) if isinstance(value, Tensor) else value for key, value in values.items()}
+            name: {key: keep(_whole(value)) if isinstance(value, Tensor) else value for key, value in values.items()}
             for name, values in named["state"].items()
         }
         return {**named, "state": state}
@@ -94,9 +99,8 @@ class FullySharded:
 
 @torch.no_grad()
 def _whole(tensor: Tensor) -> Tensor:
-    """The tensor on the CPU, in the first process; all of them bring their shares."""
-    gathered = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-    return gathered.detach().cpu().clone() if PartialState().is_main_process else torch.empty(0)
+    """All of a tensor; every process brings its share."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def _shared_out(value: Any, like: Tensor) -> Any:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from swift.training import optimizer_state
 from swift.training.parallel import Groups
+from swift.training.parallel.gathered import Keep
 
 
 class Replicated:
@@ -22,11 +23,14 @@ class Replicated:
     def after_optimizer(self, model: nn.Module) -> None:
         """See Parallel."""
 
-    def weights(self, model: nn.Module) -> dict[str, Tensor] | None:
+    def frozen(self, model: nn.Module) -> None:
+        """See Parallel."""
+
+    def weights(self, model: nn.Module, keep: Keep) -> dict[str, Tensor] | None:
         """See Parallel."""
         return None
 
-    def optimizer_state(self, optimizer: Any, model: nn.Module, groups: Groups) -> dict[str, Any]:
+    def optimizer_state(self, optimizer: Any, model: nn.Module, groups: Groups, keep: Keep) -> dict[str, Any]:
         """See Parallel."""
         return optimizer_state.by_name(optimizer.state_dict(), [name for names in groups for name in names])
 

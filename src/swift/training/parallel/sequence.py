@@ -19,10 +19,15 @@ from swift.core.errors import SwiftError
 from swift.models.context_window import rope_kinds
 from swift.prompts.types import IGNORED
 from swift.training.objectives import Batch
+from swift.training.objectives.answer_log_probs import ANSWER_TOKENS, token_counts
 
 FLAG = "--sequence_parallel_size"
 BY_LENGTH = {"dynamic", "longrope"}
 """Kinds of rotary embedding that look at the largest position of a batch."""
+OF_TOKENS = {"labels": IGNORED, "loss_scale": 0.0}
+"""Fields of a batch that have a number for each token, and what there is where none is."""
+OF_TARGETS = ("targets", "answer", "weights")
+"""Fields that have one for each token that is predicted."""
 Attention = Callable[..., tuple[Tensor, None]]
 
 
@@ -57,7 +62,7 @@ class SequenceGroup:
         """The stretch of a flattened batch that is computed here, all as long as the others'.
 
         What is missing to that is a sequence of its own without targets. `labels` and `loss_scale` have one place more,
-        as each position predicts the next one.
+        as each position predicts the next one. What is said of whole answers stays.
         """
         ids, lengths = batch["input_ids"], list(batch["sequence_lengths"])
         missing = -ids.shape[1] % self._size
@@ -72,15 +77,29 @@ class SequenceGroup:
             **batch,
             "input_ids": _filled(ids, missing, 0)[:, start:end],
             "position_ids": positions[:, start:end],
-            "labels": _filled(batch["labels"], missing + 1, IGNORED)[:, start : end + 1],
             "predicted_at": at[here] - start,
             "sequence_lengths": tuple(lengths),
             "sequence_group": self,
             "tokens": max(0, min(end, ids.shape[1]) - start),
         }
-        if "loss_scale" in batch:
-            mine["loss_scale"] = _filled(batch["loss_scale"], missing + 1, 0.0)[:, start : end + 1]
+        for name, fill in OF_TOKENS.items():
+            if name in batch:
+                mine[name] = _filled(batch[name], missing + 1, fill)[:, start : end + 1]
+        for name in OF_TARGETS:
+            if name in batch:
+                mine[name] = batch[name][here]
+        if "prefix_lengths" in batch and missing:
+            mine["prefix_lengths"] = (*batch["prefix_lengths"], 0)
+        if "answer" in batch:
+            mine[ANSWER_TOKENS] = token_counts(batch)
+        if "kl" in batch:
+            mine["kl"] = self.share(batch["kl"])
         return mine
+
+    def sum(self, parts: Tensor) -> Tensor:
+        """The sum of what each process of the group has a part of, in all of them; differentiable."""
+        whole: Tensor = _Sum.apply(parts, self._group)
+        return whole
 
     def attend(self, inner: Attention, query: Tensor, key: Tensor, value: Tensor, **how: Any) -> Tensor:
         """`inner` over whole rows with the heads of this process.
@@ -124,6 +143,27 @@ class _AllToAll(torch.autograd.Function):
         """Each part of the gradient to the process that sent the part."""
         sent, got = ctx.sizes
         return _sent(gradients[0], got, sent, ctx.group), None, None, None
+
+
+class _Sum(torch.autograd.Function):
+    """A sum over processes, each of which goes on with it: a part counts in what every one of them makes of the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, parts: Tensor, group: Any) -> Tensor:
+        """See `torch.distributed.all_reduce`."""
+        ctx.group = group
+        return _summed(parts, group)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """The sum of their gradients."""
+        return _summed(gradients[0], ctx.group), None
+
+
+def _summed(parts: Tensor, group: Any) -> Tensor:
+    whole = parts.clone()
+    dist.all_reduce(whole, group=group)
+    return whole
 
 
 def _sent(flat: Tensor, sent: list[int], got: list[int], group: Any) -> Tensor:

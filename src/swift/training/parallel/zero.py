@@ -17,8 +17,10 @@ from swift.core.optional_imports import need
 from swift.plan.deepspeed import ZeroPlan
 from swift.training import optimizer_state
 from swift.training.parallel import Groups, saved_names
+from swift.training.parallel.gathered import Keep
 from swift.training.parallel.replicated import Replicated
 
+OFFLOADED = "offload_optimizer"
 MASTER = "fp32_weight"
 """The name, beside the optimizer's own, of what a weight of 16 bits is stepped in."""
 
@@ -44,7 +46,7 @@ class Zero(Replicated):
 
     gradients_stay = False
 
-    def optimizer_state(self, optimizer: Any, model: nn.Module, groups: Groups) -> dict[str, Any]:
+    def optimizer_state(self, optimizer: Any, model: nn.Module, groups: Groups, keep: Keep) -> dict[str, Any]:
         """See Parallel."""
         tools: Any = need("deepspeed.utils", extra="deepspeed", why="--deepspeed")
         zero = optimizer.optimizer
@@ -52,10 +54,10 @@ class Zero(Replicated):
         pieces, counts = _kinds(zero.optimizer, self.pieces(zero)[0])
         state: dict[str, dict[str, Any]] = {}
         for name, parameter in _named(model, groups):
-            state[name] = {key: tools.safe_get_full_optimizer_state(parameter, key).cpu() for key in pieces}
+            state[name] = {key: keep(tools.safe_get_full_optimizer_state(parameter, key)) for key in pieces}
             state[name] |= {key: torch.as_tensor(value).detach().cpu().clone() for key, value in counts.items()}
             if parameter.dtype != torch.float32:
-                state[name][MASTER] = tools.safe_get_full_fp32_param(parameter).cpu()
+                state[name][MASTER] = keep(tools.safe_get_full_fp32_param(parameter))
         settings = [{name: value for name, value in group.items() if name != "params"} for group in zero.param_groups]
         named = [{**own, "params": names} for own, names in zip(settings, groups, strict=True)]
         return {"state": state if pieces or counts else {}, "param_groups": named}
@@ -109,18 +111,25 @@ class Zero3(Zero):
                 module.register_buffer(name, buffer.to(device), name not in module._non_persistent_buffers_set)
         deepspeed.zero.Init(module=model, config_dict_or_path=dict(self._plan.config))
 
-    def weights(self, model: nn.Module) -> dict[str, Tensor] | None:
+    def frozen(self, model: nn.Module) -> None:
+        """See Parallel."""
+        deepspeed: Any = need("deepspeed", extra="deepspeed", why="--deepspeed")
+        self.after_optimizer(model)
+        zero = {name: value for name, value in self._plan.config["zero_optimization"].items() if name != OFFLOADED}
+        # Its hooks fetch the weights of a module when it is called; they hold what they need of the engine.
+        deepspeed.initialize(model=model, config={"train_micro_batch_size_per_gpu": 1, "zero_optimization": zero})
+
+    def weights(self, model: nn.Module, keep: Keep) -> dict[str, Tensor] | None:
         """See Parallel."""
         zero: Any = need("deepspeed", extra="deepspeed", why="--deepspeed").zero
         state = model.state_dict(keep_vars=True)
         whole: dict[int, Tensor] = {}
         named: dict[str, Tensor] = {}
-        first = PartialState().is_main_process
         for name in saved_names(model):
             tensor = state[name]
             if id(tensor) not in whole:  # one that is tied to another stays so
                 with zero.GatheredParameters([tensor]):
-                    whole[id(tensor)] = tensor.detach().cpu().clone() if first else torch.empty(0)
+                    whole[id(tensor)] = keep(tensor)
             named[name] = whole[id(tensor)]
         return named
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +86,7 @@ class GrpoObjective(Objective):
             named[f"rewards/{name}/std"] = max(0.0, square - named[f"rewards/{name}/mean"] ** 2) ** 0.5
         return named
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, weights: Any = None) -> None:
         """The roll-out under way, and what the reference needs."""
         self._record.save(folder)
         if self._policy.reference is not None:

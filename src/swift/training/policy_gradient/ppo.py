@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +94,7 @@ class PpoObjective(Objective):
         square = metrics.pop("val/ratio_square")
         return {**metrics, "val/ratio_var": max(0.0, square - metrics["val/ratio"] ** 2)}
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, weights: Any = None) -> None:
         """The critic's head, the roll-out under way, and what the reference needs."""
         save_head(self._head, folder, CRITIC)
         self._record.save(folder)
