@@ -39,7 +39,7 @@ def launch_labelled(tiny_llama_dir: Path, tmp_path: Path) -> Launch:
         ("sequence", ["--rlhf_type", "orpo", *FULL, *SGD], 4),
         ("zero2", ["--rlhf_type", "dpo", *FULL], 2),
         ("zero3", ["--rlhf_type", "dpo"], 2),
-        ("zero3", ["--rlhf_type", "dpo", *FULL, "--precompute_ref_log_probs", "false"], 3),
+        ("zero3", ["--rlhf_type", "dpo", *FULL, *SGD, "--precompute_ref_log_probs", "false"], 3),
         ("zero3", ["--rlhf_type", "dpo", "--loss_type", "bco_pair"], 2),
         ("fsdp", ["--rlhf_type", "dpo", *FULL], 2),
         ("fsdp", ["--rlhf_type", "dpo", *FULL, *SGD, "--precompute_ref_log_probs", "false"], 3),
