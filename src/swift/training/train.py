@@ -41,6 +41,7 @@ from swift.training.longlora import shift_attention
 from swift.training.loop import Run, finish, train
 from swift.training.objectives import Objective, Setting
 from swift.training.objectives.reference import reference_source
+from swift.training.parallel import parallel_of
 from swift.training.prepare import Prepared, prepare
 from swift.training.process_group import require_same
 from swift.training.quick_dropout import quicken_dropout
@@ -180,6 +181,7 @@ def assemble(
         steps=prepared.steps,
         folder=run_dir,
         flat=flat,
+        share_out=parallel_of(plan.train).frozen,
     )
     if method.arrange is not None:
         rows = _named(method.arrange)(setting)

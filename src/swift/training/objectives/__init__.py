@@ -5,7 +5,7 @@ Which command uses which is in `swift.plan.methods`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -99,6 +99,8 @@ class Setting:
     """The run's own folder."""
     flat: bool
     """Whether batches come without padding (see `swift.training.batches`)."""
+    share_out: Callable[[nn.Module], None]
+    """Lays a second model, which is only asked, over the processes as the trained one is."""
     scored: bool = False
     """Whether rows bring the reference's log-probabilities of their answers (see `swift.training.scored_rows`)."""
 

@@ -24,7 +24,6 @@ from swift.plan.rlhf import ReferencePlan
 from swift.plan.sft import SftPlan
 from swift.training.objectives import Batch, Setting
 from swift.training.objectives.answer_log_probs import AnswerLogProbs, TokenScores
-from swift.training.parallel import parallel_of
 from swift.training.varlen_attention import keep_inside_sequences
 
 FILE = "reference.safetensors"
@@ -216,7 +215,7 @@ class OtherModel:
             )
         self._answers = AnswerLogProbs(self._model, temperature)
         if not whole:
-            parallel_of(setting.plan.train).frozen(self._model)
+            setting.share_out(self._model)
 
     @torch.no_grad()
     def sums(self, batch: Batch) -> Tensor:
