@@ -54,8 +54,7 @@ def sequence_attention(
     """
     if sequence_group is not None:
         how = {"dropout": dropout, "scaling": scaling, "sliding_window": sliding_window, "attention_mask": None}
-        rows = {"sequence_lengths": sequence_lengths, "prefix_lengths": prefix_lengths}
-        inner = partial(sequence_attention, module, **rows)
+        inner = partial(sequence_attention, module, sequence_lengths=sequence_lengths, prefix_lengths=prefix_lengths)
         return sequence_group.attend(inner, query, key, value, **how), None
     if sequence_lengths is None:
         if attention_mask is None and query.shape[2] == key.shape[2]:
