@@ -27,7 +27,7 @@ from swift.plan.tuner import TunerPlan
 from swift.training.artifacts import length_info, write_training_args
 from swift.training.batches import Endless
 from swift.training.callbacks.lisa import LayersTakeTurns, layers_in_turn
-from swift.training.callbacks.loss_watch import Watch
+from swift.training.callbacks.loss_watch import NotANumber, Watch
 from swift.training.callbacks.progress import Progress, append
 from swift.training.callbacks.stop import StopOnSignal, on_signal_exit_code
 from swift.training.callbacks.tower_activations import TowerActivations
@@ -36,6 +36,7 @@ from swift.training.lost_processes import explain
 from swift.training.neftune import Neftune
 from swift.training.objectives import Batch, Objective
 from swift.training.optimizers.build import builder
+from swift.training.rows_to_blame import blame
 from swift.training.run_dir import LOG
 from swift.training.throughput import Meter, peak_memory
 from swift.training.trainer import PLACE, SaveInto, SwiftTrainer
@@ -190,6 +191,8 @@ def _loop(trainer: SwiftTrainer, run: Run) -> None:
         with trainer.stop.listening():
             trainer.train(resume_from_checkpoint=resume)
     except CheckFailed as error:
+        if isinstance(error, NotANumber) and run.plan.world_size == 1:
+            blame(error, run.model, run.objective, run.collate, run.train, run.where)
         Notebook(run.folder).keep(error, trainer.state.global_step)
         raise
     except RuntimeError as error:

@@ -207,7 +207,7 @@ def assemble(
         evaluator=_answers(plan, val, tokenizer, encoder),
         lengths=None if rows.lengths is None else rows.lengths.tolist(),
         val_lengths=() if val is None else None if val.lengths is None else val.lengths.tolist(),
-        where=rows.origin,
+        where=(rows.examples if isinstance(rows, data.PackedDataset) else rows).origin,
     )
 
 

@@ -63,7 +63,7 @@ class Watch(TrainerCallback):
         """Does this log line show a run that learns?"""
         logs = logs or {}
         if "grad_norm" in logs and not math.isfinite(logs["grad_norm"]):
-            raise not_a_number("grad_norm", logs["grad_norm"], state.global_step, [])
+            raise NotANumber("grad_norm", logs["grad_norm"], state.global_step)
         if self._freed and state.global_step == 1 and logs.get("grad_norm") == 0.0:
             self._is_flat(None)
         if logs.get("loss") == 0.0:
@@ -79,6 +79,19 @@ class Watch(TrainerCallback):
             why="the loss of these rows does not depend on the weights: nothing would be learned",
             next="look at the rows (are the two answers of a pair the same?), and at the numbers of the loss",
         )
+
+
+class NotANumber(CheckFailed):
+    """A loss or gradient of a step is infinite or not a number; `rows` are those that it may come from."""
+
+    def __init__(self, name: str, value: float, step: int, rows: Sequence[int] = (), where: Callable[[int], str] = str):
+        super().__init__(
+            f"{name} is {value} at step {step}",
+            where=_some([where(row) for row in rows]) or None,
+            why="a weight or an activation left the range of its precision",
+            next="lower --learning_rate, use --dtype bf16 or fp32, look at these rows; the last checkpoint is good",
+        )
+        self.rows = rows
 
 
 class LossCheck:
@@ -111,17 +124,7 @@ class LossCheck:
 
     def _look_at(self, loss: Tensor, step: int, rows: Sequence[int]) -> None:
         if not torch.isfinite(loss):
-            raise not_a_number("loss", loss.item(), step, [self._where(row) for row in rows])
-
-
-def not_a_number(name: str, value: float, step: int, rows: list[str]) -> CheckFailed:
-    """The error for a loss or gradient that is infinite or not a number."""
-    return CheckFailed(
-        f"{name} is {value} at step {step}",
-        where=_some(rows) or None,
-        why="a weight or an activation left the range of its precision",
-        next="lower --learning_rate, use --dtype bf16 or fp32, look at these rows; the last checkpoint is good",
-    )
+            raise NotANumber("loss", loss.item(), step, rows, self._where)
 
 
 def _some(rows: list[str]) -> str:

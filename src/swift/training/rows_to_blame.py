@@ -1,0 +1,61 @@
+"""Which row of a step has a loss that is no number: each is computed by itself, once, when a run ends for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from accelerate.utils.operations import send_to_device
+from torch import nn
+
+from swift.core.log import log
+from swift.data.packing import PackedDataset
+from swift.data.stream import StreamDataset
+from swift.training.callbacks.loss_watch import NotANumber
+from swift.training.objectives import Batch, Objective
+from swift.training.objectives.preference import PairObjective
+from swift.training.objectives.reference import evaluating
+from swift.training.objectives.sft import SftObjective
+
+BY_ROW = (SftObjective, PairObjective)
+"""What a row adds to these does not depend on the others."""
+
+
+def blame(
+    error: NotANumber,
+    model: nn.Module,
+    objective: Objective,
+    collate: Callable[[list[dict[str, Any]]], Batch],
+    train: Any,
+    where: Callable[[int], str],
+) -> None:
+    """Narrow `error.where` down to the rows that have such a loss alone, where they can be asked for and some do.
+
+    The weights are still those of before the step on a CPU, where a loss is looked at as it comes. On a GPU they may be
+    no numbers any more; then all rows stay named.
+    """
+    rows = train.examples if isinstance(train, PackedDataset) else train
+    if len(error.rows) < 2 or isinstance(rows, StreamDataset) or not isinstance(objective, BY_ROW):
+        return
+    log.info("looking for the row to blame among %d", len(error.rows))
+    alone = list(_without_loss(error.rows, rows, model, objective, collate))
+    if 0 < len(alone) < len(error.rows):
+        error.where = ", ".join(map(where, alone[:8]))
+        error.why = f"computed alone, {len(alone)} of the {len(error.rows)} rows of the batch have such a loss"
+        error.next = "look at what is special there (a token, a number); the last checkpoint is good"
+
+
+def _without_loss(
+    numbers: Sequence[int],
+    rows: Any,
+    model: nn.Module,
+    objective: Objective,
+    collate: Callable[[list[dict[str, Any]]], Batch],
+) -> Iterator[int]:
+    device = next(model.parameters()).device
+    with torch.no_grad(), evaluating(model):
+        for number in numbers:
+            batch: Any = send_to_device(collate([rows[number]]), device)
+            if not torch.isfinite(objective.sums(model, batch).loss).all():
+                yield number
