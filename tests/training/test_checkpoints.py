@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ from safetensors.torch import save_file
 from swift.core.errors import CheckFailed, SwiftError
 from swift.core.transaction import MANIFEST, fault
 from swift.training import checkpoints
+from swift.training.loop import train
 from swift.tuners.tensor_files import write_tensors
+from training.kit import tiny_run
 
 
 def make(folder: Path, text: str = "weights") -> Path:
@@ -44,6 +47,21 @@ def test_room_is_asked_for_before_writing(tmp_path: Path) -> None:
     checkpoints.require_room(tmp_path / "checkpoint-1", 1)
     with pytest.raises(SwiftError, match="could not be written"):
         checkpoints.require_room(tmp_path / "checkpoint-1", 2**60)
+
+
+def test_a_disk_without_room_for_a_checkpoint_stops_a_run_before_its_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny_run(tmp_path / "run", max_steps=1, save_strategy="steps", optim="adamw_torch")
+    trained = sum(weight.numel() * 4 for weight in run.model.parameters() if weight.requires_grad)
+    full = SimpleNamespace(free=3 * trained - 1)
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: full)
+    with pytest.raises(SwiftError, match="no room for a checkpoint") as raised:
+        train(run)
+    assert str(run.folder) in str(raised.value)
+    assert not (run.folder / "logging.jsonl").exists()
+    full.free += 1
+    assert train(tiny_run(tmp_path / "other", max_steps=1, save_strategy="no")).state.global_step == 1
 
 
 def test_going_back_replaces_the_later_checkpoint(tmp_path: Path) -> None:

@@ -166,6 +166,15 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_rows(tmp_path: Pat
     assert "rows.jsonl:" in str(raised.value)
 
 
+def test_a_weight_that_is_no_number_is_named(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "run", max_steps=2)
+    with torch.no_grad():
+        run.model.get_parameter("model.layers.1.mlp.up_proj.weight")[3, 5] = math.nan
+    with pytest.raises(CheckFailed, match="loss is nan at step 1") as raised:
+        train(run)
+    assert "model.layers.1.mlp.up_proj.weight (1 of " in str(raised.value)
+
+
 def test_longest_rows_come_first_when_memory_is_tested(tmp_path: Path) -> None:
     seen: list[int] = []
 

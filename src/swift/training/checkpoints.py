@@ -117,6 +117,18 @@ def require_room(target: Path, needed: int) -> None:
         raise _unwritable(target, f"it needs {needed / 2**20:,.0f} MiB and {free / 2**20:,.0f} MiB are free")
 
 
+def require_room_for_one(run: Path, needed: int) -> None:
+    """Raise SwiftError before the first step when a checkpoint of at least `needed` bytes does not fit into `run`."""
+    free = shutil.disk_usage(run).free
+    if free < needed:
+        raise SwiftError(
+            "there is no room for a checkpoint",
+            where=str(run),
+            why=f"one takes at least {needed / 2**20:,.1f} MiB, and {free / 2**20:,.1f} MiB are free on this disk",
+            next="make room, write to another disk (--output_dir), or leave the optimizer out (--save_only_model true)",
+        )
+
+
 def _unwritable(target: Path, why: str) -> SwiftError:
     before = [path for path in checkpoints(target.parent) if path != target]
     kept = f"the last complete checkpoint is {before[-1]}" if before else "no checkpoint was complete yet"

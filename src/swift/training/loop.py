@@ -31,6 +31,7 @@ from swift.training.callbacks.loss_watch import NotANumber, Watch
 from swift.training.callbacks.progress import Progress, append
 from swift.training.callbacks.stop import StopOnSignal, on_signal_exit_code
 from swift.training.callbacks.tower_activations import TowerActivations
+from swift.training.checkpoints import require_room_for_one
 from swift.training.curves import TensorBoard, draw
 from swift.training.lost_processes import explain
 from swift.training.neftune import Neftune
@@ -42,6 +43,9 @@ from swift.training.throughput import Meter, peak_memory
 from swift.training.trainer import PLACE, SaveInto, SwiftTrainer
 from swift.training.training_arguments import training_arguments
 from swift.training.why_not_learning import Notebook, WatchedCurves
+
+ADAMW = ("adamw_torch", "adamw_torch_fused")
+"""Optimizers that are known to keep two numbers of a weight's own type for each weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,7 @@ def train(run: Run) -> SwiftTrainer:
 
     With `auto_find_batch_size`, a batch that does not fit is halved and the accumulation doubled, as often as needed.
     """
+    _require_room(run)
     initial = _trainable(run.model) if run.plan.group.auto_find_batch_size else None
     while True:
         trainer = build(run)
@@ -93,6 +98,16 @@ def train(run: Run) -> SwiftTrainer:
         run.model.load_state_dict(initial, strict=False)
         run = replace(run, plan=halved(run.plan))
         del trainer
+
+
+def _require_room(run: Run) -> None:
+    """What is trained is written whole, and AdamW keeps two numbers for each of it."""
+    plan = run.plan
+    if plan.group.save_strategy == "no":
+        return
+    twice = plan.optim.optim in ADAMW and plan.galore is None and not plan.group.save_only_model
+    trained = sum(weight.numel() * weight.element_size() for weight in run.model.parameters() if weight.requires_grad)
+    require_room_for_one(run.folder, trained * (3 if twice else 1))
 
 
 def halved(plan: TrainPlan) -> TrainPlan:

@@ -1,4 +1,4 @@
-"""Which row of a step has a loss that is no number: each is computed by itself, once, when a run ends for it."""
+"""Which row of a step, or which weight, is to blame for a loss that is no number: looked for once, when a run ends."""
 
 from __future__ import annotations
 
@@ -30,11 +30,15 @@ def blame(
     train: Any,
     where: Callable[[int], str],
 ) -> None:
-    """Narrow `error.where` down to the rows that have such a loss alone, where they can be asked for and some do.
+    """Name a weight that is no number, and narrow `error.where` down to the rows that have such a loss alone.
 
     The weights are still those of before the step on a CPU, where a loss is looked at as it comes. On a GPU they may be
     no numbers any more; then all rows stay named.
     """
+    broken = _broken_weight(model) if error.step <= 1 else None
+    if broken is not None:
+        error.why = f"the model was loaded with a weight that is not a number: {broken}"
+        error.next = "take another copy of the model, or another --dtype if its numbers are too large for this one"
     rows = train.examples if isinstance(train, PackedDataset) else train
     if len(error.rows) < 2 or isinstance(rows, StreamDataset) or not isinstance(objective, BY_ROW):
         return
@@ -42,8 +46,19 @@ def blame(
     alone = list(_without_loss(error.rows, rows, model, objective, collate))
     if 0 < len(alone) < len(error.rows):
         error.where = ", ".join(map(where, alone[:8]))
-        error.why = f"computed alone, {len(alone)} of the {len(error.rows)} rows of the batch have such a loss"
+        rows_alone = f"computed alone, {len(alone)} of the {len(error.rows)} rows of the batch have such a loss"
+        error.why = rows_alone if broken is None else f"{rows_alone}; {error.why}"
         error.next = "look at what is special there (a token, a number); the last checkpoint is good"
+
+
+def _broken_weight(model: nn.Module) -> str | None:
+    """The name of the first weight with values that are infinite or not a number, and how many they are."""
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and weight.element_size() > 1:  # isfinite knows no 8-bit floats
+            values = int((~torch.isfinite(weight)).sum())
+            if values:
+                return f"{name} ({values} of {weight.numel()} values)"
+    return None
 
 
 def _without_loss(

@@ -91,7 +91,7 @@ class NotANumber(CheckFailed):
             why="a weight or an activation left the range of its precision",
             next="lower --learning_rate, use --dtype bf16 or fp32, look at these rows; the last checkpoint is good",
         )
-        self.rows = rows
+        self.rows, self.step = rows, step
 
 
 class LossCheck:
