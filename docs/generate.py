@@ -16,6 +16,10 @@ from swift.params.render import write_reference
 from swift.params.stubs import write_stubs
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "bench" / "faults"))
+
+from page import write as write_evidence  # noqa: E402
+
 EXTRAS = ("<!-- extras -->", "<!-- end of extras -->")
 FILES = ("<!-- files -->", "<!-- end of files -->")
 
@@ -63,6 +67,7 @@ GENERATED: dict[str, Callable[[Path], None]] = {
     "CONTRIBUTING.md": write_contributing,
     "docs/install.md": write_install,
     "src/swift/__init__.pyi": write_stubs,
+    "docs/evidence.md": write_evidence,
 }
 
 
