@@ -52,8 +52,13 @@ def blame(
 
 
 def _broken_weight(model: nn.Module) -> str | None:
-    """The name of the first weight with values that are infinite or not a number, and how many they are."""
+    """The name of the first weight with values that are infinite or not a number, and how many they are.
+
+    On a GPU the step with the loss has been made, so that only weights that are not trained are as they were loaded.
+    """
     for name, weight in model.named_parameters():
+        if weight.requires_grad and weight.device.type != "cpu":
+            continue
         if weight.is_floating_point() and weight.element_size() > 1:  # isfinite knows no 8-bit floats
             values = int((~torch.isfinite(weight)).sum())
             if values:
