@@ -47,6 +47,7 @@ def test_damaged_sounds_are_named(tmp_path: Path) -> None:
         "text.wav": b"no sound at all",
         "page.mp3": b"<!doctype html><html>404</html>",
         "cut.flac": whole[: len(whole) // 2],
+        "cut.wav": write_sound(tmp_path / "whole.wav", 2.0).read_bytes()[:-100],
         "head.flac": whole[:30],
         "zeros.wav": bytes(5000),
         "nan.wav": (tmp_path / "nan.wav").read_bytes(),
@@ -62,3 +63,12 @@ def test_damaged_sounds_are_named(tmp_path: Path) -> None:
     for source in (str(tmp_path), str(tmp_path / "gone.wav"), "", "a\0b", "data:", "data:audio/wav;base64,%%"):
         with pytest.raises(BadAudio):
             read.samples(source, 16000)
+
+
+def test_a_head_that_does_not_say_how_long_a_sound_is_costs_nothing(tmp_path: Path) -> None:
+    """ffmpeg writes such heads into pipes; other programs count eight bytes too many."""
+    whole = write_sound(tmp_path / "whole.wav", 0.5).read_bytes()
+    for number, stated in enumerate((2**32 - 1, 0, len(whole))):
+        path = tmp_path / f"{number}.wav"
+        path.write_bytes(whole[:4] + stated.to_bytes(4, "little") + whole[8:])
+        assert read.samples(str(path), 16000) == 8000

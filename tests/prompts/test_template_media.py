@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 import swift
 from swift.catalog import load_catalog
 from swift.core.errors import SwiftError
+from swift.prompts.grounding import objects
 
 CAT = {"caption": "cat", "bbox": [10, 20, 30, 40], "bbox_type": "real", "image": 0}
 DOG = {"caption": "dog", "bbox": [[0, 0, 50, 100], [0.5, 0, 100, 25]], "bbox_type": "norm_1", "image": 0}
@@ -161,9 +163,9 @@ def test_objects_that_cannot_be_used_are_named(picture: str, golden_tokenizer: C
         ([5], "an object with a bbox"),
         ({"bbox": 1}, "a list"),
     ]
-    for objects, reason in bad:
+    for given, reason in bad:
         with pytest.raises(SwiftError, match=reason):
-            text_of("qwen2-vl", tokenizer, {**row, "objects": objects})
+            text_of("qwen2-vl", tokenizer, {**row, "objects": given})
     with pytest.raises(SwiftError, match="more <bbox>"):
         text_of("qwen2-vl", tokenizer, {**row, "query": "<bbox>", "objects": [CAT]})
 
@@ -175,3 +177,13 @@ def test_every_template_writes_only_slots_that_it_knows() -> None:
             left = (text or "").replace("{{number}}", "").replace("{{path}}", "")
             assert "{{" not in left.replace("{{id:", ""), name
         assert "{{caption}}" in media.caption and "{{x1}}" in media.box and "{{boxes}}" in media.boxes, name
+
+
+def test_objects_in_columns_are_those_in_rows() -> None:
+    boxes = [[10, 20, 30, 40], [1, 2, 3, 4]]
+    rows = [{"caption": "cat", "bbox": boxes[0], "bbox_type": "real", "image": 0}]
+    rows.append({"bbox": boxes[1], "bbox_type": "real", "image": 1})
+    columns = {"ref": ["cat"], "bbox": boxes, "image_id": [0, 1]}
+    assert list(objects(columns)) == list(objects(json.dumps(columns))) == rows
+    assert [each["bbox_type"] for each in objects({"bbox": boxes, "bbox_type": "norm1"})] == ["norm_1", "norm_1"]
+    assert objects({"ref": [], "bbox": []}) == objects({}) == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from swift.prompts.image_header import bytes_of, named
 from swift.prompts.images import BadAudio
 
 BOUNDS = Bounds(bytes=2**28, seconds=120.0)
+SLACK = 8
+"""Bytes by which heads of whole WAV files are wrong: some programs count the first eight of the file."""
 MAX_SAMPLES = 2**29
 """Of all channels: more than that is two gigabytes decoded."""
 
@@ -70,6 +73,8 @@ def _opened(file: str | io.BytesIO, source: str) -> Iterator[Any]:
     """The file as soundfile has it. Raises BadAudio for what cannot be read, in the block too."""
     soundfile = need("soundfile", extra="audio", why="reading sounds")
     try:
+        if (missing := _cut_from_wav(file)) > 0:
+            raise BadAudio("broken audio", why=f"it ends {missing} bytes before its head says", where=named(source))
         with soundfile.SoundFile(file) as sound:
             if not sound.frames:
                 raise BadAudio("broken audio", why="it has no samples", where=named(source))
@@ -79,6 +84,23 @@ def _opened(file: str | io.BytesIO, source: str) -> Iterator[Any]:
             yield sound
     except (soundfile.SoundFileError, OSError, ValueError, TypeError, MemoryError) as error:
         raise BadAudio("broken audio", why=str(error) or type(error).__name__, where=named(source)) from error
+
+
+def _cut_from_wav(file: str | io.BytesIO) -> int:
+    """How many bytes a WAV lacks at its end, which libsndfile passes over: the sound would be a shorter one.
+
+    0 where the head does not say how long it is, as in what ffmpeg writes into a pipe.
+    """
+    if isinstance(file, str):
+        with open(file, "rb") as opened:
+            head, length = opened.read(12), os.fstat(opened.fileno()).st_size
+    else:
+        head, length = bytes(file.getbuffer()[:12]), file.getbuffer().nbytes
+    stated = int.from_bytes(head[4:8], "little")
+    if head[:4] != b"RIFF" or head[8:12] != b"WAVE" or stated in (0, 2**32 - 1):
+        return 0
+    missing = stated + 8 - length
+    return missing if missing > SLACK else 0
 
 
 def count_of(file: str | io.BytesIO, source: str, rate: int) -> int:

@@ -12,7 +12,7 @@ from swift.prompts.bad_row import BadRow
 from swift.prompts.images import BadImage
 from swift.prompts.messages import MEDIA_TAGS
 from swift.prompts.types import Conversation
-from swift.prompts.values import a_list
+from swift.prompts.values import a_list, literal
 
 REFERENCE, BOX = "<ref-object>", "<bbox>"
 UNNAMED = "objects that its text has no tag for are left out"
@@ -32,10 +32,12 @@ class BadGrounding(BadImage):
 def objects(value: Any) -> tuple[dict[str, Any], ...]:
     """The objects of a row: a list of `{caption, bbox, bbox_type, image}` or `[caption, bbox]`, perhaps as JSON text.
 
-    Raises BadRow.
+    Releases after 2.5 write them as columns, `{ref, bbox, bbox_type, image_id}`. Raises BadRow.
     """
     listed = []
-    for number, item in enumerate(a_list(value, "objects")):
+    value = literal(value, "objects", "a list")
+    items: list[Any] = _rows(value) if isinstance(value, Mapping) else a_list(value, "objects")
+    for number, item in enumerate(items):
         given = item
         if isinstance(item, list | tuple) and len(item) == 2:
             given = {"caption": item[0], "bbox": item[1], "bbox_type": None, "image": 0}
@@ -43,6 +45,20 @@ def objects(value: Any) -> tuple[dict[str, Any], ...]:
             raise BadRow("wrong type", key=f"objects[{number}]", expected="an object with a bbox", value=item)
         listed.append(given)
     return tuple(listed)
+
+
+def _rows(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One object for each name and box; of unequal columns the rest has no name, or no box."""
+    names, boxes, places = (a_list(columns.get(key), f"objects.{key}") for key in ("ref", "bbox", "image_id"))
+    kind = columns.get("bbox_type") or "real"
+    kind = {"norm1": "norm_1", "norm1000": "norm_1000", "none": None}.get(kind, kind)
+    rows: list[dict[str, Any]] = []
+    for number in range(max(len(names), len(boxes))):
+        row: dict[str, Any] = {"bbox_type": kind, "image": places[number] if number < len(places) else 0}
+        row |= {"caption": names[number]} if number < len(names) else {}
+        row |= {"bbox": boxes[number]} if number < len(boxes) else {}
+        rows.append(row)
+    return rows
 
 
 def grounded(
