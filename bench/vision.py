@@ -52,7 +52,7 @@ def main() -> int:
     return int(missed)
 
 
-def _photographs(folder: Path, count: int) -> list[Path]:
+def photographs(folder: Path, count: int) -> list[Path]:
     """JPEGs with as much in them as photographs have: 50 to 100 kB."""
     random, paths = np.random.default_rng(0), []
     for number in range(count):
@@ -92,7 +92,7 @@ def _rate(pool: ProcessPoolExecutor, work: Any, paths: list[Path]) -> tuple[floa
 
 def _preparing(folder: Path, count: int, workers: int, rounds: int) -> bool:
     """Whether the bar of the first epoch is missed."""
-    paths, ratios = _photographs(folder, count), []
+    paths, ratios = photographs(folder, count), []
     with ProcessPoolExecutor(workers) as pool:
         list(pool.map(_bare, paths[:workers]))
         list(pool.map(partial(_ours, folder / "warm"), paths[:workers]))
