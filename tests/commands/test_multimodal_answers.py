@@ -181,7 +181,9 @@ def test_a_chat_at_the_terminal_asks_for_the_image(
     trained: Trained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = trained.expected(trained.rows)
-    entries = f"See <image> there\n{trained.folder / 'one.png'}\nclear\n<image>?\n{trained.folder / 'none.png'}\n"
+    entries = (
+        f"See <image> there\n'file://{trained.folder / 'one.png'}'\nclear\n<image>?\n{trained.folder / 'none.png'}\n"
+    )
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(entries.encode())))
     assert main(["infer", *trained.words("--save_result", "false", "--eval_human", "true")]) == 0
     given = capsys.readouterr()

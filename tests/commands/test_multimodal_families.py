@@ -13,6 +13,7 @@ from PIL import Image
 from tests.commands.test_multimodal import noise
 from tests.fixtures.tiny_multimodal import write_tiny
 
+from swift.catalog import load_catalog
 from swift.cli import main
 
 pytestmark = [
@@ -158,6 +159,12 @@ def write_rows(kind: str, folder: Path) -> Path:
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def test_every_family_that_the_list_of_models_calls_trained_here_is() -> None:
+    catalog = load_catalog()
+    marked = {catalog.family(model) for model in catalog.models.values() if model.multimodal and not model.quant}
+    assert marked - {None} <= {*KINDS, "qwen2_audio"}  # which has a file of its own, beside this one
 
 
 QUICK = ("gemma3", "mllama")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 from collections import Counter
@@ -19,6 +20,7 @@ from swift.engines.factory import Prepared
 from swift.engines.sync_engine import Reply, SyncEngine
 from swift.inference.result_file import Results, fields, open_results
 from swift.plan.infer import InferPlan
+from swift.prompts.media_links import plain_link
 from swift.prompts.messages import MEDIA_TAGS
 from swift.prompts.types import Conversation, Media, Message
 
@@ -141,8 +143,8 @@ class Chat:
         for tag in tags:
             numbers[tag] += 1
             several = f" {numbers[tag]} of {counts[tag]}" if counts[tag] > 1 else ""
-            path = self._read_line(f"<<<[path or URL of {tag[1:-1]}{several}] ").strip()
-            self._shown.setdefault(self._tags[tag], []).append(path)
+            given = self._read_line(f"<<<[path or URL of {tag[1:-1]}{several}] ").strip()
+            self._shown.setdefault(self._tags[tag], []).append(_link(given))
 
     def _request(self) -> tuple[Request, Conversation]:
         system = [] if self._system is None else [Message("system", self._system)]
@@ -289,3 +291,9 @@ def _edit_lines() -> None:
             import readline  # noqa: F401  # importing it is what switches editing on
         except ImportError:
             return
+
+
+def _link(given: str) -> str:
+    """The link that was typed, or dropped on the terminal, which puts quotes around it."""
+    quoted = len(given) > 1 and given[0] == given[-1] and given[0] in "'\""
+    return os.path.expanduser(plain_link(given[1:-1] if quoted else given))
