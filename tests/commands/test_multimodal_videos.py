@@ -47,6 +47,9 @@ class VideoReference(Reference):
         given = super().inputs({**row, "query": query.replace("<video>", "\0")})
         ids = self._ids(given["input_ids"], texts)
         joined = {name: torch.cat([one[name] for one in videos]) for name in videos[0]}
+        if self.kind == "internvl" and "images" in row:
+            pair = [joined["pixel_values"], given["pixel_values"]]
+            joined["pixel_values"] = torch.cat(pair if query.index("<video>") < query.index("<image>") else pair[::-1])
         if "mm_token_type_ids" in given or self.kind.startswith("qwen"):
             image, video = self.tokenizer.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>"])
             kinds = (ids == image).long() + 2 * (ids == video).long()
@@ -139,8 +142,10 @@ def write_rows(kind: str, folder: Path) -> Path:
         {"query": "<video> all", "response": "five", "videos": [listed]},
         {"query": "Just text", "response": "fine"},
     ]
-    if kind != "internvl":
-        rows.append({"query": "<video>and<image>", "response": "x", "videos": [str(video)], "images": [str(image)]})
+    both: dict[str, Any] = {"response": "x", "videos": [str(video)], "images": [str(image)]}
+    rows.append({"query": "<video>and<image>", **both})
+    if kind == "internvl":  # whose images and videos are the same token, so their order matters
+        rows.append({"query": "<image>and<video>", **both})
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path

@@ -79,7 +79,8 @@ class Model:
         if not self._open:
             raise SwiftError("the model is closed", next="load it again")
         talk = conversation(messages, tools)
-        ids = self._prepared.encoder.encode(talk, inference=True)[-1].input_ids
+        prompt = self._prepared.encoder.encode(talk, inference=True)[-1]
+        ids = prompt.input_ids
         room = self._engine.engine.max_model_len - len(ids)
         if room < 1:
             raise SwiftError(f"the prompt has {len(ids)} tokens, the context holds {len(ids) + room}", where="messages")
@@ -93,7 +94,7 @@ class Model:
             prompt_ids=tuple(ids),
             sampling=sampling,
             adapter=self._plan.engine.default_adapter,
-            media=talk.media,
+            media=prompt.media,
         )
         for delta in self._engine.stream(request):
             if delta.error is not None:

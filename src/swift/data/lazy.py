@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swift.core.errors import SwiftError
-from swift.core.log import log
+from swift.core.log import once
 from swift.data.example_index import ExampleIndex
 from swift.data.ledger import Entry, enter_late
 from swift.data.preprocess import Preprocessor, refusal
@@ -62,7 +62,7 @@ class LazyDataset:
         return item
 
     def _leave_out(self, index: int, error: BadMedium, instead: str) -> None:
-        log.warning("%s cannot be used, %s: %s", self.origin(index), instead, error)
+        once(f"{self.origin(index)} cannot be used, {instead}: {error}")
         if self._ledger is not None:
             source, _, line = self.origin(index).rpartition(":")
             fault = refusal(error)

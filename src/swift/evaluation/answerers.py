@@ -28,7 +28,7 @@ from swift.params.groups.evaluate import ChoiceScore
 from swift.plan.evaluation import EvalPlan, RemotePlan
 from swift.plan.infer import InferPlan, plan_sampling
 from swift.prompts.messages import MEDIA_TAGS
-from swift.prompts.types import Conversation, Media, Message
+from swift.prompts.types import Conversation, Encoded, Media, Message
 
 TOP = 20
 """Most first tokens that a chat server tells of; OpenAI's own limit."""
@@ -85,7 +85,8 @@ class LocalAnswerer:
         images = self._prepared.images
         if conversation.media.any and images is None:
             raise SwiftError("it shows images, videos or sounds, and this model takes text only")
-        key = [self._model, self._prompt(conversation), repr(self._sampling(question, 2**31)), self._scores(question)]
+        ids = self._prompt(conversation).input_ids
+        key = [self._model, ids, repr(self._sampling(question, 2**31)), self._scores(question)]
         return key if images is None else [*key, *shown(conversation.media, images.facts)]
 
     async def start(self) -> Engine:
@@ -94,7 +95,8 @@ class LocalAnswerer:
 
     async def answer(self, engine: Engine, question: Question, conversation: Conversation) -> Answer:
         """Score the options first, whose prompt the written answer then finds computed."""
-        ids = tuple(self._prompt(conversation))
+        prompt = self._prompt(conversation)
+        ids = tuple(prompt.input_ids)
         room = engine.max_model_len - len(ids)
         if room < 1:
             raise SwiftError(f"the prompt has {len(ids)} tokens, the context holds {engine.max_model_len}")
@@ -112,7 +114,7 @@ class LocalAnswerer:
             prompt_ids=ids,
             sampling=self._sampling(question, room),
             adapter=self._plan.engine.default_adapter,
-            media=conversation.media,
+            media=prompt.media,
         )
         written, reason = "", None
         async for delta in engine.stream(request):
@@ -121,8 +123,8 @@ class LocalAnswerer:
             written, reason = written + delta.text, delta.finish_reason
         return Answer(written, reason, letter, text)
 
-    def _prompt(self, conversation: Conversation) -> list[int]:
-        return self._prepared.encoder.encode(conversation, inference=True)[-1].input_ids
+    def _prompt(self, conversation: Conversation) -> Encoded:
+        return self._prepared.encoder.encode(conversation, inference=True)[-1]
 
     def _scores(self, question: Question) -> tuple[ChoiceScore, ...]:
         return self.scores if isinstance(question, Choice) else WRITTEN

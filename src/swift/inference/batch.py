@@ -87,18 +87,19 @@ def _request(plan: InferPlan, prepared: Prepared, engine: SyncEngine, row: Quest
     if row.conversation is None:
         return row.fault or "the row cannot be used"
     try:
-        ids = prepared.encoder.encode(row.conversation, inference=True)[-1].input_ids
+        prompt = prepared.encoder.encode(row.conversation, inference=True)[-1]
     except SwiftError as error:
         return " ".join(filter(None, (error.what, error.why))) + f" ({row.origin})"
+    ids = tuple(prompt.input_ids)
     room = engine.engine.max_model_len - len(ids)
     if room < 1:
         return f"the prompt has {len(ids)} tokens, the context holds {engine.engine.max_model_len} ({row.origin})"
     return Request(
         id=f"row-{number}",
-        prompt_ids=tuple(ids),
+        prompt_ids=ids,
         sampling=prepared.sampling_of(room, tools=bool(row.conversation.tools), seed=plan.seed + number),
         adapter=plan.engine.default_adapter,
-        media=row.conversation.media,
+        media=prompt.media,
     )
 
 

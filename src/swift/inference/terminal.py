@@ -149,9 +149,9 @@ class Chat:
     def _request(self) -> tuple[Request, Conversation]:
         system = [] if self._system is None else [Message("system", self._system)]
         images, videos, audios = (tuple(self._shown.get(kind, ())) for kind in MEDIA_TAGS)
-        media = Media(images, videos, audios)
-        conversation = Conversation((*system, *self._messages), self._tools, media)
-        ids = self._prepared.encoder.encode(conversation, inference=True)[-1].input_ids
+        conversation = Conversation((*system, *self._messages), self._tools, Media(images, videos, audios))
+        prompt = self._prepared.encoder.encode(conversation, inference=True)[-1]
+        ids = prompt.input_ids
         room = self._engine.engine.max_model_len - len(ids)
         if room < 1:
             raise SwiftError(
@@ -161,7 +161,7 @@ class Chat:
             )
         sampling = self._prepared.sampling_of(room, tools=bool(self._tools))
         adapter = self._plan.engine.default_adapter
-        request = Request(id="chat", prompt_ids=tuple(ids), sampling=sampling, adapter=adapter, media=media)
+        request = Request(id="chat", prompt_ids=tuple(ids), sampling=sampling, adapter=adapter, media=prompt.media)
         return request, conversation
 
     def _answer(self, request: Request) -> Reply:

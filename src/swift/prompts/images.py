@@ -133,8 +133,11 @@ def placed(example: Example, media: Media, tokens: MediaTokens, form: MediaText,
     """
     tag = re.compile("|".join(MEDIA_TAGS[kind] for kind in tokens.kinds))
     with_tags = [one for one in example.segments if isinstance(one.content, str) and tag.search(one.content)]
-    numbers = Counter(name for segment in with_tags for name in tag.findall(str(segment.content)))
+    names = [name for segment in with_tags for name in tag.findall(str(segment.content))]
+    numbers = Counter(names)
     shown = media.first({kind: numbers[MEDIA_TAGS[kind]] for kind in tokens.kinds})
+    if shown.images and shown.videos:
+        shown = replace(shown, order=tuple(kind for name in names for kind in tokens.kinds if MEDIA_TAGS[kind] == name))
     given = tokens.written(shown, form)
     written = {MEDIA_TAGS[kind]: iter(texts) for kind, texts in given.items()}
     segments: list[Segment] = []

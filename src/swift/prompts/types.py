@@ -55,6 +55,8 @@ class Media:
     """Those that are a list of frames are a tuple of images."""
     audios: tuple[str, ...] = ()
     objects: tuple[dict[str, Any], ...] = ()
+    order: tuple[str, ...] = ()
+    """In a prompt that shows both images and videos, which of them each place is for."""
 
     def of(self, kind: str) -> tuple[str | tuple[str, ...], ...]:
         """Its images, videos or audios."""

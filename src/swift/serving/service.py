@@ -185,7 +185,8 @@ class Service:
             use, syntax, ends = tool_use(body), encoder.call_syntax, encoder.stop_strings
             talk, begun = conversation(body, use, takes=self.takes)
             talk = await self._with_media(talk, body)
-            prompts, field, media = [await self._apart(self._encode_chat, talk, begun, body)], "messages", talk.media
+            ids, media = await self._apart(self._encode_chat, talk, begun, body)
+            prompts, field = [ids], "messages"
             ends += encoder.tool_stop_strings if use.mode == "auto" else ()
         else:
             prompts, field = [await self.text_ids(prompt, "prompt") for prompt in _prompts(body)], "prompt"
@@ -258,19 +259,20 @@ class Service:
         # Not in the thread of the tokenizer: a slow address must not hold up other requests.
         return replace(talk, media=await asyncio.to_thread(admitted, talk.media, body, self.plan.media))
 
-    def _encode_chat(self, talk: Conversation, begun: str, body: ChatRequest) -> tuple[int, ...]:
+    def _encode_chat(self, talk: Conversation, begun: str, body: ChatRequest) -> tuple[tuple[int, ...], Media]:
+        """The ids, and the media as they stand in them."""
         try:
-            encoded = self.loaded.encoder.encode(talk, inference=True)
+            prompt = self.loaded.encoder.encode(talk, inference=True)[-1]
         except BadMedium as error:
             raise refusal(error, blamed(error, talk.media, body, self.loaded.encoder.images)) from error
         except TooLong as error:
             raise ApiError(400, error.what, param="messages", code="context_length_exceeded") from error
         except SwiftError as error:
             raise ApiError(400, " ".join(filter(None, (error.what, error.why))), param="messages") from error
-        ids = encoded[-1].input_ids
+        ids = prompt.input_ids
         if begun:
             ids = ids + self.loaded.engine.tokenizer(begun, add_special_tokens=False)["input_ids"]
-        return tuple(ids)
+        return tuple(ids), prompt.media
 
     def _encode_answered(self, talk: Conversation, param: str) -> tuple[int, ...]:
         try:

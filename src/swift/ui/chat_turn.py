@@ -112,8 +112,8 @@ class Talker:
     ) -> Iterator[str]:
         """The answer so far, again and again, until it is whole or `stop` is set. Raises SwiftError."""
         talk = conversation(history, controls.system)
-        prompt = tuple(self.encoder.encode(talk, inference=True)[-1].input_ids)
-        room = self.engine.engine.max_model_len - len(prompt)
+        prompt = self.encoder.encode(talk, inference=True)[-1]
+        room = self.engine.engine.max_model_len - len(prompt.input_ids)
         if room < 1:
             raise SwiftError("the conversation is longer than the model's context", next="begin a new chat")
         sampling = replace(
@@ -124,10 +124,10 @@ class Talker:
         )
         request = Request(
             id=f"page-{uuid.uuid4().hex}",
-            prompt_ids=prompt,
+            prompt_ids=tuple(prompt.input_ids),
             sampling=sampling,
             adapter=controls.adapter,
-            media=talk.media,
+            media=prompt.media,
         )
         text, shown, due, began = "", "", 0.0, 0.0
         with closing(self.engine.stream(request)) as deltas:  # type: ignore[type-var]  # it is a generator

@@ -104,8 +104,6 @@ class Images:
 
         Raises BadMedium when one cannot be used or the model cannot take its size.
         """
-        if media.images and media.videos and len(self.tokens) == 1:
-            raise BadVideo("the row has images and videos, which are one kind of token in the prompts of this model")
         return {kind: side.written(media.of(kind), form) for kind, side in self._of.items() if media.of(kind)}
 
     def size(self, source: str) -> tuple[int, int]:
@@ -117,8 +115,20 @@ class Images:
         self.opened(media)
 
     def opened(self, media: Media) -> list[Any]:
-        """Its media decoded, in the order of their kinds. Raises BadMedium."""
-        return [side.opened(source) for kind, side in self._of.items() for source in media.of(kind)]
+        """Its media decoded, in the order of `_in_order`. Raises BadMedium."""
+        return [self._of[kind].opened(source) for kind, source in self._in_order(media)]
+
+    def _in_order(self, media: Media) -> list[tuple[str, Source]]:
+        """Kind and source of each medium: kind after kind, or as the prompt has them where two kinds share a token.
+
+        Raises BadVideo where that is not known.
+        """
+        if len(self.tokens) == len(self.kinds) or not (media.images and media.videos):
+            return [(kind, source) for kind in self._of for source in media.of(kind)]
+        if not media.order:
+            raise BadVideo("images and videos, which are one kind of token in this model, are in no known order")
+        sources = {kind: iter(media.of(kind)) for kind in self.kinds}
+        return [(kind, next(sources[kind])) for kind in media.order]
 
     def described(self, ids: Sequence[int], media: Media) -> Iterator[tuple[str, list[int]]]:
         """The ids of a row in stretches: a medium with its words, `<image: 448x336, 192 tokens>`, or text with ""."""
@@ -134,16 +144,21 @@ class Images:
     def _stretches(self, ids: Sequence[int], media: Media) -> list[tuple[int, list[int], str, Source]]:
         """First place, all places, kind and source of each medium in the ids of a row, in the order of the prompt."""
         stretches = []
-        for kind, texts in self.written(media, MediaText()).items():
-            token = self.family.tokens[kind][1]
-            places = [place for place, each in enumerate(ids) if each == token]
-            for source, text in zip(media.of(kind), texts, strict=True):
-                count = text.count(self.family.tokens[kind][0])
-                own, places = places[:count], places[count:]
-                if own:
-                    stretches.append((own[0], own, kind, source))
-            if places:
-                raise SwiftError(f"the prompt has {len(places)} tokens of {kind} more than its {kind} have")
+        texts = {kind: iter(written) for kind, written in self.written(media, MediaText()).items()}
+        tokens = set(self.tokens.values())
+        places: dict[int, list[int]] = {token: [] for token in tokens}
+        for place, each in enumerate(ids):
+            if each in tokens:
+                places[each].append(place)
+        for kind, source in self._in_order(media):
+            name, token = self.family.tokens[kind]
+            count = next(texts[kind]).count(name)
+            own, places[token] = places[token][:count], places[token][count:]
+            if own:
+                stretches.append((own[0], own, kind, source))
+        for kind in texts:
+            if left := places[self.family.tokens[kind][1]]:
+                raise SwiftError(f"the prompt has {len(left)} tokens of {kind} more than its {kind} have")
         return sorted(stretches, key=lambda stretch: stretch[0])
 
     def unexpanded(self, ids: Sequence[int], media: Media) -> list[int]:
