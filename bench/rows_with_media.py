@@ -27,7 +27,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from swift.data.image_files import ImageReader
 from swift.data.sound_files import SoundReader
 from swift.data.video_files import VideoReader
-from swift.models.families import Images, Readers
+from swift.models.families import MediaProcessor, Readers
 from swift.models.families.llava import Llava
 from swift.prompts.types import IGNORED, Media
 from swift.training.batches import Collate
@@ -96,12 +96,12 @@ def _measured(name: str, rounds: int, count: int) -> bool:
     return mine > theirs or abs(losses["end to end"] - losses["padded"]) > 1e-4
 
 
-def _images(config: LlavaConfig) -> Images:
+def _images(config: LlavaConfig) -> MediaProcessor:
     square = {"height": SIDE, "width": SIDE}
     processor = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=square)
     image = ImageReader()
     family = Llava(config, processor, "<image>")
-    return Images(family, processor, Readers(image, VideoReader(image), SoundReader()))
+    return MediaProcessor(family, processor, Readers(image, VideoReader(image), SoundReader()))
 
 
 def _rows(count: int) -> list[dict[str, Any]]:

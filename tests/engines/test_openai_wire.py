@@ -53,12 +53,12 @@ def test_a_prompt_has_one_token_an_image_for_who_expands_it_again(tmp_path: Path
     from swift.data.image_files import ImageReader
     from swift.data.sound_files import SoundReader
     from swift.data.video_files import VideoReader
-    from swift.models.families import Readers, load_images
+    from swift.models.families import Readers, load_media_processor
 
     model = write_tiny("qwen2_vl", tmp_path / "tiny", smollm2_tokenizer_dir)
     tokenizer: Any = AutoTokenizer.from_pretrained(model)
     read = Readers(ImageReader(), VideoReader(ImageReader()), SoundReader())
-    images = load_images(AutoConfig.from_pretrained(model), model, tokenizer, read, {})
+    images = load_media_processor(AutoConfig.from_pretrained(model), model, tokenizer, read, {})
     assert images is not None and images.family.expands_one_token
     paths = []
     for number, size in enumerate(((60, 100), (112, 56))):

@@ -18,7 +18,7 @@ from swift.cli import main
 from swift.data.image_files import ImageReader
 from swift.data.sound_files import SoundReader
 from swift.data.video_files import VideoReader
-from swift.models.families import Readers, load_images
+from swift.models.families import Readers, load_media_processor
 from swift.models.families.qwen_vl import Qwen2VL
 from swift.training.batches import Collate
 from swift.training.rows_with_media import keep_apart
@@ -95,7 +95,7 @@ def trial(kind: str, folder: Path) -> tuple[Any, Collate]:
     config, tokenizer = AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder)
     image = ImageReader()
-    images = load_images(config, folder, tokenizer, Readers(image, VideoReader(image), SoundReader()), {})
+    images = load_media_processor(config, folder, tokenizer, Readers(image, VideoReader(image), SoundReader()), {})
     return model, Collate(True, 2, images, model)
 
 

@@ -18,7 +18,7 @@ from swift.core.quick_imports import quick_imports
 from swift.core.transaction import write_file
 from swift.core.writable import writing
 from swift.engines.base import Engine, SamplingParams
-from swift.engines.model_images import images_of
+from swift.engines.model_images import media_processor_of
 from swift.models.ends import end_ids, generation_config
 from swift.models.limits import limits_of
 from swift.plan.infer import InferPlan, SamplingPlan, not_followed, plan_sampling
@@ -30,7 +30,7 @@ from swift.prompts.parity import require_same_template, say_differences_from_own
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from swift.models.families import Images
+    from swift.models.families import MediaProcessor
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Prepared:
     """A base model's template: there is no second turn."""
     heads: Mapping[str | None, Path] = field(default_factory=dict)
     """Where the value heads of reward models lie, by the adapter's name; None is the model itself."""
-    images: Images | None = None
+    images: MediaProcessor | None = None
     """What makes pixels of images; None for a model of text."""
 
     def sampling_of(self, room: int, *, tools: bool = False, seed: int | None = None) -> SamplingParams:
@@ -93,7 +93,7 @@ def prepare(plan: InferPlan, catalog: Catalog, *, scores: bool = False) -> Prepa
     unheard = not_followed(own)
     if unheard:
         log.warning("generation_config.json sets %s, which answers do not follow here", ", ".join(unheard))
-    images = images_of(plan.model, source, tokenizer)
+    images = media_processor_of(plan.model, source, tokenizer)
     encoder = build_encoder(plan.prompt, tokenizer, catalog, images)
     say_differences_from_own(encoder)
     if plan.checkpoint:

@@ -1,4 +1,4 @@
-"""Images in a prompt as the engine has them: what the model is given of them, and what their tokens are known by."""
+"""Media in a prompt as the engine has them: what the model is given of them, and what their tokens are known by."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from swift.models.families import OF_TOKENS, Images
+from swift.models.families import OF_TOKENS, MediaProcessor
 from swift.prompts.types import Media
 
 
@@ -59,7 +59,7 @@ class ImagePrompt:
         return {name: value[:, start:stop] for name, value in longer.items()}
 
 
-def image_prompt(images: Images, model: PreTrainedModel, ids: Sequence[int], media: Media) -> ImagePrompt:
+def image_prompt(images: MediaProcessor, model: PreTrainedModel, ids: Sequence[int], media: Media) -> ImagePrompt:
     """The media of a prompt: opened, resized, counted. Raises SwiftError for those that do not fit its tokens."""
     keys = images.keys(ids, media)
     row = torch.tensor([list(ids)])

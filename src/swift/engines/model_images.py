@@ -12,12 +12,12 @@ from swift.models.processor_files import PREPROCESSOR
 from swift.plan.model import ModelPlan
 
 if TYPE_CHECKING:
-    from swift.models.families import Images
+    from swift.models.families import MediaProcessor
 
 
-def images_of(
+def media_processor_of(
     plan: ModelPlan, folder: Path, tokenizer: Any, checkpoint: Path | None = None, pixels: Path | None = None
-) -> Images | None:
+) -> MediaProcessor | None:
     """What makes tokens and pixels of images for the model in `folder`; None for a model of text.
 
     A `checkpoint` that training goes on from has the image processor as it was, and so has an adapter's. `pixels` is
@@ -33,13 +33,13 @@ def images_of(
     from swift.data.pixel_cache import PixelCache
     from swift.data.sound_files import SoundReader
     from swift.data.video_files import VideoReader
-    from swift.models.families import Readers, load_images
+    from swift.models.families import Readers, load_media_processor
 
     trained = checkpoint or (Path(plan.adapter) if plan.adapter else folder)
     processor = trained if (trained / PREPROCESSOR).is_file() else folder
     image = ImageReader(plan.rescale_image, None if pixels is None else PixelCache(BoundedStore(pixels)))
     readers = Readers(image, VideoReader(image), SoundReader())
-    images = load_images(models.load_config(plan, folder), processor, tokenizer, readers, plan.model_kwargs)
+    images = load_media_processor(models.load_config(plan, folder), processor, tokenizer, readers, plan.model_kwargs)
     return _none(plan) if images is None else images
 
 

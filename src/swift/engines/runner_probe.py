@@ -25,7 +25,7 @@ from swift.engines.kv_cache import KVCache
 from swift.engines.plain_decoder import OwnStep
 from swift.engines.runner import OwnCacheRunner, RecomputeRunner, Runner, SlotRunner, device_of, embedding_of
 from swift.engines.sequence import Sequence
-from swift.models.families import Images
+from swift.models.families import MediaProcessor
 from swift.models.families.samples import sample
 
 STRETCHES = (11, 9)
@@ -74,7 +74,7 @@ class ImageReference:
 
     first_position = 0
 
-    def __init__(self, model: PreTrainedModel, images: Images):
+    def __init__(self, model: PreTrainedModel, images: MediaProcessor):
         text = Reference(model, sum(STRETCHES) + SINGLES).tokens
         media = sample(images.kinds)
         before = STRETCHES[0] // 2
@@ -101,7 +101,7 @@ class ImageReference:
 
 @torch.inference_mode()
 def choose_runner(
-    model: AdaptedModel, *, budget: int, max_length: int, places: int, images: Images | None = None
+    model: AdaptedModel, *, budget: int, max_length: int, places: int, images: MediaProcessor | None = None
 ) -> Runner:
     """The fastest runner whose answers are the model's own. Says which, and raises SwiftError for a broken model.
 

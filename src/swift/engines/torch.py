@@ -38,7 +38,7 @@ from swift.engines.sampler import Pick, pick_all
 from swift.engines.scheduler import Scheduler, Work
 from swift.engines.sequence import Sequence, end_ids, named
 from swift.models.context_window import context_length
-from swift.models.families import Images
+from swift.models.families import MediaProcessor
 from swift.models.value_head import ValueHead, load_head
 from swift.prompts.types import Media
 
@@ -77,7 +77,7 @@ class TorchEngine:
         cache_bytes: int | None = None,
         repack: bool = True,
         guess: bool = True,
-        images: Images | None = None,
+        images: MediaProcessor | None = None,
     ):
         self.tokenizer = tokenizer
         self._images = images

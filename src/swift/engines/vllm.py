@@ -26,7 +26,7 @@ from swift.params.groups import Vllm
 from swift.prompts.types import Media
 
 if TYPE_CHECKING:
-    from swift.models.families import Images
+    from swift.models.families import MediaProcessor
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "auto": "auto"}
 FINISH: Mapping[str, FinishReason] = {
@@ -106,7 +106,7 @@ class VllmEngine:
         tokenizer: Any,
         gauges: Mapping[str, float],
         admit: Callable[[Path], None],
-        images: Images | None = None,
+        images: MediaProcessor | None = None,
     ):
         self.tokenizer = tokenizer
         self._images = images
@@ -130,7 +130,7 @@ class VllmEngine:
         settings: VllmSettings,
         adapters: Mapping[str, Path] | None = None,
         admit: Callable[[Path], None] = lambda adapter: None,
-        images: Images | None = None,
+        images: MediaProcessor | None = None,
     ) -> VllmEngine:
         """Load the model and the LoRAs given by name. Raises SwiftError when vLLM is missing or refuses them."""
         adapters = adapters or {}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase, TrainingArguments
 
-    from swift.models.families import Images
+    from swift.models.families import MediaProcessor
 
 TORCH_NAMES = {"fp32": "torch.float32", "fp16": "torch.float16", "bf16": "torch.bfloat16"}
 
@@ -118,7 +118,7 @@ def length_info(lengths: Sequence[int] | None) -> str:
     return f"{spread}, min={min(lengths):.6f}, max={max(lengths):.6f}, size={len(lengths)}"
 
 
-def example(item: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, images: Images | None = None) -> str:
+def example(item: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, images: MediaProcessor | None = None) -> str:
     """A row as text, what is trained between ⟦ and ⟧; the two answers of a pair below each other."""
     if "input_ids" not in item:
         return "\n".join(f"{end}: {example(ends_of(item)[end], tokenizer)}" for end in ends_of(item))
@@ -134,7 +134,7 @@ def example(item: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, images:
     return "".join(pieces)
 
 
-def stretches(item: Mapping[str, Any], images: Images | None) -> Iterator[tuple[str, list[int]]]:
+def stretches(item: Mapping[str, Any], images: MediaProcessor | None) -> Iterator[tuple[str, list[int]]]:
     """The ids of an item, packed or not: each medium with its words, and the text between with ""."""
     for row in [item] if images is None else unpacked(item):
         ids = row["input_ids"]

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from swift.data.collator import flatten, pad
 from swift.data.packing import media
-from swift.models.families import Images
+from swift.models.families import MediaProcessor
 from swift.prompts.types import Media
 from swift.training.objectives import Batch, Setting
 
@@ -28,7 +28,7 @@ class Collate:
 
     flat: bool
     pad_id: int
-    images: Images | None = None
+    images: MediaProcessor | None = None
     """What makes pixels of the images of rows."""
     model: PreTrainedModel | None = None
     """The model that they are for, which knows where tokens of images stand; asked for rows that lie end to end."""
@@ -40,7 +40,7 @@ class Collate:
             batch |= self._of_media(self.images, [shown for item in items for shown in media(item)], batch)
         return {**batch, "items": len(items)}
 
-    def _of_media(self, images: Images, rows: Sequence[Media], batch: Batch) -> Batch:
+    def _of_media(self, images: MediaProcessor, rows: Sequence[Media], batch: Batch) -> Batch:
         ids, labels = batch["input_ids"], batch["labels"]
         if not self.flat:
             return images.inputs(rows, ids, labels)

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from swift import tuners
 from swift.hub.model_card import card_of_training, origin_of
-from swift.models.families import Images
+from swift.models.families import MediaProcessor
 from swift.params.checkpoint_args import SFT_ARGS
 from swift.prompts.encode import Encoder
 from swift.prompts.parity import write_certificate
@@ -34,7 +34,7 @@ class Contents:
     objective: Objective
     source: Path
     """The folder of the base."""
-    images: Images | None = None
+    images: MediaProcessor | None = None
 
 
 def write_contents(contents: Contents, folder: Path, state: Mapping[str, Tensor] | None) -> None:

@@ -20,7 +20,7 @@ from swift.training.prepare import prepare
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from swift.models.families import Images
+    from swift.models.families import MediaProcessor
 
 ROWS = 2
 """Rows that are shown token by token."""
@@ -70,7 +70,7 @@ def longest(row: Mapping[str, Any]) -> int:
     return max(len(end["input_ids"]) for end in ends_of(row).values())
 
 
-def table(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, images: Images | None = None) -> str:
+def table(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, images: MediaProcessor | None = None) -> str:
     """A row as lines `token · id · trained`, or with the weight where it is not 1; long rows without their middle.
 
     An image is one line.

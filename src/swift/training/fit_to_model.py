@@ -15,7 +15,7 @@ from swift.plan.sft import SftPlan
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from swift.models.families import Images
+    from swift.models.families import MediaProcessor
 
 
 def fit_to_model(plan: SftPlan, limits: Limits, tokenizer: PreTrainedTokenizerBase) -> SftPlan:
@@ -25,7 +25,7 @@ def fit_to_model(plan: SftPlan, limits: Limits, tokenizer: PreTrainedTokenizerBa
     return _recomputing(_within_context(plan, limits.context_length), limits.without_checkpointing)
 
 
-def with_images(plan: SftPlan, images: Images | None) -> SftPlan:
+def with_images(plan: SftPlan, images: MediaProcessor | None) -> SftPlan:
     """The plan for rows with images: encoded when they are asked for, and nothing of them kept between runs.
 
     Raises SwiftError for what is not done with images, and for `--freeze_vit` where there is no tower.

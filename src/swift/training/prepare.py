@@ -13,7 +13,7 @@ from swift import data, models
 from swift.catalog import Catalog
 from swift.core.log import log
 from swift.data.ledger import FILE_NAME, Ledger
-from swift.engines.model_images import images_of
+from swift.engines.model_images import media_processor_of
 from swift.models.limits import limits_of
 from swift.plan.methods import METHODS
 from swift.plan.reward_model import require_tokens_head
@@ -33,7 +33,7 @@ from swift.training.resume import check_fits
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from swift.models.families import Images
+    from swift.models.families import MediaProcessor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Prepared:
     source: Path
     """The model's folder."""
     tokenizer: PreTrainedTokenizerBase
-    images: Images | None
+    images: MediaProcessor | None
     """What makes pixels of the images of rows; None for a model of text."""
     encoder: Encoder
     ledger: Ledger
@@ -73,7 +73,7 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
     tokenizer = models.load_tokenizer(plan.model, source)
     if plan.alignment is not None:
         check_companions(plan.alignment, tokenizer)
-    images = images_of(plan.model, source, tokenizer, resume, plan.data.pixels)
+    images = media_processor_of(plan.model, source, tokenizer, resume, plan.data.pixels)
     plan = with_images(fit_to_model(plan, limits_of(plan.model, source), tokenizer), images)
     encoder = build_encoder(plan.prompt, tokenizer, catalog, images)
     say_differences_from_own(encoder)

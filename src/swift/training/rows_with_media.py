@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from swift.catalog.entries import MediaText
-from swift.models.families import Images
+from swift.models.families import MediaProcessor
 from swift.models.families.samples import sample
 from swift.prompts.types import IGNORED, Media
 from swift.training.batches import Collate
@@ -52,7 +52,7 @@ def keep_apart(model: PreTrainedModel, collate: Collate) -> bool:
     return False
 
 
-def _rows(model: PreTrainedModel, images: Images) -> list[dict[str, Any]]:
+def _rows(model: PreTrainedModel, images: MediaProcessor) -> list[dict[str, Any]]:
     """A row that shows something, a text, and another that shows something else, or the same sound."""
     embedding: Any = model.get_input_embeddings()
     vocabulary = len(embedding.weight)
@@ -66,7 +66,7 @@ def _rows(model: PreTrainedModel, images: Images) -> list[dict[str, Any]]:
     ]
 
 
-def _pieces(images: Images, media: Media) -> list[int]:
+def _pieces(images: MediaProcessor, media: Media) -> list[int]:
     ((kind, (written,)),) = images.written(media, MediaText()).items()
     token, number = images.family.tokens[kind]
     return [number] * written.count(token)

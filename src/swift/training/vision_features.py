@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from swift import tuners
 from swift.core.errors import NotBuilt, SwiftError
 from swift.core.log import log
-from swift.models.families import Images
+from swift.models.families import MediaProcessor
 from swift.plan.sft import SftPlan
 from swift.training.feature_store import FeatureStore
 
@@ -24,7 +24,7 @@ FLAG = "--cache_vision_features"
 Layers = Sequence[int | None]
 
 
-def cache_features(model: nn.Module, plan: SftPlan, images: Images, *, epochs: float) -> None:
+def cache_features(model: nn.Module, plan: SftPlan, images: MediaProcessor, *, epochs: float) -> None:
     """Keep the features of the model's tower, where that is asked for or worth it in so many `epochs`.
 
     Raises SwiftError where it is asked for and cannot be.

@@ -78,7 +78,7 @@ def family_of(config: PretrainedConfig) -> type[Family]:
     return getattr(importlib.import_module(module), name)
 
 
-class Images:
+class MediaProcessor:
     """A family with the model's own processor: prompts ask it for tokens of media, batches for pixels."""
 
     def __init__(self, family: Family, processor: Any, read: Readers):
@@ -226,9 +226,9 @@ def _cut(whole: Tensor, lengths: Sequence[int]) -> list[Tensor]:
     return list(whole[0].split(list(lengths)))
 
 
-def load_images(
+def load_media_processor(
     config: PretrainedConfig, folder: Path, tokenizer: Any, read: Readers, kwargs: Mapping[str, Any]
-) -> Images | None:
+) -> MediaProcessor | None:
     """The media side of a model, whose processor lies in `folder`; None for a model of text.
 
     `kwargs` are those of `--model_kwargs`, of which the processor takes what the model does not have. Raises SwiftError
@@ -263,7 +263,7 @@ def load_images(
     if family.sampling is not None:
         chosen = {own: given[name] for name, own in family.video_settings.items() if name in given}
         named += [family.sampling.of(folder, chosen), tokenizer.convert_ids_to_tokens]
-    return Images(family(*named), processor, read)
+    return MediaProcessor(family(*named), processor, read)
 
 
 def _settings(family: type[Family], processor: Any, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from swift.models.families import Images
+from swift.models.families import MediaProcessor
 from swift.plan.sft import SftPlan
 from swift.prompts.encode import Encoder
 
@@ -89,7 +89,7 @@ class Setting:
     """What fills up a padded row."""
     rows: Any
     """The training examples."""
-    images: Images | None
+    images: MediaProcessor | None
     """What makes pixels of images; None for a model of text."""
     encoder: Encoder
     """How rows were rendered; it has the tokenizer."""
