@@ -41,7 +41,8 @@ class Trained:
         self.model_type, self.folder = model_type, folder
         self.model = FAMILIES[model_type][0](folder / "tiny", tokenizer_dir)
         self.rows = write_rows(folder)
-        flags = ("--max_steps", "2", "--learning_rate", "0.003", "--lora_rank", "4", "--save_only_model", "true")
+        flags = ("--max_steps", "2", "--learning_rate", "0.001", "--lora_rank", "4", "--save_only_model", "true")
+        flags += ("--lora_dropout", "0")
         self.checkpoint = train(model_type, self.model, self.rows, folder / "output", *flags) / "checkpoint-2"
 
     def words(self, *more: str) -> list[str]:
