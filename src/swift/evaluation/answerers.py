@@ -103,7 +103,7 @@ class LocalAnswerer:
         scores, letter, text = self._scores(question), None, None
         if isinstance(question, Choice):
             letters = {letter: letter for letter in question.options}
-            media = conversation.media
+            media = prompt.media
             letter = await self._log_probs(engine, ids, letters, media) if "letter" in scores else None
             text = await self._log_probs(engine, ids, question.options, media) if "text" in scores else None
             text = text and per_byte(text, question)
