@@ -111,6 +111,21 @@ def test_another_model_and_another_tokenizer_are_found_out(small: Callable[..., 
     assert "cuts a text otherwise: 'The year 1984" in source.check(file, new_tokens=8).faults()[0]
 
 
+@pytest.mark.parametrize(("tokenizer", "fault"), [("smollm", None), ("llama", "cuts a text otherwise: 'xnewwordy")])
+def test_tokens_that_a_user_added_are_cut_the_same(
+    small: Callable[..., Small], tmp_path: Path, tokenizer: str, fault: str | None
+) -> None:
+    """Those of `add_tokens` take the space before them along where SentencePiece puts one, which llama.cpp does not."""
+    source, file = small("llama, tied", tokenizer), tmp_path / "model.gguf"
+    source.tokenizer.add_tokens(["newword", "<tool>"])
+    source.tokenizer.add_special_tokens({"additional_special_tokens": ["<|more|>"]})
+    source.write(file)
+    check = source.check(file, new_tokens=8)
+    assert check.texts == 20 + len(source.tokenizer.added_tokens_decoder)
+    assert [text.partition(" ")[0] for text in check.faults()] == ([] if fault is None else ["llama.cpp"])
+    assert fault is None or fault in check.faults()[0]
+
+
 def test_tokens_that_have_no_embedding_do_no_harm(small: Callable[..., Small], tmp_path: Path) -> None:
     """As in Gemma 3, whose tokenizer knows one more than the model."""
     source, file = small(), tmp_path / "model.gguf"

@@ -44,7 +44,7 @@ def cached_gguf(
     """
     origin = origin_of(source)
     if origin is not None and adapter is None and layers is None:
-        check_tokens(origin, encoder)
+        check_tokens(origin, encoder, models.load_config(plan, source).vocab_size)
         return origin
     request = digest(plan, source, encoder, adapter or layers)
     folder = cache_home() / "gguf" / f"{plan.model_type}-{type}-{request}"

@@ -40,6 +40,8 @@ LEAST: Mapping[str, float] = {
 billions of parameters lose less to few bits than one of 135 million, whose five bits gave 0.89."""
 NEAR = 2e-2
 """Logits so close to the largest that rounding in 16 bits decides between them."""
+ADDED = 100
+"""Tokens added to the vocabulary that texts are made of: the newest ones, which are the user's own."""
 NOT_QUANTIZED = ("f32", "f16", "bf16")
 """Types whose file may decide the other way where it is that close."""
 
@@ -119,7 +121,7 @@ def check_gguf(
     server = LlamaServer(file, context=max(map(len, prompts)) + new_tokens + 8, places=len(prompts))
     loaded = time.perf_counter()
     try:
-        texts = [*described["texts"], *(str(tokenizer.decode(ids)) for ids in prompts)]
+        texts = [*described["texts"], *(str(tokenizer.decode(ids)) for ids in prompts), *_added(tokenizer, vocabulary)]
         texts = [text for text in texts if marks or not any(unicodedata.category(c).startswith("M") for c in text)]
         cut_otherwise = tuple(_cut_otherwise(server, tokenizer, texts))
         template = _template_difference(server, encoder)
@@ -150,7 +152,7 @@ def check_gguf(
     )
 
 
-def check_tokens(file: Path, encoder: Encoder) -> None:
+def check_tokens(file: Path, encoder: Encoder, vocabulary: int) -> None:
     """Raise CheckFailed when llama.cpp, by the file, cuts texts otherwise than the encoder's tokenizer."""
     described = json.loads(TEXTS.read_text("utf-8"))
     server = LlamaServer(file, context=256, places=1)
@@ -158,6 +160,7 @@ def check_tokens(file: Path, encoder: Encoder) -> None:
         texts = [
             *described["texts"],
             *(str(encoder.tokens.tokenizer.decode(ids)) for ids in _prompts(encoder, described)),
+            *_added(encoder.tokens.tokenizer, vocabulary),
         ]
         different = list(_cut_otherwise(server, encoder.tokens.tokenizer, texts))
     finally:
@@ -168,6 +171,13 @@ def check_tokens(file: Path, encoder: Encoder) -> None:
             why=different[0],
             next="give the model that the file was made from to --model_id_or_path, and --infer_backend llamacpp",
         )
+
+
+def _added(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> Iterator[str]:
+    """A text with each token that was added and has an embedding, of those for words also with spaces around it."""
+    known = sorted(number for number in tokenizer.added_tokens_decoder if number < vocabulary)
+    for token in (tokenizer.added_tokens_decoder[number] for number in known[-ADDED:]):
+        yield f"x{token.content}y" if token.special else f"x{token.content}y The {token.content} is"
 
 
 Answer = tuple[list[int], list[float]]

@@ -73,7 +73,12 @@ def convert(
             f"the GGUF file does not answer as {name} does",
             where=str(beside),
             why="; ".join(faults),
-            next="no model was written: choose another type, or allow more with --gguf_min_agreement of swift export",
+            next="no model was written: "
+            + (
+                "other exports keep the tokenizer"
+                if check.cut_otherwise
+                else "choose another type, or allow more with --gguf_min_agreement of swift export"
+            ),
         )
     (file.parent / REPORT).write_text(text, encoding="utf-8")
     return check.lines()
