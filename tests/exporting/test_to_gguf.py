@@ -16,12 +16,13 @@ import torch
 from tests.commands.test_merge_lora import adapter
 from tests.exporting.gguf_models import MODELS, small_model
 from tests.exporting.gguf_tokenizers import SENTENCEPIECE, small_tokenizer
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AddedToken, AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from swift.catalog import load_catalog
 from swift.cli import main
 from swift.core.errors import SwiftError
 from swift.engines.gguf_check import Check, check_gguf
+from swift.engines.llama_server import LlamaServer
 from swift.models.gguf.file import Written, write_gguf
 from swift.models.gguf.vocabulary import TABLE
 from swift.plan.gguf import GgufType
@@ -109,6 +110,27 @@ def test_another_model_and_another_tokenizer_are_found_out(small: Callable[..., 
     assert "of greedy tokens are the original's" in fault
     source.tokenizer = PreTrainedTokenizerFast.from_pretrained(small_tokenizer("gpt-2", tmp_path / "other"))
     assert "cuts a text otherwise: 'The year 1984" in source.check(file, new_tokens=8).faults()[0]
+
+
+@pytest.mark.parametrize("name", ["me/checkpoint-100", "microsoft/Phi-3-mini", "a-llama-taught-by-phi3"])
+@pytest.mark.parametrize("drops", [True, False])
+def test_blanks_behind_tokens_do_not_hang_on_the_name(
+    small: Callable[..., Small], tmp_path: Path, name: str, drops: bool
+) -> None:
+    """llama.cpp drops them where the model is called Phi-3, and loads no file of that name without certain tokens."""
+    source, file = small("llama, tied", "llama"), tmp_path / "model.gguf"
+    more = [*source.tokenizer.added_tokens_decoder.values(), "</s>", "<|endoftext|>", "<|end|>"] if drops else []
+    keeps = ("<unk>", "<s>", "<|endoftext|>")
+    tokens = [AddedToken(str(each), special=True, normalized=False, rstrip=str(each) not in keeps) for each in more]
+    source.tokenizer.add_tokens(tokens, special_tokens=True)
+    config = AutoConfig.from_pretrained(source.folder)
+    write_gguf(source.folder, config, source.tokenizer, file, type="f16", name=name, ends=[2])
+    server = LlamaServer(file, context=64, places=1)
+    for text in ("<|im_start|>user\n  Hello<|im_end|> \n x", "<s> a<unk> b"):
+        assert server.tokens(text, whole=False) == source.tokenizer.encode(text, add_special_tokens=False)
+    server.end()
+    apart, together = (source.tokenizer.encode(f"<|im_end|>{text}") for text in (" \n x", "x"))
+    assert (apart == together) is drops
 
 
 @pytest.mark.parametrize(("tokenizer", "fault"), [("smollm", None), ("llama", "cuts a text otherwise: 'xnewwordy")])

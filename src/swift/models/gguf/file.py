@@ -78,7 +78,7 @@ def write_gguf(
     kind, file_type = TYPES[type]
     writer = gguf.GGUFWriter(path, architecture.name)
     writer.add_type("model")
-    writer.add_name(name)
+    writer.add_name(vocabulary.name(name))
     writer.add_file_type(file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     length, extra = write_settings(writer, fields, where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,10 @@ TABLE = Path(__file__).with_name("pre_tokenizers.json")
 SPACE = "\u2581"
 """SentencePiece's mark for a space."""
 ABSENT = gguf.TokenType.UNUSED
+PHI_3 = re.compile("phi-?3", re.IGNORECASE)
+"""In the name of a model, by which alone llama.cpp drops blanks behind added tokens (`llama_vocab::impl::load`); it
+does not load a file of that name without the tokens that it makes exceptions of."""
+KEEP_BLANKS = ("<unk>", "<s>", "<|endoftext|>")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,14 @@ class Vocabulary:
     """Of the special tokens, by their names in the file."""
     chat_template: str | Sequence[Mapping[str, str]] | None
     """One, or several by name; that called `default` is the one."""
+    drops_blanks: bool
+    """Behind added tokens, as Phi-3's tokenizer does."""
+
+    def name(self, model: str) -> str:
+        """What the file calls the model, so that llama.cpp treats blanks as the tokenizer does."""
+        if not self.drops_blanks:
+            return PHI_3.sub("Phi 3", model)
+        return model if PHI_3.search(model) else f"{model} (phi-3)"
 
     def write(self, writer: gguf.GGUFWriter) -> None:
         """Put it into a file."""
@@ -89,6 +102,7 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase, rows: int, ends: Sequence[
         adds_eos=stops,
         ids=_ids(tokenizer, rows, ends),
         chat_template=_chat_template(tokenizer),
+        drops_blanks=_drops_blanks(described, tokens),
     )
 
 
@@ -111,6 +125,13 @@ def _tokens(described: Mapping[str, Any], rows: int) -> tuple[tuple[str, ...], t
             tokens[number] = added["content"] if special or not pieces else added["content"].replace(SPACE, " ")
             types[number] = int(gguf.TokenType.CONTROL if special else gguf.TokenType.USER_DEFINED)
     return tuple(tokens), tuple(types)
+
+
+def _drops_blanks(described: Mapping[str, Any], tokens: Sequence[str]) -> bool:
+    """Whether blanks go behind the very tokens behind which llama.cpp drops them."""
+    added = described["added_tokens"]
+    as_there = all(each["rstrip"] == (each["content"] not in KEEP_BLANKS) for each in added)
+    return bool(added) and as_there and {"</s>", *KEEP_BLANKS} <= set(tokens)
 
 
 def _scores(tokens: Sequence[str], merges: Sequence[str]) -> tuple[float, ...]:
