@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from tests.fixtures.videos import picture, write_video
 from swift.data.image_files import ImageReader
 from swift.data.video_files import VideoReader
 from swift.models.families.sampling import Sampling
-from swift.prompts.images import BadMedium, Clip
+from swift.prompts.images import BadMedium, BadVideo, Clip
 
 av = pytest.importorskip("av")
 read = VideoReader(ImageReader())
@@ -108,3 +109,27 @@ def test_a_video_that_is_turned_is_seen_upright(tmp_path: Path) -> None:
     assert (clip.width, clip.height) == frame.size == (32, 64)
     straight = picture(2, 4, (64, 32)).transpose(Image.Transpose.ROTATE_270)
     assert np.abs(np.asarray(frame, dtype=int) - np.asarray(straight, dtype=int)).mean() < 12
+
+
+def test_what_names_other_files_or_ports_is_no_video(tmp_path: Path) -> None:
+    """FFmpeg would open them: playlists, lists of parts, descriptions of sessions (for which it waits at a port)."""
+    write_video(tmp_path / "inner.mp4")
+    address = tmp_path / "inner.mp4"
+    for number, text in enumerate(
+        (
+            "ffconcat version 1.0\nfile inner.mp4\n",
+            f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{address}\n#EXT-X-ENDLIST\n",
+            "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+            "m=video 0 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+        )
+    ):
+        path = tmp_path / f"{number}.mp4"
+        path.write_text(text)
+        link = "data:video/mp4;base64," + base64.b64encode(text.encode()).decode()
+        start = time.monotonic()
+        for source in (str(path), link):
+            with pytest.raises(BadVideo):
+                read.clip(source)
+        assert time.monotonic() - start < 5
+    (tmp_path / "a:b.mp4").write_bytes(address.read_bytes())
+    assert read.clip(str(tmp_path / "a:b.mp4")) == read.clip(str(address))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["swift.training.train"])
-SECONDS = 120.0
+SECONDS = 300.0
 
 
 def _main(words: Sequence[str], output: str, environment: Mapping[str, str], folder: str | None) -> None:

@@ -104,12 +104,20 @@ def _frames_of_data(source: str, numbers: tuple[int, ...]) -> tuple[Image.Image,
     return _frames(io.BytesIO(bytes_of(source, BadVideo)), numbers, source)
 
 
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpegts,mpeg,mpegvideo,m4v"
+FORMATS += ",h264,hevc,obu,ivf,ogg,gif,apng,mxf"
+ALONE = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+"""Containers that hold what they show. FFmpeg would follow playlists and session descriptions to other files, to other
+machines and to ports of this one, whoever sent them."""
+
+
 @contextmanager
 def _opened(file: str | io.BytesIO, source: str) -> Iterator[tuple[Any, Any]]:
     """Container and video stream. Raises BadVideo for what cannot be read, in the block too."""
     av = need("av", extra="video", why="reading videos")
     try:
-        with av.open(file) as container:
+        # A name with a colon is a path all the same.
+        with av.open(f"file:{file}" if isinstance(file, str) else file, options=dict(ALONE)) as container:
             if not container.streams.video:
                 raise BadVideo("broken video", why="it has no pictures", where=named(source))
             stream = container.streams.video[0]
