@@ -34,6 +34,28 @@ def plan(tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize(
+    ("words", "engine", "first"),
+    [
+        ("--sft_type full", "", True),
+        ("--sft_type full", "--fsdp full_shard", False),
+        ("--sft_type full --precompute_ref_log_probs true", "--fsdp full_shard", True),
+        ("--num_train_epochs 5", "", True),
+        ("--num_train_epochs 5", "--fsdp full_shard", False),
+        ("--init_lora_weights pissa", "--fsdp full_shard", True),
+    ],
+)
+def test_a_reference_is_shared_out_and_asked_while_training(
+    words: str, engine: str, first: bool, tmp_path: Path
+) -> None:
+    """One that is the start of the trained weights is asked before, as they are not shared out then."""
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    given = ["rlhf", "--model_id_or_path", str(tmp_path), "--dataset", str(tmp_path / "config.json")]
+    whole = plan_sft(parse([*given, *words.split(), *engine.split()]), load_catalog(), TWO)
+    assert whole.alignment is not None and whole.alignment.reference is not None
+    assert whole.alignment.reference.asked_first(steps=50, per_epoch=10) is first
+
+
+@pytest.mark.parametrize(
     ("fsdp", "config", "reshards", "offloads", "layers"),
     [
         ("full_shard", None, True, False, ()),

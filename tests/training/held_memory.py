@@ -15,7 +15,7 @@ from training.process import CONTEXT
 
 
 def start_measured(words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> BaseProcess:
-    """Train a step of `swift sft WORDS` as one of several processes, which writes `folder`/RANK.json."""
+    """Train a step (two passes or more) of `swift sft WORDS` as one of several processes -> `folder`/RANK.json."""
     process = CONTEXT.Process(target=_measured, args=(list(words), str(folder), dict(environment)))
     process.start()
     return process
@@ -55,17 +55,27 @@ def _measured(words: list[str], folder: str, environment: dict[str, str]) -> Non
 def _watch(trainer: Any, held: dict[str, int]) -> Any:
     from transformers import TrainerCallback
 
-    class Watch(TrainerCallback):
-        """Counts when gradients are there, and once more when the optimizer has its state."""
+    def _note(optimizer: Any, *args: Any) -> None:
+        pieces = [weight for group in optimizer.param_groups for weight in group["params"]]
+        held["gradients"] = _bytes(piece.grad for piece in pieces if piece.grad is not None)
 
-        def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-            """Before a step."""
+    class Watch(TrainerCallback):
+        """Counts between two passes of a step, and once more when the optimizer has its state."""
+
+        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+            """ZeRO-2 hands the optimizer its shares of the gradients, and keeps others for as long as it adds up."""
+            inner = vars(trainer.optimizer.optimizer)
+            if "single_partition_of_fp32_groups" in inner:
+                inner["optimizer"].register_step_pre_hook(_note)
+
+        def on_substep_end(self, *args: Any, **kwargs: Any) -> None:
+            """Gradients are there."""
             parameters = list(trainer.accelerator.unwrap_model(trainer.model).parameters())
             held["weights"] = _bytes(map(_share, parameters))
             held["gradients"] = _bytes(_gradients(trainer.optimizer, parameters))
 
         def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-            """After it."""
+            """The step is done."""
             held["optimizer"] = _bytes(_states(trainer.optimizer))
 
     return Watch()
@@ -81,10 +91,11 @@ def _share(parameter: Any) -> Any:
 
 
 def _gradients(optimizer: Any, parameters: list[Any]) -> Iterable[Any]:
-    zero = vars(optimizer.optimizer).get("averaged_gradients")
-    if zero is None:
-        return [_share(parameter.grad) for parameter in parameters if parameter.grad is not None]
-    return [tensor for tensors in zero.values() if tensors is not None for tensor in tensors if tensor is not None]
+    inner = vars(optimizer.optimizer)
+    stage_3 = inner.get("_DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition")
+    if stage_3 is not None:
+        return list(stage_3.values())
+    return [_share(parameter.grad) for parameter in parameters if parameter.grad is not None]
 
 
 def _states(optimizer: Any) -> Iterable[Any]:

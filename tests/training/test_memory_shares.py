@@ -73,7 +73,8 @@ def test_a_process_holds_the_share_that_a_dry_run_shows(
     words = ["--model_id_or_path", str(tiny_llama_dir), "--dataset", str(tmp_path / "rows.jsonl"), *flags]
     words += ["--sft_type", tuner, "--output_dir", str(tmp_path / "run"), "--add_output_dir_suffix", "false"]
     words += ["--max_steps", "1", "--save_strategy", "no", "--dataset_test_ratio", "0", "--warmup_ratio", "0"]
-    words += ["--report_to", "none", "--batch_size", "2", "--gradient_accumulation_steps", "1"]
+    words += ["--report_to", "none", "--batch_size", "2", "--gradient_accumulation_steps", "2"]
+    words += ["--micro_batching", "said"]
     together = [start_measured(words, tmp_path, place) for place in ranks(2)]
     assert [finished(process) for process in together] == [0, 0], (tmp_path / "0.log").read_text()
     for number in range(2):

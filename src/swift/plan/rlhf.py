@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -116,6 +116,15 @@ class AlignmentPlan:
         """The model that scores answers while training."""
         own = self.ppo or self.grpo
         return own.reward_model if own else None
+
+    def shared_out(self) -> AlignmentPlan:
+        """As it is where each process has a share of every weight: the reference is asked while training if it can be.
+
+        It is shared out too then. Before training each process would need all of it, on its own.
+        """
+        if self.reference is None or self.reference.precompute is not None:
+            return self
+        return replace(self, reference=replace(self.reference, precompute=self.reference.kind == "start"))
 
     def summary(self, rows: int) -> list[str]:
         """Lines for the plan that a command prints; an optimizer step has `rows`."""

@@ -91,8 +91,10 @@ def plan_sft(args: Args, catalog: Catalog, machine: Machine) -> SftPlan:
         dtype=model.dtype,
         rows=data.mode,
     )
+    alignment = plan_alignment(args, catalog, machine, tuner) if args.command == "rlhf" else None
     if train.shards_weights:  # shares come from the host, weight by weight
         model = replace(model, device_map=None)
+        alignment = alignment and alignment.shared_out()
     return SftPlan(
         command=args.command,
         method=method,
@@ -101,7 +103,7 @@ def plan_sft(args: Args, catalog: Catalog, machine: Machine) -> SftPlan:
         prompt=prompt,
         data=data,
         train=train,
-        alignment=plan_alignment(args, catalog, machine, tuner) if args.command == "rlhf" else None,
+        alignment=alignment,
         samples=plan_samples(args, tuner),
         eval_after=_questions(args, method),
         dry_run=args[Train].dry_run,

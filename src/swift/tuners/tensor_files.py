@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from swift.compat.transformers_save_on_each_node import writing_here
 from swift.core.errors import SwiftError
 from swift.core.safetensors_header import empty, read_header
 from swift.params.checkpoint_args import ADAPTER_CONFIG
@@ -96,7 +97,8 @@ def write_model(
     """
     if safetensors:
         weights = None if state_dict is None else dict(state_dict)
-        model.save_pretrained(folder, state_dict=weights, max_shard_size=shard)
+        with writing_here(model):
+            model.save_pretrained(folder, state_dict=weights, max_shard_size=shard)
         return
     model.config.save_pretrained(folder)
     if model.generation_config is not None:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 import transformers
+from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -216,6 +217,8 @@ class OtherModel:
         self._answers = AnswerLogProbs(self._model, temperature)
         if not whole:
             setting.share_out(self._model)
+        elif setting.plan.train.shards_weights:  # loaded on the host, for shares to come from
+            nn.Module.to(self._model, PartialState().device)
 
     @torch.no_grad()
     def sums(self, batch: Batch) -> Tensor:
