@@ -55,9 +55,12 @@ def _measured(words: list[str], folder: str, environment: dict[str, str]) -> Non
 def _watch(trainer: Any, held: dict[str, int]) -> Any:
     from transformers import TrainerCallback
 
-    def _note(optimizer: Any, *args: Any) -> None:
+    shares: dict[int, int] = {}
+
+    def _note(optimizer: Any, *args: Any) -> None:  # once for each group
         pieces = [weight for group in optimizer.param_groups for weight in group["params"]]
-        held["gradients"] = _bytes(piece.grad for piece in pieces if piece.grad is not None)
+        shares.update((id(piece), _bytes([piece.grad])) for piece in pieces if piece.grad is not None)
+        held["gradients"] = sum(shares.values())
 
     class Watch(TrainerCallback):
         """Counts between two passes of a step, and once more when the optimizer has its state."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import (
@@ -17,7 +18,13 @@ from transformers import (
     PretrainedConfig,
 )
 
+from swift.catalog import load_catalog
 from swift.cli import main
+from swift.core.errors import SwiftError
+from swift.core.machine import Machine
+from swift.params.parse import parse
+from swift.plan.sft import plan_sft
+from swift.training.fit_to_model import with_images
 
 SMALL = {"vocab_size": 49152, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4}
 LLAMA = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -136,3 +143,16 @@ def test_an_answer_has_room_beside_its_prompt(
     printed = capsys.readouterr()
     assert "30 of which an answer may have, so rows have no more than 34" in printed.err
     assert "1 dropped" in printed.out
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--deepspeed default-zero2", "--deepspeed default-zero3", "--fsdp full_shard", "--sequence_parallel_size 2"],
+)
+def test_images_are_refused_where_processes_count_on_each_gradient(words: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    given = ["sft", "--model_id_or_path", str(tmp_path), "--dataset", str(tmp_path / "config.json"), *words.split()]
+    two = Machine(world_size=2, local_world_size=2, packages=frozenset({"deepspeed"}))
+    images: Any = object()
+    with pytest.raises(SwiftError, match=f"{words.split()[0]} is not built yet for multimodal models"):
+        with_images(plan_sft(parse(given), load_catalog(), two), images)

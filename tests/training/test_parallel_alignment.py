@@ -22,13 +22,13 @@ def launch(tiny_llama_dir: Path, tmp_path: Path) -> Launch:
         {"query": f"Say {i} " * 9, "response": "so " * (i % 7) + f"{i}", "rejected_response": f"no {i} " * (1 + i % 3)}
         for i in range(ROWS)
     ]
-    return launcher("rlhf", tiny_llama_dir, tmp_path, pairs, {"answer_samples": 0})
+    return launcher("rlhf", tiny_llama_dir, tmp_path, pairs)
 
 
 @pytest.fixture
 def launch_labelled(tiny_llama_dir: Path, tmp_path: Path) -> Launch:
     rows = [{"query": f"Say {i}", "response": "so " * (i % 7) + f"{i}", "label": i % 3 > 0} for i in range(ROWS)]
-    return launcher("rlhf", tiny_llama_dir, tmp_path, rows, {"answer_samples": 0})
+    return launcher("rlhf", tiny_llama_dir, tmp_path, rows)
 
 
 @pytest.mark.slow
@@ -44,8 +44,8 @@ def launch_labelled(tiny_llama_dir: Path, tmp_path: Path) -> Launch:
         ("fsdp", ["--rlhf_type", "dpo", *FULL, *SGD, "--precompute_ref_log_probs", "true"], 2),
         ("fsdp", ["--rlhf_type", "dpo", *FULL, *SGD], 3),
         ("fsdp", ["--rlhf_type", "orpo"], 2),
-        ("zero3", ["--rlhf_type", "rm", *FULL], 2),
-        ("fsdp", ["--rlhf_type", "rm"], 3),
+        ("zero3", ["--rlhf_type", "rm", *FULL, *SGD], 2),
+        ("fsdp", ["--rlhf_type", "rm", *SGD], 3),
     ],
     ids=lambda value: "-".join(value)[12:60] if isinstance(value, list) else str(value),
 )

@@ -31,11 +31,23 @@ class ValueHead(nn.Module):
 
     def __init__(self, hidden_size: int):
         super().__init__()
-        self.summary = nn.Linear(hidden_size, 1, dtype=torch.float32)
+        self.summary = _Score(hidden_size, 1, dtype=torch.float32)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Scores, fp32. A product and a sum: autocast would make a matrix product of 16 bits of it."""
-        return (hidden.float() * self.summary.weight[0]).sum(-1) + self.summary.bias[0]
+        """Scores, fp32."""
+        scores: Tensor = self.summary(hidden)
+        return scores
+
+
+class _Score(nn.Linear):
+    """A product and a sum: autocast would make a matrix product of 16 bits of it.
+
+    A layer with weights of its own has to be called: engines that share weights out fetch them then.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(…, H) -> (…), fp32."""
+        return (input.float() * self.weight[0]).sum(-1) + self.bias[0]
 
 
 def load_head(model: PreTrainedModel, folder: Path) -> ValueHead:

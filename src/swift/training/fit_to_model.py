@@ -46,7 +46,9 @@ def with_images(plan: SftPlan, images: MediaProcessor | None) -> SftPlan:
         ("--lazy_tokenize false", data.mode == "eager" and entry is not None and entry.multimodal),
         ("--predict_with_generate", plan.train.generation is not None),
         ("--sft_type longlora", plan.tuner.sft_type == "longlora"),
-        ("--deepspeed at stage 3, or --fsdp,", plan.train.shards_weights),
+        # Rows without images leave weights out, and engines count on every process to have the same gradients in order.
+        ("--deepspeed", plan.train.zero is not None),
+        ("--fsdp", plan.train.fsdp is not None),
         ("--sequence_parallel_size", plan.train.sequence_parallel > 1),
     ):
         if given:
