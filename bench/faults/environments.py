@@ -19,7 +19,7 @@ from tools import ENVIRONMENTS
 from defaults import PARTICIPANTS, _installed
 
 OF_ITS_TIME = """
-transformers==4.45.2 tokenizers==0.20.3 peft==0.13.2 trl==0.11.4 datasets==3.0.2 pyarrow==17.0.0 numpy==1.26.4
+transformers==4.45.2 tokenizers==0.20.3 peft==0.13.2 trl==0.11.4 datasets==3.0.1 pyarrow==17.0.0 numpy==1.26.4
 accelerate==1.0.1 modelscope==1.19.2 huggingface_hub==0.25.2 pandas==2.2.3 safetensors==0.4.5 matplotlib==3.9.2
 tensorboard==2.18.0 setuptools==80.9.0 attrdict binpacking dacite einops jieba nltk oss2 rouge tyro
 transformers_stream_generator==0.0.5 cpm_kernels requests tqdm openai==1.54.3 httpx==0.27.2 fastapi==0.115.4 uvicorn
@@ -32,6 +32,10 @@ aiohttp bitsandbytes
 def main() -> int:
     """Make both. -> 1 when one does not install."""
     factory = _installed("llamafactory", str(PARTICIPANTS["llamafactory"].package))
+    python = str(ENVIRONMENTS / "llamafactory" / "bin" / "python")
+    # What it asks for where weights are quantized.
+    pip = [python, "-m", "pip", "install", "--quiet", "--no-deps", "bitsandbytes"]
+    factory = factory and subprocess.run(pip).returncode == 0
     return int(not (_ms_swift() and factory))
 
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 LEARNED = 0.2
 """A last loss above this means that the rows were not learned, so that answers prove nothing."""
-CLOSE = 0.01
+CLOSE = 1e-3
 """Relative difference of first losses and gradient norms that is rounding of the log or of another order of adding."""
 
 

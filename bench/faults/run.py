@@ -35,7 +35,7 @@ from train import smollm2
 
 CELLS = ENVIRONMENTS / "faults"
 RESULTS = HERE / "results.json"
-SECONDS = 300
+SECONDS = 150
 """A cell that takes longer hangs; most take ten to thirty."""
 SMALL_DISK = 'mount -t tmpfs -o size={} tmpfs out && exec "$@"'
 
