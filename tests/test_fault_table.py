@@ -37,6 +37,7 @@ STEP, OWN_STEP = "{'loss': '10.8', 'epoch': '0.04'}", "step 1/3 · loss 10.8 · 
         ("Dropping broken rows: 100%|#| 24/24", 0, "silent"),
         ('  File "loader.py", line 3, in load\n    raise Broken("row is broken")\nKeyError: 3', 1, "crashed"),
         ('  File "array.pxi", line 3, in load\nValueError: row 7 is broken', 1, "stopped"),
+        ("broken_rows=broken,\ndone", 0, "silent"),
         ("args: SftArguments(rows='broken.jsonl')\ndone", 0, "silent"),
         ("\x1b[33mwarning: row 7 is \x1b[1mbroken\x1b[0m", 0, "warned"),
         ("row 7 is broken\rall rows are read", 0, "silent"),

@@ -27,6 +27,7 @@ ECHO = re.compile(
       | ^\s*usage:|^\s*\[--|^\s+--\w   # the list of all flags
       | \w+Args\(|Arguments\(|Config\( # settings that are printed as one line
       | (Future|Deprecation)Warning
+      | ^\s*\w+=.*,$                  # a setting in a list of all of them
       | ^\s*command\b|run\ sh:|^\s*\$\ # the command itself
     """,
     re.VERBOSE,

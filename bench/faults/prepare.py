@@ -192,6 +192,7 @@ ROWS: dict[str, Callable[[], list[Row]]] = {
     "two-systems": _two_systems,
     "four-lengths": lambda: _lengths(0, 8, 30, 60),
     "two-lengths": lambda: _lengths(20, 40),
+    "asked": lambda: _plain(2),
     "questions": lambda: [{"question": row["question"]} for row in _plain(8)],
     "equal-pairs": _pairs,
     "kto-one-label": lambda: [{**row, "label": True} for row in _plain(8)],

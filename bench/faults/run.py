@@ -153,7 +153,7 @@ class Started:
         offline = dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"), "1")
         quiet = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "NO_COLOR": "1"}
         path = {"PATH": f"{self.tool.binaries}:{own['PATH']}", "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"}
-        return {**own, **caches, **offline, **quiet, **path}
+        return {**own, **caches, **offline, **quiet, **path, **self.tool.variables}
 
 
 def result(tool: Tool, fault: dict[str, Any], cell: Path) -> dict[str, Any]:

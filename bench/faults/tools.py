@@ -41,6 +41,8 @@ class Tool(ABC):
     package: str
     binaries: Path
     """The folder of its interpreter and programs."""
+    variables: ClassVar[dict[str, str]] = {}
+    """Environment variables that it needs here."""
     names: ClassVar[dict[str, str]]
     """Settings of a step, and what the tool calls them."""
 
@@ -84,7 +86,7 @@ class Tool(ABC):
         return [*words, *step.get("extra", [])]
 
 
-FOLDERS = {"other": "boxes", "questions": "questions"}
+FOLDERS = {"other": "boxes", "questions": "questions", "asked": "questions"}
 """Where rows lie; `rows` for all others, so that no path names a fault."""
 
 
@@ -177,6 +179,8 @@ class MsSwift25(Swift):
     name, title, package = "ms-swift", "ms-swift 2.5.2", "ms-swift"
     binaries = ENVIRONMENTS / "ms-swift-2.5" / "bin"
     model = ("--model_type", "llama3-8b-instruct", *TEMPLATE, "--dtype", "fp32")
+    # torch reads pickled states otherwise than in the time of 2.5.2, which would end every resume.
+    variables: ClassVar = {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
 
 
 class Trl(Tool):
