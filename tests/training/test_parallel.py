@@ -98,6 +98,18 @@ def test_processes_with_fewer_rows_to_answer_wait_for_the_others(engine: list[st
         assert mine[0][name] == pytest.approx(theirs[0][name], rel=2e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [["--deepspeed", ZERO_3], ["--fsdp", "full_shard"]], ids=["zero3", "fsdp"])
+def test_a_trained_model_goes_two_steps_as_in_one_process(engine: list[str], smollm2_dir: Path, tmp_path: Path) -> None:
+    if "--deepspeed" in engine:
+        pytest.importorskip("deepspeed")
+    rows = [{"query": f"Say {i}", "response": "so " * (i % 7) + f"{i}"} for i in range(8)]
+    few = {"max_steps": 2, "save_strategy": "no", "dataset_test_ratio": 0, "gradient_accumulation_steps": 1}
+    launch = launcher("sft", smollm2_dir, tmp_path, rows, few)
+    one, several = launch("one", 1, "--batch_size", "4"), launch("several", 2, "--batch_size", "2", *engine)
+    assert losses(several) == pytest.approx(losses(one), rel=2e-6)
+
+
 def test_deepspeed_still_looks_where_it_is_told_that_nothing_can_be_compiled() -> None:
     package = find_spec("deepspeed")
     if package is None or package.origin is None:
