@@ -233,6 +233,9 @@ def test_a_merge_takes_the_base_itself(catalog: Catalog, model: Path, tmp_path: 
     place = checkpoint(tmp_path / "adapter", model, quantization_bit=4, quant_method="bnb", dtype="fp32")
     merge = plan_merge(parse(["merge-lora", "--ckpt_dir", str(place)]), catalog, BARE)
     assert merge.model.quant is None and "in 4 bit" in merge.summary()
+    whole = checkpoint(tmp_path / "of-whole", model, dtype="fp32")
+    merge = plan_merge(parse(["merge-lora", "--ckpt_dir", str(whole), "--quantization_bit", "4"]), catalog, BARE)
+    assert "--quantization_bit 4 is not followed" in merge.summary() and "trained" not in merge.summary()
 
 
 def test_nothing_is_merged_into_quantized_weights(catalog: Catalog, tmp_path: Path) -> None:

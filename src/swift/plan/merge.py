@@ -31,6 +31,8 @@ class MergePlan:
     safetensors: bool = True
     trained_on_bits: int = 0
     """Bits of the base that the adapter was trained on, if it was quantized; the merge takes the base itself."""
+    bits_not_taken: int = 0
+    """What `--quantization_bit` asks for, where the adapter was trained on full weights."""
 
     command: str = ""
     """What was given, for the model card."""
@@ -42,6 +44,11 @@ class MergePlan:
         if self.whole:
             return f"take the deeper model in {self.checkpoint}, which is whole already -> {self.target}"
         text = f"merge {self.checkpoint} into {self.model.summary()} -> {self.target}"
+        if self.bits_not_taken:
+            return (
+                f"{text}\n--quantization_bit {self.bits_not_taken} is not followed: an adapter is merged into the full "
+                "weights, which swift export --quant_bits can quantize afterwards"
+            )
         if not self.trained_on_bits:
             return text
         return (
@@ -55,7 +62,6 @@ def plan_merge(args: Args, catalog: Catalog, machine: Machine) -> MergePlan:
     checkpoint = args[Checkpoint].ckpt_dir
     if not checkpoint:
         raise SwiftError("no adapter is given", where="--ckpt_dir", next="--ckpt_dir output/…/checkpoint-N")
-    trained_on = args.values["quantization_bit"]
     model = plan_model(args.with_values(quantization_bit=0, quant_method=None), catalog, machine)
     folder = Path(checkpoint).expanduser()
     if model.stored_quant is not None:
@@ -81,12 +87,14 @@ def plan_merge(args: Args, catalog: Catalog, machine: Machine) -> MergePlan:
         raise SwiftError(
             f"the checkpoint {folder} is damaged", where="--ckpt_dir", why=wrong, next="use another checkpoint"
         )
+    trained_on = int(read_saved(folder).get("quantization_bit") or 0)
     return MergePlan(
         checkpoint=folder,
         target=folder.resolve().with_name(f"{folder.resolve().name}-merged"),
         model=replace(model, device_map=_device_map(args, machine)),
         safetensors=args[Checkpoint].save_safetensors,
         trained_on_bits=trained_on,
+        bits_not_taken=args.values["quantization_bit"] if args.command == "merge-lora" and not trained_on else 0,
         command=given_line(args),
         whole=whole,
     )
