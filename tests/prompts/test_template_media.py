@@ -13,7 +13,8 @@ from PIL import Image
 import swift
 from swift.catalog import load_catalog
 from swift.core.errors import SwiftError
-from swift.prompts.grounding import objects
+from swift.prompts.grounding import grounded, objects
+from swift.prompts.types import Conversation, Media, Message
 
 CAT = {"caption": "cat", "bbox": [10, 20, 30, 40], "bbox_type": "real", "image": 0}
 DOG = {"caption": "dog", "bbox": [[0, 0, 50, 100], [0.5, 0, 100, 25]], "bbox_type": "norm_1", "image": 0}
@@ -187,3 +188,17 @@ def test_objects_in_columns_are_those_in_rows() -> None:
     assert list(objects(columns)) == list(objects(json.dumps(columns))) == rows
     assert [each["bbox_type"] for each in objects({"bbox": boxes, "bbox_type": "norm1"})] == ["norm_1", "norm_1"]
     assert objects({"ref": [], "bbox": []}) == objects({}) == ()
+
+
+def test_boxes_count_pixels_of_what_a_model_is_shown_where_it_was_taught_so() -> None:
+    """Of Qwen2.5-VL, which is shown a picture of 50 x 100 as one of 56 x 112."""
+    form = load_catalog().templates.get("qwen2-vl").media
+    whole = {"caption": "all", "bbox": [0, 0, 1000, 500], "bbox_type": "norm_1000", "image": 0}
+    named = Message("user", "<ref-object><bbox>" * 3), Message("assistant", "<bbox>")
+    plain = {"caption": "as it is", "bbox": [1, 2, 3, 4], "bbox_type": None, "image": 0}
+    conversation = Conversation(named, media=Media(images=("a.png",), objects=(CAT, DOG, whole, plain)))
+    found, _ = grounded(conversation, form, lambda _: (50, 100), lambda _: (56, 112))
+    asked, answered = found.messages
+    assert "(11,22),(34,45)" in asked.content  # 10 / 50 * 56 = 11.2 …
+    assert "(0,0),(56,56)" in asked.content
+    assert answered.content == "<|box_start|>(1,2),(3,4)<|box_end|>"

@@ -180,7 +180,8 @@ class Encoder:
         if self.images is None and not (self._template_media and conversation.media != NO_MEDIA):
             return self.template.render(conversation, inference=inference, options=options)
         size = size_of_image if self.images is None else self.images.size
-        conversation, remarks = grounded(conversation, self._media_text, size)
+        box_size = self.images.box_size if self.images is not None and self.images.boxes_in_pixels else None
+        conversation, remarks = grounded(conversation, self._media_text, size, box_size)
         if self.images is None:
             conversation = tagged_by_template(conversation, self._media_text)
             examples = self.template.render(conversation, inference=inference, options=options)

@@ -62,16 +62,23 @@ def _rows(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def grounded(
-    conversation: Conversation, form: MediaText, size: Callable[[str], tuple[int, int]]
+    conversation: Conversation,
+    form: MediaText,
+    size: Callable[[str], tuple[int, int]],
+    box_size: Callable[[str], tuple[int, int]] | None = None,
 ) -> tuple[Conversation, tuple[str, ...]]:
     """The conversation with its objects in words, and remarks on objects that no tag names.
 
-    `size` gives width and height of an image, and is asked only for boxes in pixels. Raises BadGrounding.
+    `size` gives width and height of an image, and is asked only for boxes in pixels; `box_size` those that the model's
+    boxes count in, else thousandths. Raises BadGrounding.
     """
     things = conversation.media.objects
     if not things:
         return conversation, ()
-    names, boxes = _texts(things, _caption, form), _texts(things, _Boxes(conversation.media.images, size), form)
+    names, boxes = (
+        _texts(things, _caption, form),
+        _texts(things, _Boxes(conversation.media.images, size, box_size), form),
+    )
     used = {REFERENCE: 0, BOX: 0}
 
     def text(tag: re.Match[str]) -> str:
@@ -105,11 +112,17 @@ def _caption(thing: Mapping[str, Any], key: str, form: MediaText) -> str:
 
 
 class _Boxes:
-    """Writes the boxes of objects; coordinates become thousandths of the image they lie in."""
+    """Writes the boxes of objects; coordinates become thousandths of the image they lie in, or pixels of its copy that
+    the model is shown."""
 
-    def __init__(self, images: tuple[str, ...], size: Callable[[str], tuple[int, int]]):
+    def __init__(
+        self,
+        images: tuple[str, ...],
+        size: Callable[[str], tuple[int, int]],
+        box_size: Callable[[str], tuple[int, int]] | None,
+    ):
         self._images = images
-        self._size = size
+        self._size, self._box_size = size, box_size
 
     def __call__(self, thing: Mapping[str, Any], key: str, form: MediaText) -> str:
         given, kind = thing.get("bbox"), thing.get("bbox_type", "real")
@@ -121,14 +134,17 @@ class _Boxes:
         return form.boxes.replace("{{boxes}}", written)
 
     def _scaled(self, box: Box, kind: str | None, number: Any, key: str) -> Box:
-        if not self._images or kind not in ("real", "norm_1"):
+        if not self._images or kind is None or (kind == "norm_1000" and self._box_size is None):
             return box
         if not isinstance(number, int) or not 0 <= number < len(self._images):
             raise BadGrounding("wrong object", why=f"{key}.image is {number!r}, the row has {len(self._images)} images")
-        if kind == "norm_1":
-            return [int(value * GRID) for value in box]
-        width, height = self._size(self._images[number])
-        return [int(value / side * GRID) for value, side in zip(box, (width, height, width, height), strict=True)]
+        image = self._images[number]
+        width, height = {"norm_1": (1, 1), "norm_1000": (1000, 1000)}.get(kind) or self._size(image)
+        shares = [value / side for value, side in zip(box, (width, height, width, height), strict=True)]
+        if self._box_size is None:
+            return [int(share * GRID) for share in shares]
+        pixels = self._box_size(image)
+        return [round(share * side) for share, side in zip(shares, (*pixels, *pixels), strict=True)]
 
 
 def _four(box: Any, key: str) -> Box:

@@ -63,6 +63,8 @@ class MediaTokens(Protocol):
     """The text and the id of every token that stands for a piece of something shown."""
     kinds: tuple[str, ...]
     """What the model takes, of images, videos and audios."""
+    boxes_in_pixels: bool
+    """Whether boxes count pixels of an image as it is shown to the model, and not thousandths of it."""
     facts: Mapping[str, Any]
     """Everything that decides what becomes of media, as JSON has it."""
 
@@ -75,6 +77,10 @@ class MediaTokens(Protocol):
 
     def size(self, source: str) -> tuple[int, int]:
         """Width and height of an image in pixels. Raises BadImage when it cannot be used."""
+        ...
+
+    def box_size(self, source: str) -> tuple[int, int]:
+        """Width and height of an image as it is shown to the model. Raises BadImage."""
         ...
 
     def check(self, media: Media) -> None:

@@ -85,6 +85,7 @@ class MediaProcessor:
         self.family = family
         self.processor = processor
         self.kinds = tuple(family.tokens)
+        self.boxes_in_pixels = family.boxes_in_pixels
         self.tokens: Mapping[str, int] = dict(family.tokens.values())
         settings = json.loads(processor.to_json_string())
         own = {name: value for name, value in settings.items() if name not in NOT_SETTINGS and value is not None}
@@ -109,6 +110,10 @@ class MediaProcessor:
     def size(self, source: str) -> tuple[int, int]:
         """Width and height of an image as it is in the file, upright. Raises BadImage when it cannot be used."""
         return self._size(source)
+
+    def box_size(self, source: str) -> tuple[int, int]:
+        """Width and height of an image as it is shown to the model. Raises BadImage."""
+        return self._of["images"].box_size(source)
 
     def check(self, media: Media) -> None:
         """Raise BadMedium for what cannot be decoded after all, though its head could be read."""

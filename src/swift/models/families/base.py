@@ -52,6 +52,8 @@ class Family:
     """What stands for a sound where the template does not say so, with one token."""
     expands_one_token: ClassVar[bool] = False
     """Whether an image is one token that its processor repeats, and nothing else, in the prompts of transformers."""
+    boxes_in_pixels: ClassVar[bool] = False
+    """Whether the model was taught boxes in pixels of what it is shown, and not in thousandths of it."""
     lies_flat: ClassVar[bool] = True
     """Whether rows of it may lie end to end at all. Otherwise that is not even tried."""
     embedded: ClassVar[bool] = True
@@ -101,6 +103,10 @@ class Family:
         Such an image may be resized beforehand, and the processor leaves it as it is.
         """
         return None
+
+    def box_size(self, size: Size) -> Size:
+        """Width and height that boxes in an image of `size` count in, where `boxes_in_pixels`."""
+        return self.resized(size) or size
 
     @property
     def resample(self) -> int:

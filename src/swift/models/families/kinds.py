@@ -97,6 +97,10 @@ class Images:
             given = ", ".join(f"{width}x{height}" for width, height in sizes)
             raise BadImage("an image does not fit the model", why=f"{given} pixels: {error}") from error
 
+    def box_size(self, source: str) -> Size:
+        """See `Family.box_size`. Raises BadImage."""
+        return self._family.box_size(self._stated(source))
+
     def opened(self, source: Any) -> Image:
         """The decoded image, resized as its processor would do it first. Raises BadImage."""
         stated = self._stated(source)

@@ -67,6 +67,10 @@ class Qwen2VL(Family):
         once = self._smart(size)
         return once if self._smart(once) == once else None
 
+    def box_size(self, size: Size) -> Size:
+        """The size that the processor gives the image."""
+        return self._smart(size)
+
     def _smart(self, size: Size) -> Size:
         factor, bounds = self._processor.patch_size * self._processor.merge_size, self._processor.size
         fewest, most = bounds["shortest_edge"], bounds["longest_edge"]
@@ -142,7 +146,12 @@ class Qwen2VL(Family):
 
 
 class Qwen25VL(Qwen2VL):
-    """`Qwen2_5_VLForConditionalGeneration`: places in a video count its seconds."""
+    """`Qwen2_5_VLForConditionalGeneration`: places in a video count its seconds, boxes the pixels of what it is shown.
+
+    Boxes: https://github.com/QwenLM/Qwen2.5-VL, "absolute coordinates".
+    """
+
+    boxes_in_pixels = True
 
     def _of_videos(self, processor: Any, videos: Sequence[Video]) -> dict[str, Tensor]:
         """`second_per_grid_ts` (videos) too."""
