@@ -129,7 +129,7 @@ def a_head_of_zeros(case: Case) -> None:
 def an_end_that_is_no_token(case: Case) -> None:
     """Answers of this template end in nothing."""
     (case.folder / "templates.py").write_text(
-        "from swift.catalog import Template, register_template\n"
+        "from swift import Template, register_template\n"
         "register_template('endless', Template(prefix=[], prompt=['Q: {{QUERY}} A: '], chat_sep=[' '], suffix=[]))\n"
     )
 
@@ -156,7 +156,7 @@ IN_ERROR: dict[str, tuple[Any, str, str]] = {
     "an end that is never trained": (
         an_end_that_is_no_token,
         f"sft {ROWS} --custom_register_path {{folder}}/templates.py --template_type endless",
-        "x",
+        "the end of the answer is never trained",
     ),
     "two equal answers in a pair": (equal_pairs, "dpo --dataset {folder}/pairs.jsonl", "no row can be used: identical"),
 }
