@@ -110,7 +110,7 @@ def test_trains_as_transformers_alone_resumes_and_merges(
     rows = write_rows(tmp_path)
     output = train(model_type, model, rows, tmp_path / "output", "--max_steps", "2", "--save_steps", "1")
     printed = capsys.readouterr().err
-    assert "trained modules: 0 of the tower, 4 of the projector, 28 of the decoder" in printed
+    assert "trained modules: 0 of the tower, 2 of the projector, 14 of the decoder" in printed
     losses = [json.loads(line) for line in (output / "logging.jsonl").read_text().splitlines()]
     assert losses[0]["loss"] == pytest.approx(expected_loss(model_type, model, rows), abs=1e-4)
     last = output / "checkpoint-2"
@@ -264,6 +264,9 @@ def test_settings_of_the_image_processor_reach_it_and_stay_with_the_checkpoint(
     monkeypatch.setenv("MAX_PIXELS", "3136")
     train(model_type, model, rows, tmp_path / "by-variable", "--dry_run", "true")
     assert "<image: 60x100, 2 tokens>" in "".join(capsys.readouterr())
+    monkeypatch.setenv("SIZE_FACTOR", "8")  # first to 40x72, whose sides are then rounded to 28x84
+    train(model_type, model, rows, tmp_path / "by-factor", "--dry_run", "true")
+    assert "<image: 60x100, 3 tokens>" in "".join(capsys.readouterr())
     monkeypatch.setenv("MAX_PIXELS", "large")
     assert main(["sft", *flags_of(model, rows, tmp_path)]) == 2
     assert "MAX_PIXELS is 'large'" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil, floor, sqrt
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -26,7 +27,7 @@ class Qwen2VL(Family):
 
     expands_one_token = True
     parts = Parts(("model.visual",), ("model.visual.merger",), ("model.language_model",))
-    settings: ClassVar = {"min_pixels": "min_pixels", "max_pixels": "max_pixels"}
+    settings: ClassVar = {"min_pixels": "min_pixels", "max_pixels": "max_pixels", "size_factor": "size_factor"}
     video_settings: ClassVar = {
         "max_pixels": "longest_edge",
         "fps": "fps",
@@ -40,6 +41,15 @@ class Qwen2VL(Family):
     sampling: Sampling = Sampling()
 
     @staticmethod
+    def load_processor(folder: Path, **settings: Any) -> Any:
+        """With `size_factor`, which transformers' own keeps and does not read."""
+        factor = settings.pop("size_factor", None)
+        processor = Family.load_processor(folder, **settings)
+        if factor is not None:
+            processor.size_factor = factor
+        return processor
+
+    @staticmethod
     def blocks_read(config: Any) -> tuple[int, ...]:
         """The last."""
         return (config.vision_config.depth - 1,)
@@ -48,6 +58,7 @@ class Qwen2VL(Family):
         super().__init__(config, processor, token_text)
         self.sampling = sampling
         self._video_text = name(config.video_token_id)
+        self._size_factor: int | None = processor.to_dict().get("size_factor")
         self._frames_a_piece: int = config.vision_config.temporal_patch_size
         self._video_token: int = config.video_token_id
 
@@ -58,23 +69,31 @@ class Qwen2VL(Family):
 
     def written(self, sizes: Sequence[Size]) -> list[str]:
         """By the size that the processor gives an image; ValueError beyond an aspect ratio of 200."""
-        merged = self._processor.merge_size**2
-        counts = [self._processor.get_number_of_image_patches(height, width) // merged for width, height in sizes]
+        piece = self._piece**2
+        counts = [width * height // piece for width, height in map(self._smart, sizes)]
         return [f"<|vision_start|>{self.token_text * count}<|vision_end|>" for count in counts]
 
-    def resized(self, size: Size) -> Size | None:
+    @property
+    def _piece(self) -> int:
+        """Pixels of a token along each side."""
+        return self._processor.patch_size * self._processor.merge_size
+
+    def resized(self, size: Size) -> Size:
         """To multiples of a token's pixels, in number between the processor's bounds."""
-        once = self._smart(size)
-        return once if self._smart(once) == once else None
+        return self._smart(size)
 
     def box_size(self, size: Size) -> Size:
         """The size that the processor gives the image."""
         return self._smart(size)
 
     def _smart(self, size: Size) -> Size:
-        factor, bounds = self._processor.patch_size * self._processor.merge_size, self._processor.size
-        fewest, most = bounds["shortest_edge"], bounds["longest_edge"]
-        height, width = smart_resize(size[1], size[0], factor, min_pixels=fewest, max_pixels=most)
+        bounds = self._processor.size
+        return self._fitted(size, bounds["shortest_edge"], bounds["longest_edge"])
+
+    def _fitted(self, size: Size, fewest: int, most: int) -> Size:
+        height, width = smart_resize(size[1], size[0], self._size_factor or self._piece, fewest, most)
+        if self._size_factor:  # in the 2.5 release the processor rounds what was resized to multiples of the factor
+            height, width = (max(1, round(side / self._piece)) * self._piece for side in (height, width))
         return width, height
 
     def chosen(self, clip: Clip) -> list[int]:
@@ -90,15 +109,12 @@ class Qwen2VL(Family):
         """Pieces of a video in time, down and across."""
         count = len(self.chosen(clip))
         width, height = self.frame_size(clip, count)
-        piece = self._processor.patch_size * self._processor.merge_size
-        return -(-count // self._frames_a_piece), height // piece, width // piece
+        return -(-count // self._frames_a_piece), height // self._piece, width // self._piece
 
     def frame_size(self, clip: Clip, count: int) -> Size:
         """Width and height that each of `count` frames is given."""
         fewest, most = self.sampling.pixels(count, self._frames_a_piece)
-        factor = self._processor.patch_size * self._processor.merge_size
-        height, width = smart_resize(clip.height, clip.width, factor, min_pixels=fewest, max_pixels=most)
-        return width, height
+        return self._fitted((clip.width, clip.height), fewest, most)
 
     def inputs(
         self, processor: Any, rows: Sequence[Sequence[Image | Video]], ids: Tensor, labels: Tensor | None
@@ -110,7 +126,8 @@ class Qwen2VL(Family):
         if not images and not videos:
             return {}
         kinds = (ids == self.token) * IMAGE + (ids == self._video_token) * VIDEO
-        of_images = super().inputs(processor, [images], ids, labels)
+        # They come in their size, see `resized`.
+        of_images = dict(processor(images, do_resize=False, return_tensors="pt")) if images else {}
         return {**of_images, **self._of_videos(processor, videos), "mm_token_type_ids": kinds}
 
     def _of_videos(self, processor: Any, videos: Sequence[Video]) -> dict[str, Tensor]:
@@ -183,7 +200,7 @@ class Qwen3VL(Qwen2VL):
     def frame_size(self, clip: Clip, count: int) -> Size:
         """By the pixels of all frames together."""
         # As transformers' class for these videos has it, which needs torchvision.
-        factor, depth = self._processor.patch_size * self._processor.merge_size, self._frames_a_piece
+        factor, depth = self._piece, self._frames_a_piece
         grown = max(1.0, factor / clip.height, factor / clip.width)
         height, width = int(clip.height * grown), int(clip.width * grown)
         if max(height, width) > 200 * min(height, width):
