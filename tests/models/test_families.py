@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.commands import test_multimodal_families, test_multimodal_sounds
-from tests.fixtures.tiny_multimodal import KINDS, SOUND, SPECIAL, tiny_config
+from tests.commands import test_multimodal_families, test_multimodal_florence, test_multimodal_sounds
+from tests.fixtures.tiny_multimodal import KINDS, PLACES, SOUND, SPECIAL, tiny_config
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -27,7 +27,7 @@ SUCCESSORS = {
     "Qwen/Qwen2.5-VL-3B-Instruct": "qwen2_5_vl",
     "Qwen/Qwen2.5-VL-7B-Instruct": "qwen2_5_vl",
     "OpenGVLab/InternVL3-8B-hf": "internvl",
-    "google/paligemma-3b-mix-448": "paligemma",
+    "florence-community/Florence-2-base-ft": "florence2",
     "thisisiron/Ovis2-2B-hf": "ovis2",
     "llava-hf/llava-1.5-7b-hf": "llava",
     "llava-hf/llava-v1.6-34b-hf": "llava_next",
@@ -46,6 +46,7 @@ COUNTS = {
     "janus": (16, 2, 14),
     "llava_next_video": (12, 2, 14),
     "pixtral": (14, 2, 14),
+    "florence2": (16, 1, 32),
     "gemma3": (12, 0, 14),
     "idefics3": (12, 1, 14),
     "internvl": (12, 2, 14),
@@ -66,7 +67,7 @@ COUNTS = {
 
 @cache
 def without_weights(kind: str) -> tuple[PreTrainedModel, Parts]:
-    config, _ = tiny_config(kind, 1000, [*SPECIAL.values(), *SOUND].index)
+    config, _ = tiny_config(kind, 2000, [*SPECIAL.values(), *SOUND, *PLACES].index)
     family = family_of(config)
     with torch.device("meta"):
         return family.auto_class.from_config(config), family.parts
@@ -119,13 +120,23 @@ def test_the_tower_keeps_its_activations_where_it_should(kind: str) -> None:
     layers = [(path, m) for path, m in model.named_modules() if isinstance(m, GradientCheckpointingLayer)]
     again = {parts.part_of(path) for path, layer in layers if layer.gradient_checkpointing}
     assert again == {"decoder"}
-    assert kind == "mllama" or any(parts.part_of(path) == "tower" for path, _ in layers)  # whose tower has none
+    assert kind in ("florence2", "mllama") or any(
+        parts.part_of(path) == "tower" for path, _ in layers
+    )  # towers without
     model.activation_checkpointing_disable()
 
 
 def test_every_family_has_a_tiny_model_that_is_trained() -> None:
     """What the list of supported models marks as trained here."""
-    assert set(FAMILIES) == set(KINDS) == {*test_multimodal_families.KINDS, test_multimodal_sounds.KIND}
+    assert (
+        set(FAMILIES)
+        == set(KINDS)
+        == {
+            *test_multimodal_families.KINDS,
+            test_multimodal_sounds.KIND,
+            test_multimodal_florence.KIND,
+        }
+    )
 
 
 def test_every_multimodal_type_is_carried_out_or_names_a_model_that_is() -> None:

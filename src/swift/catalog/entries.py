@@ -129,6 +129,9 @@ class TemplateEntry:
     successor: str | None = None
     """A newer model in transformers' own form, where models of this template have only code of their repository."""
     media: MediaText = MediaText()
+    tasks: Mapping[str, str] = field(default_factory=dict)
+    """Names of tasks that a question may be, each with the question it stands for. One with {{input}} has the rest of
+    the question in that place; any other is all of a question."""
     stop: tuple[str, ...] = ()
     """Texts that end an answer beside the suffix."""
     name: str = ""

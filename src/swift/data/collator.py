@@ -66,6 +66,29 @@ def pad(items: Sequence[dict[str, Any]], pad_id: int, *, side: str = "right") ->
     return batch
 
 
+def pad_apart(items: Sequence[dict[str, Any]], pad_id: int, opening: Sequence[int]) -> dict[str, Any]:
+    """Prompts for an encoder and their answers for a decoder, each side padded as `pad` does.
+
+    An answer is all from the first trained token on. `input_ids` and `attention_mask` (B, T) are of the prompts;
+    `decoder_input_ids`, `labels` (B, U) and all else of the answers behind `opening`, the first of which starts the
+    decoder, while the others are trained.
+    """
+    prompts, answers = [], []
+    for piece in (piece for item in items for piece in unpacked(item)):
+        ids, labels = piece["input_ids"], piece["labels"]
+        at = next((place for place, label in enumerate(labels) if label != IGNORED), len(ids))
+        prompts.append({"input_ids": ids[:at], "labels": labels[:at]})
+        answer = {"input_ids": [*opening, *ids[at:]], "labels": [IGNORED, *opening[1:], *labels[at:]]}
+        if "loss_scale" in piece:
+            answer["loss_scale"] = [1.0] * len(opening) + piece["loss_scale"][at:]
+        answers.append(answer)
+    encoder, decoder = pad(prompts, pad_id), pad(answers, pad_id)
+    mask = {"decoder_attention_mask": decoder.pop("attention_mask")}
+    decoder["decoder_input_ids"] = decoder.pop("input_ids")
+    own = {"input_ids": encoder["input_ids"], "attention_mask": encoder["attention_mask"], "rows": rows(items)}
+    return {**decoder, **mask, **own}
+
+
 def _predicted_at(labels: Tensor, follows: Tensor) -> Tensor:
     """Which places of (B, T) are before a label, where `follows` says that a place goes on with the one before it.
 

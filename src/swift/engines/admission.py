@@ -15,13 +15,14 @@ from swift.prompts.types import Media
 class Admission:
     """The limits of a model and its adapters; `max_length` counts tokens of prompt and answer together.
 
-    `takes` are the kinds of media that may be shown.
+    `takes` are the kinds of media that may be shown; `one_decoder` is False for a model whose encoder reads prompts.
     """
 
-    def __init__(self, model: AdaptedModel, max_length: int, *, takes: tuple[str, ...]):
+    def __init__(self, model: AdaptedModel, max_length: int, *, takes: tuple[str, ...], one_decoder: bool = True):
         self._model = model
         self._takes = takes
         self._max_length = max_length
+        self._one_decoder = one_decoder
 
     def request(self, request: Request) -> None:
         """Raises SwiftError for a request that cannot be answered."""
@@ -47,6 +48,12 @@ class Admission:
         for kind in MEDIA_TAGS:
             if media.of(kind) and kind not in self._takes:
                 raise SwiftError(f"the model takes no {kind}")
+
+    def vectors(self, texts: Sequence[tuple[int, ...]], adapter: str | None) -> None:
+        """Raises SwiftError for texts that have no vectors."""
+        if not self._one_decoder:
+            raise SwiftError("the model gives no vectors", why="an encoder reads its texts, not the decoder of answers")
+        self.texts(texts, adapter)
 
     def texts(self, texts: Sequence[tuple[int, ...]], adapter: str | None) -> None:
         """Raises SwiftError for texts that cannot be read, by the adapter of this name or the model itself."""

@@ -42,6 +42,7 @@ class _Stopped(StoppingCriteria):
 def beam_search(model: AdaptedModel, sequences: list[Sequence], stop: Callable[[], bool]) -> list[list[int]]:
     """The new tokens of the best answers to one prompt, one for each of `sequences`. Ends early when `stop` says so."""
     first = sequences[0]
+    opening = first.opening
     request, sampling = first.request, first.request.sampling
     prompt = torch.tensor([request.prompt_ids], device=model.base.device)
     ends = sorted(first.ends)
@@ -56,8 +57,9 @@ def beam_search(model: AdaptedModel, sequences: list[Sequence], stop: Callable[[
         attention_mask=torch.ones_like(prompt),
         num_beams=sampling.num_beams,
         num_return_sequences=len(sequences),
-        max_new_tokens=first.limit - len(request.prompt_ids),
+        max_new_tokens=first.limit - len(request.prompt_ids) + len(opening[1:]),
         min_new_tokens=sampling.min_tokens or None,
+        **({"forced_bos_token_id": opening[1]} if opening else {}),
         length_penalty=sampling.length_penalty,
         repetition_penalty=sampling.repetition_penalty,
         do_sample=sampling.temperature > 0,
@@ -66,4 +68,4 @@ def beam_search(model: AdaptedModel, sequences: list[Sequence], stop: Callable[[
         stopping_criteria=StoppingCriteriaList([_Stopped(stop)]),
         **(drawn if sampling.temperature > 0 else {"temperature": None, "top_k": None, "top_p": None}),
     )
-    return [row[prompt.shape[1] :].tolist() for row in output]
+    return [row[len(opening) or prompt.shape[1] :].tolist() for row in output]

@@ -12,8 +12,10 @@ REPLACEMENT = "\ufffd"
 class Detokenizer:
     """The text of growing token ids, piece by piece. The pieces together are the text of all ids."""
 
-    def __init__(self, tokenizer: Any):
+    def __init__(self, tokenizer: Any, shown: frozenset[int] = frozenset()):
+        """Special tokens are left out but for those `shown`."""
         self._tokenizer = tokenizer
+        self._hidden = frozenset(tokenizer.all_special_ids) - shown if shown else frozenset()
         self._ids: list[int] = []
         # Decoding starts a few tokens back, so that spaces and joined characters come out as in the whole.
         self._start = 0
@@ -37,7 +39,9 @@ class Detokenizer:
         return now[len(before) :]
 
     def _decode(self, ids: list[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=True) if ids else ""
+        if self._hidden:
+            ids = [each for each in ids if each not in self._hidden]
+        return self._tokenizer.decode(ids, skip_special_tokens=not self._hidden) if ids else ""
 
 
 class StopStrings:

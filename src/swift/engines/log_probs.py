@@ -22,6 +22,7 @@ from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.dynamic_rope import DynamicRope
+from swift.engines.encoder_decoder import split_inputs
 from swift.engines.image_prompt import ImagePrompt
 from swift.engines.sampler import Pick
 
@@ -59,8 +60,10 @@ class Scored:
 class Continuations:
     """The requests for log-probabilities. Every method runs in the thread that owns the model."""
 
-    def __init__(self, model: AdaptedModel):
+    def __init__(self, model: AdaptedModel, opening: Sequence[int] = ()):
+        """`opening` is what answers of an encoder with a decoder begin with: they are read text by text."""
         self._model = model
+        self._opening = opening
         self._rope = DynamicRope(model.base)
         self._waiting: deque[Scored] = deque()
         self._keeps = "logits_to_keep" in inspect.signature(model.base.forward).parameters
@@ -102,7 +105,7 @@ class Continuations:
 
     def _fits(self, group: list[Scored]) -> bool:
         shown = any(scored.images is not None for scored in group)
-        if shown or len({scored.adapter for scored in group}) > 1 or not self._longest:
+        if shown or self._opening or len({scored.adapter for scored in group}) > 1 or not self._longest:
             return False
         size = sum(scored.size for scored in group) - (len(group) - 1) * _common(group)
         alone = len(group) == 1 and group[0].size - len(group[0].prompt) < BLOCK  # the logits of a row are all there
@@ -185,7 +188,7 @@ class Continuations:
             values.update((tokens, []) for tokens in texts)
             for first in range(last, len(ids), BLOCK):  # so that long texts need no memory for the logits of all
                 rows = range(first, min(first + BLOCK, len(ids)))
-                logits = self._logits(scored.adapter, ids, list(rows), images=scored.images)
+                logits = self._logits(scored.adapter, ids, list(rows), images=scored.images, prompt=last + 1)
                 for tokens in texts:
                     values[tokens] += _of_tokens(logits, tokens[first - last : first - last + BLOCK], scored.top)
         return [values[tokens] for tokens in scored.continuations]
@@ -199,8 +202,12 @@ class Continuations:
         positions: list[int] | None = None,
         seen: Tensor | None = None,
         images: ImagePrompt | None = None,
+        prompt: int = 0,
     ) -> Tensor:
-        """The logits behind the tokens numbered `keep`, (kept, vocabulary). Raises SwiftError where they are NaN."""
+        """The logits behind the tokens numbered `keep`, (kept, vocabulary). Raises SwiftError where they are NaN.
+
+        `prompt` is how many tokens an encoder reads, where the model has one.
+        """
         self._rope.settle(len(ids))
         device = self._model.base.device
         rows = torch.tensor(keep, device=device)
@@ -208,7 +215,10 @@ class Continuations:
         if positions is not None and seen is not None:
             inputs["position_ids"] = torch.tensor([positions], device=device)
             inputs["attention_mask"] = seen[None, None].to(device)
-        if images is not None:
+        if self._opening:
+            rows = rows - prompt + len(self._opening)
+            inputs = split_inputs(ids, prompt, self._opening, device, self._model.base.dtype, images)
+        elif images is not None:
             inputs["position_ids"] = images.positions(0, len(ids)).to(device)
             inputs |= images.moved(device, self._model.base.dtype, len(ids))
         if self._keeps:

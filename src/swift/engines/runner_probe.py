@@ -19,6 +19,7 @@ from swift.core.log import log, once
 from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.base import Request, SamplingParams
 from swift.engines.dynamic_rope import DynamicRope
+from swift.engines.encoder_decoder import EncoderDecoderRunner
 from swift.engines.image_prompt import ImagePrompt, image_prompt
 from swift.engines.kv_attention import NAME
 from swift.engines.kv_cache import KVCache
@@ -108,13 +109,12 @@ def choose_runner(
     `budget` is the memory of a KV cache in bytes; `places` is how many sequences run at once without one; `images` is
     for a model that takes them, and a text with an image is tried too.
     """
+    if images is not None and images.family.opening:
+        _require_numbers(model.base(input_ids=torch.tensor([[0, 1, 2]], device=device_of(model.base))).logits)
+        once("requests of a step run one after the other: an encoder reads their prompts", level=logging.INFO)
+        return EncoderDecoderRunner(model, places, images.family.opening)
     reference = Reference(model.base, max_length)
-    if reference.after(len(reference.tokens)).isnan().any():
-        raise SwiftError(
-            "the model's logits are not numbers (NaN)",
-            why="a short text was tried: the weights hold NaN, or their type is too narrow for them",
-            next="check the weights; --dtype bf16 or fp32 if it was fp16",
-        )
+    _require_numbers(reference.after(len(reference.tokens)))
     if images is not None and not images.family.embedded:
         once("requests of a step run one after the other: their images are not embeddings alone", level=logging.INFO)
         return OwnCacheRunner(model, places)
@@ -136,6 +136,16 @@ def choose_runner(
         return OwnCacheRunner(model, places)
     log.warning("the model's cache does not give its own answers: every token computes the whole text again, slowly")
     return RecomputeRunner(model, places)
+
+
+def _require_numbers(logits: Tensor) -> None:
+    """Raise SwiftError for logits of a broken model."""
+    if logits.isnan().any():
+        raise SwiftError(
+            "the model's logits are not numbers (NaN)",
+            why="a short text was tried: the weights hold NaN, or their type is too narrow for them",
+            next="check the weights; --dtype bf16 or fp32 if it was fp16",
+        )
 
 
 @torch.inference_mode()

@@ -27,8 +27,13 @@ class Sequence:
         limit: int,
         grammar: Grammar | None,
         images: ImagePrompt | None = None,
+        opening: tuple[int, ...] = (),
+        shown: frozenset[int] = frozenset(),
     ):
+        """`opening` is what it begins with in a decoder whose encoder reads the prompt, `shown` are special tokens that
+        are part of its text."""
         self.request = request
+        self.opening = opening
         self.images = images
         """The images of its prompt."""
         self.shift = 0 if images is None else images.shift
@@ -44,11 +49,11 @@ class Sequence:
         """Prompt tokens that another sequence had computed; None until it first runs."""
         given = frozenset(request.sampling.stop_token_ids)
         ends = given if request.sampling.ignore_eos else end_ids | given
-        self.picker = Picker(request.sampling, index, request.prompt_ids, sorted(ends), grammar)
+        self.picker = Picker(request.sampling, index, opening or request.prompt_ids, sorted(ends), grammar)
         self.ends = ends
         self.lookup = PromptLookup()
         self._tokenizer = tokenizer
-        self._detokenizer = Detokenizer(tokenizer)
+        self._detokenizer = Detokenizer(tokenizer, shown)
         self._stops = StopStrings(request.sampling.stop)
         self._unsent: list[int] = []
         self._unsent_logprobs: list[TokenLogprob] = []

@@ -83,6 +83,7 @@ class TorchEngine:
         self._images = images
         # One thread for all: every further one that computes would get a team of OpenMP's threads of its own.
         self._pixels = None if images is None else ThreadPoolExecutor(1, thread_name_prefix="images")
+        self._opening, self._shown = ((), frozenset()) if images is None else images.answer_form(tokenizer)
         self._grammars = Grammars(tokenizer)
         self._admit = admit
         self._deliver: dict[Sequence, Deliver] = {}
@@ -126,7 +127,7 @@ class TorchEngine:
             pack(model)
         self._model = AdaptedModel(model.eval())
         takes = () if self._images is None else self._images.kinds
-        self._admission = Admission(self._model, self.max_model_len, takes=takes)
+        self._admission = Admission(self._model, self.max_model_len, takes=takes, one_decoder=not self._opening)
         for name, folder in adapters.items():
             self._model.add(name, Path(folder))
         self._heads.update((name, load_head(model, folder)) for name, folder in heads.items())
@@ -141,7 +142,7 @@ class TorchEngine:
         chunk = chunk or (CPU_CHUNK if device.type == "cpu" else GPU_CHUNK)
         self._scheduler = Scheduler(self._runner, chunk=chunk, places=places)
         self._vectors = Vectors(self._model, chunk if self._runner.splits_prompts else None, self.max_model_len)
-        self._continuations = Continuations(self._model)
+        self._continuations = Continuations(self._model, self._opening)
         vocabulary = max(map(self._model.tokens, (None, *self.adapters)))
         self._end_ids = frozenset(token for token in end_ids(model, self.tokenizer) if token < vocabulary)
 
@@ -195,7 +196,7 @@ class TorchEngine:
         return [score for (score,) in await self._read(texts, adapter, self._heads[adapter])]
 
     async def _read(self, texts: Many[tuple[int, ...]], adapter: str | None, head: ValueHead | None) -> list[Vector]:
-        self._admission.texts(texts, adapter)
+        self._admission.vectors(texts, adapter)
         result: Future[list[Vector]] = Future()
         self._inbox.put(lambda: self._vectors.add(texts, adapter, result, head))
         return await asyncio.wrap_future(result)
@@ -287,7 +288,7 @@ class TorchEngine:
             for _ in range(request.sampling.n)
         ]
         return [
-            Sequence(request, index, self.tokenizer, self._end_ids, limit, grammar, images)
+            Sequence(request, index, self.tokenizer, self._end_ids, limit, grammar, images, self._opening, self._shown)
             for index, grammar in enumerate(grammars)
         ]
 

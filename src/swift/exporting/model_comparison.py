@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from swift.core.log import log
+from swift.tuners import base_model
 
 PROMPTS = (
     "The capital of France is",
@@ -20,6 +21,8 @@ PROMPTS = (
     "Question: What is 17 + 25?\nAnswer:",
 )
 NEW_TOKENS = 16
+ENCODED = 4
+"""Tokens that an encoder reads of each prompt."""
 RANDOM_TOKENS = 64
 """Tokens spread over the whole vocabulary, so that rarely used embedding rows are looked at too."""
 EXACT = 1e-4
@@ -125,8 +128,16 @@ def _difference(left: Tensor, right: Tensor) -> float:
 
 @torch.inference_mode()
 def _logits(model: nn.Module, sequence: tuple[int, ...]) -> Tensor:
-    ids = torch.tensor([sequence], device=_device(model))
-    return model(input_ids=ids, use_cache=False).logits[0].float().cpu()
+    return model(**_given(model, sequence, sequence), use_cache=False).logits[0].float().cpu()
+
+
+def _given(model: nn.Module, text: Sequence[int], step: Sequence[int]) -> dict[str, Tensor]:
+    """The keywords for the tokens `step` at the end of `text`. An encoder beside the decoder reads the beginning."""
+    ids = torch.tensor([step], device=_device(model))
+    base: Any = base_model(model)
+    if not base.config.is_encoder_decoder:
+        return {"input_ids": ids}
+    return {"input_ids": torch.tensor([text[:ENCODED]], device=ids.device), "decoder_input_ids": ids}
 
 
 @torch.inference_mode()
@@ -135,15 +146,16 @@ def _continue(model: nn.Module, prompt: list[int], *, cached: bool) -> tuple[lis
 
     An end token does not stop it, so that each prompt gives the same number of comparisons.
     """
-    text, step, cache = list(prompt), torch.tensor([prompt], device=_device(model)), None
+    text, step, cache = list(prompt), prompt, None
     taken_from = []
     for _ in range(NEW_TOKENS):
-        output = model(input_ids=step, use_cache=cached, **({} if cache is None else {"past_key_values": cache}))
+        kept = {} if cache is None else {"past_key_values": cache}
+        output = model(**_given(model, text, step), use_cache=cached, **kept)
         cache = output.get("past_key_values") if cached else None
         taken_from.append(output.logits[0, -1].float().cpu())
         text.append(int(taken_from[-1].argmax()))
         # Recurrent models keep a state of their own, or nothing: the whole text once more is always right.
-        step = torch.tensor([text if cache is None else text[-1:]], device=_device(model))
+        step = text if cache is None else text[-1:]
     return text[len(prompt) :], torch.stack(taken_from)
 
 

@@ -110,7 +110,7 @@ def load_config(plan: ModelPlan, folder: Path) -> PretrainedConfig:
             why=first_line(error),
             next="pip install -U transformers, or choose another model",
         ) from error
-    if config.is_encoder_decoder:
+    if config.is_encoder_decoder and not is_multimodal(config):
         raise SwiftError(
             f"{folder / 'config.json'} is of an encoder with a decoder ({config.model_type})",
             why="only its decoder would be loaded, without the encoder that reads the prompt",

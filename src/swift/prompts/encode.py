@@ -16,7 +16,7 @@ from swift.core.log import once
 from swift.core.optional_imports import MissingPackage
 from swift.plan.prompt import JINJA, PromptPlan
 from swift.prompts.grounding import grounded
-from swift.prompts.images import FAULTS, UNTAGGED, MediaTokens, placed, tagged, tags
+from swift.prompts.images import FAULTS, UNTAGGED, MediaTokens, in_front, placed, tagged, tags, untagged
 from swift.prompts.jinja import JinjaTemplate
 from swift.prompts.loss_scale import load_loss_scale
 from swift.prompts.template import DataTemplate
@@ -187,9 +187,10 @@ class Encoder:
             examples = self.template.render(conversation, inference=inference, options=options)
             return [written(example, conversation.media, self._media_text) for example in examples]
         media = conversation.media
-        examples = self.template.render(tagged(conversation, self.images), inference=inference, options=options)
+        put, place = (untagged, in_front) if self.images.stands_first else (tagged, placed)
+        examples = self.template.render(put(conversation, self.images), inference=inference, options=options)
         whole = self.tokens.whole
-        seen = [placed(example, media, self.images, self._media_text, whole=whole) for example in examples]
+        seen = [place(example, media, self.images, self._media_text, whole=whole) for example in examples]
         if 0 < tags(conversation) < len(media.images):
             remarks += (UNTAGGED,)
         if remarks:

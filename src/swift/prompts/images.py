@@ -65,6 +65,8 @@ class MediaTokens(Protocol):
     """What the model takes, of images, videos and audios."""
     boxes_in_pixels: bool
     """Whether boxes count pixels of an image as it is shown to the model, and not thousandths of it."""
+    stands_first: bool
+    """Whether an image, of which each row has one, stands before all of a prompt wherever its text names it."""
     facts: Mapping[str, Any]
     """Everything that decides what becomes of media, as JSON has it."""
 
@@ -104,6 +106,22 @@ def tagged(conversation: Conversation, tokens: MediaTokens) -> Conversation:
     return conversation
 
 
+def untagged(conversation: Conversation, tokens: MediaTokens) -> Conversation:
+    """The conversation without tags, for a model whose one image stands before everything.
+
+    Raises BadMedium for no image or several, and likewise as `tagged` does.
+    """
+    tagged(conversation, tokens)
+    if len(conversation.media.images) != 1:
+        raise BadImage(f"the row has {len(conversation.media.images) or 'no'} images, and the model reads one")
+    tag = MEDIA_TAGS["images"]
+    messages = tuple(
+        replace(one, content=one.content.replace(tag, "").strip()) if tag in one.content else one
+        for one in conversation.messages
+    )
+    return replace(conversation, messages=messages)
+
+
 FAULTS: Mapping[str, type[BadMedium]] = {"videos": BadVideo, "images": BadImage, "audios": BadAudio}
 """In this order media without tags are put before the text, each before the ones that are there, as in 2.5."""
 
@@ -130,6 +148,12 @@ def tag_first(conversation: Conversation, tag: str, kind: str, count: int) -> Co
 def tags(conversation: Conversation, tag: str = MEDIA_TAGS["images"]) -> int:
     """How many places its texts name for media."""
     return sum(message.content.count(tag) for message in conversation.messages)
+
+
+def in_front(example: Example, media: Media, tokens: MediaTokens, form: MediaText, *, whole: bool) -> Example:
+    """The example behind the tokens of its image; parameters as in `placed`. Raises BadMedium."""
+    tag = Segment(MEDIA_TAGS["images"])
+    return placed(replace(example, segments=[tag, *example.segments]), media, tokens, form, whole=whole)
 
 
 def placed(example: Example, media: Media, tokens: MediaTokens, form: MediaText, *, whole: bool) -> Example:

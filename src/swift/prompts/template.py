@@ -110,7 +110,8 @@ class DataTemplate:
                 weight = self._call_weight(turns[index - 1]) if index and not last_only else 0.0
                 pieces.extend(self.call_end, weight)
                 prompt, inside = self.tool, weight > 0
-            pieces.extend(_fill(prompt, query=turn.query, round=str(index + 1), round0=str(index)), inside_turn=inside)
+            query = self._spelled_out(turn.query, conversation.origin)
+            pieces.extend(_fill(prompt, query=query, round=str(index + 1), round0=str(index)), inside_turn=inside)
             for part in parts:
                 pieces.add(*part)
             pieces.end_weight = _weight(turn) if ends_count else None
@@ -120,6 +121,22 @@ class DataTemplate:
                 end = self.call_end if self._call_weight(turn) else self.suffix
                 pieces.extend(end, _weight(turn))
         return [Example(pieces.segments())]
+
+    def _spelled_out(self, query: str | None, origin: Origin | None) -> str | None:
+        """The question that a task of the template stands for, or the one that is there."""
+        for task, question in self.entry.tasks.items():
+            if query is None or task not in query:
+                continue
+            if "{{input}}" in question:
+                return question.replace("{{input}}", query.replace(task, "").strip())
+            if query != task:
+                raise SwiftError(
+                    f"the task {task} is a whole question, and the text has more",
+                    where=_where(origin),
+                    next="leave the rest out, or ask in words of your own",
+                )
+            return question
+        return query
 
     def _call_weight(self, turn: Turn) -> float:
         """The weight of the mark that ends the turn's answer as a call; 0 where the suffix ends it."""
@@ -149,9 +166,11 @@ class DataTemplate:
         pieces = (self.start, self.prefix, self.system, self.prompt, self.tool, self.system_in_prompt)
         kept = {"default_system": self.default_system, "tools": self.tools.name, "separator": self.separator}
         dated = any("{{today}}" in piece for piece in (*self.prefix, *(self.system or ())) if isinstance(piece, str))
-        also = {"today": self.today} if dated else {}
+        also: dict[str, Any] = {"today": self.today} if dated else {}
         if self.call_end:
             also["call_end"] = self.entry.call_end
+        if self.entry.tasks:
+            also["tasks"] = dict(self.entry.tasks)
         return {"template": self.name, "pieces": pieces, "suffix": self.suffix, **kept, **also}
 
     def on(self, day: datetime.date) -> DataTemplate:

@@ -102,12 +102,14 @@ def model_info(model: nn.Module) -> str:
 
 
 def parts_info(model: nn.Module, parts: Parts) -> str:
-    """`0 of the tower, 2 of the projector, 14 of the decoder`: modules that have trained parameters of their own."""
-    counts: dict[str, int] = {"tower": 0, "projector": 0, "decoder": 0}
+    """`0 of the tower, 2 of the projector, 14 of the decoder`: modules that have trained parameters, or a LoRA, of
+    their own."""
+    trained: dict[str, set[str]] = {"tower": set(), "projector": set(), "decoder": set()}
     for path, module in model.named_modules():
         if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
-            counts[parts.part_of(path.removeprefix("base_model.model."))] += 1
-    return ", ".join(f"{count} of the {part}" for part, count in counts.items())
+            own, _, _ = path.removeprefix("base_model.model.").partition(".lora_")
+            trained[parts.part_of(own)].add(own)
+    return ", ".join(f"{len(modules)} of the {part}" for part, modules in trained.items())
 
 
 def length_info(lengths: Sequence[int] | None) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 from transformers import PreTrainedModel
 
-from swift.data.collator import flatten, pad
+from swift.data.collator import flatten, pad, pad_apart
 from swift.data.packing import media
 from swift.models.families import MediaProcessor
 from swift.prompts.types import Media
@@ -35,7 +35,11 @@ class Collate:
 
     def __call__(self, items: list[dict[str, Any]]) -> Batch:
         """The batch, with the numbers of its rows under `rows` and the number of its items under `items`."""
-        batch = flatten(items) if self.flat else pad(items, self.pad_id)
+        opening = () if self.images is None else self.images.family.opening
+        if opening:
+            batch = pad_apart(items, self.pad_id, opening)
+        else:
+            batch = flatten(items) if self.flat else pad(items, self.pad_id)
         if self.images is not None:
             batch |= self._of_media(self.images, [shown for item in items for shown in media(item)], batch)
         return {**batch, "items": len(items)}
@@ -57,8 +61,8 @@ class MicroBatch:
 
 def tokens_in(batch: Batch) -> int:
     """Tokens of a batch on the CPU, padding left out."""
-    mask = batch.get("attention_mask")
-    return batch["input_ids"].numel() if mask is None else int(mask.sum())
+    masks = [batch[name] for name in ("attention_mask", "decoder_attention_mask") if name in batch]
+    return sum(int(mask.sum()) for mask in masks) if masks else batch["input_ids"].numel()
 
 
 def pinned(batch: Batch) -> Batch:

@@ -53,6 +53,12 @@ def with_images(plan: SftPlan, images: MediaProcessor | None) -> SftPlan:
     ):
         if given:
             raise NotBuilt(f"{flag} is not built yet for multimodal models", where=flag, next="leave it out")
+    if images.family.opening and (plan.method, plan.prompt.loss_scale) != ("sft", None):
+        raise NotBuilt(
+            f"{plan.model.model_type}, whose encoder reads the prompt, is built for swift sft without --loss_scale",
+            where="--loss_scale, --rlhf_type",
+            next="train answers whole, with swift sft",
+        )
     data = replace(data, mode="lazy", cache=None, media=default_media())
     train = plan.train
     if train.distributed.ddp_find_unused_parameters is None:  # rows without images leave tower and projector out

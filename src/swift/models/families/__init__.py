@@ -27,6 +27,7 @@ from swift.prompts.types import Media
 _HERE = "swift.models.families"
 FAMILIES = {
     "deepseek_vl": f"{_HERE}.deepseek_vl:DeepseekVL",
+    "florence2": f"{_HERE}.florence2:Florence2",
     "gemma3": f"{_HERE}.gemma:Gemma3",
     "glm4v": f"{_HERE}.glm4v:Glm4v",
     "got_ocr2": f"{_HERE}.got_ocr2:GotOcr2",
@@ -51,7 +52,8 @@ FAMILIES = {
 
 REFERENCE_VARIABLES = ("MAX_PIXELS", "MIN_PIXELS", "MAX_NUM", "HD_NUM", "INPUT_SIZE", "RESIZED_HEIGHT", "RESIZED_WIDTH")
 REFERENCE_VARIABLES += ("FPS", "NFRAMES", "NUM_FRAMES", "FPS_MIN_FRAMES", "FPS_MAX_FRAMES", "VIDEO_SEGMENTS")
-REFERENCE_VARIABLES += ("VIDEO_MIN_PIXELS", "VIDEO_MAX_PIXELS", "VIDEO_TOTAL_PIXELS")
+REFERENCE_VARIABLES += ("VIDEO_MIN_PIXELS", "VIDEO_MAX_PIXELS", "VIDEO_TOTAL_PIXELS", "SIZE_FACTOR", "MAX_PARTITION")
+REFERENCE_VARIABLES += ("MAX_SLICE_NUMS", "VIDEO_MAX_SLICE_NUMS", "MAX_NUM_FRAMES", "SAMPLING_RATE", "N_MELS")
 """Environment variables of the 2.5 release that say how images are resized, and which frames of videos are shown."""
 RATES = ("fps",)
 """Those that need not be whole numbers."""
@@ -86,6 +88,7 @@ class MediaProcessor:
         self.processor = processor
         self.kinds = tuple(family.tokens)
         self.boxes_in_pixels = family.boxes_in_pixels
+        self.stands_first = family.stands_first
         self.tokens: Mapping[str, int] = dict(family.tokens.values())
         settings = json.loads(processor.to_json_string())
         own = {name: value for name, value in settings.items() if name not in NOT_SETTINGS and value is not None}
@@ -218,6 +221,14 @@ class MediaProcessor:
             for piece, place in enumerate(places):
                 keys[place] = -1 - first - piece
         return keys
+
+    def answer_form(self, tokenizer: Any) -> tuple[tuple[int, ...], frozenset[int]]:
+        """What answers begin with (see `Family.opening`), and special tokens that are part of their text."""
+        if not self.family.writes_special_tokens:
+            return self.family.opening, frozenset()
+        names = [name for name in tokenizer.special_tokens_map.values() if isinstance(name, str)]
+        named = {tokenizer.convert_tokens_to_ids(name) for name in names}
+        return self.family.opening, frozenset(tokenizer.all_special_ids) - named - {self.family.token}
 
     def save(self, folder: Path) -> None:
         """Write the processor beside the tokenizer of a checkpoint."""

@@ -56,6 +56,13 @@ class Family:
     """Whether the model was taught boxes in pixels of what it is shown, and not in thousandths of it."""
     lies_flat: ClassVar[bool] = True
     """Whether rows of it may lie end to end at all. Otherwise that is not even tried."""
+    stands_first: ClassVar[bool] = False
+    """Whether an image, of which each row has one, stands before all of a prompt wherever its text names it."""
+    opening: tuple[int, ...] = ()
+    """What an answer begins with in the decoder of a model whose encoder reads the prompt: the token that starts it and
+    its bos. Empty where one decoder reads both."""
+    writes_special_tokens: ClassVar[bool] = False
+    """Whether answers hold special tokens of the tokenizer, such as places in a picture, which are shown."""
     embedded: ClassVar[bool] = True
     """Whether images reach the decoder only as embeddings of their tokens, which see what stands before them as text
     does. Otherwise a prompt is computed in one piece by the model itself."""

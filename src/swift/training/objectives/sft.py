@@ -91,12 +91,12 @@ class SftObjective(Objective):
         if self.accuracy == "token":
             right = hits.sum().float()
             return right, torch.full_like(right, hits.numel())
-        at, ids = batch["predicted_at"], batch["input_ids"]
+        at, labels = batch["predicted_at"], batch["labels"]
         if "sequence_lengths" in batch:
             ends = borders(tuple(batch["sequence_lengths"]), at.device)[1:]
             sequence, count = torch.searchsorted(ends, at.to(ends.dtype), right=True), len(ends)
         else:
-            sequence, count = at // ids.shape[1], len(ids)
+            sequence, count = at // labels.shape[1], len(labels)
         tokens = torch.zeros(count, device=at.device).index_add_(0, sequence, torch.ones_like(at, dtype=torch.float))
         rights = torch.zeros_like(tokens).index_add_(0, sequence, hits.float())
         trained = tokens > 0
