@@ -33,19 +33,23 @@ IMAGES = (
     *("llava", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "internvl", "idefics3"),
     *("smolvlm", "paligemma", "gemma3", "deepseek_vl", "janus", "got_ocr2", "ovis2", "pixtral"),
 )
+SOUNDS = ("qwen2_audio", "audios")
 VIDEOS = ("qwen2_5_vl", "qwen3_vl", "llava_onevision", "llava_next_video")
 
 
-def logged(kind: str, folder: Path, model: Path, rows: Path, *more: str) -> list[dict[str, Any]]:
+def logged(
+    kind: str, folder: Path, model: Path, rows: Path, *more: str, pairs: bool = False
+) -> list[dict[str, Any]]:
     """Loss, gradient and evaluation of three steps, each over all rows."""
-    words = ["sft", "--model_id_or_path", str(model), "--template_type", "qwen2-vl", "--dataset", str(rows)]
+    words = ["dpo" if pairs else "sft", "--model_id_or_path", str(model), "--template_type", "qwen2-vl", "--dataset", str(rows)]
     words += ["--val_dataset", str(rows), "--output_dir", str(folder), "--add_output_dir_suffix", "false"]
     words += ["--batch_size", "8", "--gradient_accumulation_steps", "1", "--max_steps", "3", "--logging_steps", "1"]
     words += ["--eval_steps", "1", "--warmup_ratio", "0", "--learning_rate", "0.003", "--lora_dropout", "0"]
-    words += ["--acc_strategy", "sentence", "--save_strategy", "no", "--lr_scheduler_type", "constant"]
+    words += ["--save_strategy", "no", "--lr_scheduler_type", "constant"]
+    words += [] if pairs else ["--acc_strategy", "sentence"]
     assert main([*words, *more]) == 0
     lines = [json.loads(line) for line in (folder / "logging.jsonl").read_text().splitlines()]
-    names = ("loss", "grad_norm", "acc", "eval_loss", "eval_acc")
+    names = ("loss", "grad_norm", "acc", "eval_loss", "eval_acc", "logps/chosen", "logps/rejected")
     numbers = ({name: line[name] for name in names if name in line} for line in lines)
     return [each for each in numbers if each]
 
@@ -88,6 +92,43 @@ def test_end_to_end_packed_and_padded_are_the_same_run(
     assert "batches are padded" in capsys.readouterr().err
     assert_alike(flat, padded)
     assert_alike(packed, padded)
+
+
+def write_pairs(rows: Path) -> Path:
+    """The rows as pairs of answers, of which the worse ones begin as the better ones or otherwise."""
+    path = rows.with_name("pairs.jsonl")
+    read = [json.loads(line) for line in rows.read_text().splitlines()]
+    worse = [{**row, "rejected_response": f"{row['response']} perhaps" if n % 2 else "no"} for n, row in enumerate(read)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in worse))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "shown"),
+    [*((kind, "images") for kind in (*IMAGES, "mllama")), *((kind, "videos") for kind in VIDEOS), SOUNDS],
+)
+def test_pairs_that_share_what_they_show_are_those_apart_and_padded(
+    kind: str,
+    shown: str,
+    tmp_path: Path,
+    smollm2_tokenizer_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = write_tiny(kind, tmp_path / "tiny", smollm2_tokenizer_dir)
+    if shown == "images":
+        rows = write_image_rows(kind, tmp_path)
+    else:
+        rows = write_video_rows(kind, tmp_path) if shown == "videos" else write_sound_rows(tmp_path)
+    pairs = write_pairs(rows)
+    padded = kind == "mllama"
+    shared = logged(kind, tmp_path / "shared", model, pairs, *(() if padded else ("--share_prompts", "true")), pairs=True)
+    assert ("prompts are shared" in capsys.readouterr().err) is not padded
+    apart = logged(kind, tmp_path / "apart", model, pairs, "--share_prompts", "false", pairs=True)
+    assert_alike(shared, apart)
+    monkeypatch.setattr("swift.training.train.keep_apart", lambda *_: False)
+    assert_alike(shared, logged(kind, tmp_path / "padded", model, pairs, pairs=True))
 
 
 def trial(kind: str, folder: Path) -> tuple[Any, Collate]:

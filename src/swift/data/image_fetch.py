@@ -85,7 +85,7 @@ async def _read(url: httpx.URL, address: str | None, limit: int, until: float, n
         httpx.AsyncClient(timeout=None, trust_env=address is None) as client,
         client.stream("GET", to, headers=headers, extensions=extensions) as response,
     ):
-        if response.is_redirect:
+        if response.has_redirect_location:
             return url.join(response.headers["location"])
         if response.status_code != httpx.codes.OK:
             return response.status_code

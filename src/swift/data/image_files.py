@@ -135,7 +135,7 @@ def _decoded(file: str | io.BytesIO, source: str) -> Image.Image:
     try:
         with Image.open(file, formats=FORMATS) as image:
             checked_size(image, source)
-            if getattr(image, "n_frames", 1) > 1:
+            if getattr(image, "is_animated", False):  # their number would be counted, and may be a million
                 once("images of several frames are in the rows: the first frame of each is used")
             image.load()
             upright = ImageOps.exif_transpose(image)

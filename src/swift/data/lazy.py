@@ -54,7 +54,8 @@ class LazyDataset:
         if images is None:
             return item
         try:
-            images.check(item.get("media", Media()))
+            for shown in _shown(item):
+                images.check(shown)
         except BadMedium as error:
             # Its head was whole when the rows were read; what lies behind shows only in decoding.
             self._leave_out(index, error, instead)
@@ -106,3 +107,12 @@ class LazyDataset:
             why=why,
             next="leave the files of --dataset as they are while a run reads them, or use --lazy_tokenize false",
         )
+
+
+def _shown(item: dict[str, Any]) -> list[Media]:
+    """What an item shows; both answers of a pair mostly show the same."""
+    media: list[Media] = []
+    for name, value in item.items():
+        if name.endswith("media") and value not in media:
+            media.append(value)
+    return media

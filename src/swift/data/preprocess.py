@@ -14,6 +14,7 @@ from typing import Any
 
 from swift.core.errors import SwiftError
 from swift.core.json_keys import RepeatedKey, unrepeated
+from swift.core.optional_imports import MissingPackage
 from swift.data.adapters import converter
 from swift.data.column_proposal import proposal
 from swift.data.columns import names, replaced
@@ -246,6 +247,8 @@ def encode_rows(rows: Sequence[Row], how: Preprocessor) -> list[Made | BadRow]:
     for row in rows:
         try:
             made_rows.append(encode(encoder, row, how))
+        except MissingPackage:
+            raise
         except SwiftError as error:
             made_rows.append(refusal(error))
     return made_rows
@@ -277,7 +280,7 @@ def _example(encoded: Encoded, prefix: str = "", *, shown: bool = False) -> dict
     if encoded.loss_scale is not None:
         example[f"{prefix}loss_scale"] = encoded.loss_scale
     if shown and encoded.media.any:
-        example["media"] = encoded.media
+        example[f"{prefix}media"] = encoded.media
     return example
 
 
@@ -299,14 +302,16 @@ def _encode_preference(encoder: Encoder, row: Row, how: Preprocessor) -> Made | 
         return _opened_twice(encoder)
     if not all(_trained(answer) for answer in answers):
         return BadRow("nothing to train on", key="labels", expected="at least one trained token", value=0)
+    shown = encoder.images is not None
     if how.kind == "kto":
-        example = {**_example(ends.chosen), "label": row.label}
+        example = {**_example(ends.chosen, shown=shown), "label": row.label}
     else:
         assert ends.rejected is not None
-        if ends.chosen.input_ids == ends.rejected.input_ids:
+        if ends.chosen.input_ids == ends.rejected.input_ids and ends.chosen.media == ends.rejected.media:
             answer = encoder.tokens.tokenizer.decode([label for label in ends.chosen.labels if label != IGNORED])
             return BadRow("identical answers", key="rejected_response", expected="another answer", value=answer)
-        example = {**_example(ends.chosen, "chosen_"), **_example(ends.rejected, "rejected_")}
+        sides = {"chosen_": ends.chosen, "rejected_": ends.rejected}
+        example = {key: v for side, end in sides.items() for key, v in _example(end, side, shown=shown).items()}
     return Made(
         [example],
         sum(len(answer.input_ids) for answer in answers),
@@ -320,7 +325,8 @@ def _encode_prompt(encoder: Encoder, row: Row, how: Preprocessor) -> Made | BadR
     conversation = row.chosen if isinstance(row, Preference) else row
     encoded = encoder.encode(without_answer(conversation), inference=True)[-1]
     size = len(encoded.input_ids)
-    return Made([{"input_ids": encoded.input_ids}], size, size, bool(encoded.truncated))
+    shown = {"media": encoded.media} if encoder.images is not None and encoded.media.any else {}
+    return Made([{"input_ids": encoded.input_ids, **shown}], size, size, bool(encoded.truncated))
 
 
 def without_answer(conversation: Conversation) -> Conversation:

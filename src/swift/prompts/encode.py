@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from swift.catalog import Catalog
@@ -174,21 +175,27 @@ class Encoder:
         return encoded
 
     def _render(
-        self, conversation: Conversation, *, inference: bool = False, options: Mapping[str, Any] | None = None
+        self,
+        conversation: Conversation,
+        *,
+        inference: bool = False,
+        last_only: bool = False,
+        options: Mapping[str, Any] | None = None,
     ) -> list[Example]:
         """The template's examples, with the tokens of images in the place of their tags."""
+        render = partial(self.template.render, inference=inference, last_only=last_only, options=options)
         if self.images is None and not (self._template_media and conversation.media != NO_MEDIA):
-            return self.template.render(conversation, inference=inference, options=options)
+            return render(conversation)
         size = size_of_image if self.images is None else self.images.size
         box_size = self.images.box_size if self.images is not None and self.images.boxes_in_pixels else None
         conversation, remarks = grounded(conversation, self._media_text, size, box_size)
         if self.images is None:
             conversation = tagged_by_template(conversation, self._media_text)
-            examples = self.template.render(conversation, inference=inference, options=options)
+            examples = render(conversation)
             return [written(example, conversation.media, self._media_text) for example in examples]
         media = conversation.media
         put, place = (untagged, in_front) if self.images.stands_first else (tagged, placed)
-        examples = self.template.render(put(conversation, self.images), inference=inference, options=options)
+        examples = render(put(conversation, self.images))
         whole = self.tokens.whole
         seen = [place(example, media, self.images, self._media_text, whole=whole) for example in examples]
         if 0 < tags(conversation) < len(media.images):
@@ -208,7 +215,7 @@ class Encoder:
         none of their last answers: AnswerTooLong when there is not so much prompt.
         """
         ends = [end for end in (preference.chosen, preference.rejected) if end is not None]
-        rendered = [self.template.render(end, last_only=rounds == "last")[-1] for end in ends]
+        rendered = [self._render(end, last_only=rounds == "last")[-1] for end in ends]
         ids = self.tokens.of_segments([example.segments for example in rendered])
         whole = [self._assemble(*three) for three in zip(rendered, ids, ends, strict=True)]
         origin = preference.chosen.origin
@@ -349,7 +356,7 @@ class Encoder:
 
     def _prompt_length(self, conversation: Conversation) -> int:
         """Tokens before the last answer."""
-        segments = self.template.render(conversation, last_only=True)[-1].segments
+        segments = self._render(conversation, last_only=True)[-1].segments
         (ids,) = self.tokens.of_segments([segments])
         before = itertools.takewhile(lambda piece: not piece[0].weight, zip(segments, ids, strict=True))
         return sum(len(tokens) for _, tokens in before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -69,6 +69,13 @@ class Media:
             self.videos[: counts.get("videos", 0)],
             self.audios[: counts.get("audios", 0)],
         )
+
+    @classmethod
+    def of_kinds(cls, shown: Sequence[Sequence[Any]]) -> Media:
+        """What a prompt shows, in its order: kind and source of each."""
+        of = {kind: tuple(source for own, source in shown if own == kind) for kind in ("images", "videos", "audios")}
+        mixed = bool(of["images"] and of["videos"])
+        return cls(**of, order=tuple(kind for kind, _ in shown if kind != "audios") if mixed else ())
 
     @property
     def any(self) -> bool:

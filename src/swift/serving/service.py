@@ -224,8 +224,7 @@ class Service:
 
     async def answer_ids(self, body: ChatRequest, param: str) -> tuple[int, ...]:
         """The token ids of a conversation with its last answer, as training has them. Raises ApiError."""
-        talk = answered(body, tool_use(body), takes=self.takes)
-        talk = await self._with_media(talk, body)
+        talk = answered(body, tool_use(body), takes=())  # scores are of texts
         ids = await self._apart(self._encode_answered, talk, param)
         longest = self.loaded.engine.max_model_len
         if len(ids) > longest:

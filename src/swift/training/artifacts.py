@@ -123,7 +123,7 @@ def length_info(lengths: Sequence[int] | None) -> str:
 def example(item: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, images: MediaProcessor | None = None) -> str:
     """A row as text, what is trained between ⟦ and ⟧; the two answers of a pair below each other."""
     if "input_ids" not in item:
-        return "\n".join(f"{end}: {example(ends_of(item)[end], tokenizer)}" for end in ends_of(item))
+        return "\n".join(f"{end}: {example(answer, tokenizer, images)}" for end, answer in ends_of(item).items())
     pieces: list[str] = []
     labels = labels_of(item)
     place = 0

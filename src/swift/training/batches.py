@@ -14,12 +14,13 @@ from swift.data.collator import flatten, pad, pad_apart
 from swift.data.packing import media
 from swift.models.families import MediaProcessor
 from swift.prompts.types import Media
+from swift.training.companion_row import companions_of, missing
 from swift.training.objectives import Batch, Setting
 
 
 def build(setting: Setting) -> Collate:
     """The collator of rows that are conversations."""
-    return Collate(setting.flat, setting.pad_id, setting.images, setting.base)
+    return Collate(setting.flat, setting.pad_id, setting.images, setting.base, companions_of(setting))
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,14 @@ class Collate:
     """What makes pixels of the images of rows."""
     model: PreTrainedModel | None = None
     """The model that they are for, which knows where tokens of images stand; asked for rows that lie end to end."""
+    companions: tuple[dict[str, Any], ...] = ()
+    """What joins batches that show nothing (see `swift.training.companion_row`)."""
 
     def __call__(self, items: list[dict[str, Any]]) -> Batch:
         """The batch, with the numbers of its rows under `rows` and the number of its items under `items`."""
+        count = len(items)
+        if self.companions:
+            items = [*items, *missing(self.companions, [shown for item in items for shown in media(item)])]
         opening = () if self.images is None else self.images.family.opening
         if opening:
             batch = pad_apart(items, self.pad_id, opening)
@@ -42,7 +48,7 @@ class Collate:
             batch = flatten(items) if self.flat else pad(items, self.pad_id)
         if self.images is not None:
             batch |= self._of_media(self.images, [shown for item in items for shown in media(item)], batch)
-        return {**batch, "items": len(items)}
+        return {**batch, "items": count}
 
     def _of_media(self, images: MediaProcessor, rows: Sequence[Media], batch: Batch) -> Batch:
         ids, labels = batch["input_ids"], batch["labels"]

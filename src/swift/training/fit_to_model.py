@@ -39,16 +39,17 @@ def with_images(plan: SftPlan, images: MediaProcessor | None) -> SftPlan:
             if given:
                 raise SwiftError(f"{flag} {does}, and this model has none", where=flag, next="leave it out")
         return plan
-    data, entry = plan.data, plan.model.entry
+    data, entry, train = plan.data, plan.model.entry, plan.train
     for flag, given in (
-        (f"swift {plan.command}", plan.method not in ("sft", "pt")),
+        ("--rlhf_type ppo", plan.method == "ppo"),
+        ("--rlhf_type rm", plan.method == "rm"),
+        ("--deepspeed", train.zero is not None),
+        ("--fsdp", train.fsdp is not None),
+        ("--reward_model_id_or_path", plan.alignment is not None and plan.alignment.reward_model is not None),
         ("--streaming", data.mode == "streaming"),
         ("--lazy_tokenize false", data.mode == "eager" and entry is not None and entry.multimodal),
         ("--predict_with_generate", plan.train.generation is not None),
         ("--sft_type longlora", plan.tuner.sft_type == "longlora"),
-        # Rows without images leave weights out, and engines count on every process to have the same gradients in order.
-        ("--deepspeed", plan.train.zero is not None),
-        ("--fsdp", plan.train.fsdp is not None),
         ("--sequence_parallel_size", plan.train.sequence_parallel > 1),
     ):
         if given:
@@ -60,7 +61,6 @@ def with_images(plan: SftPlan, images: MediaProcessor | None) -> SftPlan:
             next="train answers whole, with swift sft",
         )
     data = replace(data, mode="lazy", cache=None, media=default_media())
-    train = plan.train
     if train.distributed.ddp_find_unused_parameters is None:  # rows without images leave tower and projector out
         train = replace(train, distributed=train.distributed.replace(ddp_find_unused_parameters=True))
     return replace(plan, data=data, train=train, tuner=replace(plan.tuner, parts=images.family.parts))

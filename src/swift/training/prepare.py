@@ -71,9 +71,9 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
     if not METHODS[plan.method].scores:
         require_tokens_head(source)
     tokenizer = models.load_tokenizer(plan.model, source)
-    if plan.alignment is not None:
-        check_companions(plan.alignment, tokenizer)
     images = media_processor_of(plan.model, source, tokenizer, resume, plan.data.pixels)
+    if plan.alignment is not None:
+        check_companions(plan.alignment, tokenizer, images)
     plan = with_images(fit_to_model(plan, limits_of(plan.model, source), tokenizer), images)
     encoder = build_encoder(plan.prompt, tokenizer, catalog, images)
     say_differences_from_own(encoder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,8 @@ from swift.models.families import MediaProcessor
 from swift.models.families.samples import sample
 from swift.prompts.types import IGNORED, Media
 from swift.training.batches import Collate
+from swift.training.objectives import Batch
+from swift.training.objectives.answer_log_probs import model_inputs as of_answers
 from swift.training.objectives.sft import model_inputs
 from swift.training.varlen_attention import NAME, evaluating
 
@@ -52,12 +55,49 @@ def keep_apart(model: PreTrainedModel, collate: Collate) -> bool:
     return False
 
 
-def _rows(model: PreTrainedModel, images: MediaProcessor) -> list[dict[str, Any]]:
-    """A row that shows something, a text, and another that shows something else, or the same sound."""
+def beginnings_agree(
+    model: PreTrainedModel,
+    images: MediaProcessor,
+    apart: Callable[[list[dict[str, Any]]], Batch],
+    shared: Callable[[list[dict[str, Any]]], Batch],
+) -> bool:
+    """Whether two answers about something that is shown see the same of it when they share it as when they do not.
+
+    `apart` and `shared` make flat batches of pairs.
+    """
+    if model.config.get_text_config()._attn_implementation != NAME:
+        return False
+    text, shown = _text(model, images), sample(images.kinds, SIZES[0])
+    prompt = [*text[:3], *_pieces(images, shown), *text[3:24]]
+    pair: dict[str, Any] = {"row": 0}
+    for end, answer in (("chosen", text[24:30]), ("rejected", text[31:35])):
+        ids, labels = [*prompt, *answer], [*[IGNORED] * len(prompt), *answer]
+        pair |= {f"{end}_input_ids": ids, f"{end}_labels": labels, f"{end}_media": shown}
+    expected, found = (_states_at_answers(model, collate([pair])) for collate in (apart, shared))
+    allowed = TOLERANCE if model.dtype == torch.float32 else HALF_TOLERANCE
+    return bool((found - expected).abs().max() <= allowed * (1 + expected.abs().max()))
+
+
+@torch.no_grad()
+def _states_at_answers(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """The decoder's last hidden states from which the N tokens of answers are predicted, (N, hidden size)."""
+    inputs = {name: _moved(value, model) for name, value in of_answers(batch).items()}
+    inner: Any = model.base_model
+    with evaluating(model):
+        return inner(**inputs).last_hidden_state.float()[0, batch["predicted_at"]]
+
+
+def _text(model: PreTrainedModel, images: MediaProcessor) -> list[int]:
+    """Tokens that stand for nothing shown."""
     embedding: Any = model.get_input_embeddings()
     vocabulary = len(embedding.weight)
     media = set(images.tokens.values())
-    text = [number for number in (place * 37 % vocabulary for place in range(64)) if number not in media]
+    return [number for number in (place * 37 % vocabulary for place in range(64)) if number not in media]
+
+
+def _rows(model: PreTrainedModel, images: MediaProcessor) -> list[dict[str, Any]]:
+    """A row that shows something, a text, and another that shows something else, or the same sound."""
+    text = _text(model, images)
     first, second = (sample(images.kinds, size) for size in SIZES)
     return [
         _row([*text[:3], *_pieces(images, first), *text[3:9]], first),

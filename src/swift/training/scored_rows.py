@@ -42,7 +42,8 @@ class ScoredRows:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self._rows[index], COLUMN: self._scores[index].tolist()}
+        row = self._rows[index]  # another one, where media of this one cannot be decoded any more
+        return {**row, COLUMN: self._scores[row["row"]].tolist()}
 
 
 def scores_first(setting: Setting) -> bool:

@@ -43,6 +43,10 @@ def cache_features(model: nn.Module, plan: SftPlan, images: MediaProcessor, *, e
         )
     if given and not frozen:
         raise SwiftError(f"{FLAG} true needs a frozen tower, and this run trains it", where=FLAG, next="leave it out")
+    if plan.train.shards_weights:  # the processes fetch the tower together, so each computes it every time
+        if given:
+            raise NotBuilt(f"{FLAG} true is not built where weights are shared out", where=FLAG, next="leave it out")
+        return
     worth = given or (given is None and epochs > 1)
     if not worth or not (layers or blocks) or not frozen or plan.data.pixels is None:
         return

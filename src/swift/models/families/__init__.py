@@ -149,6 +149,10 @@ class MediaProcessor:
         if start < len(ids):
             yield "", list(ids[start:])
 
+    def in_order(self, ids: Sequence[int], media: Media) -> list[tuple[int, str, Source]]:
+        """First place, kind and source of each medium in the ids of a row, in the order of the prompt."""
+        return [(first, kind, source) for first, _, kind, source in self._stretches(ids, media)] if media.any else []
+
     def _stretches(self, ids: Sequence[int], media: Media) -> list[tuple[int, list[int], str, Source]]:
         """First place, all places, kind and source of each medium in the ids of a row, in the order of the prompt."""
         stretches = []

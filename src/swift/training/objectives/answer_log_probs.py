@@ -22,6 +22,8 @@ MODEL_INPUTS = (
     "prefix_lengths",
     "sequence_group",
 )
+MEDIA_INPUTS = "media_inputs"
+"""Of a batch whose answers are about media: what its model is given of them."""
 ANSWER_TOKENS = "answer_tokens"
 """The `token_counts` of a batch of which only a stretch is computed here."""
 
@@ -70,7 +72,8 @@ def token_counts(batch: Batch) -> Tensor:
 
 def model_inputs(batch: Batch) -> dict[str, Any]:
     """What of a batch the model takes."""
-    return {**{name: batch[name] for name in MODEL_INPUTS if name in batch}, "use_cache": False}
+    of_tokens = {name: batch[name] for name in MODEL_INPUTS if name in batch}
+    return {**of_tokens, **batch.get(MEDIA_INPUTS, {}), "use_cache": False}
 
 
 class AnswerLogProbs:

@@ -11,6 +11,7 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor
 
+from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.base import SamplingParams
 from swift.models.value_head import ValueHead
@@ -24,7 +25,7 @@ from swift.training.policy_gradient.rollouts import Rollout
 from swift.training.policy_gradient.sampling import sample
 from swift.training.policy_gradient.schedule import Schedule
 from swift.training.policy_gradient.shares import gathered, share
-from swift.training.preference_batches import answers
+from swift.training.preference_batches import answers, media_inputs
 
 GAP = 0.05
 """Mean difference of log-probabilities from which the engine and the training forward pass are not one model."""
@@ -52,24 +53,25 @@ class Policy:
     ) -> list[Rollout]:
         setting, schedule = self._setting, self._schedule
         tokenizer = setting.encoder.tokens.tokenizer
-        prompts: list[list[int]] = [list(schedule.prompts[row]["input_ids"]) for row in rows]
+        # A prompt whose media cannot be decoded any more is another one.
+        prompts: list[dict[str, Any]] = [schedule.prompts[row] for row in rows]
         how = [self._sampling(roll_out * schedule.size + place, attempt) for place in places]
         if not prompts:
             return []
-        given = sample(setting.base, tokenizer, prompts, how, self.size)
+        given = sample(setting.base, tokenizer, prompts, how, self.size, setting.images)
         return [
             Rollout(
                 roll_out=roll_out,
                 place=place,
-                row=row,
-                origin=schedule.origin(row),
-                prompt_ids=prompt,
+                row=prompt["row"],
+                origin=schedule.origin(prompt["row"]),
+                prompt_ids=list(prompt["input_ids"]),
                 answer_ids=list(answer.ids),
                 text=answer.text,
                 ended=answer.ended,
                 engine_log_probs=list(answer.log_probs),
             )
-            for place, row, prompt, answer in zip(places, rows, prompts, given, strict=True)
+            for place, prompt, answer in zip(places, prompts, given, strict=True)
         ]
 
     @property
@@ -125,9 +127,18 @@ class Policy:
     def batch(self, given: Sequence[Rollout]) -> Batch:
         """Answers as a batch on the model's device, with the count of its `tokens`, which the Trainer adds up."""
         setting = self._setting
-        batch = answers([one.item for one in given], setting.flat, setting.pad_id)
+        media = media_inputs(setting)
+        items = [one.item if media is None else {**one.item, **self._shown(one)} for one in given]
+        batch = answers(items, setting.flat, setting.pad_id, media=media)
         moved: Any = send_to_device(batch, setting.base.device)
         return {**moved, "tokens": tokens_in(batch)}
+
+    def _shown(self, one: Rollout) -> dict[str, Any]:
+        """The `media` of a prompt, where it has any. Raises SwiftError where they cannot be decoded any more."""
+        prompt = self._schedule.prompts[one.row]
+        if prompt["row"] != one.row:
+            raise SwiftError("its media could be decoded when it was answered, and now they cannot", where=one.origin)
+        return {name: value for name, value in prompt.items() if name == "media"}
 
     def flat(self, given: Sequence[Rollout], name: str) -> Tensor:
         """(N) one number of each token, one answer after the other."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from transformers import PreTrainedModel
 from swift.core.errors import SwiftError
 from swift.engines.base import Delta, Request, SamplingParams
 from swift.engines.torch import TorchEngine
+from swift.models.families import MediaProcessor
+from swift.prompts.types import Media
 
 
 @dataclass(frozen=True)
@@ -29,21 +31,34 @@ class Answer:
 
 
 def sample(
-    model: PreTrainedModel, tokenizer: Any, prompts: Sequence[Sequence[int]], how: Sequence[SamplingParams], places: int
+    model: PreTrainedModel,
+    tokenizer: Any,
+    prompts: Sequence[Mapping[str, Any]],
+    how: Sequence[SamplingParams],
+    places: int,
+    images: MediaProcessor | None = None,
 ) -> list[Answer]:
-    """An answer to each prompt. `model` has its adapter on, and is as it was afterwards.
+    """An answer to each prompt, its `input_ids` and perhaps `media`. `model` has its adapter on, and is as it was
+    afterwards.
 
     An engine lives as long as the weights do not change: what it keeps of prompts is theirs.
     """
     requests = [
-        Request(id=str(number), prompt_ids=tuple(prompt), sampling=sampling)
+        Request(
+            id=str(number),
+            prompt_ids=tuple(prompt["input_ids"]),
+            sampling=sampling,
+            media=prompt.get("media", Media()),
+        )
         for number, (prompt, sampling) in enumerate(zip(prompts, how, strict=True))
     ]
-    return asyncio.run(_answers(model, tokenizer, requests, places))
+    return asyncio.run(_answers(model, tokenizer, requests, places, images))
 
 
-async def _answers(model: PreTrainedModel, tokenizer: Any, requests: list[Request], places: int) -> list[Answer]:
-    engine = TorchEngine(lambda: model, tokenizer, places=places, repack=False)
+async def _answers(
+    model: PreTrainedModel, tokenizer: Any, requests: list[Request], places: int, images: MediaProcessor | None
+) -> list[Answer]:
+    engine = TorchEngine(lambda: model, tokenizer, places=places, repack=False, images=images)
     try:
         return [_answer(deltas) for deltas in await engine.together(requests)]
     finally:
