@@ -139,17 +139,17 @@ def expected(kind: str, rows: Path, policy: Oracle, reference: Oracle | None) ->
     if kind == "dpo":
         assert reference is not None
         of = [[reference(row, row[name], rows.parent)[0] for name in ("response", "rejected_response")] for row in read]
-        ratios = [(w - rw) - (l - rl) for (w, l), (rw, rl) in zip(sums, of, strict=True)]
+        ratios = [(w - rw) - (x - rx) for (w, x), (rw, rx) in zip(sums, of, strict=True)]
         loss = mean(softplus(-BETA * ratio) for ratio in ratios) + nll
     elif kind == "cpo":
-        loss = mean(softplus(-BETA * (w - l)) for w, l in sums) + nll
+        loss = mean(softplus(-BETA * (w - x)) for w, x in sums) + nll
     elif kind == "simpo":
-        loss = mean(softplus(-(BETA * (w - l) - 1)) for w, l in means) + nll
+        loss = mean(softplus(-(BETA * (w - x) - 1)) for w, x in means) + nll
     else:
-        odds = [w - l - (math.log1p(-math.exp(w)) - math.log1p(-math.exp(l))) for w, l in means]
+        odds = [w - x - (math.log1p(-math.exp(w)) - math.log1p(-math.exp(x))) for w, x in means]
         loss = mean(BETA * softplus(-each) for each in odds) + nll
     shown = means if kind in ("orpo", "simpo") else sums
-    return {"loss": loss, "logps/chosen": mean(w for w, _ in shown), "logps/rejected": mean(l for _, l in shown)}
+    return {"loss": loss, "logps/chosen": mean(w for w, _ in shown), "logps/rejected": mean(x for _, x in shown)}
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,16 @@ def test_grpo_answers_what_it_is_shown_and_trains_on_that(
     words = ["--rlhf_type", "grpo", "--model_type", model_type, "--model_id_or_path", str(tiny[model_type])]
     words += ["--dataset", str(rows), "--output_dir", str(tmp_path / "output"), "--add_output_dir_suffix", "false"]
     words += ["--external_plugins", str(tmp_path / "rewards.py"), "--reward_funcs", "short", "--max_steps", "2"]
-    words += ["--num_generations", "4", "--batch_size", "8", "--gradient_accumulation_steps", "1", "--logging_steps", "1"]
+    words += [
+        "--num_generations",
+        "4",
+        "--batch_size",
+        "8",
+        "--gradient_accumulation_steps",
+        "1",
+        "--logging_steps",
+        "1",
+    ]
     words += ["--max_completion_length", "8", "--learning_rate", "0.003", "--warmup_ratio", "0"]
     assert main(["rlhf", *words]) == 0
     answers = [json.loads(line) for line in (tmp_path / "output" / "rollouts.jsonl").read_text().splitlines()]
@@ -293,7 +302,16 @@ def test_rows_that_cannot_be_used_are_named(
     with rows.open("a") as file:
         for row in bad:
             file.write(json.dumps({**row, "response": "yes", "rejected_response": "no"}) + "\n")
-    more = ("--truncation_strategy", "truncation_left", "--max_length", "300", "--max_drop_ratio", "1", "--max_steps", "1")
+    more = (
+        "--truncation_strategy",
+        "truncation_left",
+        "--max_length",
+        "300",
+        "--max_drop_ratio",
+        "1",
+        "--max_steps",
+        "1",
+    )
     train("dpo", "qwen2-vl-2b-instruct", tiny["qwen2-vl-2b-instruct"], rows, tmp_path / "output", *more)
     assert "10 rows: 4 kept, 0 truncated, 6 dropped" in capsys.readouterr().err
     entries = [json.loads(line) for line in (tmp_path / "output" / "data_ledger.jsonl").read_text().splitlines()]

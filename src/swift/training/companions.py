@@ -12,8 +12,9 @@ from swift.plan.reward_model import require_head
 from swift.plan.rlhf import AlignmentPlan
 
 if TYPE_CHECKING:
-    from swift.models.families import MediaProcessor
     from transformers import PreTrainedTokenizerBase
+
+    from swift.models.families import MediaProcessor
 
 REFERENCE = "--ref_model_id_or_path"
 REWARD = "--reward_model_id_or_path"

@@ -50,7 +50,10 @@ class MediaInputs:
     def shareable(self, chosen: dict[str, Any], rejected: dict[str, Any], length: int) -> bool:
         """Whether all that two answers show stands in the `length` tokens with which both begin, and nothing behind
         them is seen from there."""
-        pieces, behind = set(self.images.tokens.values()), [chosen["input_ids"][length], *rejected["input_ids"][length:]]
+        pieces, behind = (
+            set(self.images.tokens.values()),
+            [chosen["input_ids"][length], *rejected["input_ids"][length:]],
+        )
         if _media(chosen) != _media(rejected) or not pieces.isdisjoint(behind):
             return False
         stretches = (self.images.family.both_ways(end["input_ids"], end["labels"]) for end in (chosen, rejected))

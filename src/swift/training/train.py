@@ -181,6 +181,7 @@ def assemble(
         steps=prepared.steps,
         folder=run_dir,
         flat=flat,
+        keep_inside=partial(_keep_inside, prepared),
         share_out=parallel_of(plan.train).frozen,
     )
     if method.arrange is not None:
@@ -237,12 +238,10 @@ def _set_attention(plan: SftPlan, base: PreTrainedModel, prepared: Prepared) -> 
     """Let the model attend as it is trained. -> whether it takes flattened batches."""
     # Unsloth has attention of its own, and some versions cut a row of several sequences off at --max_length.
     own = plan.tuner.tuner_backend == "unsloth"
+    flat = not own and _keep_inside(prepared, base)
     if prepared.images is not None:
-        collate = Collate(True, cast(int, prepared.tokenizer.pad_token_id), prepared.images, base)
-        flat = not own and keep_apart(base, collate)
         log.info("%s", FLAT_MEDIA if flat else PADDED_MEDIA)
         return flat
-    flat = not own and keep_inside_sequences(base)
     if not flat and plan.train.sequence_parallel > 1:
         raise SwiftError(
             "--sequence_parallel_size does not go together with this model",
@@ -256,6 +255,13 @@ def _set_attention(plan: SftPlan, base: PreTrainedModel, prepared: Prepared) -> 
     if plan.tuner.sft_type == "longlora":
         shift_attention(base, plan.prompt.max_length)
     return flat
+
+
+def _keep_inside(prepared: Prepared, model: PreTrainedModel) -> bool:
+    """Let a model attend inside the sequences of flat batches, where that gives what padded ones give."""
+    if prepared.images is None:
+        return keep_inside_sequences(model)
+    return keep_apart(model, Collate(True, cast(int, prepared.tokenizer.pad_token_id), prepared.images, model))
 
 
 def answer_samples(plan: SftPlan, prepared: Prepared, run_dir: Path, resume: Path | None) -> AnswerSamples | None:

@@ -99,6 +99,8 @@ class Setting:
     """The run's own folder."""
     flat: bool
     """Whether batches come without padding (see `swift.training.batches`)."""
+    keep_inside: Callable[[PreTrainedModel], bool]
+    """Lets a second model attend inside the sequences of flat batches; False, where it cannot."""
     share_out: Callable[[nn.Module], None]
     """Lays a second model, which is only asked, over the processes as the trained one is."""
     scored: bool = False

@@ -23,11 +23,8 @@ from swift.params.checkpoint_args import read_saved
 from swift.plan.model import ModelPlan
 from swift.plan.rlhf import ReferencePlan
 from swift.plan.sft import SftPlan
-from swift.training.batches import Collate
 from swift.training.objectives import Batch, Setting
 from swift.training.objectives.answer_log_probs import AnswerLogProbs, TokenScores
-from swift.training.rows_with_media import keep_apart
-from swift.training.varlen_attention import keep_inside_sequences
 
 FILE = "reference.safetensors"
 """The trained weights as they were at the start of the run, in its checkpoints."""
@@ -209,7 +206,7 @@ class OtherModel:
         self._model: PreTrainedModel = models.load_model(model_plan, folder)
         self._model.requires_grad_(False)
         self._model.eval()
-        if setting.flat and not _kept_inside(setting, self._model):
+        if setting.flat and not setting.keep_inside(self._model):
             raise SwiftError(
                 f"the reference model {model_plan.source} cannot take the batches of the trained model",
                 where="--ref_model_id_or_path",
@@ -234,12 +231,6 @@ class OtherModel:
 
     def save(self, folder: Path) -> None:
         """Nothing: `sft_args.json` names it."""
-
-
-def _kept_inside(setting: Setting, model: PreTrainedModel) -> bool:
-    if setting.images is None:
-        return keep_inside_sequences(model)
-    return keep_apart(model, Collate(True, setting.pad_id, setting.images, model))
 
 
 def _other(setting: Setting, plan: ReferencePlan) -> tuple[ModelPlan, Path]:
