@@ -29,7 +29,7 @@ def nccl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     if not dist.is_nccl_available():
         pytest.skip("this PyTorch has no NCCL")
     torch.cuda.set_device(0)
-    dist.init_process_group("nccl", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    dist.init_process_group("cuda:nccl,cpu:gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
     AcceleratorState._reset_state(reset_partial_state=True)

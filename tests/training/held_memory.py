@@ -73,8 +73,9 @@ def _watch(trainer: Any, held: dict[str, int]) -> Any:
 
         def on_substep_end(self, *args: Any, **kwargs: Any) -> None:
             """Gradients are there."""
-            parameters = list(trainer.accelerator.unwrap_model(trainer.model).parameters())
-            held["weights"] = _bytes(map(_share, parameters))
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            parameters = list(model.parameters())
+            held["weights"] = _bytes(map(_share, parameters)) + _bytes(_packed(model))
             held["gradients"] = _bytes(_gradients(trainer.optimizer, parameters))
 
         def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -82,6 +83,16 @@ def _watch(trainer: Any, held: dict[str, int]) -> Any:
             held["optimizer"] = _bytes(_states(trainer.optimizer))
 
     return Watch()
+
+
+def _packed(model: Any) -> Iterable[Any]:
+    """Weights of frozen layers that are kept in oneDNN's order, forward and backward, and are no parameters."""
+    from torch import Tensor
+
+    from swift.engines.packed_linear import PackedLinear
+
+    layers = [module for module in model.modules() if isinstance(module, PackedLinear)]
+    return [value for layer in layers for value in vars(layer._packed).values() if isinstance(value, Tensor)]
 
 
 def _share(parameter: Any) -> Any:

@@ -30,7 +30,8 @@ RECOMPUTED = ["--fsdp_config", '{"activation_checkpointing": true}']
     [
         (["--deepspeed", "default-zero2"], LORA_PLUS, 2),
         (["--deepspeed", "default-zero2"], [*FULL, *SGD], 2),
-        (["--deepspeed", ZERO_1], FULL, 3),
+        (["--deepspeed", "default-zero2"], [*FULL, *SGD], 3),
+        (["--deepspeed", ZERO_1], [*FULL, *SGD], 3),
         (["--deepspeed", "zero2-offload"], FULL, 2),
         (["--deepspeed", ZERO_3], LORA_PLUS, 2),
         (["--deepspeed", ZERO_3], [*FULL, *SGD], 3),
@@ -44,6 +45,9 @@ RECOMPUTED = ["--fsdp_config", '{"activation_checkpointing": true}']
 def test_what_is_shared_out_equals_one_process_and_goes_on_anywhere(
     engine: list[str], flags: list[str], processes: int, launch: Launch
 ) -> None:
+    """Full training over three processes goes by SGD: sums over three are rounded in another order than those of one,
+    and AdamW divides by a gradient that is next to zero. Under plain DDP one of 3.2 million weights is 7e-6 off for it.
+    """
     if "--deepspeed" in engine:
         pytest.importorskip("deepspeed")
     one, several = launch("one", 1, *flags), launch("several", processes, *flags, *engine)

@@ -80,8 +80,8 @@ def _json_file(name: str, value: str, names: tuple[str, ...]) -> Mistakes:
     from swift.core.json_keys import unrepeated
 
     if not os.path.isfile(value):
-        known = f" or {', '.join(names)}" if names else ""
-        yield SwiftError(f"--{name} {value} is not a file", next=f"give a JSON file, JSON text{known}")
+        known = f"a JSON file, JSON text or {', '.join(names)}" if names else "a JSON file or JSON text"
+        yield SwiftError(f"--{name} {value} is not a file", next=f"give {known}")
         return
     try:
         with open(value, encoding="utf-8") as file:

@@ -24,5 +24,5 @@ def json_mapping(given: Any, flag: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise SwiftError(f"{flag} {text} is neither JSON nor a JSON file", where=flag, why=str(error)) from error
     if not isinstance(value, dict):
-        raise SwiftError(f"{flag} takes a JSON object", where=flag)
+        raise SwiftError(f"{flag} takes a JSON object", where=flag, next="write {} around its fields")
     return value

@@ -33,8 +33,12 @@ def joined(plan: TrainPlan) -> Iterator[None]:
 
     if plan.device == "cpu":  # accelerate loads DeepSpeed where it is installed, which wonders at the absence of a GPU
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    backend = {"backend": plan.distributed.ddp_backend} if plan.distributed.ddp_backend else {}
-    PartialState(cpu=plan.device == "cpu", timeout=timedelta(seconds=plan.distributed.ddp_timeout), **backend)
+    backend = backend_of(plan)
+    PartialState(
+        cpu=plan.device == "cpu",
+        timeout=timedelta(seconds=plan.distributed.ddp_timeout),
+        **({} if backend is None else {"backend": backend}),
+    )
     if plan.zero is not None:
         from swift.training.parallel.zero import prepare_process
 
@@ -48,6 +52,16 @@ def joined(plan: TrainPlan) -> Iterator[None]:
         # DDP has to be gone before the group it talks through: freed later, it waits for a thread that waits for us.
         gc.collect()
         dist.destroy_process_group()
+
+
+def backend_of(plan: TrainPlan) -> str | None:
+    """What the processes talk through; None leaves it to accelerate.
+
+    Shares that FSDP leaves on the host are added up and gathered there, which NCCL cannot.
+    """
+    given: str | None = plan.distributed.ddp_backend
+    offloads = plan.fsdp is not None and plan.fsdp.offloads
+    return "cuda:nccl,cpu:gloo" if offloads and plan.device == "cuda" and given in (None, "nccl") else given
 
 
 def _let_go(error: BaseException) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,6 +18,9 @@ from swift.core.log import log
 
 EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
 """75 (EX_TEMPFAIL) tells a scheduler to run the command again."""
+AT_ONCE = 5.0
+"""Seconds in which a signal that comes again to one of several processes is the same wish: a scheduler that ends a job
+tells all its processes, and so the launcher tells those that know already."""
 
 
 class EvaluationStopped(Exception):
@@ -30,6 +34,7 @@ class StopOnSignal(TrainerCallback):
         self.received: int | None = None
         """The signal that ended the run, once it has."""
         self._pending: int | None = None
+        self._since = 0.0
 
     @property
     def asked(self) -> bool:
@@ -38,18 +43,26 @@ class StopOnSignal(TrainerCallback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle both signals inside, and give back the handlers that were there before."""
+        """Handle both signals inside, and give back the handlers that were there before.
+
+        One of several processes that is ending for a signal hears no other: its launcher sends one as soon as the first
+        of them has ended, and the others still have to say how to go on.
+        """
         before = {number: signal.signal(number, self._note) for number in EXIT_CODES}
         try:
             yield
         finally:
+            ending = self.asked and _of_several()
             for number, handler in before.items():
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_IGN if ending else handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
         if self._pending is not None:
+            if _of_several() and now - self._since < AT_ONCE:
+                return
             os._exit(128 + number)
-        self._pending = number
+        self._pending, self._since = number, now
         log.warning("%s: saving a checkpoint; send it again to stop at once", signal.Signals(number).name)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -67,6 +80,11 @@ class StopOnSignal(TrainerCallback):
             self.received = number
             control.should_save = args.save_strategy != "no"
             control.should_training_stop = True
+
+
+def _of_several() -> bool:
+    """Whether a launcher has started this process, and others beside it."""
+    return "LOCAL_RANK" in os.environ
 
 
 def on_signal_exit_code(received: int) -> int:
