@@ -122,10 +122,15 @@ def test_a_redirect_to_what_is_no_web_address_is_refused(target: str) -> None:
         assert "image not fetched" in refusal(url, Bounds())
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:99999", "127.0.0.1:0", "a%00b", "[::1", "a b", "", "..", "a" * 300])
+def test_an_address_that_nothing_can_be_at_is_refused(address: str) -> None:
+    assert "image not fetched" in refusal(f"http://{address}/a.png", Bounds(seconds=2))
+
+
 def test_redirects_have_an_end_and_other_answers_are_named() -> None:
     with answering(b"HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n") as url:
         assert "more than 3 redirects" in refusal(url, Bounds())
-    for status in (b"404 Not Found", b"500 Oops", b"204 No Content", b"206 Partial Content"):
+    for status in (b"404 Not Found", b"500 Oops", b"204 No Content", b"206 Partial Content", b"304 Not"):
         with answering(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n") as url:
             assert f"answers {status[:3].decode()}" in refusal(url, Bounds())
     with answering(b"not http at all") as url:
@@ -137,7 +142,7 @@ def test_redirects_have_an_end_and_other_answers_are_named() -> None:
     [
         "127.0.0.1", "localhost", "LOCALHOST", "127.1", "0", "0.0.0.0", "2130706433", "0x7f000001", "0x7f.1", "[::1]",
         "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::127.0.0.1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]",
-        "[fe80::1]", "[fc00::1]", "10.0.0.1", "172.16.3.4", "192.168.1.1", "169.254.169.254", "100.64.0.1",
+        "[fe80::1]", "[fc00::1]", "[fec0::1]", "10.0.0.1", "172.16.3.4", "192.168.1.1", "169.254.169.254", "100.64.0.1",
         "198.18.0.1", "224.0.0.1", "255.255.255.255", "240.0.0.1", "user@127.0.0.1", "example.org@127.0.0.1",
         "example.org:80@127.0.0.1", "127.0.0.1.", "①②⑦.⓪.⓪.①", "127。0。0。1",
         "192.0.2.1", "[2001:db8::1]", "[::ffff:0:7f00:1]",

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from PIL.GifImagePlugin import GifImageFile
 
 from swift.data.image_files import ImageReader
 from swift.prompts.images import BadImage
@@ -200,3 +201,15 @@ def test_rescaling_keeps_the_shape(tmp_path: Path) -> None:
     assert small.size(str(tmp_path / "a.png")) == (400, 100)
     assert small(str(tmp_path / "a.png")).size == small.rescaled(400, 100) == (200, 50)
     assert small.rescaled(100, 100) == (100, 100) and small.rescaled(10**6, 1)[1] == 1
+
+
+def test_frames_of_an_image_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of a few megabytes may have a million of them."""
+    frames = [Image.new("RGB", (8, 8), (0, 3 * shade, 0)) for shade in range(60)]
+    frames[0].save(tmp_path / "long.gif", save_all=True, append_images=frames[1:])
+    seek, seen = GifImageFile._seek, []
+    monkeypatch.setattr(
+        GifImageFile, "_seek", lambda self, frame, *rest: (seen.append(frame), seek(self, frame, *rest))
+    )
+    assert read(str(tmp_path / "long.gif")).getpixel((0, 0)) == (0, 0, 0)
+    assert max(seen) <= 1

@@ -17,6 +17,7 @@ from swift.prompts.images import BadImage, BadMedium
 
 REDIRECTS = 3
 PIECE = 2**16
+MAX_PORT = 65535
 TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 """IPv6 addresses that a gateway turns into any IPv4 address (RFC 6052)."""
 
@@ -46,14 +47,14 @@ def fetch(url: str, bounds: Bounds, fault: type[BadMedium] = BadImage) -> bytes:
             url = str(body)
     except TimeoutError as error:
         raise fault(f"{fault.noun} not fetched", why=f"{_shown(url)} takes more than {bounds.seconds:g} s") from error
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         raise fault(f"{fault.noun} not fetched", why=f"{_shown(url)}: {error or type(error).__name__}") from error
     raise fault(f"{fault.noun} not fetched", why=f"{_shown(url)}: more than {REDIRECTS} redirects")
 
 
 def _answer(url: httpx.URL, bounds: Bounds, until: float, fault: type[BadMedium]) -> bytes | httpx.URL:
     """The body of the answer, or where it sends to."""
-    if url.scheme not in ("http", "https") or not url.host:
+    if url.scheme not in ("http", "https") or not url.host or (url.port or 0) > MAX_PORT:
         raise fault(f"{fault.noun} not fetched", why=f"{_shown(str(url))} is no http(s) address")
     proxied = bounds.private and not proxy_bypass(url.host) and url.scheme in getproxies()
     address = None if proxied else _address(url, fault, until, private=bounds.private)
@@ -117,7 +118,9 @@ def _is_public(address: str) -> bool:
     every = [parsed, *(each for each in within if each is not None)]
     # ::127.0.0.1 and the like are global by the table, and lie in the block that is reserved.
     usual = [each.is_global and not each.is_multicast and not each.is_reserved for each in every]
-    return parsed not in TRANSLATED and all(usual)
+    # fec0:: was each site's own before fc00::, and is in no table any more.
+    own = isinstance(parsed, ipaddress.IPv6Address) and parsed.is_site_local
+    return parsed not in TRANSLATED and not own and all(usual)
 
 
 def _shown(url: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -44,6 +45,8 @@ LIMITS = {
     "videos": Limit(4, 128 * 2**20, 30.0),
     "audios": Limit(8, 32 * 2**20, 20.0),
 }
+FETCHING_SECONDS = 60.0
+"""For all that a request names at addresses: each of many may take nearly the time of one."""
 MAX_PIXELS = 64_000_000
 """Of one image or frame: decoded it takes three bytes for each."""
 MAX_VIDEO_PIXELS = 2 * 10**10
@@ -70,31 +73,37 @@ def places(body: ChatRequest, kind: str) -> list[str]:
 
 def admitted(media: Media, body: ChatRequest, policy: MediaPolicy) -> Media:
     """Every medium as a data URL or a file that may be read; what has to be fetched is fetched. Raises ApiError."""
-    kinds = {kind: _all_of(kind, media.of(kind), places(body, kind), policy) for kind in MEDIA_TAGS if media.of(kind)}
+    until = time.monotonic() + FETCHING_SECONDS
+    kinds = {
+        kind: _all_of(kind, media.of(kind), places(body, kind), policy, until) for kind in MEDIA_TAGS if media.of(kind)
+    }
     return Media(kinds.get("images", ()), kinds.get("videos", ()), kinds.get("audios", ()), media.objects)
 
 
-def _all_of(kind: str, sources: Sequence[Any], where: Sequence[str], policy: MediaPolicy) -> tuple[Any, ...]:
+def _all_of(
+    kind: str, sources: Sequence[Any], where: Sequence[str], policy: MediaPolicy, until: float
+) -> tuple[Any, ...]:
     most = LIMITS[kind].count
     if len(sources) > most:
         raise ApiError(400, f"The request has {len(sources)} {kind}; at most {most} are taken.", param=where[most])
     return tuple(
-        _listed(source, field, policy) if isinstance(source, tuple) else _one(kind, source, field, policy)
+        _listed(source, field, policy, until) if isinstance(source, tuple) else _one(kind, source, field, policy, until)
         for source, field in zip(sources, where, strict=True)
     )
 
 
-def _listed(frames: tuple[str, ...], field: str, policy: MediaPolicy) -> tuple[str, ...]:
+def _listed(frames: tuple[str, ...], field: str, policy: MediaPolicy, until: float) -> tuple[str, ...]:
     """A video as the list of its frames."""
-    return _all_of("images", frames, [f"{field}[{at}]" for at in range(len(frames))], policy)
+    return _all_of("images", frames, [f"{field}[{at}]" for at in range(len(frames))], policy, until)
 
 
-def _one(kind: str, source: str, field: str, policy: MediaPolicy) -> str:
+def _one(kind: str, source: str, field: str, policy: MediaPolicy, until: float) -> str:
     limit, fault = LIMITS[kind], FAULTS[kind]
     source = plain_link(source)
     try:
         if source.startswith(("http://", "https://")):
-            body = fetch(source, Bounds(limit.bytes, limit.seconds, policy.private_urls), fault)
+            seconds = round(max(0.1, min(limit.seconds, until - time.monotonic())), 1)
+            body = fetch(source, Bounds(limit.bytes, seconds, policy.private_urls), fault)
         elif source.startswith("data:"):
             if len(source) > limit.bytes * 3:  # a byte takes up to three characters
                 raise fault(f"{fault.noun} too large", why=f"more than {limit.bytes} bytes")
@@ -113,7 +122,8 @@ def _one(kind: str, source: str, field: str, policy: MediaPolicy) -> str:
 
 def refusal(fault: BadMedium, field: str) -> ApiError:
     """What a client is told of a medium that cannot be used."""
-    return ApiError(400, f"{': '.join(filter(None, (fault.what, fault.why)))}.".capitalize(), param=field)
+    said = ": ".join(filter(None, (fault.what, fault.why)))
+    return ApiError(400, f"{said[:1].upper()}{said[1:]}.", param=field)
 
 
 def blamed(fault: BadMedium, media: Media, body: ChatRequest, tokens: MediaTokens | None) -> str:
