@@ -72,14 +72,28 @@ def test_an_adapter_is_merged_first(
     assert report["source"] == str(tmp_path / "checkpoint-1-merged")
 
 
-def test_a_template_that_does_not_go_is_said_before_the_merge(
-    tiny_llama_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--to_ollama", "true", "--template_type", "chatglm2"], "the number of the turn"),
+        (["--to_ollama", "true"], "would not cut text as this tokenizer does"),
+        (["--to_gguf", "f16"], "would not cut text as this tokenizer does"),
+    ],
+)
+@pytest.mark.parametrize("merge", [[], ["--merge_lora", "true"], ["--merge_lora", "true", "--quant_bits", "8"]])
+def test_what_does_not_convert_is_said_before_the_merge(
+    small_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], merge: list[str], more: list[str], message: str
 ) -> None:
-    checkpoint = adapter(tiny_llama_dir, tmp_path / "checkpoint-1", saved_args=True)
-    words = ["--ckpt_dir", str(checkpoint), "--ollama_output_dir", str(tmp_path / "new")]
-    assert main(["export", *words, "--template_type", "chatglm2", "--to_ollama", "true"]) == 2
-    assert "the number of the turn" in capsys.readouterr().err
-    assert not (tmp_path / "checkpoint-1-merged").exists()
+    checkpoint = adapter(small_dir, tmp_path / "checkpoint-1", saved_args=True)
+    described = json.loads((small_dir / "tokenizer.json").read_text())
+    described["pre_tokenizer"]["pretokenizers"][0].update(individual_digits=False)
+    (small_dir / "tokenizer.json").write_text(json.dumps(described))
+    words = ["export", "--ckpt_dir", str(checkpoint), "--template_type", "chatml", *merge, *more]
+    words += ["--quant_method", "bnb"] if "--quant_bits" in words else []
+    words += ["--ollama_output_dir", str(tmp_path / "new")] if "--to_ollama" in words else []
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "checkpoint-1-merged").exists() and not (tmp_path / "new").exists()
 
 
 def test_a_chat_template_of_the_tokenizer(

@@ -177,6 +177,80 @@ def test_more_answers_than_places_wait(served: Served) -> None:
     assert served.sync.engine.statistics()["running"] == 0
 
 
+def test_answers_have_the_lowest_places_that_are_free(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """llama.cpp computes answers in one pass only where the numbers of their places follow each other."""
+    seen: list[int] = []
+
+    class Watched(Scripted):
+        async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
+            seen.append(body["id_slot"])
+            while len(seen) < count:  # all of them are at work
+                await asyncio.sleep(0)
+            return await super().complete(body)
+
+    server = Watched(served.tokenizer, served.request(PROMPTS[0]).prompt_ids, "\U0001f31f")
+    monkeypatch.setattr(served.sync.engine, "_server", server)
+    for count in (1, 3, 1, 2):
+        seen.clear()
+        requests = [served.request(PROMPTS[0], max_tokens=len(server.script)) for _ in range(count)]
+        assert len(list(served.sync.replies(requests, concurrency=count))) == count
+        assert sorted(seen) == list(range(count))
+
+
+def test_biases_come_before_the_repetition_penalty(served: Served, reference: Any) -> None:
+    """As in transformers, vLLM and our own sampler: another order would give another answer here."""
+    import torch
+
+    ids = list(served.request(PROMPTS[3]).prompt_ids)
+    with torch.inference_mode():
+        likely = reference(torch.tensor([ids])).logits[0, -1].topk(8).indices.tolist()
+    biases = dict(zip([*ids[:4], *likely], [9.0, -3.0, 6.0, 7.0] * 3, strict=True))
+
+    def greedy(first: str) -> list[int]:
+        tokens = list(ids)
+        while len(tokens) < len(ids) + 12:
+            with torch.inference_mode():
+                scores = reference(torch.tensor([tokens])).logits[0, -1].double()
+                added = torch.zeros_like(scores)
+                added[list(biases)] = torch.tensor(list(biases.values()), dtype=added.dtype)
+                scores = scores + added if first == "bias" else scores
+                seen = torch.tensor(sorted(set(tokens)))
+                scores[seen] = torch.where(scores[seen] < 0, scores[seen] * 1.7, scores[seen] / 1.7)
+                tokens.append(int((scores if first == "bias" else scores + added).argmax()))
+        return tokens[len(ids) :]
+
+    settings: dict[str, Any] = {"logit_bias": tuple(biases.items()), "repetition_penalty": 1.7, "ignore_eos": True}
+    assert served.answer(PROMPTS[3], **settings)[1] == greedy("bias") != greedy("penalty")
+
+
+@pytest.mark.parametrize(("temperature", "top_k", "top_p", "min_p"), [(1.2, 0, 0.6, 0.0), (2.5, 9, 0.8, 0.1)])
+def test_draws_come_from_the_tokens_that_ours_come_from(
+    served: Served, reference: Any, temperature: float, top_k: int, top_p: float, min_p: float
+) -> None:
+    """By the definition: the temperature, then min_p, top_k and top_p of what is left."""
+    import torch
+
+    draws = 100
+    with torch.inference_mode():
+        scores = reference(torch.tensor([served.request(PROMPTS[0]).prompt_ids])).logits[0, -1] / temperature
+    p, order = scores.softmax(-1).sort(descending=True)
+    kept = (p >= min_p * p[0]) & (torch.arange(len(p)) < (top_k or len(p)))
+    p = p * kept / p[kept].sum()
+    p = p * (p.cumsum(-1) - p < top_p)
+    expected = dict(zip(order.tolist(), (p / p.sum()).tolist(), strict=True))
+    settings: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    drawn = [
+        reply.token_ids[0]
+        for reply in served.sync.replies(
+            [served.request(PROMPTS[0], max_tokens=1, seed=seed, **settings) for seed in range(draws)], concurrency=4
+        )
+    ]
+    for token, share in expected.items():
+        spread = (share * (1 - share) / draws) ** 0.5
+        assert abs(drawn.count(token) / draws - share) <= 4 * spread + 1 / draws
+        assert share > 0 or token not in drawn
+
+
 def _run(served: Served, work: Any) -> Any:
     """Await `work` in the engine's own loop."""
     return asyncio.run_coroutine_threadsafe(work, served.sync._loop).result(60)

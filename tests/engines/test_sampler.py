@@ -103,6 +103,17 @@ def test_penalties_and_the_least_length() -> None:
         present.took(pick.token_id)
 
 
+def test_penalties_are_about_what_biases_made_of_the_logits() -> None:
+    """As in vLLM, llama.cpp and transformers."""
+    logits = torch.zeros((1, SIZE))
+    logits[0, :3] = torch.tensor([-3.0, 3.0, 2.8])
+    raised = picker(prompt=(0, 1), temperature=0, logit_bias=((1, 2.0),), repetition_penalty=2.0)
+    assert pick_all([raised], logits)[0].token_id == 2  # (3 + 2) / 2, and not 3 / 2 + 2
+    logits[0, :3] = torch.tensor([-3.0, 0.0, 1.0])
+    turned = picker(prompt=(0,), temperature=0, logit_bias=((0, 6.0),), repetition_penalty=2.0)
+    assert pick_all([turned], logits)[0].token_id == 0  # (-3 + 6) / 2, and not -3 * 2 + 6
+
+
 def test_rows_without_a_largest_number_give_no_token_and_leave_the_others_theirs() -> None:
     logits = torch.zeros(5, SIZE)
     logits[:, 3] = 1.0

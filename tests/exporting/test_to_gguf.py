@@ -14,7 +14,7 @@ import gguf
 import pytest
 import torch
 from tests.commands.test_merge_lora import adapter
-from tests.exporting.gguf_models import MODELS, small_model
+from tests.exporting.gguf_models import LLAMA3, MODELS, YARN, small_model
 from tests.exporting.gguf_tokenizers import SENTENCEPIECE, small_tokenizer
 from transformers import AddedToken, AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -212,6 +212,7 @@ def _config(**fields: Any) -> Callable[[Path], None]:
 
 NO_NAME = "is not one that llama.cpp has by name"
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
+STRETCH = "does not stretch positions as this model does"
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,10 @@ DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
     [
         (_config(architectures=["GPT2LMHeadModel"]), "GPT2LMHeadModel does not convert to GGUF"),
         (_config(hidden_act="relu"), "its activation is relu"),
-        (_config(rope_parameters=DYNAMIC), "does not stretch positions as this model does .dynamic"),
+        (_config(rope_parameters=DYNAMIC), f"{STRETCH} .dynamic"),
+        (_config(rope_parameters={**YARN, "truncate": False}), f"{STRETCH} .yarn"),
+        (_config(rope_parameters={**YARN, "beta_fast": 16.0}), f"{STRETCH} .yarn"),
+        (_config(rope_parameters={**YARN, "attention_factor": 1.1}), f"{STRETCH} .yarn"),
         (_config(quantization_config={"quant_method": "gptq", "bits": 4}), "is quantized already .gptq 4 bit"),
         (_no_layer, "lacks 1 tensors: model.layers.0.mlp.up_proj.weight"),
         (_huge, "beyond what fp16 can hold"),
@@ -232,6 +236,12 @@ def test_what_would_be_another_model_is_refused(
     change(source.folder)
     with pytest.raises(SwiftError, match=message):
         source.write(tmp_path / "model.gguf")
+
+
+def test_factors_of_frequencies_that_llama_cpp_does_not_read(small: Callable[..., Small], tmp_path: Path) -> None:
+    """It would load no such file."""
+    with pytest.raises(SwiftError, match=f"{STRETCH} .llama3"):
+        small("qwen2", rope_parameters=LLAMA3).write(tmp_path / "model.gguf")
 
 
 def test_tensors_of_no_layer_are_refused(small: Callable[..., Small], tmp_path: Path) -> None:

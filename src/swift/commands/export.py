@@ -47,13 +47,13 @@ def exported(args: Args) -> Path:
     if to_peft:
         args = _to_peft(args, catalog, machine)
         results = [Path(args[Checkpoint].ckpt_dir or "").expanduser()]
+    if args[Checkpoint].merge_lora or quantize:
+        _check_conversion(args, catalog, machine)
     if args[Checkpoint].merge_lora:
         args = with_merged(args, catalog, machine)
         log.info("try it: swift infer --ckpt_dir %s", args[Checkpoint].ckpt_dir)
         results = [Path(args[Checkpoint].ckpt_dir or "").expanduser()]
     if quantize:  # the merged weights, which stay where they are
-        if to_gguf and not to_ollama:
-            _check_conversion(args, catalog, machine)
         results = [_quantize(args, catalog, machine)]
     if to_gguf and not to_ollama:  # which has the file beside the Modelfile
         results.append(_to_gguf(args, catalog, machine))
@@ -121,15 +121,30 @@ def _quantize(args: Args, catalog: Catalog, machine: Machine) -> Path:
 
 
 def _check_conversion(args: Args, catalog: Catalog, machine: Machine) -> None:
-    """What the conversion that follows would refuse after the hours of a quantization."""
-    from swift.plan.gguf import plan_gguf
+    """What the conversion that follows would refuse after the hours of a merge and a quantization."""
+    from swift.params.groups import Checkpoint, Export
 
-    plan = plan_gguf(args, catalog, machine)
+    if args[Export].to_ollama:
+        from swift.plan.ollama import plan_ollama
 
-    from swift.exporting.to_gguf import make_encoder, require_convertible
+        plan = plan_ollama(args, catalog, machine)
 
-    make_encoder(plan, catalog)
-    require_convertible(plan)
+        from swift.exporting.ollama import make_modelfile, require_weights
+
+        _, encoder = make_modelfile(plan, catalog)
+        require_weights(plan, encoder)
+    elif args[Export].to_gguf is not None:
+        from swift.plan.gguf import plan_gguf, target_of
+        from swift.plan.merge import plan_merge
+
+        if args[Checkpoint].merge_lora:  # the file is named by what is merged
+            target = target_of(args, plan_merge(args, catalog, machine).target)
+            args = args.with_values(gguf_output_dir=str(target))
+        plan = plan_gguf(args, catalog, machine)
+
+        from swift.exporting.to_gguf import make_encoder, require_convertible
+
+        require_convertible(plan, make_encoder(plan, catalog))
 
 
 def _to_gguf(args: Args, catalog: Catalog, machine: Machine) -> Path:
@@ -141,10 +156,11 @@ def _to_gguf(args: Args, catalog: Catalog, machine: Machine) -> Path:
     plan = plan_gguf(args, catalog, machine)
     log.info(plan.summary())
 
-    from swift.exporting.to_gguf import make_encoder, to_gguf
+    from swift.exporting.to_gguf import make_encoder, require_convertible, to_gguf
 
     encoder = make_encoder(plan, catalog)  # what is wrong with the prompt shows before anything is merged
     if plan.model.adapter is not None:
+        require_convertible(plan, encoder)
         merged = with_merged(args.with_values(merge_lora=True), catalog, machine)
         plan = plan_gguf(merged.with_values(gguf_output_dir=str(plan.target)), catalog, machine)
     path = to_gguf(plan, encoder)
@@ -161,10 +177,11 @@ def _to_ollama(args: Args, catalog: Catalog, machine: Machine) -> Path:
     plan = plan_ollama(args, catalog, machine)
     log.info(plan.summary())
 
-    from swift.exporting.ollama import make_modelfile, write_modelfile
+    from swift.exporting.ollama import make_modelfile, require_weights, write_modelfile
 
     modelfile, encoder = make_modelfile(plan, catalog)  # what is wrong with the prompt shows before anything is merged
     if plan.model.adapter is not None:
+        require_weights(plan, encoder)
         plan = plan_ollama(with_merged(args.with_values(merge_lora=True), catalog, machine), catalog, machine)
     path = write_modelfile(modelfile, encoder, plan)
     log.info("try it: %s", shlex.join(["ollama", "create", plan.model.model_type, "-f", str(path)]))

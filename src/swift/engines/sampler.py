@@ -62,8 +62,14 @@ class Picker:
         return bool(changed) or self.grammar is not None or self._made < s.min_tokens
 
     def adjust(self, scores: Tensor) -> None:
-        """Penalties, biases, the least length and the grammar, in place on `scores`, (vocabulary,)."""
+        """Biases, penalties, the least length and the grammar, in place on `scores`, (vocabulary,).
+
+        Penalties are about what the biases made of the logits, as in vLLM, llama.cpp and transformers.
+        """
         s = self.sampling
+        if s.logit_bias:
+            ids, biases = zip(*s.logit_bias, strict=True)
+            scores[list(ids)] += torch.tensor(biases, device=scores.device)
         if s.repetition_penalty != 1:
             if self._seen is None:
                 self._seen = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
@@ -74,9 +80,6 @@ class Picker:
             if self._counts is None:
                 self._counts = torch.zeros_like(scores)
             scores -= s.frequency_penalty * self._counts + s.presence_penalty * (self._counts > 0)
-        if s.logit_bias:
-            ids, biases = zip(*s.logit_bias, strict=True)
-            scores[list(ids)] += torch.tensor(biases, device=scores.device)
         ends = [each for each in self._end_ids if each < len(scores)]
         if self._made < s.min_tokens and ends:
             scores[ends] = -math.inf

@@ -10,7 +10,7 @@ from swift.catalog import Catalog
 from swift.core.log import log
 from swift.core.transaction import write_folder
 from swift.core.writable import require_writable, writing
-from swift.exporting.to_gguf import check_existing, make_encoder, write_gguf
+from swift.exporting.to_gguf import check_existing, make_encoder, require_convertible, write_gguf
 from swift.models.ends import end_ids, generation_config
 from swift.models.limits import limits_of
 from swift.plan.gguf import FILE
@@ -32,6 +32,12 @@ def make_modelfile(plan: OllamaPlan, catalog: Catalog) -> tuple[Modelfile, Encod
     """
     encoder = make_encoder(plan, catalog)
     return modelfile_template(encoder.template, encoder.tokens.tokenizer), encoder
+
+
+def require_weights(plan: OllamaPlan, encoder: Encoder) -> None:
+    """Raise SwiftError for a model of which no GGUF file can be made, though its architecture is one of those."""
+    if converts(models.fetch(plan.model)):
+        require_convertible(plan, encoder)
 
 
 def write_modelfile(modelfile: Modelfile, encoder: Encoder, plan: OllamaPlan) -> Path:
@@ -67,10 +73,15 @@ def write_modelfile(modelfile: Modelfile, encoder: Encoder, plan: OllamaPlan) ->
 def _parameters(plan: OllamaPlan, sampling: SamplingPlan, source: Path) -> dict[str, float]:
     """All that Ollama would take from its own defaults (temperature 0.8, penalty 1.1, a short context)."""
     length = limits_of(plan.model, source).context_length
+    short: int | None = None
+    if converts(source):
+        from swift.models.gguf.architectures import short_positions
+
+        short = short_positions(models.load_config(plan.model, source).to_dict())
     return {
         "temperature": sampling.temperature,
         "top_k": sampling.top_k,
         "top_p": sampling.top_p,
         "repeat_penalty": sampling.repetition_penalty,
-        "num_ctx": plan.context or min(length or CONTEXT, CONTEXT),
+        "num_ctx": plan.context or min(length or CONTEXT, short or CONTEXT, CONTEXT),
     }

@@ -30,12 +30,16 @@ def make_encoder(plan: GgufPlan | OllamaPlan, catalog: Catalog) -> Encoder:
     return encoder
 
 
-def require_convertible(plan: GgufPlan) -> None:
-    """Raise SwiftError for a model whose architecture does not convert."""
-    from swift.models.gguf.architectures import architecture_of
+def require_convertible(plan: GgufPlan | OllamaPlan, encoder: Encoder) -> None:
+    """Raise SwiftError for a model whose architecture, settings or tokenizer do not convert."""
+    from swift.engines.gguf_conversion import require_packages
+
+    require_packages()
+
+    from swift.models.gguf import file
 
     source = models.fetch(plan.model)
-    architecture_of(models.load_config(plan.model, source).to_dict(), str(source))
+    file.require_convertible(source, models.load_config(plan.model, source), encoder.tokens.tokenizer)
 
 
 def to_gguf(plan: GgufPlan, encoder: Encoder) -> Path:

@@ -75,8 +75,7 @@ def plan_gguf(args: Args, catalog: Catalog, machine: Machine) -> GgufPlan:
             where="--to_gguf",
             next="give a model that writes answers",
         )
-    name = f"{checkpoint.resolve() if checkpoint else model.model_type}-gguf-{export.to_gguf}"
-    target = Path(export.gguf_output_dir or name).expanduser()
+    target = target_of(args, checkpoint.resolve() if checkpoint else Path(model.model_type))
     if target.exists() and not args[Hub].push_to_hub:
         raise SwiftError(
             f"{target} exists", where="--gguf_output_dir", next="remove it, or name a folder that does not exist"
@@ -90,6 +89,12 @@ def plan_gguf(args: Args, catalog: Catalog, machine: Machine) -> GgufPlan:
         min_agreement=export.gguf_min_agreement,
         command=given_line(args),
     )
+
+
+def target_of(args: Args, source: Path) -> Path:
+    """The folder of the file that is made of the model in `source`."""
+    export = args[Export]
+    return Path(export.gguf_output_dir or f"{source}-gguf-{export.to_gguf}").expanduser()
 
 
 def answering_type(args: Args, model: ModelPlan) -> GgufType | None:

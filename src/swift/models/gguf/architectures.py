@@ -114,6 +114,13 @@ def write_settings(writer: gguf.GGUFWriter, fields: Fields, where: str) -> tuple
             length,
             fields["max_position_embeddings"],
         )
+    short = short_positions(fields)
+    if short is not None and short < length:
+        log.warning(
+            "run the file in a context of at most %d tokens, unless your texts are longer: in a larger one llama.cpp "
+            "takes this model's long factors (LongRoPE) from the first token on, transformers only in longer texts",
+            short,
+        )
     head = head_size(fields)
     writer.add_block_count(fields["num_hidden_layers"])
     writer.add_context_length(length)
@@ -165,9 +172,34 @@ def positions(fields: Fields) -> int:
     return window if window and used and not _slides(fields) and window < length else length
 
 
+def short_positions(fields: Fields) -> int | None:
+    """The longest context in which llama.cpp turns positions by the short factors of LongRoPE; None for other models.
+
+    It goes by the size of the context, and transformers by the length of the text: in a longer context short texts are
+    computed otherwise (ggml-org/llama.cpp issue 24823).
+    """
+    rope = fields["rope_parameters"]
+    if rope.get("rope_type") != "longrope":
+        return None
+    return rope.get("original_max_position_embeddings") or fields.get("original_max_position_embeddings")
+
+
 def bytes_per_token(fields: Fields) -> int:
     """What the keys and values of one token take in 16 bits."""
     return 2 * 2 * fields["num_hidden_layers"] * key_heads(fields) * head_size(fields)
+
+
+ROPE_FACTORS = ("llama", "mistral")
+"""Models of which llama.cpp reads a factor for each rotary frequency."""
+YARN: Mapping[str, Any] = {
+    "beta_fast": 32,
+    "beta_slow": 1,
+    "truncate": True,
+    "mscale": None,
+    "mscale_all_dim": None,
+    "attention_factor": None,
+}
+"""What llama.cpp computes, whatever a file says."""
 
 
 def _write_rope(writer: gguf.GGUFWriter, rope: Fields, fields: Fields, where: str) -> dict[str, Array]:
@@ -183,27 +215,22 @@ def _write_rope(writer: gguf.GGUFWriter, rope: Fields, fields: Fields, where: st
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(rope["factor"])
         return {}
-    if kind == "llama3":
+    if kind == "llama3" and fields["model_type"] in ROPE_FACTORS:
         return {"rope_freqs.weight": _llama3_factors(rope, turned)}
-    if kind == "yarn" and not {"mscale", "mscale_all_dim", "attention_factor"} & _given(rope):
+    if kind == "yarn" and all(rope.get(name) in (None, value) for name, value in YARN.items()):
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
         writer.add_rope_scaling_factor(rope["factor"])
         writer.add_rope_scaling_orig_ctx_len(original or length)
-        writer.add_rope_scaling_yarn_beta_fast(rope.get("beta_fast") or 32.0)
-        writer.add_rope_scaling_yarn_beta_slow(rope.get("beta_slow") or 1.0)
         return {}
     if kind == "longrope" and fields["model_type"] == "phi3" and original:
         stretch = length / original
         share = math.sqrt(1 + math.log(stretch) / math.log(original)) if stretch > 1 else 1.0
+        share = rope.get("attention_factor") or share
         writer.add_rope_scaling_orig_ctx_len(original)
         writer.add_rope_scaling_attn_factors(share)
         names = {"rope_factors_long.weight": "long_factor", "rope_factors_short.weight": "short_factor"}
         return {name: np.array(rope[key], dtype=np.float32) for name, key in names.items()}
     raise SwiftError(f"llama.cpp does not stretch positions as this model does ({kind})", where=where, why=str(rope))
-
-
-def _given(rope: Fields) -> set[str]:
-    return {name for name, value in rope.items() if value is not None}
 
 
 def _llama3_factors(rope: Fields, turned: int) -> Array:

@@ -52,6 +52,14 @@ class Written:
     """Tensors whose rows the blocks of the type do not divide: they are f16."""
 
 
+def require_convertible(folder: Path, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise SwiftError for what `write_gguf` would refuse of a model's settings and tokenizer; no weights are read."""
+    fields = config.to_dict()
+    architecture = architecture_of(fields, str(folder))
+    vocabulary_of(tokenizer, fields["vocab_size"], (), str(folder))
+    write_settings(gguf.GGUFWriter(None, architecture.name), fields, str(folder))
+
+
 def write_gguf(
     folder: Path,
     config: PretrainedConfig,
