@@ -9,6 +9,10 @@ REPLACEMENT = "\ufffd"
 """What decoding puts where bytes of a character are missing."""
 
 
+WINDOW = 8
+"""Tokens behind which decoding starts anew, a piece back."""
+
+
 class Detokenizer:
     """The text of growing token ids, piece by piece. The pieces together are the text of all ids."""
 
@@ -20,23 +24,27 @@ class Detokenizer:
         # Decoding starts a few tokens back, so that spaces and joined characters come out as in the whole.
         self._start = 0
         self._shown = 0
+        self._before = ""
+        """The text from there to what was shown."""
 
     def add(self, token_id: int) -> str:
         """The text that `token_id` makes certain; empty while a character is not whole."""
         self._ids.append(token_id)
-        before = self._decode(self._ids[self._start : self._shown])
         now = self._decode(self._ids[self._start :])
-        if now.endswith(REPLACEMENT) or len(now) <= len(before):
+        if now.endswith(REPLACEMENT) or len(now) <= len(self._before):
             return ""
-        self._start, self._shown = self._shown, len(self._ids)
-        return now[len(before) :]
+        piece = now[len(self._before) :]
+        last, self._shown, self._before = self._shown, len(self._ids), now
+        if self._shown - self._start > WINDOW:
+            self._start, self._before = last, self._decode(self._ids[last:])
+        return piece
 
     def rest(self) -> str:
         """What is left when no more ids come, broken characters included."""
-        before = self._decode(self._ids[self._start : self._shown])
         now = self._decode(self._ids[self._start :])
-        self._start = self._shown = len(self._ids)
-        return now[len(before) :]
+        piece = now[len(self._before) :]
+        self._start, self._shown, self._before = len(self._ids), len(self._ids), ""
+        return piece
 
     def _decode(self, ids: list[int]) -> str:
         if self._hidden:

@@ -78,11 +78,10 @@ class LlamaCppEngine:
     async def stream(self, request: Request) -> AsyncIterator[Delta]:
         """Deltas as they are made; closing the iterator frees the place. Raises SwiftError for what cannot run."""
         self._admit(request)
-        if request.sampling.grammar is not None:
-            self._grammars.make(request.sampling.grammar)  # one that cannot be used is refused before anything runs
         deltas: asyncio.Queue[Delta] = asyncio.Queue()
         count = request.sampling.n
-        tasks = [asyncio.create_task(self._answer(request, index, deltas)) for index in range(count)]
+        answers = [self._begin(request, index) for index in range(count)]
+        tasks = [asyncio.create_task(self._answer(answer, deltas)) for answer in answers]
         try:
             while count:
                 delta = await deltas.get()
@@ -130,11 +129,14 @@ class LlamaCppEngine:
         finally:
             self._waiting -= 1
 
-    async def _answer(self, request: Request, index: int, deltas: asyncio.Queue[Delta]) -> None:
+    def _begin(self, request: Request, index: int) -> Answer:
         limit = min(self.max_model_len, len(request.prompt_ids) + request.sampling.max_tokens)
-        # llama.cpp answers without a grammar that it cannot read; ours looks on, and sees that.
+        # llama.cpp answers without a grammar that it cannot read; ours looks on, and sees that. One that cannot be used
+        # is refused here, before anything runs.
         grammar = request.sampling.grammar and self._grammars.make(request.sampling.grammar)
-        answer = Answer(request, index, self.tokenizer, self._ends, limit, grammar)
+        return Answer(request, index, self.tokenizer, self._ends, limit, grammar)
+
+    async def _answer(self, answer: Answer, deltas: asyncio.Queue[Delta]) -> None:
         place = await self._place()
         try:
             await self._write(answer, place, deltas)
@@ -350,7 +352,7 @@ def _settings(sampling: SamplingParams, seed: int) -> dict[str, Any]:
     """The fields of llama.cpp's request that say how tokens are picked, with the outcome of our own sampler.
 
     top_k stands first, where it leaves the same tokens as behind the temperature and min_p, and spares those, and the
-    draw, the rest of the vocabulary: of 49,152 tokens that is a tenth of a millisecond a token, in which all answers wait.
+    draw, the rest of the vocabulary: with 49,152 tokens a tenth of a millisecond a token, in which all answers wait.
     """
     sampled = sampling.temperature > 0
     body: dict[str, Any] = {
