@@ -2,7 +2,8 @@
 
 Answers are wall time of `python -c pass`. Starts are CPU time of `import torch`, which other programs on the machine
 disturb little: a dry run to its end, an answer of one token, a server until it is ready, training to its first step,
-which has a bar of its own: a share of what the bare loop of train.py takes to its first.
+which has a bar of its own: a share of what the bare loop of train.py takes to its first. Beside them stands the help of
+the peers that are installed, here or by faults/environments.py.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import psutil
 
 from train import smollm2
 
-ROUNDS, STARTS = 15, 3
+ROUNDS, STARTS, PEERS_ROUNDS = 15, 3, 3
+ENVIRONMENTS = Path.home() / ".cache" / "swift" / "bench"
 ANSWERS = {"swift --help": 6.0, "swift sft --lerning_rate 1": 6.0, "swift sft --help-all": 8.0}
 BARS = {"dry run": 1.75, "infer": 2.6, "deploy": 2.6}
 """Of `import torch`: 4 CPU seconds for a dry run and 6 for a server over 2.3, the strict end of what the import took in
@@ -29,6 +31,13 @@ several sittings (1.4 to 2.4)."""
 FIRST_STEP = 0.8
 """Of the bare loop's."""
 SWIFT = str(Path(sys.executable).with_name("swift"))
+HELP = {
+    "swift sft --help": SWIFT,
+    "trl sft --help": str(Path(sys.executable).with_name("trl")),
+    "llamafactory-cli train --help": str(ENVIRONMENTS / "llamafactory" / "bin" / "llamafactory-cli"),
+    "swift sft --help (ms-swift 2.5.2)": str(ENVIRONMENTS / "ms-swift-2.5" / "bin" / "swift"),
+}
+"""What the help of a training command is asked of."""
 
 
 def main() -> int:
@@ -39,6 +48,11 @@ def main() -> int:
         wall["python -c pass"].append(seconds([sys.executable, "-c", "pass"]))
         for text, command in lines.items():
             wall[text].append(seconds(command))
+    peers = {text: [program, *text.split()[1:3]] for text, program in HELP.items() if Path(program).is_file()}
+    helped: dict[str, list[float]] = {text: [] for text in peers}
+    for _ in range(PEERS_ROUNDS):
+        for text, command in peers.items():
+            helped[text].append(seconds(command))
     cpu: dict[str, list[float]] = {text: [] for text in ("import torch", *BARS, "bare loop", "first step")}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(STARTS):
@@ -47,7 +61,9 @@ def main() -> int:
             for text, (command, ready) in starts(work, smollm2()).items():
                 cpu[text].append(cpu_seconds(command, work / "output.txt", ready))
     first_step = {name: cpu[name] for name in ("bare loop", "first step")}
-    return int(any([report(wall, ANSWERS), report(cpu, BARS), report(first_step, {"first step": FIRST_STEP})]))
+    bars = [(wall, ANSWERS), (helped, {}), (cpu, BARS), (first_step, {"first step": FIRST_STEP})]
+    missed = [report(taken, bar) for taken, bar in bars]
+    return int(any(missed))
 
 
 def seconds(command: list[str]) -> float:
@@ -110,7 +126,7 @@ def report(taken: dict[str, list[float]], bars: dict[str, float]) -> bool:
     for text, times in taken.items():
         median, bar = statistics.median(times), bars.get(text)
         missed |= bar is not None and median > bar * base
-        print(f"{text:<28} {median * 1e3:7.1f} ms  {median / base:5.2f}x" + (f"  (bar {bar:g}x)" if bar else ""))
+        print(f"{text:<34} {median * 1e3:7.1f} ms  {median / base:5.2f}x" + (f"  (bar {bar:g}x)" if bar else ""))
     return missed
 
 

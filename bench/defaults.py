@@ -1,12 +1,14 @@
 """Fine-tuning by a newcomer, who gives a model and rows and nothing else: `swift sft` and its peers at their defaults.
 
-    python bench/defaults.py [--rows alpaca.json] [--model FOLDER] [--runs 1] [--only bare swift trl llamafactory …]
+    python bench/defaults.py [--rows alpaca.json] [--model FOLDER] [--runs 1] [--limit 3600] [--only bare swift trl …]
 
 200 instruction rows, one epoch for all (some peers take three), SmolLM2-135M. Each run is a process of its own: the
 tokens of the rows by the time that training took, by the time from the command to the last file of the last
 checkpoint, and the peak resident set. Beside them a bare padding-free loop at its best settings (batches of 4, all
 activations kept), which loads, trains and writes nothing else. LLaMA-Factory and ms-swift get an environment of their
-own in ~/.cache/swift/bench the first time, with this one's torch; one that does not work is said and left out.
+own in ~/.cache/swift/bench the first time, with this one's torch; one that does not work is said and left out. One that
+is not done after `--limit` seconds is ended, and counts as if it were done then: its speed is at most that, its memory
+at least. Peers that compute in bf16 by themselves come to it on a CPU without instructions for bf16.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from loops.watch import watch
+from loops.watch import Endless, watch
 from train import BATCH, _rows, smollm2
 
 CACHE = Path.home() / ".cache" / "swift" / "bench"
@@ -72,10 +74,9 @@ def main() -> int:
         for number in range(options.runs):
             for name in options.only:
                 given = Work(model=model, rows=work / "rows.jsonl", folder=work / f"{name}{number}")
-                measured = _run(name, given, tokens)
+                measured = _run(name, given, tokens, options.limit)
                 if measured is not None:
                     results.setdefault(name, []).append(measured)
-                    print(_line(name, measured), flush=True)
     return _report({name: tuple(map(statistics.median, zip(*runs, strict=True))) for name, runs in results.items()})
 
 
@@ -85,6 +86,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", help="a model folder; SmolLM2-135M-Instruct without it")
     parser.add_argument("--count", type=int, default=200, help="rows")
     parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--limit", type=float, default=3600, help="seconds that a run may take")
     parser.add_argument("--only", nargs="+", default=list(PARTICIPANTS), choices=list(PARTICIPANTS))
     return parser.parse_args()
 
@@ -100,7 +102,7 @@ def _tokens(model: Path, rows: list[dict[str, str]]) -> int:
     return sum(len(ids) for ids in tokenizer(texts).input_ids)
 
 
-def _run(name: str, work: Work, tokens: int) -> tuple[float, float, float] | None:
+def _run(name: str, work: Work, tokens: int, limit: float) -> tuple[float, float, float] | None:
     """Tokens a second of training, tokens a second from command to checkpoint, peak memory in GiB; None: it failed."""
     participant = PARTICIPANTS[name]
     work.folder.mkdir()
@@ -108,12 +110,18 @@ def _run(name: str, work: Work, tokens: int) -> tuple[float, float, float] | Non
         return None
     began = time.time()
     try:
-        events, memory, _ = watch(participant.command(work), work.folder, work.folder / participant.log)
+        events, memory, _ = watch(participant.command(work), work.folder, work.folder / participant.log, limit)
+    except Endless as ended:
+        measured = tokens / limit, tokens / limit, ended.memory
+        print(_line(name, measured, f"   (at most: not done after {limit:.0f} s)"), flush=True)
+        return measured
     except (SystemExit, OSError) as error:
         print(f"{name} does not run: {error}", flush=True)
         return None
-    ended = max(file.stat().st_mtime for file in work.folder.rglob("*") if file.is_file())
-    return tokens / participant.seconds(events), tokens / (ended - began), memory
+    last = max(file.stat().st_mtime for file in work.folder.rglob("*") if file.is_file())
+    measured = tokens / participant.seconds(events), tokens / (last - began), memory
+    print(_line(name, measured), flush=True)
+    return measured
 
 
 def _installed(name: str, package: str) -> bool:
