@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import swift.catalog
 from swift.core.did_you_mean import suggestion
-from swift.core.errors import NotBuilt, SwiftError, raise_together
+from swift.core.errors import SwiftError, raise_together
 from swift.core.log import once
 from swift.core.machine import Machine
 from swift.params.args import Args
@@ -170,7 +170,8 @@ def _misfits(args: Args, machine: Machine, stage: int, sft_type: str, dtype: str
     if machine.world_size == 1:
         yield refused("one process", "there is nobody to share with", "set NPROC_PER_NODE=N")
     if dtype == "fp16":
-        yield NotBuilt(f"{FLAG} in fp16 is not built yet", where="--dtype", next="use --dtype bf16 or fp32")
+        why = "DeepSpeed clips gradients before it takes their scale off, so that next to nothing is learned"
+        yield refused("--dtype fp16", why, "use --dtype bf16 or fp32")
     if stage == 3:
         yield from sharded_misfits(args, f"{FLAG} at stage 3", f"use {FLAG} default-zero2")
 
