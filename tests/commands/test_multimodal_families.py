@@ -167,7 +167,7 @@ def test_every_family_that_the_list_of_models_calls_trained_here_is() -> None:
     assert marked - {None} <= {*KINDS, "qwen2_audio", "florence2"}  # which have files of their own, beside this one
 
 
-QUICK = ("gemma3", "mllama")
+QUICK = ("mllama",)
 
 
 @pytest.mark.parametrize("kind", [pytest.param(k, marks=[] if k in QUICK else pytest.mark.slow) for k in KINDS])

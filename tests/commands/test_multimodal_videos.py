@@ -154,7 +154,8 @@ def write_rows(kind: str, folder: Path) -> Path:
 KINDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision", "llava_next_video", "internvl")
 
 
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=[] if k == "qwen2_5_vl" else pytest.mark.slow) for k in KINDS])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_losses_and_answers_are_those_of_transformers(
     kind: str, tmp_path: Path, smollm2_tokenizer_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

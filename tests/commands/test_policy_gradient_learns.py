@@ -122,6 +122,7 @@ def flags(reward_model: Path, plugin: Path) -> dict[str, dict[str, Any]]:
 HELD: dict[str, dict[str, Any]] = {"ppo": {"kl_coef": 5.0}, "grpo": {"beta": 2.0}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["ppo", "grpo"])
 def test_it_learns_a_reward_that_one_can_count(
     command: str, tiny_llama_dir: Path, favoured: Tensor, flags: dict[str, dict[str, Any]], tmp_path: Path

@@ -114,6 +114,7 @@ def test_a_dry_run_counts_the_reference_and_says_when_it_is_in_memory(
     assert "reference 0.01 GiB (asked before training and then out of memory)" in peaks[2]
 
 
+@pytest.mark.slow
 def test_dropout_is_off_unless_a_reward_model_is_asked_to_have_some(
     pairs: Path, smollm2_tokenizer_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,7 +140,9 @@ def test_dropout_is_off_unless_a_reward_model_is_asked_to_have_some(
     assert asked != plain and "dropout off" not in err
 
 
-@pytest.mark.parametrize("kind", ["orpo", "simpo", "cpo", "rm"])
+@pytest.mark.parametrize(
+    "kind", ["orpo", "rm", pytest.param("simpo", marks=pytest.mark.slow), pytest.param("cpo", marks=pytest.mark.slow)]
+)
 def test_every_kind_of_pairs_trains(
     kind: str, tiny_llama_dir: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,7 +167,9 @@ def test_every_kind_of_pairs_trains(
         assert first["log_odds_ratio"] < 0
 
 
-@pytest.mark.parametrize("kind", ["dpo", "orpo", "rm", "kto"])
+@pytest.mark.parametrize(
+    "kind", ["kto", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("dpo", "orpo", "rm"))]
+)
 def test_the_best_checkpoint_is_the_one_with_the_best_metric(
     kind: str, tiny_llama_dir: Path, pairs: Path, labelled: Path, tmp_path: Path
 ) -> None:
@@ -181,6 +186,7 @@ def test_the_best_checkpoint_is_the_one_with_the_best_metric(
     assert events[-1]["best_model_checkpoint"] == str(tmp_path / "run" / f"checkpoint-{best}")
 
 
+@pytest.mark.slow
 def test_a_reward_model_by_full_tuning_keeps_its_head_out_of_the_weights(
     tiny_llama_dir: Path, pairs: Path, tmp_path: Path
 ) -> None:
@@ -213,6 +219,7 @@ def test_kto_takes_the_rows_own_labels_and_needs_no_validation(
     assert "--desirable_weight 1.00 to 1.33, or --undesirable_weight 2.25 to 3.00" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_kto_goes_on_with_the_micro_batch_of_its_checkpoint(
     tiny_llama_dir: Path, labelled: Path, tmp_path: Path
 ) -> None:
@@ -228,6 +235,7 @@ def test_kto_goes_on_with_the_micro_batch_of_its_checkpoint(
     assert [event["kl_rows"] for event in logged(tmp_path / "given")] == [3] * 4
 
 
+@pytest.mark.slow
 def test_a_named_reference_counts_without_its_type(tiny_llama_dir: Path, pairs: Path, tmp_path: Path) -> None:
     base, run = tmp_path / "base", tmp_path / "run"
     first = words(base, model_id_or_path=tiny_llama_dir, dataset=pairs, sft_type="full", learning_rate=1e-3)
@@ -351,6 +359,7 @@ def test_mistakes_end_before_the_weights_are_loaded(
     assert "Params" not in err
 
 
+@pytest.mark.slow
 def test_samples_of_answers_before_and_after_change_nothing_else(
     tiny_llama_dir: Path, pairs: Path, labelled: Path, tmp_path: Path
 ) -> None:

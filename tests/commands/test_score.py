@@ -65,6 +65,7 @@ def evaluated(run: Path) -> list[float]:
     return [last["eval_rewards/chosen"], last["eval_rewards/rejected"]]
 
 
+@pytest.mark.slow
 def test_over_http(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = run / "checkpoint-3"
     assert main(["infer", "--ckpt_dir", str(checkpoint)]) == 2

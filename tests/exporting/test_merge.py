@@ -106,7 +106,9 @@ RECURRENT = {
 }
 
 
-@pytest.mark.parametrize("kind", RECURRENT)
+@pytest.mark.parametrize(
+    "kind", ["mamba", *(pytest.param(k, marks=pytest.mark.slow) for k in RECURRENT if k != "mamba")]
+)
 def test_models_without_keys_and_values(kind: str, smollm2_tokenizer_dir: Path, tmp_path: Path) -> None:
     config = AutoConfig.for_model(kind, **{"vocab_size": 49152, "num_hidden_layers": 2, **RECURRENT[kind]})
     torch.manual_seed(0)

@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 INFER = [sys.executable, "-c", "from swift.cli import script; script()", "infer", "--infer_backend", "pt"]
 
 
@@ -90,6 +92,7 @@ def test_a_piped_chat_reads_like_a_chat(tiny_llama_dir: Path) -> None:
     assert lines[-1] == "<<< "
 
 
+@pytest.mark.slow
 def test_a_line_that_is_not_utf8_is_left_out_by_name(tiny_llama_dir: Path) -> None:
     given = b"\xef\xbb\xbfHi\nbad \xff line\nand you?\n"
     done = subprocess.run(flags(tiny_llama_dir, 3), input=given, capture_output=True, timeout=120, check=True)

@@ -134,6 +134,7 @@ def test_curl(start) -> None:
     assert done.stdout.endswith("data: [DONE]\n\n") and '"content":" there"' in done.stdout
 
 
+@pytest.mark.slow
 def test_schemathesis(start, tmp_path: Path) -> None:
     program = Path(sys.executable).with_name("schemathesis")
     if not program.exists():

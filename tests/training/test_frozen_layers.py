@@ -69,7 +69,9 @@ def logged(run: Path) -> list[list[float]]:
     return [[line[name] for name in NUMBERS if name in line] for line in lines if {"loss", "eval_loss"} & set(line)]
 
 
-@pytest.mark.parametrize("sft_type", ["lora", "ia3", "vera", "adapter", "reft"])
+@pytest.mark.parametrize(
+    "sft_type", ["lora", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("ia3", "vera", "adapter", "reft"))]
+)
 def test_a_run_logs_the_same_and_its_checkpoint_keeps_the_choice(
     sft_type: str, tiny_llama_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

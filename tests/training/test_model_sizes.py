@@ -60,7 +60,7 @@ def training_plan(folder: Path, *words: str) -> SftPlan:
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-@pytest.mark.parametrize("grouped", [True, False], ids=["grouped", "plain"])
+@pytest.mark.parametrize("grouped", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["grouped", "plain"])
 def test_they_are_those_of_the_model(kind: str, grouped: bool, tmp_path: Path) -> None:
     fields: dict[str, Any] = {} if grouped else {"num_key_value_heads": 6}
     fields["tie_word_embeddings"] = FAMILIES[kind].tied if grouped else not FAMILIES[kind].tied
