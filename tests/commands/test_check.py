@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.commands.test_multimodal import noise
+from tests.fixtures.tiny_multimodal import write_qwen2_vl
 
+from swift.checking.runs import unweighted
+from swift.checking.subject import planned, subject_of
 from swift.cli import main
 from swift.training.trainer import SwiftTrainer
 
@@ -77,3 +81,33 @@ def test_exit_code_1_where_a_check_fails(
     assert "FAILED  batch x accumulation" in capsys.readouterr().out
     verdict = json.loads((tmp_path / "verdict.json").read_text())
     assert not verdict["passed"] and verdict["checks"][0]["status"] == "failed"
+
+
+def write_pictures(folder: Path) -> Path:
+    """Rows with an image, and one without."""
+    rows: list[dict[str, object]] = [
+        {"query": f"Q{number}?", "response": "a", "images": [str(noise(folder / f"{number}.png", 40 + 9 * number, 70))]}
+        for number in range(5)
+    ]
+    path = folder / "pictures.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"query": "Text", "response": "only"}]))
+    return path
+
+
+def words_for_pictures(folder: Path, tokenizer: Path) -> list[str]:
+    model = write_qwen2_vl(folder / "tiny", tokenizer)
+    words = ["--model_type", "qwen2-vl-2b-instruct", "--model_id_or_path", str(model)]
+    return [*words, "--dataset", str(write_pictures(folder))]
+
+
+def test_rows_are_compared_with_their_images(tmp_path: Path, smollm2_tokenizer_dir: Path) -> None:
+    subject = subject_of(planned(words_for_pictures(tmp_path, smollm2_tokenizer_dir)))
+    assert sum("media" in unweighted(subject.rows[number]) for number in range(len(subject.rows))) == 5
+
+
+@pytest.mark.slow
+def test_rows_with_images_pass_all_checks(
+    tmp_path: Path, smollm2_tokenizer_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", *words_for_pictures(tmp_path, smollm2_tokenizer_dir)]) == 0
+    assert "ok: 8 passed" in capsys.readouterr().out

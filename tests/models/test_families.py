@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from swift.catalog import load_catalog
 from swift.catalog.entries import JINJA
 from swift.models.families import FAMILIES, family_of
+from swift.models.families.pixtral import Pixtral
 from swift.plan.tuner import Parts, TunerPlan
 from swift.training.callbacks.tower_activations import keep_activations
 from swift.tuners.freeze import freeze
@@ -120,9 +122,8 @@ def test_the_tower_keeps_its_activations_where_it_should(kind: str) -> None:
     layers = [(path, m) for path, m in model.named_modules() if isinstance(m, GradientCheckpointingLayer)]
     again = {parts.part_of(path) for path, layer in layers if layer.gradient_checkpointing}
     assert again == {"decoder"}
-    assert kind in ("florence2", "mllama") or any(
-        parts.part_of(path) == "tower" for path, _ in layers
-    )  # towers without
+    without = ("florence2", "mllama")  # whose towers have none
+    assert kind in without or any(parts.part_of(path) == "tower" for path, _ in layers)
     model.activation_checkpointing_disable()
 
 
@@ -148,3 +149,11 @@ def test_every_multimodal_type_is_carried_out_or_names_a_model_that_is() -> None
         assert (template.family in FAMILIES) != (template.successor is not None), template.name
     assert {template.successor for template in templates.values()} - {None} == set(SUCCESSORS)
     assert set(SUCCESSORS.values()) <= set(FAMILIES)
+
+
+def test_a_line_of_an_image_is_refused_where_nothing_is_left_of_it_when_resized() -> None:
+    config, processor = tiny_config("pixtral", 2000, [*SPECIAL.values()].index)
+    family = Pixtral(config, SimpleNamespace(**processor), "[IMG]")
+    assert family.written([(70, 700)])[0].count("[IMG]") == 5
+    with pytest.raises(ValueError, match="nothing is left of it at 70 pixels"):
+        family.written([(5, 640)])

@@ -116,7 +116,9 @@ class Checks:
 
     @cached_property
     def _in_memory(self) -> list[float]:
-        return log_likelihoods(self._pair.run, self._texts)
+        images = self.subject.prepared.images
+        before = 0 if images is None else len(images.family.opening[1:])
+        return log_likelihoods(self._pair.run, self._texts, before=before)
 
     @property
     def _texts(self) -> list[dict[str, object]]:

@@ -121,14 +121,18 @@ def interrupted(subject: Subject, folder: Path) -> Resumed:
     return Resumed(run=whole, whole=numbers, resumed=_trained(again), checkpoint=last)
 
 
-def log_likelihoods(run: Run, rows: Sequence[dict[str, Any]]) -> list[float]:
-    """The mean log-likelihood of the tokens that each row trains, by the model of the run, row by row."""
+def log_likelihoods(run: Run, rows: Sequence[dict[str, Any]], *, before: int = 0) -> list[float]:
+    """The mean log-likelihood of the tokens that each row trains, by the model of the run, row by row.
+
+    `before` is how many tokens are trained that stand before those of the row, as in front of a decoder's answers.
+    """
     means = []
     device = next(run.model.parameters()).device
     run.model.eval()
     with torch.no_grad():
         for row in rows:
             batch: Any = send_to_device(run.collate([row]), device)
+            batch["predicted_at"] = batch["predicted_at"][before:]
             total = run.objective.sums(run.model, batch).loss
             means.append(-float(total) / len(batch["predicted_at"]))
     return means
@@ -138,7 +142,8 @@ def unweighted(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row with every label that is the token of its place, each counting the same."""
     ids = row["input_ids"]
     labels = [label if label == token else IGNORED for label, token in zip(row["labels"], ids, strict=True)]
-    return {"input_ids": ids, "labels": [IGNORED, *labels[1:]], "row": row["row"]}
+    shown = {"media": row["media"]} if "media" in row else {}
+    return {"input_ids": ids, "labels": [IGNORED, *labels[1:]], "row": row["row"], **shown}
 
 
 def _run(subject: Subject, plan: TrainPlan, rows: Any, folder: Path, *, steps: int, resume: Path | None = None) -> Run:

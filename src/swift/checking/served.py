@@ -19,7 +19,7 @@ from swift.params.parse import parse
 from swift.plan.infer import DEFAULT_LORA, InferPlan, plan_infer
 from swift.plan.serve import plan_serve
 from swift.prompts.parity import first_difference
-from swift.prompts.types import IGNORED, Conversation, Message
+from swift.prompts.types import IGNORED, Conversation, Media, Message
 
 AT_ONCE = 4
 """Rows that are with the engine at the same time."""
@@ -105,7 +105,8 @@ def prompt_fault(subject: Subject, prompt: tuple[int, ...] | str, row: dict[str,
 async def _log_likelihood(engine: Engine, row: dict[str, Any], *, adapter: str | None) -> float:
     ids, labels = row["input_ids"], row["labels"]
     first = next(place for place, label in enumerate(labels) if label != IGNORED)
-    (told,) = await engine.log_probs(tuple(ids[:first]), [tuple(ids[first:])], adapter)
+    shown = row.get("media", Media())
+    (told,) = await engine.log_probs(tuple(ids[:first]), [tuple(ids[first:])], adapter, media=shown)
     trained = [one.logprob for one, label in zip(told, labels[first:], strict=True) if label != IGNORED]
     return sum(trained) / len(trained)
 

@@ -37,7 +37,7 @@ SHORT: Mapping[str, Any] = MappingProxyType(
         "train_dataset_sample": -1,
         "train_dataset_mix_ratio": 0.0,
         "streaming": False,
-        "lazy_tokenize": False,
+        "lazy_tokenize": None,
         "packing": False,
         "test_oom_error": False,
         "dataloader_num_workers": 0,

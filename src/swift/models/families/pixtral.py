@@ -21,12 +21,14 @@ class Pixtral(Family):
         self._patch: int = config.vision_config.patch_size
 
     def written(self, sizes: Sequence[Size]) -> list[str]:
-        """`[IMG_BREAK]` behind each row of pieces, `[IMG_END]` behind the last."""
+        """`[IMG_BREAK]` behind each row of pieces, `[IMG_END]` behind the last; ValueError for a line of an image."""
         return [self._written(*size) for size in sizes]
 
     def _written(self, width: int, height: int) -> str:
         ratio = max(width / self._longest, height / self._longest)
         if ratio > 1:
             width, height = floor(width / ratio), floor(height / ratio)
+            if not width or not height:
+                raise ValueError(f"nothing is left of it at {self._longest} pixels along the longer side")
         row = self.token_text * ceil(width / self._patch)
         return "[IMG_BREAK]".join([row] * ceil(height / self._patch)) + "[IMG_END]"
