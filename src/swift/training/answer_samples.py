@@ -76,7 +76,7 @@ class AnswerSamples:
         what = "as it was before" if when == "before" else "after"
         log.info("the model %s training answers %d prompts (up to %d tokens each)", what, len(missing), limit)
         how = [self._sampling(number) for number in missing]
-        prompts = [self._prompts[number] for number in missing]
+        prompts = [{"input_ids": self._prompts[number]} for number in missing]
         try:
             with evaluating(model), same_chance():
                 answers = sample(tuners.base_model(model), tokenizer, prompts, how, len(prompts))
