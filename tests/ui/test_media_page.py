@@ -96,6 +96,11 @@ def thumbnails(browser: Any, place: str) -> int:
     return browser.execute_script(script, place)
 
 
+BESIDE = "return new Set([...document.querySelectorAll('#talk img')].map(i => i.getBoundingClientRect().bottom)).size"
+LARGE = "return [...document.querySelectorAll('#talk img')].at(-1).getBoundingClientRect().height / innerHeight"
+"""How much of the window the last image takes."""
+
+
 def answers(browser: Any) -> list[str]:
     script = "return [...document.querySelectorAll('#talk .bot.message, #talk .message.bot')].map(e => e.innerText)"
     return browser.execute_script(script)
@@ -128,6 +133,9 @@ def test_images_are_chosen_pasted_and_dropped_and_the_answer_is_that_of_infer(
         browser.save_screenshot(str(ARTEFACTS / "chat-images.png"))
         assert " ".join(answer.split()) in " ".join(" ".join(answers(browser)).split())
         assert not thumbnails(browser, "#box")
+        assert browser.execute_script(BESIDE) == 1 and browser.execute_script(LARGE) < 0.3
+        browser.execute_script("[...document.querySelectorAll('#talk [aria-label=Fullscreen]')].at(-1).click()")
+        until(lambda: browser.execute_script(LARGE) > 0.9)
         assert not [line for line in complaints(browser) if "favicon" not in line]
 
 
