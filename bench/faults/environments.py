@@ -19,18 +19,15 @@ from tools import ENVIRONMENTS
 from defaults import PARTICIPANTS, _installed
 
 OF_ITS_TIME = """
-transformers==4.45.2 tokenizers==0.20.3 peft==0.13.2 trl==0.11.4 datasets==3.0.2 pyarrow==17.0.0 numpy==1.26.4
-accelerate==1.0.1 modelscope==1.19.2 huggingface_hub==0.25.2 pandas==2.2.3 safetensors==0.4.5 matplotlib==3.9.2
+transformers==4.45.2 tokenizers==0.20.3 peft==0.12.0 trl==0.11.4 datasets==2.21.0 pyarrow==17.0.0 numpy==1.26.4
+accelerate==1.0.1 modelscope==1.18.1 huggingface_hub==0.25.2 pandas==2.2.3 safetensors==0.4.5 matplotlib==3.9.2
 tensorboard==2.18.0 setuptools==80.9.0 attrdict binpacking dacite einops jieba nltk oss2 rouge tyro
 transformers_stream_generator==0.0.5 cpm_kernels requests tqdm openai==1.54.3 httpx==0.27.2 fastapi==0.115.4 uvicorn
 simplejson sortedcontainers addict charset_normalizer importlib_metadata sentencepiece tiktoken zstandard pillow scipy
 aiohttp bitsandbytes
 """
-"""What ms-swift 2.5.2 imports, as it was released when 2.5.2 was; unpinned where it has not changed since.
-
-Three are newer than 2.5.2 declares (datasets below 3.0, peft below 0.13, modelscope below 1.19): with older ones its
-cells are to be run again, those first that `docs/evidence.md` leaves out.
-"""
+"""What ms-swift 2.5.2 asks for, and what that imports, as it was released when 2.5.2 was: within the bounds that 2.5.2
+declares, and unpinned where nothing has changed since."""
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PLACES = {
-    "swift.api.calls": ("deploy", "evaluate", "export", "infer", "merge", "pt", "rlhf", "sft"),
+    "swift.api.calls": ("check", "deploy", "evaluate", "export", "infer", "merge", "pt", "rlhf", "sft"),
     "swift.api.model": ("Chat", "Model", "load"),
     "swift.api.results": ("Endpoint", "Evaluation", "Run"),
     "swift.catalog.custom": ("Template", "register_dataset", "register_model", "register_template"),

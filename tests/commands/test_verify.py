@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -43,6 +46,49 @@ def test_a_run_reports_itself_and_its_first_steps_are_repeated(
     assert "differs" in capsys.readouterr().out
     rows.write_text(rows.read_text().replace("Say", "Tell"))
     assert main(["verify", str(run), "--steps", "1"]) == 1
+    told = capsys.readouterr().out
+    assert f"rows {rows} was: 12 lines, " in told and "weights was" not in told and "code of swift was" not in told
+
+
+@pytest.fixture
+def pairs(tiny_llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A run of DPO from rows that are named relative to the folder it is started in."""
+    rows = [{"query": f"Say {n}", "response": f"{n} it is", "rejected_response": "no " * n + "."} for n in range(12)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    words = ["dpo", "--model_id_or_path", str(tiny_llama_dir), "--dataset", "pairs.jsonl", "--output_dir", "run"]
+    words += ["--add_output_dir_suffix", "false", "--logging_steps", "1", "--batch_size", "2", "--save_steps", "1"]
+    return [*words, "--gradient_accumulation_steps", "1", "--max_steps", "4", "--report_to", "none"]
+
+
+@pytest.mark.slow
+def test_a_failed_run_reports_why(pairs: list[str], tmp_path: Path) -> None:
+    assert main([*pairs, "--lora_dropout", "1"]) == 0, "dropout is off where two answers are compared"
+    assert main(["sft", *pairs[1:], "--output_dir", "failed", "--lora_dropout", "1"]) == 1
+    page = (tmp_path / "failed" / "report.html").read_text(encoding="utf-8")
+    assert "failed: " in page and "the gradient of the first step is 0" in page and "finished" not in page
+
+
+@pytest.mark.slow
+def test_a_killed_run_reports_that_it_has_not_ended_and_is_verified_once_resumed(
+    pairs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*pairs, "--max_steps", "25"]
+    process = subprocess.Popen([sys.executable, "-m", "swift", *words], stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 200
+    while not (tmp_path / "run" / "checkpoint-3").is_dir():
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "not ended" in page and "checkpoint-2" in page and "<svg" in page
+    assert main([*words, "--resume_from_checkpoint", "auto"]) == 0
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "finished" in page and "step 25 of 25" in page and "not ended" not in page
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["verify", "../run", "--steps", "2"]) == 0
 
 
 @pytest.mark.parametrize(("words", "message"), [([], "no run is named"), (["nowhere"], "holds no logged step")])

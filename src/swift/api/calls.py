@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from swift.api.results import Endpoint, Evaluation, Run
 from swift.core.errors import SwiftError
 
 if TYPE_CHECKING:
+    from swift.checking.verdict import Verdict
     from swift.serving.server import Server
 
 TICK = 0.2
@@ -34,6 +36,21 @@ def pt(config: ConfigFile = None, **flags: Any) -> Run:
 def rlhf(config: ConfigFile = None, **flags: Any) -> Run:
     """Align, as `swift rlhf`; `rlhf_type` says how."""
     return _train("rlhf", config, flags)
+
+
+def check(config: ConfigFile = None, **flags: Any) -> Verdict:
+    """Whether a training computes what it should, as `swift check`: of `sft`, or with `rlhf_type` of `rlhf`.
+
+    -> the verdict: `failed`, `results` and `text()`. A check that fails raises nothing.
+    """
+    from swift.checking.checks import verdict_of
+    from swift.checking.subject import planned_of
+    from swift.params.form import given_line
+
+    command = "rlhf" if flags.get("rlhf_type") is not None else "sft"
+    require_one_process(command)
+    args = arguments(command, config, flags)
+    return verdict_of(planned_of(args), shlex.split(given_line(args))[1:])
 
 
 def infer(config: ConfigFile = None, **flags: Any) -> list[dict[str, Any]]:

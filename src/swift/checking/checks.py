@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -15,16 +17,19 @@ import torch
 
 from swift.checking.runs import Layout, Numbers, Resumed, interrupted, log_likelihoods, numbers_of, unweighted
 from swift.checking.served import Served, prompt_fault, questions, served
-from swift.checking.subject import Planned, Subject, subject_of
-from swift.checking.verdict import Result, judged
+from swift.checking.subject import Planned, Subject, chosen, subject_of
+from swift.checking.verdict import Result, Verdict, judged
 from swift.core.errors import Interrupted, SwiftError
 from swift.core.launch import torchrun_words
 from swift.core.log import log, muted
 from swift.core.machine import Machine
 from swift.core.optional_imports import installed
+from swift.core.writable import require_writable
 from swift.exporting.merge import merge
+from swift.params.alignment import DEPENDS_ON_MICRO_BATCH
 from swift.params.parse import parse
 from swift.plan.merge import NOT_MERGED, plan_merge
+from swift.plan.methods import METHODS
 from swift.plan.sft import plan_sft
 from swift.training import process_group
 
@@ -123,7 +128,7 @@ class Checks:
     @property
     def _texts(self) -> list[dict[str, object]]:
         rows = self.subject.rows
-        return [unweighted(rows[number]) for number in range(len(rows))]
+        return [unweighted(chosen(rows[number])) for number in range(len(rows))]
 
     def _new_folder(self) -> Path:
         self._runs += 1
@@ -145,6 +150,7 @@ class Checks:
     # The checks.
 
     def _batches(self, name: str) -> Result:
+        self._require_separate_rows()
         rows = len(self.subject.rows)
         half = max(int(self.subject.rows.lengths.max()), self.subject.tokens // 2)
         return self._against_plain(
@@ -160,13 +166,27 @@ class Checks:
         images = self.subject.prepared.images
         if images is not None and not images.family.lies_flat:
             raise Skip("rows of this model are padded always")
+        if self.subject.plan.alignment is not None:  # such rows are not packed
+            return self._against_plain(name, "flat = padded", padded)
         return self._against_plain(name, "three ways", Layout(batch_size=1, accumulation=1, packed=True), padded)
 
     def _recomputed(self, name: str) -> Result:
         rows = len(self.subject.rows)
         return self._against_plain(name, "two ways", Layout(batch_size=rows, accumulation=1, recompute=True))
 
+    def _require_separate_rows(self) -> None:
+        alignment = self.subject.plan.alignment
+        if alignment is not None and alignment.loss.loss_type in DEPENDS_ON_MICRO_BATCH:
+            raise Skip(f"the loss {alignment.loss.loss_type} compares the rows of a micro-batch with each other")
+
+    def _require_answers(self) -> None:
+        if METHODS[self.subject.plan.method].scores:
+            raise Skip("a reward model gives scores, and no answers")
+        if self.subject.plan.alignment is not None and self.subject.prepared.images is not None:
+            raise Skip("of pairs that show something it is compared by swift check sft")
+
     def _processes(self, name: str) -> Result:
+        self._require_separate_rows()
         machine = self.subject.machine
         if machine.device != "cpu" and machine.device_count < 2:
             raise Skip(f"one {machine.device} device is here")
@@ -195,10 +215,12 @@ class Checks:
         return judged(name, "steps 2 and 3", self._pair.whole.differences(self._pair.resumed), allowed)
 
     def _loaded(self, name: str) -> Result:
+        self._require_answers()
         return self._alike(name, "as trained", self._served.log_likelihoods(self._texts))
 
     def _merged(self, name: str) -> Result:
         plan = self.subject.plan
+        self._require_answers()
         if plan.tuner.sft_type == "full":
             raise Skip("all weights are trained: there is no adapter")
         if plan.model.quant is not None:
@@ -213,6 +235,7 @@ class Checks:
     def _prompts(self, name: str) -> Result:
         if not (installed("fastapi") and installed("prometheus_client")):
             raise Skip("needs the server: pip install 'swift-llm[serve]'")
+        self._require_answers()
         asked = questions(self.subject)
         if not asked:
             raise Skip("no row has a prompt of text")
@@ -225,6 +248,22 @@ class Checks:
     def _alike(self, name: str, what: str, values: Sequence[float]) -> Result:
         shares = [abs(a - b) / abs(a) for a, b in zip(self._in_memory, values, strict=True)]
         return judged(name, what, {"log-likelihood": _largest(shares)}, self._allowed)
+
+
+def verdict_of(given: Planned, words: Sequence[str], names: Sequence[str] = ()) -> Verdict:
+    """All checks of a run, or those that are named; `words` are its command line behind `swift check`."""
+    started = time.monotonic()
+    root = given.plan.train.output_dir
+    require_writable(root, "--output_dir")
+    subject = subject_of(given)
+    log.info("swift check: %s", subject)
+    with (
+        tempfile.TemporaryDirectory(prefix=".tmp-check-", dir=root) as scratch,
+        Checks(subject, Path(scratch), words) as checks,
+    ):
+        results = checks.results(names)
+    command = shlex.join(["swift", "check", *words])
+    return Verdict(subject=str(subject), results=results, command=command, seconds=time.monotonic() - started)
 
 
 def machine_of_two(subject: Subject) -> Machine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import tempfile
 from collections.abc import Mapping
+from contextlib import chdir
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from swift.reports.run_files import Run, steps_of
 from swift.training.artifacts import saved_args
 from swift.training.loop import train
 from swift.training.prepare import prepare
+from swift.training.run_inputs import changes, inputs
 from swift.training.run_report import environment
 from swift.training.train import with_model
 
@@ -36,7 +38,7 @@ class Verified:
     logged: Losses
     again: Losses
     changed: Mapping[str, tuple[object, object]]
-    """What of the environment is another: as it was, as it is."""
+    """What of the environment, of the rows and of the code is another: as it was, as it is."""
 
     @property
     def same(self) -> bool:
@@ -52,26 +54,31 @@ class Verified:
             lines.append(f"{step:>4}  {loss:>12.8f}  {shown:>12}  {'same' if again == loss else 'differs'}")
         if self.same:
             lines.append(f"{self.folder}: the first {max(self.logged)} steps give the same losses, to the last digit")
-            return "\n".join(lines)
-        lines.append(f"{self.folder}: the losses differ")
-        lines += [f"  {name} was {was}, and is {now}" for name, (was, now) in self.changed.items()]
-        if not self.changed:
-            lines.append("  versions, devices and threads are the same: rows, weights or code have changed")
+        else:
+            lines.append(f"{self.folder}: the losses differ")
+        lines += [f"  {name} was: {was}, and is: {now}" for name, (was, now) in self.changed.items()]
+        if not self.same and not self.changed:
+            lines.append("  versions, devices, threads, rows, weights and code are the same: an environment variable,")
+            lines.append("  media beside the rows, or operations that come out otherwise each time on this device")
         return "\n".join(lines)
 
 
 def verify(folder: Path, steps: int) -> Verified:
     """Train `steps` steps again; where none of them was logged, as many as up to the first that was.
 
+    It happens in the folder that the run was started in, where that is still there, since its command line names files.
     Raises SwiftError for a folder that holds no run, and for one that cannot be trained again here.
     """
-    run, machine = Run(folder), probe()
+    run, machine = Run(folder.resolve()), probe()
     logged = _losses(run, steps)
-    args = _args_of(run, machine)
-    with tempfile.TemporaryDirectory(prefix="swift-verify-") as scratch:
-        again = _again(args, machine, Path(scratch), max(logged))
-    before, now = run.environment, environment(machine)
-    changed = {name: (was, now.get(name)) for name, was in before.items() if now.get(name) != was}
+    started_in = Path(str(run.environment.get("working folder", ".")))
+    with (
+        chdir(started_in if started_in.is_dir() else Path()),
+        tempfile.TemporaryDirectory(prefix="swift-verify-") as scratch,
+    ):
+        args = _args_of(run, machine)
+        again, read = _again(args, machine, Path(scratch), max(logged))
+        changed = changes(run.environment, {**environment(machine), **read})
     again = {step: loss for step, loss in again.items() if step in logged}
     return Verified(folder=folder, logged=logged, again=again, changed=changed)
 
@@ -108,7 +115,8 @@ def _args_of(run: Run, machine: Machine) -> Args:
     return args
 
 
-def _again(args: Args, machine: Machine, folder: Path, steps: int) -> Losses:
+def _again(args: Args, machine: Machine, folder: Path, steps: int) -> tuple[Losses, dict[str, str]]:
+    """-> the losses, and fingerprints of what was read."""
     catalog = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info)
     prepared = prepare(plan_sft(args, catalog, machine), catalog, None, None)
     arguments = saved_args(args, prepared.plan, machine, folder, prepared.encoder.template_type)
@@ -116,4 +124,4 @@ def _again(args: Args, machine: Machine, folder: Path, steps: int) -> Losses:
     log.info("the first %d of %s steps again", steps, prepared.steps)
     group = run.plan.group.replace(save_strategy="no", report_to=("none",), disable_tqdm=True)
     train(replace(run, plan=replace(run.plan, group=group), last_step=steps))
-    return steps_of(Run(folder).events, "loss")
+    return steps_of(Run(folder).events, "loss"), inputs(args, prepared.plan, prepared.source)

@@ -11,6 +11,7 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
+from swift import tuners
 from swift.checking.subject import Subject
 from swift.core.errors import Interrupted
 from swift.data import Built
@@ -21,6 +22,7 @@ from swift.training import checkpoints
 from swift.training.artifacts import saved_args
 from swift.training.batches import Collate
 from swift.training.loop import Run, train
+from swift.training.objectives.sft import SftObjective
 from swift.training.prepare import Prepared
 from swift.training.train import switch_off_dropout, with_model
 
@@ -85,7 +87,7 @@ def numbers_of(subject: Subject, folder: Path, layout: Layout) -> Numbers:
     run = _run(subject, plan, rows, folder, steps=STEPS)
     switch_off_dropout(run.model)
     if layout.padded:
-        run = replace(run, collate=replace(cast(Collate, run.collate), flat=False))
+        run = replace(run, collate=replace(cast(Any, run.collate), flat=False))
     return _trained(run)
 
 
@@ -122,18 +124,23 @@ def interrupted(subject: Subject, folder: Path) -> Resumed:
 
 
 def log_likelihoods(run: Run, rows: Sequence[dict[str, Any]], *, before: int = 0) -> list[float]:
-    """The mean log-likelihood of the tokens that each row trains, by the model of the run, row by row.
+    """The mean log-likelihood of the tokens that each conversation trains, by the model of the run, row by row.
 
     `before` is how many tokens are trained that stand before those of the row, as in front of a decoder's answers.
     """
     means = []
     device = next(run.model.parameters()).device
     run.model.eval()
+    collate: Any = run.collate
+    objective = run.objective
+    if not isinstance(objective, SftObjective):
+        collate = Collate(collate.flat, collate.pad_id)
+        objective = SftObjective(tuners.base_model(run.model))
     with torch.no_grad():
         for row in rows:
-            batch: Any = send_to_device(run.collate([row]), device)
+            batch: Any = send_to_device(collate([row]), device)
             batch["predicted_at"] = batch["predicted_at"][before:]
-            total = run.objective.sums(run.model, batch).loss
+            total = objective.sums(run.model, batch).loss
             means.append(-float(total) / len(batch["predicted_at"]))
     return means
 

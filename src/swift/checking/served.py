@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from swift.checking.subject import Subject
+from swift.checking.subject import Subject, chosen
 from swift.data.prompt_rows import Question, prompt_rows
 from swift.engines.base import Engine
 from swift.engines.factory import Prepared, prepare, start
@@ -76,7 +76,7 @@ def questions(subject: Subject) -> list[tuple[Question, dict[str, Any]]]:
     """All sampled rows as questions, each with what training makes of it; those that say no more than text."""
     data = subject.plan.data
     rows: Any = subject.prepared.built.train
-    by_origin = {rows.origin(number): rows[number] for number in range(len(rows))}
+    by_origin = {rows.origin(number): chosen(rows[number]) for number in range(len(rows))}
     as_questions = prompt_rows(replace(data, test_ratio=1.0), as_trained=True)
     return [
         (question, by_origin[str(question.origin)])

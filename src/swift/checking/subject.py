@@ -13,14 +13,17 @@ from swift.core.machine import Machine
 from swift.core.probe import probe
 from swift.data.dataset import ListDataset
 from swift.params.args import Args
+from swift.params.commands import SHORT
 from swift.params.groups import Data, Model
 from swift.params.parse import read
+from swift.plan.methods import METHODS
 from swift.plan.mistakes import mistakes
 from swift.plan.sft import SftPlan, plan_sft
 from swift.prompts.types import IGNORED
+from swift.training.preference_batches import end
 from swift.training.prepare import Prepared, prepare
 
-SHORT: Mapping[str, Any] = MappingProxyType(
+CUT_SHORT: Mapping[str, Any] = MappingProxyType(
     {
         "max_steps": 2,
         "batch_size": 1,
@@ -57,6 +60,8 @@ SHORT: Mapping[str, Any] = MappingProxyType(
     }
 )
 """Flags that a check sets itself; all others are the user's."""
+TRAINING = ("sft", "pt", "rlhf")
+"""Commands that can be checked."""
 SAMPLE = 64
 """Rows of each data set that are looked at."""
 MOST_ROWS, FEWEST_ROWS = 8, 4
@@ -87,10 +92,11 @@ class Subject:
         return int(self.rows.lengths.sum())
 
     def __str__(self) -> str:
-        """`smollm2-135m-instruct, lora, fp32 on cpu, 8 rows of 412 tokens`."""
+        """`sft of smollm2-135m-instruct, lora, fp32 on cpu, 8 rows of 412 tokens`."""
         plan = self.plan
         return (
-            f"{plan.model.model_type}, {plan.tuner.sft_type}, {plan.model.dtype} on {self.machine.device}, "
+            f"{plan.method} of {plan.model.model_type}, {plan.tuner.sft_type}, {plan.model.dtype} on "
+            f"{self.machine.device}, "
             f"{len(self.rows)} rows of {self.tokens} tokens"
         )
 
@@ -106,12 +112,25 @@ class Planned:
 
 
 def planned(words: Sequence[str]) -> Planned:
-    """The short run of a command line of `swift sft`. Raises SwiftError for its mistakes, all together."""
-    parsed = read(["sft", *words])
+    """The short run of a command line: that of `swift sft` unless its first word or an --rlhf_type says otherwise.
+
+    Raises SwiftError for its mistakes, all together.
+    """
+    parsed = read(_with_command(words))
     raise_together([*parsed.errors, *mistakes(parsed.args, unsure=bool(parsed.errors))])
-    args, machine = _shortened(parsed.args), probe()
+    return planned_of(parsed.args)
+
+
+def planned_of(given: Args) -> Planned:
+    """The short run of the arguments of a training command. Raises SwiftError."""
+    args, machine = _shortened(given), probe()
     catalog = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info)
     plan = plan_sft(args, catalog, machine)
+    if METHODS[plan.method].kind == "prompt":
+        raise SwiftError(
+            f"swift check compares runs over the same answers, and {plan.method} makes its own",
+            next="check the rows, model and tuner with swift check sft",
+        )
     sampled = tuple(
         replace(spec, sample=SAMPLE if spec.sample < 0 else min(spec.sample, SAMPLE)) for spec in plan.data.train
     )
@@ -126,9 +145,16 @@ def subject_of(given: Planned) -> Subject:
     return Subject(args=given.args, catalog=given.catalog, machine=given.machine, prepared=prepared, rows=rows)
 
 
+def _with_command(words: Sequence[str]) -> list[str]:
+    if words and words[0].replace("_", "-") in (*TRAINING, *SHORT):
+        return list(words)
+    aligns = any(word.partition("=")[0].replace("-", "_") == "__rlhf_type" for word in words)
+    return ["rlhf" if aligns else "sft", *words]
+
+
 def _shortened(args: Args) -> Args:
     """The arguments with what a check sets; fp32 where no dtype is given, so that rounding hides nothing."""
-    own = dict(SHORT)
+    own = {name: value for name, value in CUT_SHORT.items() if name in args.values}
     if not args.is_explicit("dtype"):
         own["dtype"] = "fp32"
     return args.replace(values={**args.values, **own}, origins={**args.origins, **dict.fromkeys(own, "cli")})
@@ -141,20 +167,25 @@ def _few(rows: Any, budget: int) -> ListDataset:
     """
     by_origin = {rows.origin(number): number for number in reversed(range(len(rows)))}
     numbers = sorted(by_origin.values(), key=lambda number: (rows.lengths[number], number))
-    trained = {number: sum(label != IGNORED for label in rows[number]["labels"]) for number in numbers}
+    trained = {number: sum(label != IGNORED for label in chosen(rows[number])["labels"]) for number in numbers}
     distinct = list({trained[number]: number for number in reversed(numbers)}.values())
     distinct.sort(key=numbers.index)
     order = [*distinct, *(number for number in numbers if number not in set(distinct))]
-    chosen: list[int] = []
+    few: list[int] = []
     for number in order[:MOST_ROWS]:
-        if len(chosen) >= FEWEST_ROWS and sum(rows.lengths[[*chosen, number]]) > budget:
+        if len(few) >= FEWEST_ROWS and sum(rows.lengths[[*few, number]]) > budget:
             break
-        chosen.append(number)
-    if len(chosen) < FEWEST_ROWS:
+        few.append(number)
+    if len(few) < FEWEST_ROWS:
         raise SwiftError(
-            f"a check takes {FEWEST_ROWS} different rows, and {len(chosen)} can be used",
+            f"a check takes {FEWEST_ROWS} different rows, and {len(few)} can be used",
             where="--dataset",
             next="name a data set with more rows",
         )
-    chosen = chosen[: len(chosen) // 2 * 2]
-    return ListDataset([rows[number] for number in chosen], [rows.origin(number) for number in chosen])
+    few = few[: len(few) // 2 * 2]
+    return ListDataset([rows[number] for number in few], [rows.origin(number) for number in few])
+
+
+def chosen(row: dict[str, Any]) -> dict[str, Any]:
+    """The conversation of an encoded row; of a pair the one with the better answer."""
+    return {**end(row, "chosen_"), "row": row["row"]} if "chosen_labels" in row else row

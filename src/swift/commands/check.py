@@ -12,13 +12,14 @@ from swift.core.own_parser import OwnParser
 if TYPE_CHECKING:
     from swift.checking.subject import Planned
 
-USAGE = """usage: swift check [FILE.yaml] [--flag value …] [--result_path FILE.json]
+USAGE = """usage: swift check [sft|pt|rlhf|dpo|…] [FILE.yaml] [--flag value …] [--result_path FILE.json]
 
-Takes every flag of `swift sft`. On your model and a few of your rows it trains a handful of steps in ways that must
-agree, and compares: batch x accumulation; flat, packed and padded rows; gradient checkpointing on and off; one process
-and two; a resumed run and one that was never stopped; an adapter in memory, loaded, and merged; the prompts of training
-and those of the server. fp32, unless --dtype says otherwise. Prints a line for each and writes JSON to --result_path,
-else into a folder below --output_dir. Exit code 0: all agree, 1: some do not, 2: bad input."""
+Takes every flag of `swift sft`, or of the training command named. On your model and a few of your rows it trains
+a handful of steps in ways that must agree, and compares: batch x accumulation; flat, packed and padded rows; gradient
+checkpointing on and off; one process and two; a resumed run and one that was never stopped; an adapter in memory,
+loaded, and merged; the prompts of training and those of the server. fp32, unless --dtype says otherwise. Prints a line
+for each and writes JSON to --result_path, else into a folder below --output_dir. Exit code 0: all agree, 1: some do
+not, 2: bad input."""
 FOLDER_OF_PROCESSES = "SWIFT_CHECK_FOLDER"
 """Set for the processes that a check starts: where the first of them leaves its numbers."""
 
@@ -59,32 +60,16 @@ def own_words(words: Sequence[str]) -> tuple[Path | None, list[str]]:
 
 def _checked(given: Planned, words: Sequence[str], result_path: Path | None) -> int:
     import json
-    import shlex
-    import tempfile
-    import time
     from datetime import datetime
 
-    from swift.checking.checks import Checks
-    from swift.checking.subject import subject_of
-    from swift.checking.verdict import Verdict
+    from swift.checking.checks import verdict_of
     from swift.core.log import log
     from swift.core.transaction import write_file
     from swift.core.writable import require_writable
 
-    started = time.monotonic()
-    root = given.plan.train.output_dir
-    result_path = result_path or root / f"check-{datetime.now():%Y%m%d-%H%M%S}" / "check.json"
+    result_path = result_path or given.plan.train.output_dir / f"check-{datetime.now():%Y%m%d-%H%M%S}" / "check.json"
     require_writable(result_path.parent, "--result_path")
-    require_writable(root, "--output_dir")
-    subject = subject_of(given)
-    log.info("swift check: %s", subject)
-    with (
-        tempfile.TemporaryDirectory(prefix=".tmp-check-", dir=root) as scratch,
-        Checks(subject, Path(scratch), words) as checks,
-    ):
-        results = checks.results()
-    command = shlex.join(["swift", "check", *words])
-    verdict = Verdict(subject=str(subject), results=results, command=command, seconds=time.monotonic() - started)
+    verdict = verdict_of(given, words)
     write_file(result_path, json.dumps(verdict.as_json(), indent=2, ensure_ascii=False) + "\n")
     print(verdict.text())
     log.info("written to %s", result_path)

@@ -32,6 +32,11 @@ class ListDataset:
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {**self._items[index], "row": index}
 
+    @property
+    def labels(self) -> NDArray[np.bool_]:
+        """Whether each answer is desirable, for rows that say so."""
+        return np.array([item["label"] for item in self._items], dtype=np.bool_)
+
     def usable(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """The items of these numbers."""
         return [self[number] for number in numbers]

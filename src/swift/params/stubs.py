@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ CALLS = {
     "sft": ("sft", "Run"),
     "pt": ("pt", "Run"),
     "rlhf": ("rlhf", "Run"),
+    "check": ("rlhf", "Verdict"),
     "infer": ("infer", "list[dict[str, Any]]"),
     "merge": ("merge-lora", "Path"),
     "export": ("export", "Path"),
@@ -41,6 +43,7 @@ from swift.catalog.custom import Template as Template
 from swift.catalog.custom import register_dataset as register_dataset
 from swift.catalog.custom import register_model as register_model
 from swift.catalog.custom import register_template as register_template
+from swift.checking.verdict import Verdict
 from swift.core.errors import SwiftError as SwiftError
 from swift.prompts.api import get_template as get_template
 
@@ -64,7 +67,11 @@ def stubs() -> str:
 
 
 def _call(name: str, command: Command, result: str) -> str:
-    return _function(name, "    config: str | PathLike[str] | None = None,", command, result, command.summary)
+    text = _function(name, "    config: str | PathLike[str] | None = None,", command, result, command.summary)
+    if name == "check":  # of `sft`, unless it is given
+        text = re.sub(r"(    rlhf_type: .*?) = .*,", r"\1 | None = None,", text, count=1)
+        text = text.replace(command.summary, "Whether a training on these rows computes what it should", 1)
+    return text
 
 
 def _function(name: str, first: str, command: Command, result: str, summary: str) -> str:

@@ -26,11 +26,13 @@ from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
 from swift.training.artifacts import length_info, write_training_args
 from swift.training.batches import Endless
+from swift.training.callbacks.curve_watch import WatchedCurves
 from swift.training.callbacks.lisa import LayersTakeTurns, layers_in_turn
 from swift.training.callbacks.loss_watch import NotANumber, Watch
 from swift.training.callbacks.progress import Progress, append
 from swift.training.callbacks.stop import StopOnSignal, on_signal_exit_code
 from swift.training.callbacks.tower_activations import TowerActivations
+from swift.training.callbacks.weight_watch import WatchedWeights
 from swift.training.checkpoints import require_room_for_one
 from swift.training.curves import TensorBoard, draw
 from swift.training.lost_processes import explain
@@ -42,7 +44,7 @@ from swift.training.run_dir import LOG
 from swift.training.throughput import Meter, peak_memory
 from swift.training.trainer import PLACE, SaveInto, SwiftTrainer
 from swift.training.training_arguments import training_arguments
-from swift.training.why_not_learning import Notebook, WatchedCurves
+from swift.training.why_not_learning import Notebook
 
 ADAMW = ("adamw_torch", "adamw_torch_fused")
 """Optimizers that are known to keep two numbers of a weight's own type for each weight."""
@@ -69,6 +71,8 @@ class Run:
     evaluator: Callable[[Any], dict[str, float]] | None = None
     pusher: Pusher | None = None
     """Uploads checkpoints while training goes on, in the first process."""
+    saved: Callable[[], object] = lambda: None
+    """Called when a checkpoint is whole."""
     info: str
     """`model_info` of the model when all of it was here."""
     lengths: Sequence[int] | None = None
@@ -140,7 +144,7 @@ def build(run: Run) -> SwiftTrainer:
     meter = Meter(plan.group.metric_warmup_step or 0)
     stop = StopOnSignal()
     progress = Progress(run.folder, meter, bar=not plan.group.disable_tqdm)
-    callbacks: list[TrainerCallback] = [_Schedule(), _FrozenInputs(), progress, stop, _TunerStep()]
+    callbacks: list[TrainerCallback] = [_Schedule(), _FrozenInputs(), progress, stop, _TunerStep(), _Saved(run.saved)]
     if run.tuner.parts is not None and not plan.group.vit_use_gc:
         callbacks.append(TowerActivations(run.tuner.parts.tower))
     if run.pusher is not None:
@@ -175,7 +179,10 @@ def build(run: Run) -> SwiftTrainer:
         trainer.add_callback(LayersTakeTurns(layers, plan.lisa, plan.group.seed))
     if args.process_index == 0:
         vocabulary = tuners.base_model(run.model).config.get_text_config().vocab_size
-        trainer.add_callback(WatchedCurves(Notebook(run.folder), vocabulary))
+        notebook = Notebook(run.folder)
+        trainer.add_callback(WatchedCurves(notebook, vocabulary if plan.group.loss_name is None else None))
+        if plan.zero is None and not plan.shards_weights:
+            trainer.add_callback(WatchedWeights(notebook))
         write_training_args(run.folder / "training_args.json", args)
     return trainer
 
@@ -339,6 +346,17 @@ class _FrozenInputs(TrainerCallback):
         """Recomputing is set up: take the hooks out."""
         if model is not None:
             tuners.base_model(model).disable_input_require_grads()
+
+
+class _Saved(TrainerCallback):
+    """Tells somebody of each complete checkpoint."""
+
+    def __init__(self, tell: Callable[[], object]):
+        self._tell = tell
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """A checkpoint has been written."""
+        self._tell()
 
 
 class _Push(TrainerCallback):

@@ -13,6 +13,7 @@ from swift.core.log import log
 from swift.data.packing import PackedDataset
 from swift.data.stream import StreamDataset
 from swift.training.callbacks.loss_watch import NotANumber
+from swift.training.finite_weights import ANOTHER_COPY, broken_weight
 from swift.training.objectives import Batch, Objective
 from swift.training.objectives.preference import PairObjective
 from swift.training.objectives.reference import evaluating
@@ -35,10 +36,9 @@ def blame(
     The weights are still those of before the step on a CPU, where a loss is looked at as it comes. On a GPU they may be
     no numbers any more; then all rows stay named.
     """
-    broken = _broken_weight(model) if error.step <= 1 else None
+    broken = broken_weight(_as_loaded(model)) if error.step <= 1 else None
     if broken is not None:
-        error.why = f"the model was loaded with a weight that is not a number: {broken}"
-        error.next = "take another copy of the model, or another --dtype if its numbers are too large for this one"
+        error.why, error.next = f"the model was loaded with a weight that is not a number: {broken}", ANOTHER_COPY
     rows = train.examples if isinstance(train, PackedDataset) else train
     if len(error.rows) < 2 or isinstance(rows, StreamDataset) or not isinstance(objective, BY_ROW):
         return
@@ -51,19 +51,11 @@ def blame(
         error.next = "look at what is special there (a token, a number); the last checkpoint is good"
 
 
-def _broken_weight(model: nn.Module) -> str | None:
-    """The name of the first weight with values that are infinite or not a number, and how many they are.
-
-    On a GPU the step with the loss has been made, so that only weights that are not trained are as they were loaded.
-    """
+def _as_loaded(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """On a GPU the step with the loss has been made, so that only weights that are not trained are as they were."""
     for name, weight in model.named_parameters():
-        if weight.requires_grad and weight.device.type != "cpu":
-            continue
-        if weight.is_floating_point() and weight.element_size() > 1:  # isfinite knows no 8-bit floats
-            values = int((~torch.isfinite(weight)).sum())
-            if values:
-                return f"{name} ({values} of {weight.numel()} values)"
-    return None
+        if not weight.requires_grad or weight.device.type == "cpu":
+            yield name, weight
 
 
 def _without_loss(

@@ -15,6 +15,7 @@ from swift.models.families import MediaProcessor
 from swift.models.families.samples import sample
 from swift.prompts.types import IGNORED, Media
 from swift.training.batches import Collate
+from swift.training.finite_weights import require_finite_weights
 from swift.training.objectives import Batch
 from swift.training.objectives.answer_log_probs import model_inputs as of_answers
 from swift.training.objectives.sft import model_inputs
@@ -33,6 +34,7 @@ def keep_apart(model: PreTrainedModel, collate: Collate) -> bool:
     """Switch the decoder to attention inside sequences, and measure that flat rows give what padded ones give.
 
     `collate` is the flat one. False, with the model as it was, where they do not, or the family says so.
+    Raises CheckFailed for a weight that is not a number.
     """
     images = collate.images
     assert images is not None
@@ -41,6 +43,7 @@ def keep_apart(model: PreTrainedModel, collate: Collate) -> bool:
         return False
     rows = _rows(model, images)
     expected = _states(model, replace(collate, flat=False), rows)
+    require_finite_weights(model, expected)
     try:
         if before == "sdpa":  # the other one reads from the positions where rows begin
             model.set_attn_implementation({DECODER: NAME})

@@ -1,10 +1,10 @@
-"""What a run writes about itself: its environment at the start, `report.html` at its end, whatever that is."""
+"""What a run writes about itself: its environment, and `report.html` at the start, at checkpoints and at its end."""
 
 from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,9 +21,11 @@ from swift.plan.sft import SftPlan
 from swift.reports.run_files import ARGS, ENVIRONMENT, Run
 from swift.reports.training import Told, write_training_report
 from swift.training.artifacts import decided, write_json
+from swift.training.run_inputs import inputs
 
 PACKAGES = (DISTRIBUTION, *("torch", "transformers", "peft", "accelerate", "tokenizers", "datasets", "numpy"))
 MOST_WARNINGS = 100
+UNDER_WAY = "not ended: it goes on still, or it was killed after what is shown here"
 
 
 def environment(machine: Machine) -> dict[str, Any]:
@@ -42,6 +44,11 @@ def environment(machine: Machine) -> dict[str, Any]:
     }
 
 
+def note_inputs(args: Args, plan: SftPlan, source: Path, folder: Path) -> None:
+    """Add what a run reads to the environment that its folder keeps; the weights are in `source`."""
+    write_json(folder / ENVIRONMENT, {**Run(folder).environment, **inputs(args, plan, source)})
+
+
 def _version(name: str) -> str:
     try:
         return version(name)
@@ -50,15 +57,25 @@ def _version(name: str) -> str:
 
 
 @contextmanager
-def reported(args: Args, plan: SftPlan, machine: Machine, folder: Path) -> Iterator[None]:
-    """Inside, a training: its report is written when it ends, stops or fails, if it came as far as to begin."""
+def reported(args: Args, plan: SftPlan, machine: Machine, folder: Path) -> Iterator[Callable[[], object]]:
+    """Inside, a training: its report is written when it ends, stops or fails, if it came as far as to begin.
+
+    -> what writes it meanwhile, for a run that is killed.
+    """
     before = _stamp(folder / ARGS)
+
+    def write(ending: str = UNDER_WAY, whole: bool = False) -> Path | None:
+        where_from = origins(args, plan, Run(folder).args)
+        lines = list(warnings.lines)
+        told = Told(ending=ending, whole=whole, plan=plan.summary(), origins=where_from, warnings=lines)
+        return _write(folder, told)
+
     write_json(folder / ENVIRONMENT, environment(machine))
     warnings = _Warnings()
     log.addHandler(warnings)
     ending, whole = "finished", True
     try:
-        yield
+        yield write
     except BaseException as error:
         ending, whole = _words(error), False
         raise
@@ -66,17 +83,8 @@ def reported(args: Args, plan: SftPlan, machine: Machine, folder: Path) -> Itera
         log.removeHandler(warnings)
         if _stamp(folder / ARGS) == before:
             (folder / ENVIRONMENT).unlink(missing_ok=True)
-        else:
-            _write(
-                folder,
-                Told(
-                    ending=ending,
-                    whole=whole,
-                    plan=plan.summary(),
-                    origins=origins(args, plan, Run(folder).args),
-                    warnings=list(warnings.lines),
-                ),
-            )
+        elif (file := write(ending, whole)) is not None:
+            log.info("report:  %s", file)
 
 
 def origins(args: Args, plan: SftPlan, values: Mapping[str, Any]) -> dict[str, str]:
@@ -94,13 +102,12 @@ def _stamp(path: Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-def _write(folder: Path, told: Told) -> None:
+def _write(folder: Path, told: Told) -> Path | None:
     try:
-        file = write_training_report(folder, told)
+        return write_training_report(folder, told)
     except OSError as error:  # a full disk may not hide how the run ended
         log.warning("no report was written: %s", error)
-        return
-    log.info("report:  %s", file)
+        return None
 
 
 def _words(error: BaseException) -> str:

@@ -6,6 +6,7 @@ Every training command goes this way; what they differ in stands in `swift.plan.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,7 @@ from swift.training.longlora import shift_attention
 from swift.training.loop import Run, finish, train
 from swift.training.objectives import Objective, Setting
 from swift.training.objectives.reference import reference_source
+from swift.training.odd_rows import OF_LAZY_ROWS, Effort, in_rows
 from swift.training.parallel import parallel_of
 from swift.training.prepare import Prepared, prepare
 from swift.training.process_group import require_same
@@ -49,12 +51,12 @@ from swift.training.rehearsal import rehearsed
 from swift.training.resume import nothing_left
 from swift.training.rows_with_media import keep_apart
 from swift.training.run_dir import claimed
-from swift.training.run_report import reported
+from swift.training.run_report import note_inputs, reported
 from swift.training.saving_machines import saving_where
 from swift.training.scored_rows import score, scores_first
 from swift.training.varlen_attention import keep_inside_sequences
 from swift.training.vision_features import cache_features
-from swift.training.why_not_learning import Notebook, in_rows
+from swift.training.why_not_learning import Notebook
 from swift.tuners.adapter_saving import Card
 
 FLAT_MEDIA = "rows lie end to end without padding, those with media too: the model gives for them what padded rows give"
@@ -70,12 +72,18 @@ def run_training(
     """
     if not machine.first:
         return _run(args, plan, catalog, machine, run_dir, resume)
-    with claimed(run_dir), reported(args, plan, machine, run_dir):
-        return _run(args, plan, catalog, machine, run_dir, resume)
+    with claimed(run_dir), reported(args, plan, machine, run_dir) as report:
+        return _run(args, plan, catalog, machine, run_dir, resume, report)
 
 
 def _run(
-    args: Args, plan: SftPlan, catalog: Catalog, machine: Machine, run_dir: Path, resume: Path | None
+    args: Args,
+    plan: SftPlan,
+    catalog: Catalog,
+    machine: Machine,
+    run_dir: Path,
+    resume: Path | None,
+    report: Callable[[], object] = lambda: None,
 ) -> Path | None:
     disable_progress_bar()
     prepared = prepare(plan, catalog, run_dir if machine.first else None, resume)
@@ -93,8 +101,10 @@ def _run(
         arguments["ref_model_id_or_path"] = reference_source(plan, resume)
     if machine.first:
         write_json(run_dir / SFT_ARGS, arguments)
+        note_inputs(args, plan, prepared.source, run_dir)
+        report()
         _look_at_rows(prepared, run_dir)
-    run = with_model(prepared, arguments, run_dir, resume)
+    run = replace(with_model(prepared, arguments, run_dir, resume), saved=report)
     samples = None
     if machine.first and not plan.train.shards_weights:  # one process cannot answer alone
         samples = answer_samples(plan, prepared, run_dir, resume)
@@ -115,11 +125,20 @@ def _run(
 
 
 def _look_at_rows(prepared: Prepared, run_dir: Path) -> None:
-    """Tell what is odd about rows that lie encoded on the disk. Those with images may differ in what is no token."""
-    train, val = prepared.built.train, prepared.built.val
-    if isinstance(train, data.EncodedDataset) and prepared.images is None:
-        for cause in in_rows(train, val if isinstance(val, data.EncodedDataset) else None, train.lengths.tolist()):
-            Notebook(run_dir).tell(cause, 0)
+    """Tell what is odd about rows, those of a stream aside. Those with images may differ in what is no token."""
+    train, val = map(_rows, (prepared.built.train, prepared.built.val))
+    if train is None or prepared.images is not None:
+        return
+    effort = OF_LAZY_ROWS if isinstance(train, data.LazyDataset) else Effort()
+    text, plain_text = prepared.encoder.tokens.decode, prepared.plan.data.plain_text
+    for cause in in_rows(train, val, text, plain_text=plain_text, effort=effort):
+        Notebook(run_dir).tell(cause, 0)
+
+
+def _rows(rows: object) -> data.EncodedDataset | data.LazyDataset | None:
+    """The rows, packed or not, where each can be had by its number."""
+    rows = rows.examples if isinstance(rows, data.PackedDataset) else rows
+    return rows if isinstance(rows, data.EncodedDataset | data.LazyDataset) else None
 
 
 def with_model(prepared: Prepared, arguments: dict[str, Any], run_dir: Path, resume: Path | None) -> Run:

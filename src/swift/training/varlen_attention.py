@@ -20,6 +20,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from swift.training.finite_weights import require_finite_weights
 from swift.training.flash_varlen import as_computed, flash_attention, has_kernel
 
 NAME = "swift_varlen"
@@ -133,7 +134,8 @@ def keep_inside_sequences(model: PreTrainedModel) -> bool:
     """Switch `model` to `sequence_attention` and measure that a flattened row gives what its sequences give alone.
 
     False, with the model as it was, when the architecture cannot be switched or something else in it (a recurrent
-    state, a convolution) reaches across sequences. Such a model trains on padded batches.
+    state, a convolution) reaches across sequences. Such a model trains on padded batches. Raises CheckFailed for one
+    with a weight that is not a number.
     """
     before = model.config._attn_implementation
     if before == "flash_attention_2":
@@ -141,6 +143,7 @@ def keep_inside_sequences(model: PreTrainedModel) -> bool:
     if before != "sdpa":
         return False
     expected = _alone(model)
+    require_finite_weights(model, expected)
     try:
         model.set_attn_implementation(NAME)
     except ValueError:

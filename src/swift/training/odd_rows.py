@@ -1,0 +1,124 @@
+"""What encoded rows show, before the first step, of a run that will not learn, or will seem to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from swift.prompts.types import IGNORED
+from swift.training.why_not_learning import Cause
+
+FEW_ANSWERS = 8
+"""Fewer equal answers than this may be chance, or all that there is to learn."""
+ANSWERS = ("labels", "chosen_labels")
+PARTS = ("input_ids", "chosen_input_ids", "rejected_input_ids")
+Tokens = tuple[tuple[int, ...], ...]
+"""The token ids of a row: one conversation or prompt, or the two answers of a pair."""
+
+
+class Rows(Protocol):
+    """Encoded examples by number; `lengths` are their tokens, of a pair those of its longer answer."""
+
+    @property
+    def lengths(self) -> Any: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, place: int, /) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How many rows are looked at: so many that a fault shows, and so few that it takes no time."""
+
+    answers: int = 256
+    """Rows whose answers are compared."""
+    tokens: int = 4_000_000
+    """Tokens of each side that are compared token for token, which takes half a second."""
+    text_tokens: int = 1_000_000
+    """Tokens of each side that are compared as text, which takes a second."""
+
+
+OF_LAZY_ROWS = Effort(answers=32, tokens=100_000, text_tokens=0)
+"""Where each row is encoded anew to be looked at."""
+
+
+def in_rows(
+    train: Rows,
+    val: Rows | None,
+    text: Callable[[Sequence[int]], str],
+    *,
+    plain_text: bool = False,
+    effort: Effort = Effort(),
+) -> list[Cause]:
+    """The causes in conversations, pairs of answers or prompts. `text` gives what token ids read as."""
+    looked_at = [train[place] for place in range(0, len(train), max(1, len(train) // effort.answers))]
+    causes = [_same_answers(looked_at), None if plain_text else _no_questions(looked_at)]
+    if val is not None:
+        causes.append(_seen_rows(train, val, text, effort))
+    return [cause for cause in causes if cause is not None]
+
+
+def _same_answers(rows: Sequence[Mapping[str, Any]]) -> Cause | None:
+    side = next((name for name in ANSWERS if name in rows[0]), None)
+    if side is None or len(rows) < FEW_ANSWERS:
+        return None
+    if len({tuple(label for label in row[side] if label != IGNORED) for row in rows}) > 1:
+        return None
+    return Cause(
+        "identical answers",
+        f"the {len(rows)} rows that were looked at all have the same {'' if side == 'labels' else 'better '}answer",
+        "look at the column of the answers (--columns names it): a model learns to say this, whatever is asked",
+    )
+
+
+def _no_questions(rows: Sequence[Mapping[str, Any]]) -> Cause | None:
+    """Of a row that is trained whole but for its first token, nothing but a piece of an answer is left."""
+    side = next((name for name in ANSWERS if name in rows[0]), None)
+    alone = 0 if side is None else sum(IGNORED not in row[side][1:] for row in rows)
+    if 2 * alone <= len(rows):
+        return None
+    return Cause(
+        "answers without a question",
+        f"{alone} of the {len(rows)} rows that were looked at are the answer alone",
+        "raise --max_length: what is cut off is the beginning of a row, where its question stands",
+    )
+
+
+def _seen_rows(train: Rows, val: Rows, text: Callable[[Sequence[int]], str], effort: Effort) -> Cause | None:
+    """Token for token among rows of the same length; then, where there are none, as words."""
+    own = [_tokens(val[place]) for place in _within(range(len(val)), val.lengths, effort.tokens)]
+    wanted = {max(map(len, tokens)) for tokens in own}
+    same_length = (place for place, length in enumerate(train.lengths) if int(length) in wanted)
+    seen = {hash(_tokens(train[place])) for place in _within(same_length, train.lengths, effort.tokens)}
+    both, how = sum(hash(tokens) in seen for tokens in own), "token for token"
+    if not both and effort.text_tokens:
+        seen = {
+            _letters(_tokens(train[place]), text)
+            for place in _within(range(len(train)), train.lengths, effort.text_tokens)
+        }
+        looked_at = (own[place] for place in _within(range(len(own)), val.lengths, effort.text_tokens))
+        both, how = sum(_letters(tokens, text) in seen for tokens in looked_at), "but for spaces and capitals"
+    if not both:
+        return None
+    return Cause(
+        "evaluation rows inside the training rows",
+        f"{both} of {len(own)} rows of validation are trained on too, {how}",
+        "take them out of --dataset, or give others as --val_dataset: eval_loss falls while nothing general is learned",
+    )
+
+
+def _within(places: Iterable[int], lengths: Sequence[int], tokens: int) -> Iterator[int]:
+    """The first of the places, up to so many tokens."""
+    for place in places:
+        tokens -= int(lengths[place])
+        if tokens < 0:
+            return
+        yield place
+
+
+def _letters(tokens: Tokens, text: Callable[[Sequence[int]], str]) -> int:
+    return hash(tuple("".join(text(part).casefold().split()) for part in tokens))
+
+
+def _tokens(row: Mapping[str, Any]) -> Tokens:
+    return tuple(tuple(row[name]) for name in PARTS if name in row)

@@ -1,0 +1,62 @@
+"""Fingerprints of what a run reads: rows, weights, code. Two runs with other numbers are told apart by them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+
+from swift import models
+from swift.params.args import Args
+from swift.plan.sft import SftPlan
+
+SHOWN = 12
+"""Characters of a digest, which are enough to see that it is another."""
+PIECE = 1 << 20
+OWN_CODE = ("custom_register_path", "external_plugins", "custom_dataset_info")
+"""Flags that name files of the user's which take part in a run."""
+
+
+def inputs(args: Args, plan: SftPlan, source: Path) -> dict[str, str]:
+    """A fingerprint of each file of rows on this machine, of weights in folder `source`, and of all code, by name."""
+    found = {f"rows {path}": _of_file(path) for path in _files(plan)}
+    for flag in OWN_CODE:
+        named = args.values.get(flag) or ()
+        for path in map(Path, (named,) if isinstance(named, str) else named):
+            if path.expanduser().is_file():
+                found[f"--{flag} {path}"] = _of_file(path.expanduser())
+    identity = json.dumps(models.identity(source), sort_keys=True)
+    return {**found, "weights": hashlib.sha256(identity.encode()).hexdigest()[:SHOWN], "code of swift": _of_code()}
+
+
+def _files(plan: SftPlan) -> Iterator[Path]:
+    for spec in dict.fromkeys((*plan.data.train, *plan.data.val)):
+        path = Path(spec.name).expanduser()
+        if spec.hub == "local":
+            named = sorted(path.rglob("*")) if path.is_dir() else [path]
+            yield from (file.resolve() for file in named if file.is_file())
+
+
+def _of_file(path: Path) -> str:
+    """`24 lines, 3120 bytes, sha256 0123456789ab`."""
+    digest, lines, size = hashlib.sha256(), 0, 0
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+            lines, size = lines + piece.count(b"\n"), size + len(piece)
+    return f"{lines} lines, {size} bytes, sha256 {digest.hexdigest()[:SHOWN]}"
+
+
+def _of_code() -> str:
+    digest = hashlib.sha256()
+    root = Path(str(files("swift")))
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:SHOWN]
+
+
+def changes(before: Mapping[str, object], now: Mapping[str, object]) -> dict[str, tuple[object, object]]:
+    """What of `before` is another now: as it was, as it is."""
+    return {name: (was, now.get(name, "not there")) for name, was in before.items() if now.get(name) != was}
