@@ -12,6 +12,7 @@ _PLACES = {
     "swift.api.model": ("Chat", "Model", "load"),
     "swift.api.results": ("Endpoint", "Evaluation", "Run"),
     "swift.catalog.custom": ("Template", "register_dataset", "register_model", "register_template"),
+    "swift.checking.verdict": ("Verdict",),
     "swift.core.errors": ("SwiftError",),
     "swift.prompts.api": ("get_template",),
 }

@@ -134,6 +134,21 @@ def an_end_that_is_no_token(case: Case) -> None:
     )
 
 
+def validation_with_other_spaces(case: Case) -> None:
+    spaced = [
+        {"query": f"  {row['query']}".replace(" ", "  "), "response": f"{row['response']} "}
+        for row in map(question, range(8))
+    ]
+    write(case.folder / "others.jsonl", spaced)
+
+
+def long_answers(case: Case) -> None:
+    long = [
+        {**question(number), "response": " ".join(map(sentence, range(number, number + 30)))} for number in range(24)
+    ]
+    write(case.folder / "rows.jsonl", long)
+
+
 ROWS = "--dataset {folder}/rows.jsonl"
 IN_ERROR: dict[str, tuple[Any, str, str]] = {
     "all labels masked": (empty_answers, f"sft {ROWS}", "no row can be used: empty value 24"),
@@ -171,8 +186,29 @@ IN_FOLDER: dict[str, tuple[Any, str, str]] = {
     ),
     "a model that knows nothing and hardly moves": (
         None,
-        f"sft {ROWS} --learning_rate 1e-9 --max_steps 60",
+        f"sft {ROWS} --learning_rate 1e-6 --max_steps 30",
         "a loss at the level of chance",
+    ),
+    "updates below the precision of bf16": (
+        None,
+        f"sft {ROWS} --sft_type full --dtype bf16 --learning_rate 1e-6",
+        "updates that are lost in rounding",
+    ),
+    "a learning rate far too high": (None, f"sft {ROWS} --sft_type full --learning_rate 10", "a loss that grows"),
+    "validation rows that are trained on, with other spaces": (
+        validation_with_other_spaces,
+        f"sft {ROWS} --val_dataset {{folder}}/others.jsonl",
+        "evaluation rows inside the training rows",
+    ),
+    "validation pairs that are trained on": (
+        None,
+        "dpo --dataset {folder}/pairs.jsonl --val_dataset {folder}/pairs.jsonl",
+        "evaluation rows inside the training rows",
+    ),
+    "answers whose questions are cut off": (
+        long_answers,
+        f"sft {ROWS} --max_length 40 --truncation_strategy truncation_left",
+        "answers without a question",
     ),
     "one reward for every answer": (
         None,
@@ -200,7 +236,7 @@ def test_a_fault_that_a_run_goes_on_with_is_named(name: str, case: Case) -> None
         seed(case)
     assert case.run(line) == 0
     ((step, named),) = case.causes
-    assert named == cause and step <= (50 if "chance" in cause else 5)
+    assert named == cause and step <= (25 if "chance" in cause else 5)
 
 
 HEALTHY = {
@@ -210,6 +246,11 @@ HEALTHY = {
     "warm-up over the whole run": f"sft {ROWS} --warmup_steps 10",
     "cosine to its end": f"sft {ROWS} --lr_scheduler_type cosine",
     "a hundred steps from chance": f"sft {ROWS} --max_steps 100 --learning_rate 1e-3",
+    "rank 1": f"sft {ROWS} --lora_rank 1 --max_steps 40",
+    "much dropout": f"sft {ROWS} --lora_dropout 0.5 --max_steps 30",
+    "half of it warm-up": f"sft {ROWS} --warmup_ratio 0.5 --max_steps 60",
+    "single rows": f"sft {ROWS} --batch_size 1 --max_steps 40",
+    "bf16 at its usual rate": f"sft {ROWS} --sft_type full --dtype bf16 --learning_rate 1e-5",
     "pt": f"pt {ROWS} --learning_rate 1e-4",
     "dpo": "dpo --dataset {folder}/pairs.jsonl --max_steps 60",
     "orpo": "orpo --dataset {folder}/pairs.jsonl",

@@ -20,7 +20,7 @@ from swift.params.groups import Data, Model
 from swift.params.parse import parse
 from swift.plan.evaluation import FEW_SHOT, plan_eval, read_config
 from swift.plan.infer import plan_infer
-from swift.training.callbacks.progress import LOG, append
+from swift.training.run_dir import LOG, append
 
 
 def require_questions(config: Path) -> None:

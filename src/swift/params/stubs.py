@@ -43,7 +43,7 @@ from swift.catalog.custom import Template as Template
 from swift.catalog.custom import register_dataset as register_dataset
 from swift.catalog.custom import register_model as register_model
 from swift.catalog.custom import register_template as register_template
-from swift.checking.verdict import Verdict
+from swift.checking.verdict import Verdict as Verdict
 from swift.core.errors import SwiftError as SwiftError
 from swift.prompts.api import get_template as get_template
 

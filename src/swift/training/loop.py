@@ -29,7 +29,7 @@ from swift.training.batches import Endless
 from swift.training.callbacks.curve_watch import WatchedCurves
 from swift.training.callbacks.lisa import LayersTakeTurns, layers_in_turn
 from swift.training.callbacks.loss_watch import NotANumber, Watch
-from swift.training.callbacks.progress import Progress, append
+from swift.training.callbacks.progress import Progress
 from swift.training.callbacks.stop import StopOnSignal, on_signal_exit_code
 from swift.training.callbacks.tower_activations import TowerActivations
 from swift.training.callbacks.weight_watch import WatchedWeights
@@ -40,7 +40,7 @@ from swift.training.neftune import Neftune
 from swift.training.objectives import Batch, Objective
 from swift.training.optimizers.build import builder
 from swift.training.rows_to_blame import blame
-from swift.training.run_dir import LOG
+from swift.training.run_dir import LOG, append
 from swift.training.throughput import Meter, peak_memory
 from swift.training.trainer import PLACE, SaveInto, SwiftTrainer
 from swift.training.training_arguments import training_arguments

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import re
 import socket
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from swift.core.errors import SwiftError
 from swift.core.job_folder import report_result
@@ -130,3 +131,10 @@ def _locked(path: Path) -> TextIO:
 
 def _inside(path: Path, root: Path) -> bool:
     return path.resolve().is_relative_to(root.resolve())
+
+
+def append(file: Path, event: dict[str, Any]) -> None:
+    """Add one line to a JSONL file; floats are rounded to 8 digits."""
+    rounded = {name: round(value, 8) if isinstance(value, float) else value for name, value in event.items()}
+    with file.open("a", encoding="utf-8") as out:
+        out.write(json.dumps(rounded, ensure_ascii=False) + "\n")

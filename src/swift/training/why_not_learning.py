@@ -12,7 +12,7 @@ from pathlib import Path
 
 from swift.core.errors import CheckFailed
 from swift.core.log import log
-from swift.training.callbacks.progress import append
+from swift.training.run_dir import append
 
 FILE = "why_not_learning.jsonl"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from swift.core.log import log
-from swift.training.run_dir import LOG
+from swift.training.run_dir import LOG, append
 from swift.training.throughput import Meter
 
 HIDDEN = ("total_flos", "step")
@@ -67,13 +66,6 @@ class Progress(TrainerCallback):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-def append(file: Path, event: dict[str, Any]) -> None:
-    """Add one line to a JSONL file; floats are rounded to 8 digits."""
-    rounded = {name: round(value, 8) if isinstance(value, float) else value for name, value in event.items()}
-    with file.open("a", encoding="utf-8") as out:
-        out.write(json.dumps(rounded, ensure_ascii=False) + "\n")
 
 
 def _short(logs: dict[str, Any]) -> dict[str, str]:
