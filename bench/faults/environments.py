@@ -24,7 +24,7 @@ accelerate==1.0.1 modelscope==1.18.1 huggingface_hub==0.25.2 pandas==2.2.3 safet
 tensorboard==2.18.0 setuptools==80.9.0 attrdict binpacking dacite einops jieba nltk oss2 rouge tyro
 transformers_stream_generator==0.0.5 cpm_kernels requests tqdm openai==1.54.3 httpx==0.27.2 fastapi==0.115.4 uvicorn
 simplejson sortedcontainers addict charset_normalizer importlib_metadata sentencepiece tiktoken zstandard pillow scipy
-aiohttp bitsandbytes
+aiohttp bitsandbytes rich
 """
 """What ms-swift 2.5.2 asks for, and what that imports, as it was released when 2.5.2 was: within the bounds that 2.5.2
 declares, and unpinned where nothing has changed since."""
