@@ -10,7 +10,7 @@ import pytest
 
 from swift.cli import main
 from swift.commands.check import own_words
-from swift.params.commands import COMMANDS, OWN, find_command
+from swift.params.commands import COMMANDS, OWN, find_command, with_training_command
 from swift.params.parse import parse
 
 ROOT = Path(__file__).parent.parent
@@ -42,7 +42,8 @@ def test_every_command_parses(page: Path, monkeypatch: pytest.MonkeyPatch) -> No
         if command in OWN and command != "check":
             assert main([command, "--help"]) == 0
         else:
-            command, words = ("sft", own_words(words)[1]) if command == "check" else (command, words)
+            if command == "check":
+                command, *words = with_training_command(own_words(words)[1])
             assert parse([command, *words]).command == find_command(command)[0].name, line
 
 

@@ -13,7 +13,7 @@ from swift.core.machine import Machine
 from swift.core.probe import probe
 from swift.data.dataset import ListDataset
 from swift.params.args import Args
-from swift.params.commands import SHORT
+from swift.params.commands import with_training_command
 from swift.params.groups import Data, Model
 from swift.params.parse import read
 from swift.plan.methods import METHODS
@@ -60,8 +60,6 @@ CUT_SHORT: Mapping[str, Any] = MappingProxyType(
     }
 )
 """Flags that a check sets itself; all others are the user's."""
-TRAINING = ("sft", "pt", "rlhf")
-"""Commands that can be checked."""
 SAMPLE = 64
 """Rows of each data set that are looked at."""
 MOST_ROWS, FEWEST_ROWS = 8, 4
@@ -116,7 +114,7 @@ def planned(words: Sequence[str]) -> Planned:
 
     Raises SwiftError for its mistakes, all together.
     """
-    parsed = read(_with_command(words))
+    parsed = read(with_training_command(words))
     raise_together([*parsed.errors, *mistakes(parsed.args, unsure=bool(parsed.errors))])
     return planned_of(parsed.args)
 
@@ -143,13 +141,6 @@ def subject_of(given: Planned) -> Subject:
     prepared = prepare(given.plan, given.catalog, None, None)
     rows = _few(prepared.built.train, TOKENS.get(given.machine.device, TOKENS_OF_A_GPU))
     return Subject(args=given.args, catalog=given.catalog, machine=given.machine, prepared=prepared, rows=rows)
-
-
-def _with_command(words: Sequence[str]) -> list[str]:
-    if words and words[0].replace("_", "-") in (*TRAINING, *SHORT):
-        return list(words)
-    aligns = any(word.partition("=")[0].replace("-", "_") == "__rlhf_type" for word in words)
-    return ["rlhf" if aligns else "sft", *words]
 
 
 def _shortened(args: Args) -> Args:

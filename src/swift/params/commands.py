@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -192,6 +192,7 @@ SHORT: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(("dpo", "orpo", "simpo", "cpo", "kto", "ppo", "grpo"), "rlhf")
 )
 """Short forms: `swift dpo` is `swift rlhf --rlhf_type dpo`."""
+TRAINING = ("sft", "pt", "rlhf")
 
 
 def find_command(name: str) -> tuple[Command, dict[str, Any]]:
@@ -202,6 +203,14 @@ def find_command(name: str) -> tuple[Command, dict[str, Any]]:
     if spelled not in COMMANDS:
         raise _unknown_command(name)
     return COMMANDS[spelled], {}
+
+
+def with_training_command(words: Sequence[str]) -> list[str]:
+    """The words behind the training command that they begin with; `sft`, or `rlhf` for an --rlhf_type, if with none."""
+    if words and words[0].replace("_", "-") in (*TRAINING, *SHORT):
+        return list(words)
+    aligns = any(word.partition("=")[0].replace("-", "_") == "__rlhf_type" for word in words)
+    return ["rlhf" if aligns else "sft", *words]
 
 
 def _unknown_command(name: str) -> SwiftError:
