@@ -40,7 +40,7 @@ def run(args: Args) -> int:
     )
     check_free(page.host, page.port)
     with SyncEngine(lambda: start(plan, prepared)) as engine:
-        talker = Talker(engine, prepared.encoder, prepared.sampling_of)
+        talker = Talker(engine, prepared.encoder, prepared.sampling_of, prepared.encoders)
         takes = () if prepared.images is None else prepared.images.kinds
         shown = ChatPage(talker, plan.model.model_type, controls, takes=takes).build()
         serve(shown, page.host, page.port, share=page.share, public_url=page.public_url)

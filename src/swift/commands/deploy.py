@@ -67,7 +67,8 @@ def server(args: Args, ready: Callable[[Server, int], None]) -> Iterator[Server]
             engine = asyncio.run(start(infer, prepared))
         else:
             engine = asyncio.run_coroutine_threadsafe(start(infer, prepared), loop).result()
-        return Loaded(engine, prepared.encoder, plan.defaults(prepared.sampling), frozenset(prepared.heads))
+        sampling, heads = plan.defaults(prepared.sampling), frozenset(prepared.heads)
+        return Loaded(engine, prepared.encoder, sampling, heads, prepared.encoders)
 
     # The port is taken first: a port that is not free must not show only after minutes of loading.
     with bind(plan.host, plan.port) as listener:

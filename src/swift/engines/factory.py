@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,8 @@ class Prepared:
     """Where the value heads of reward models lie, by the adapter's name; None is the model itself."""
     images: MediaProcessor | None = None
     """What makes pixels of images; None for a model of text."""
+    encoders: Mapping[str | None, Encoder] = field(default_factory=dict)
+    """Those of adapters that were trained with another system text, by name."""
 
     def sampling_of(self, room: int, *, tools: bool = False, seed: int | None = None) -> SamplingParams:
         """How an answer is sampled when nothing more is said; it may have `room` tokens at most.
@@ -96,11 +98,18 @@ def prepare(plan: InferPlan, catalog: Catalog, *, scores: bool = False) -> Prepa
     images = media_processor_of(plan.model, source, tokenizer)
     encoder = build_encoder(plan.prompt, tokenizer, catalog, images)
     say_differences_from_own(encoder)
-    if plan.checkpoint:
-        require_same_template(plan.checkpoint, encoder, plan.prompt.ignore_mismatch)
+    trained = dict.fromkeys(folder for _, folder in plan.engine.adapters)
+    for folder in [plan.checkpoint, *trained] if plan.checkpoint not in trained else trained:
+        if folder is not None:
+            require_same_template(folder, encoder, plan.prompt.ignore_mismatch)
+    encoders: dict[str | None, Encoder] = {
+        adapter: build_encoder(replace(plan.prompt, system=system), tokenizer, catalog, images)
+        for adapter, system in plan.engine.systems.items()
+        if system != plan.prompt.system
+    }
     name = encoder.template_type
     one_turn = name in catalog.templates and catalog.templates.get(name).generation
-    return Prepared(source, tokenizer, encoder, plan_sampling(plan.generate, own), one_turn, heads, images)
+    return Prepared(source, tokenizer, encoder, plan_sampling(plan.generate, own), one_turn, heads, images, encoders)
 
 
 def _heads(plan: InferPlan, source: Path) -> dict[str | None, Path]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from swift.catalog import Catalog
 from swift.core.errors import SwiftError, raise_together
 from swift.core.machine import Machine
 from swift.params.args import Args
-from swift.params.checkpoint_args import adapter_kind
+from swift.params.checkpoint_args import adapter_kind, read_saved
 from swift.params.groups import Checkpoint, Data, Generate, Infer, Lmdeploy, Vllm
 from swift.plan.answer_dtype import Speedup, in_faster_dtype
 from swift.plan.data import DataPlan, plan_data
@@ -46,6 +46,8 @@ class EnginePlan:
     backend: Backend
     adapters: tuple[tuple[str, Path], ...] = ()
     """Name and folder of each; the first is that of `--ckpt_dir` when it has one."""
+    systems: Mapping[str, str | None] = field(default_factory=dict)
+    """The system texts that adapters of `--lora_modules` were trained with, where the command line gives none."""
     layers: Path | None = None
     """Folder with layers of LLaMA-Pro, without those of the base, that go into the model for good."""
     merged: Path | None = None
@@ -200,6 +202,7 @@ def plan_engine(args: Args, model: ModelPlan, machine: Machine) -> EnginePlan:
     plan = EnginePlan(
         backend=backend,
         adapters=adapters[len(own) :] if merges and layers is None else adapters,
+        systems={} if args.is_explicit("system") else _systems(adapters[len(own) :]),
         layers=layers,
         merged=own[0][1] if own and merges and layers is None else None,
         gguf_type=answering_type(args, model) if merges else "f16",
@@ -264,6 +267,12 @@ def _faster(args: Args, backend: Backend, model: ModelPlan, machine: Machine) ->
         return None
     converts = (read_config(Path(model.source)).get("architectures") or [""])[0] in CONVERTED
     return "llamacpp" if converts and not args[Infer].lora_modules and args[Generate].num_beams == 1 else None
+
+
+def _systems(adapters: Sequence[tuple[str, Path]]) -> dict[str, str | None]:
+    """The system text of each that says how it was trained."""
+    saved = {name: read_saved(folder) for name, folder in adapters}
+    return {name: values["system"] for name, values in saved.items() if "system" in values}
 
 
 def _lora_modules(modules: tuple[str, ...]) -> list[tuple[str, Path]]:

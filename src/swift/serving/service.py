@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -47,6 +47,12 @@ class Loaded:
     defaults: Defaults
     heads: frozenset[str | None] = frozenset()
     """The adapters (None: the model itself) that are reward models: they give scores, and no answers."""
+    encoders: Mapping[str | None, Encoder] = field(default_factory=dict)
+    """Those of adapters that were trained with another system text than `encoder` writes by itself."""
+
+    def encoder_of(self, adapter: str | None) -> Encoder:
+        """What writes the prompts of an adapter; None is the model itself."""
+        return self.encoders.get(adapter, self.encoder)
 
     @cached_property
     def token_bytes(self) -> TokenBytes:
@@ -179,13 +185,13 @@ class Service:
     async def prepare(self, body: ChatRequest | CompletionRequest) -> Prepared:
         """Make a request ready for the engine. Raises ApiError for what cannot be answered."""
         adapter = self.writer(body.model)
-        encoder, media, use, syntax, ends = self.loaded.encoder, Media(), ToolUse(), None, ()
+        encoder, media, use, syntax, ends = self.loaded.encoder_of(adapter), Media(), ToolUse(), None, ()
         if isinstance(body, ChatRequest):
             self._check_turns(body)
             use, syntax, ends = tool_use(body), encoder.call_syntax, encoder.stop_strings
             talk, begun = conversation(body, use, takes=self.takes)
             talk = await self._with_media(talk, body)
-            ids, media = await self._apart(self._encode_chat, talk, begun, body)
+            ids, media = await self._apart(self._encode_chat, encoder, talk, begun, body)
             prompts, field = [ids], "messages"
             ends += encoder.tool_stop_strings if use.mode == "auto" else ()
         else:
@@ -225,7 +231,7 @@ class Service:
     async def answer_ids(self, body: ChatRequest, param: str) -> tuple[int, ...]:
         """The token ids of a conversation with its last answer, as training has them. Raises ApiError."""
         talk = answered(body, tool_use(body), takes=())  # scores are of texts
-        ids = await self._apart(self._encode_answered, talk, param)
+        ids = await self._apart(self._encode_answered, self.loaded.encoder_of(self.adapter(body.model)), talk, param)
         longest = self.loaded.engine.max_model_len
         if len(ids) > longest:
             message = f"An answer with its prompt has {len(ids)} tokens; the model's context holds {longest}."
@@ -258,12 +264,14 @@ class Service:
         # Not in the thread of the tokenizer: a slow address must not hold up other requests.
         return replace(talk, media=await asyncio.to_thread(admitted, talk.media, body, self.plan.media))
 
-    def _encode_chat(self, talk: Conversation, begun: str, body: ChatRequest) -> tuple[tuple[int, ...], Media]:
+    def _encode_chat(
+        self, encoder: Encoder, talk: Conversation, begun: str, body: ChatRequest
+    ) -> tuple[tuple[int, ...], Media]:
         """The ids, and the media as they stand in them."""
         try:
-            prompt = self.loaded.encoder.encode(talk, inference=True)[-1]
+            prompt = encoder.encode(talk, inference=True)[-1]
         except BadMedium as error:
-            raise refusal(error, blamed(error, talk.media, body, self.loaded.encoder.images)) from error
+            raise refusal(error, blamed(error, talk.media, body, encoder.images)) from error
         except TooLong as error:
             raise ApiError(400, error.what, param="messages", code="context_length_exceeded") from error
         except SwiftError as error:
@@ -273,9 +281,9 @@ class Service:
             ids = ids + self.loaded.engine.tokenizer(begun, add_special_tokens=False)["input_ids"]
         return tuple(ids), prompt.media
 
-    def _encode_answered(self, talk: Conversation, param: str) -> tuple[int, ...]:
+    def _encode_answered(self, encoder: Encoder, talk: Conversation, param: str) -> tuple[int, ...]:
         try:
-            return tuple(self.loaded.encoder.text_ids(talk))
+            return tuple(encoder.text_ids(talk))
         except SwiftError as error:
             raise ApiError(400, " ".join(filter(None, (error.what, error.why))), param=param) from error
 

@@ -6,10 +6,11 @@ import mimetypes
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from swift.core.errors import SwiftError
@@ -100,19 +101,29 @@ class Measured:
 
 
 class Talker:
-    """Answers for the page, on one engine. `sampling_of(room)` is how the command's flags sample."""
+    """Answers for the page, on one engine. `sampling_of(room)` is how the command's flags sample.
 
-    def __init__(self, engine: SyncEngine, encoder: Encoder, sampling_of: Callable[[int], SamplingParams]):
+    `encoders` are those of adapters that were trained with another system text, by name.
+    """
+
+    def __init__(
+        self,
+        engine: SyncEngine,
+        encoder: Encoder,
+        sampling_of: Callable[[int], SamplingParams],
+        encoders: Mapping[str | None, Encoder] = MappingProxyType({}),
+    ):
         self.engine = engine
         self.encoder = encoder
         self.sampling_of = sampling_of
+        self.encoders = encoders
 
     def answer(
         self, history: Sequence[Turn], controls: Controls, stop: threading.Event, measured: Measured
     ) -> Iterator[str]:
         """The answer so far, again and again, until it is whole or `stop` is set. Raises SwiftError."""
         talk = conversation(history, controls.system)
-        prompt = self.encoder.encode(talk, inference=True)[-1]
+        prompt = self.encoders.get(controls.adapter, self.encoder).encode(talk, inference=True)[-1]
         room = self.engine.engine.max_model_len - len(prompt.input_ids)
         if room < 1:
             raise SwiftError("the conversation is longer than the model's context", next="begin a new chat")
