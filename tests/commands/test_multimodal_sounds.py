@@ -125,7 +125,7 @@ def test_losses_and_answers_are_those_of_transformers(
     assert main(["sft", *words]) == 0
     shown = capsys.readouterr().err
     assert "9 rows: 5 kept, 0 truncated, 4 dropped" in shown and "2 s of a sound: longer ones are cut off" in shown
-    assert "<audio: 0.6 s, 15 tokens>" in shown and "0 of the tower, 2 of the projector" in shown
+    assert "<audio: 0.6 s, 15 tokens>" in shown and "0 of the tower, 1 of the projector" in shown
     ledger = (tmp_path / "output" / "data_ledger.jsonl").read_text()
     for reason in ("broken audio", "missing file", "2 <audio> and the row 1 audios", "too short"):
         assert reason in ledger
