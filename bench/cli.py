@@ -49,10 +49,11 @@ def main() -> int:
         for text, command in lines.items():
             wall[text].append(seconds(command))
     peers = {text: [program, *text.split()[1:3]] for text, program in HELP.items() if Path(program).is_file()}
+    own_libraries = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     helped: dict[str, list[float]] = {text: [] for text in peers}
     for _ in range(PEERS_ROUNDS):
         for text, command in peers.items():
-            helped[text].append(seconds(command))
+            helped[text].append(seconds(command, own_libraries))
     cpu: dict[str, list[float]] = {text: [] for text in ("import torch", *BARS, "bare loop", "first step")}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(STARTS):
@@ -66,10 +67,10 @@ def main() -> int:
     return int(any(missed))
 
 
-def seconds(command: list[str]) -> float:
-    """Wall time of one run."""
+def seconds(command: list[str], environment: dict[str, str] | None = None) -> float:
+    """Wall time of one run, with the environment of this program where no other is given."""
     start = time.perf_counter()
-    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, check=False)
     return time.perf_counter() - start
 
 
