@@ -27,7 +27,7 @@ MARKS = {
 GOOD = ("stopped", "warned", "right")
 PRINTED = {
     "bench/defaults.py": "Speed and memory with nothing set but a model and rows",
-    "bench/cli.py": "How soon the command lines answer, and what our commands take to start, as ratios to the first of a block",
+    "bench/cli.py": "How soon the command lines answer, and what ours take to start (ratios to the first of a block)",
 }
 """What other benchmarks print, where their output was kept in bench/printed/NAME.txt."""
 
