@@ -98,8 +98,7 @@ def prepare(plan: InferPlan, catalog: Catalog, *, scores: bool = False) -> Prepa
     images = media_processor_of(plan.model, source, tokenizer)
     encoder = build_encoder(plan.prompt, tokenizer, catalog, images)
     say_differences_from_own(encoder)
-    trained = dict.fromkeys(folder for _, folder in plan.engine.adapters)
-    for folder in [plan.checkpoint, *trained] if plan.checkpoint not in trained else trained:
+    for folder in dict.fromkeys([plan.checkpoint, *(folder for _, folder in plan.engine.adapters)]):
         if folder is not None:
             require_same_template(folder, encoder, plan.prompt.ignore_mismatch)
     encoders: dict[str | None, Encoder] = {

@@ -15,6 +15,8 @@ from swift.plan.sft import SftPlan
 SHOWN = 12
 """Characters of a digest, which are enough to see that it is another."""
 PIECE = 1 << 20
+PIECES = 128
+"""The most pieces of a file that are read: a run does not wait for the whole of a large one."""
 OWN_CODE = ("custom_register_path", "external_plugins", "custom_dataset_info")
 """Flags that name files of the user's which take part in a run."""
 
@@ -40,13 +42,20 @@ def _files(plan: SftPlan) -> Iterator[Path]:
 
 
 def _of_file(path: Path) -> str:
-    """`24 lines, 3120 bytes, sha256 0123456789ab`."""
-    digest, lines, size = hashlib.sha256(), 0, 0
+    """`24 lines, 3120 bytes, sha256 0123456789ab`; of a large file `9000000000 bytes, sha256 of 128 pieces 0123…`."""
+    digest, lines, size = hashlib.sha256(), 0, path.stat().st_size
+    starts = range(0, size, PIECE)
+    whole = len(starts) <= PIECES
     with path.open("rb") as file:
-        while piece := file.read(PIECE):
+        for start in starts if whole else (number * (size - PIECE) // (PIECES - 1) for number in range(PIECES)):
+            file.seek(start)
+            piece = file.read(PIECE)
             digest.update(piece)
-            lines, size = lines + piece.count(b"\n"), size + len(piece)
-    return f"{lines} lines, {size} bytes, sha256 {digest.hexdigest()[:SHOWN]}"
+            lines += piece.count(b"\n")
+    shown = digest.hexdigest()[:SHOWN]
+    return (
+        f"{lines} lines, {size} bytes, sha256 {shown}" if whole else f"{size} bytes, sha256 of {PIECES} pieces {shown}"
+    )
 
 
 def _of_code() -> str:

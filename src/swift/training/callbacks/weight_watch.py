@@ -12,6 +12,8 @@ from swift.training.why_not_learning import Cause, Notebook
 
 TENSORS, VALUES = 8, 4096
 """How many trained tensors are looked at, and how many values of each."""
+LOOKED_THROUGH = 2**18
+"""Gradients of a tensor among which those that are not 0 are sought: the places of all would fill more memory."""
 STEPS = 3
 """Optimizer steps between the two looks, at no less than half the peak of the learning rate."""
 FEW = 0.01
@@ -77,10 +79,11 @@ class WatchedWeights(TrainerCallback):
         chosen = [(name, weight) for name, weight in self._judged if weight.grad is not None]
         for _, weight in chosen[:: max(1, len(chosen) // TENSORS)]:
             assert weight.grad is not None
-            (places,) = weight.grad.detach().flatten().nonzero(as_tuple=True)
+            apart = max(1, weight.numel() // LOOKED_THROUGH)
+            (places,) = weight.grad.detach().flatten()[::apart].nonzero(as_tuple=True)
             if not len(places):  # of an adapter whose other half is still 0
                 continue
-            places = places[:: max(1, len(places) // VALUES)]
+            places = apart * places[:: max(1, len(places) // VALUES)]
             samples.append(_Sample(weight, places, weight.detach().flatten()[places].clone()))
         return samples
 
