@@ -283,7 +283,13 @@ def _lora_modules(modules: tuple[str, ...]) -> list[tuple[str, Path]]:
         name, _, path = text.partition("=")
         folder = Path(path).expanduser()
         if not is_adapter(folder):
-            errors.append(SwiftError(f"{folder} holds no adapter", where=f"--lora_modules {text}"))
+            errors.append(
+                SwiftError(
+                    f"{folder} holds no adapter",
+                    where=f"--lora_modules {text}",
+                    next="name a folder with adapter_config.json, such as OUTPUT/checkpoint-100",
+                )
+            )
         elif adapter_kind(folder) == "llamapro":
             errors.append(
                 SwiftError(
@@ -293,7 +299,8 @@ def _lora_modules(modules: tuple[str, ...]) -> list[tuple[str, Path]]:
                 )
             )
         elif name == DEFAULT_LORA or name in adapters:
-            errors.append(SwiftError(f"the adapter name {name} is taken", where=f"--lora_modules {text}"))
+            taken = f"the adapter name {name} is taken"
+            errors.append(SwiftError(taken, where=f"--lora_modules {text}", next="give each a name of its own"))
         adapters[name] = folder
     raise_together(errors)
     return list(adapters.items())
