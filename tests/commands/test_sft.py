@@ -82,6 +82,13 @@ def test_a_run_leaves_everything_in_its_place(
     assert "images_dir" in said
 
 
+def test_it_trains_on_a_data_set_by_its_name(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    words = flags(model_id_or_path=tiny_llama_dir, output_dir=tmp_path / "output", max_steps=1, report_to="none")
+    names = ["--model_name", "小柏", "Juniper", "--model_author", "艾克米实验室", "Acme Lab"]
+    assert main(["sft", *words, "--dataset", "self-cognition#20", *names]) == 0
+    assert (run_of(tmp_path / "output", tiny_llama_dir) / "checkpoint-1").is_dir()
+
+
 @pytest.mark.parametrize("steps", [20, 2])
 def test_a_run_that_is_not_short_shows_answers_before_and_after(
     steps: int, tiny_llama_dir: Path, rows: Path, tmp_path: Path

@@ -34,9 +34,10 @@ def inputs(args: Args, plan: SftPlan, source: Path) -> dict[str, str]:
 
 
 def _files(plan: SftPlan) -> Iterator[Path]:
-    for spec in dict.fromkeys((*plan.data.train, *plan.data.val)):
-        path = Path(spec.name).expanduser()
-        if spec.hub == "local":
+    named_once = {spec.name: spec.hub for spec in (*plan.data.train, *plan.data.val)}
+    for name, hub in named_once.items():
+        path = Path(name).expanduser()
+        if hub == "local":
             named = sorted(path.rglob("*")) if path.is_dir() else [path]
             yield from (file.resolve() for file in named if file.is_file())
 
