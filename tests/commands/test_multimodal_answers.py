@@ -132,11 +132,11 @@ def address(words: list[str], folder: Path) -> Iterator[tuple[str, str | None]]:
     catalog = load_catalog()
     infer = plan_infer(parse(["deploy", *words]), catalog, Machine(), answers_rows=False)
     service = Service(ServePlan(model_name="tiny", media=MediaPolicy(folder=folder)))
-    prepared, ready = prepare(infer, catalog), threading.Event()
+    prepared, ready = prepare(infer, catalog, scores=True), threading.Event()
 
     def load(loop: asyncio.AbstractEventLoop) -> Loaded:
         engine = asyncio.run(start(infer, prepared))
-        return Loaded(engine, prepared.encoder, service.plan.defaults(prepared.sampling))
+        return Loaded(engine, prepared.encoder, service.plan.defaults(prepared.sampling), frozenset(prepared.heads))
 
     with bind("127.0.0.1", 0) as listener:
         server = Server(service, listener, load, ready.set)

@@ -18,6 +18,7 @@ from swift.core.machine import Machine
 from swift.engines.factory import prepare, start
 from swift.params.parse import parse
 from swift.plan.infer import plan_infer
+from swift.prompts.types import Encoded
 
 ROW = {
     "system": "Judge.",
@@ -100,10 +101,12 @@ def test_merged(run: Path) -> None:
     turns = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in MESSAGES)
     text = f"{turns}<|im_start|>assistant\n{ROW['response']}<|im_end|>"
 
+    ids = prepared.tokenizer(text)["input_ids"]
+
     async def score() -> list[float]:
         engine = await start(plan, prepared)
         try:
-            return await engine.reader.score([tuple(prepared.tokenizer(text)["input_ids"])])
+            return await engine.reader.score([Encoded(ids, ids)])
         finally:
             await engine.close()
 

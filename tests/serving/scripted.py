@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from swift.engines.base import NOTHING_SHOWN, Delta, NoLogProbs, Request, TokenLogprob
-from swift.prompts.types import Media
+from swift.prompts.types import Encoded, Media
 
 
 class ScriptedEngine:
@@ -82,9 +82,9 @@ class ScriptedEngine:
     async def embed(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[list[float]]:
         return [[float(len(ids)), 0.5 if adapter is None else -0.5] for ids in texts]
 
-    async def score(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[float]:
-        self.scored = [self.tokenizer.decode(ids) for ids in texts]
-        return [len(ids) - 20.0 for ids in texts]
+    async def score(self, answers: Sequence[Encoded], adapter: str | None = None) -> list[float]:
+        self.scored = [self.tokenizer.decode(answer.input_ids) for answer in answers]
+        return [len(answer.input_ids) - 20.0 for answer in answers]
 
     async def add_adapter(self, name: str, folder: str) -> None:
         self.adapters = (*self.adapters, name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from swift.core.errors import SwiftError
-from swift.prompts.types import Media
+from swift.prompts.types import Encoded, Media
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 NOTHING_SHOWN = Media()
@@ -108,8 +108,9 @@ class Reader(Protocol):
         """A vector of length 1 for each text. Raises SwiftError for what cannot be read."""
         ...
 
-    async def score(self, texts: Sequence[tuple[int, ...]], adapter: str | None = None) -> list[float]:
-        """The number that the value head gives each text. Raises SwiftError where there is no head."""
+    async def score(self, answers: Sequence[Encoded], adapter: str | None = None) -> list[float]:
+        """The number that the value head gives each answer, whose prompt may show media. Raises SwiftError where there
+        is no head."""
         ...
 
 

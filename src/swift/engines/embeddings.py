@@ -19,6 +19,7 @@ from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.adapter_pool import AdaptedModel
 from swift.engines.dynamic_rope import DynamicRope
+from swift.engines.image_prompt import ImagePrompt
 from swift.engines.runner_probe import reads_in_stretches
 from swift.models.value_head import ValueHead
 
@@ -33,6 +34,8 @@ class _Texts:
     adapter: str | None
     head: ValueHead | None
     result: Future[list[Vector]]
+    shown: Sequence[ImagePrompt | None] = ()
+    """What is shown in each text; such a text is read in one stretch. Empty where nothing is."""
     vectors: list[Vector] = field(default_factory=list)
     read: int = 0
     cache: Any = None
@@ -62,12 +65,13 @@ class Vectors:
         adapter: str | None,
         result: Future[list[Vector]],
         head: ValueHead | None = None,
+        shown: Sequence[ImagePrompt | None] = (),
     ) -> None:
         """Queue the texts of one request; `result` takes their vectors, or what went wrong.
 
         With a `head` each vector is one number, the text's score.
         """
-        self._waiting.append(_Texts(token_ids, adapter, head, result))
+        self._waiting.append(_Texts(token_ids, adapter, head, result, shown))
 
     def step(self) -> None:
         """Read the next stretch of a text. A mistake ends its request and nothing else."""
@@ -98,13 +102,16 @@ class Vectors:
 
     def _read(self, texts: _Texts) -> None:
         tokens = texts.token_ids[len(texts.vectors)]
-        stretch = None if self._chunk is None or len(tokens) <= self._chunk else self._stretch
+        images = texts.shown[len(texts.vectors)] if texts.shown else None
+        stretch = None if images or self._chunk is None or len(tokens) <= self._chunk else self._stretch
         end = len(tokens) if stretch is None else min(len(tokens), texts.read + stretch)
         self._rope.settle(end)
         new = torch.tensor([tokens[texts.read : end]], device=self._model.base.device)
-        position = torch.arange(texts.read, end, device=new.device)[None]
+        given: dict[str, Any] = {"position_ids": torch.arange(texts.read, end, device=new.device)[None]}
+        if images is not None:
+            given = {"position_ids": images.places.to(new.device), **images.moved(new.device, self._model.base.dtype)}
         cached = {"use_cache": False} if stretch is None else {"use_cache": True, "past_key_values": texts.cache}
-        output = self._model.read(texts.adapter, input_ids=new, position_ids=position, **cached)
+        output = self._model.read(texts.adapter, input_ids=new, **given, **cached)
         if end < len(tokens):
             texts.read, texts.cache = end, output.past_key_values
             return

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,15 +62,49 @@ class ImagePrompt:
         return {name: value[:, start:stop] for name, value in longer.items()}
 
 
-def image_prompt(images: MediaProcessor, model: PreTrainedModel, ids: Sequence[int], media: Media) -> ImagePrompt:
-    """The media of a prompt: opened, resized, counted. Raises SwiftError for those that do not fit its tokens."""
+def image_prompt(
+    images: MediaProcessor,
+    model: PreTrainedModel,
+    ids: Sequence[int],
+    media: Media,
+    labels: Sequence[int] | None = None,
+) -> ImagePrompt:
+    """The media of a prompt: opened, resized, counted. Raises SwiftError for those that do not fit its tokens.
+
+    `labels` are those of training, where the ids have an answer in them that is only read.
+    """
     keys = images.keys(ids, media)
     row = torch.tensor([list(ids)])
-    inputs = images.inputs([media], row)
+    inputs = images.inputs([media], row, None if labels is None else torch.tensor([list(labels)]))
     places = images.family.positions(model, row, inputs)
     if places is None:
         return ImagePrompt(inputs, keys, torch.arange(len(ids))[None], 0)
     return ImagePrompt(inputs, keys, places, int(places.max()) + 1 - len(ids))
+
+
+class ImagePrompts:
+    """Makes them apart from the event loop and from the thread that computes. `images` is None for a model of text."""
+
+    def __init__(self, images: MediaProcessor | None):
+        self._images = images
+        # One thread for all: every further one that computes would get a team of OpenMP's threads of its own.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="images")
+
+    async def make(
+        self, model: PreTrainedModel, ids: Sequence[int], media: Media, labels: Sequence[int] | None = None
+    ) -> ImagePrompt | None:
+        """See `image_prompt`; None where nothing is shown and the model is given the ids alone.
+
+        With `labels` the ids have an answer in them, and a model may be given something beside a text too.
+        """
+        if self._images is None or not (media.any or labels):
+            return None
+        work = partial(image_prompt, self._images, model, ids, media, labels)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def close(self) -> None:
+        """Take no more of them."""
+        self._thread.shutdown(wait=False)
 
 
 class _AtDecoder(Exception):

@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sized
 from collections.abc import Sequence as Many
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from swift.engines.beam_search import beam_search
 from swift.engines.embeddings import Vector, Vectors
 from swift.engines.grammar import Grammars
 from swift.engines.guesses import Guesses
-from swift.engines.image_prompt import ImagePrompt, image_prompt
+from swift.engines.image_prompt import ImagePrompt, ImagePrompts
 from swift.engines.kv_cache import free_memory
 from swift.engines.log_probs import Continuations, Scored
 from swift.engines.packed_linear import pack
@@ -40,7 +40,7 @@ from swift.engines.sequence import Sequence, end_ids, named
 from swift.models.context_window import context_length
 from swift.models.families import MediaProcessor
 from swift.models.value_head import ValueHead, load_head
-from swift.prompts.types import Media
+from swift.prompts.types import Encoded, Media
 
 CPU_CHUNK, GPU_CHUNK = 512, 4096
 """Prompt tokens computed in one step: what answers under way wait for at most."""
@@ -81,8 +81,7 @@ class TorchEngine:
     ):
         self.tokenizer = tokenizer
         self._images = images
-        # One thread for all: every further one that computes would get a team of OpenMP's threads of its own.
-        self._pixels = None if images is None else ThreadPoolExecutor(1, thread_name_prefix="images")
+        self._image_prompts = ImagePrompts(images)
         self._opening, self._shown = ((), frozenset()) if images is None else images.answer_form(tokenizer)
         self._grammars = Grammars(tokenizer)
         self._admit = admit
@@ -187,18 +186,25 @@ class TorchEngine:
 
     async def embed(self, texts: Many[tuple[int, ...]], adapter: str | None = None) -> list[Vector]:
         """The normalised last hidden state of each text's last token. Raises SwiftError for what cannot be read."""
-        return await self._read(texts, adapter, None)
+        return await self._read(texts, adapter, None, ())
 
-    async def score(self, texts: Many[tuple[int, ...]], adapter: str | None = None) -> list[float]:
-        """What the value head gives for each text's last token. Raises SwiftError for what cannot be read."""
+    async def score(self, answers: Many[Encoded], adapter: str | None = None) -> list[float]:
+        """What the value head gives for each answer's last token. Raises SwiftError for what cannot be read."""
         if adapter not in self._heads:
             raise SwiftError(f"{f'`{adapter}`' if adapter else 'the model'} has no value head, and gives no scores")
-        return [score for (score,) in await self._read(texts, adapter, self._heads[adapter])]
+        for answer in answers:
+            self._admission.media(answer.media)
+        texts = [tuple(answer.input_ids) for answer in answers]
+        make, base = self._image_prompts.make, self._model.base
+        shown = [await make(base, ids, one.media, one.labels) for ids, one in zip(texts, answers, strict=True)]
+        return [score for (score,) in await self._read(texts, adapter, self._heads[adapter], shown)]
 
-    async def _read(self, texts: Many[tuple[int, ...]], adapter: str | None, head: ValueHead | None) -> list[Vector]:
+    async def _read(
+        self, texts: Many[tuple[int, ...]], adapter: str | None, head: ValueHead | None, shown: Many[ImagePrompt | None]
+    ) -> list[Vector]:
         self._admission.vectors(texts, adapter)
         result: Future[list[Vector]] = Future()
-        self._inbox.put(lambda: self._vectors.add(texts, adapter, result, head))
+        self._inbox.put(lambda: self._vectors.add(texts, adapter, result, head, shown))
         return await asyncio.wrap_future(result)
 
     async def log_probs(
@@ -213,7 +219,7 @@ class TorchEngine:
         self._admission.media(media)
         self._admission.texts([prompt_ids, *continuations], adapter)
         self._admission.texts([(*prompt_ids, *tokens) for tokens in continuations], adapter)
-        images = await self._image_prompt(prompt_ids, media)
+        images = await self._image_prompts.make(self._model.base, prompt_ids, media)
         result: Future[list[list[Pick]]] = Future()
         scored = Scored(prompt_ids, continuations, adapter, top, result, images)
         self._inbox.put(lambda: self._continuations.add(scored))
@@ -274,14 +280,13 @@ class TorchEngine:
         """End what is running with "abort" and stop the worker."""
         if not self._closed:
             self._closing = True
-            if self._pixels is not None:
-                self._pixels.shutdown(wait=False)
+            self._image_prompts.close()
             self._inbox.put(self._stop)
             await asyncio.to_thread(self._worker.join)
 
     async def _sequences(self, request: Request) -> list[Sequence]:
         limit = min(len(request.prompt_ids) + request.sampling.max_tokens, self.max_model_len)
-        images = await self._image_prompt(request.prompt_ids, request.media)
+        images = await self._image_prompts.make(self._model.base, request.prompt_ids, request.media)
         constraint = request.sampling.grammar
         grammars = [
             None if constraint is None else await asyncio.to_thread(self._grammars.make, constraint)
@@ -291,12 +296,6 @@ class TorchEngine:
             Sequence(request, index, self.tokenizer, self._end_ids, limit, grammar, images, self._opening, self._shown)
             for index, grammar in enumerate(grammars)
         ]
-
-    async def _image_prompt(self, ids: tuple[int, ...], media: Media) -> ImagePrompt | None:
-        if self._images is None or self._pixels is None or not media.any:
-            return None
-        work = partial(image_prompt, self._images, self._model.base, ids, media)
-        return await asyncio.get_running_loop().run_in_executor(self._pixels, work)
 
     # Everything below runs in the worker thread.
 

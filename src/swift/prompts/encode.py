@@ -237,6 +237,12 @@ class Encoder:
         (ids,) = self.tokens.of_segments([self._render(conversation)[-1].segments])
         return [token for segment in ids for token in segment]
 
+    def answered(self, conversation: Conversation) -> Encoded:
+        """A finished conversation as training on its last answer has it, at any length. Raises as `encode` does."""
+        example = self._render(conversation, last_only=True)[-1]
+        (ids,) = self.tokens.of_segments([example.segments])
+        return self._assemble(example, ids, conversation)
+
     @property
     def turn_end(self) -> tuple[int, ...]:
         """The ids that end an answer."""

@@ -27,9 +27,9 @@ async def scores(service: Service, http: HttpRequest, body: ScoreRequest) -> Res
     if body.truncate_prompt_tokens is not None:
         raise ApiError(400, "Nothing is cut off an answer or its prompt.", param="truncate_prompt_tokens")
     conversations, param = _conversations(body)
-    texts = [await service.answer_ids(conversation, param) for conversation in conversations]
-    tokens = sum(map(len, texts))
-    values = await read(service, http, service.reader().score(texts, adapter), tokens, param)
+    answers = [await service.answer(conversation, param) for conversation in conversations]
+    tokens = sum(len(answer.input_ids) for answer in answers)
+    values = await read(service, http, service.reader().score(answers, adapter), tokens, param)
     if body.use_activation:
         values = [_sigmoid(value) for value in values]
     usage: ScoreUsage = {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0}

@@ -17,7 +17,7 @@ from swift.plan.serve import Defaults, ServePlan
 from swift.prompts.encode import Encoder, TooLong
 from swift.prompts.images import BadMedium
 from swift.prompts.tool_calls import CallSyntax
-from swift.prompts.types import Conversation, Media
+from swift.prompts.types import Conversation, Encoded, Media
 from swift.serving.admission import Gate
 from swift.serving.constraints import constraint
 from swift.serving.errors import ApiError
@@ -228,15 +228,16 @@ class Service:
             raise ApiError(400, f"Token {max(text)} is not in the vocabulary of {size}.", param=param)
         return tuple(text)
 
-    async def answer_ids(self, body: ChatRequest, param: str) -> tuple[int, ...]:
-        """The token ids of a conversation with its last answer, as training has them. Raises ApiError."""
-        talk = answered(body, tool_use(body), takes=())  # scores are of texts
-        ids = await self._apart(self._encode_answered, self.loaded.encoder_of(self.adapter(body.model)), talk, param)
-        longest = self.loaded.engine.max_model_len
-        if len(ids) > longest:
-            message = f"An answer with its prompt has {len(ids)} tokens; the model's context holds {longest}."
+    async def answer(self, body: ChatRequest, param: str) -> Encoded:
+        """A conversation with its last answer, as training has it. Raises ApiError."""
+        talk = await self._with_media(answered(body, tool_use(body), takes=self.takes), body)
+        encoder = self.loaded.encoder_of(self.adapter(body.model))
+        given = await self._apart(self._encode_answered, encoder, talk, body, param)
+        length, longest = len(given.input_ids), self.loaded.engine.max_model_len
+        if length > longest:
+            message = f"An answer with its prompt has {length} tokens; the model's context holds {longest}."
             raise ApiError(400, message, param=param, code="context_length_exceeded")
-        return ids
+        return given
 
     def text(self, ids: Sequence[int], *, special: bool = True) -> str:
         """The text of token ids, with the special ones or without."""
@@ -281,9 +282,11 @@ class Service:
             ids = ids + self.loaded.engine.tokenizer(begun, add_special_tokens=False)["input_ids"]
         return tuple(ids), prompt.media
 
-    def _encode_answered(self, encoder: Encoder, talk: Conversation, param: str) -> tuple[int, ...]:
+    def _encode_answered(self, encoder: Encoder, talk: Conversation, body: ChatRequest, param: str) -> Encoded:
         try:
-            return tuple(encoder.text_ids(talk))
+            return encoder.answered(talk)
+        except BadMedium as error:
+            raise refusal(error, blamed(error, talk.media, body, encoder.images)) from error
         except SwiftError as error:
             raise ApiError(400, " ".join(filter(None, (error.what, error.why))), param=param) from error
 
