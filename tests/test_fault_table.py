@@ -47,6 +47,15 @@ def test_a_verdict_follows_from_exit_code_and_place(output: str, exit_code: int 
     assert judge(output, exit_code, [r"row \d+ is broken", "broken"]).verdict == verdict
 
 
+def test_a_warning_is_shown_rather_than_a_line_that_tells_of_the_same() -> None:
+    said = f"[INFO:swift] 0 broken rows\n[WARNING:swift] row 7 is broken\n{STEP}\n[WARNING:swift] row 9 is broken"
+    assert judge(said, 0, ["broken"]).line == "[WARNING:swift] row 7 is broken"
+    assert judge(said, 1, ["broken"]).verdict == "stopped"
+    assert judge(f"[INFO:swift] 1 broken row\n{STEP}\n[WARNING:swift] row 9 is broken", 0, ["broken"]).line == (
+        "[INFO:swift] 1 broken row"
+    )
+
+
 def test_each_fault_was_reported_somewhere_and_each_cell_is_of_a_fault() -> None:
     ids = [fault["id"] for fault in FAULTS]
     assert len(ids) == len(set(ids)) >= 25

@@ -35,6 +35,8 @@ ECHO = re.compile(
 """Lines that only repeat what was asked for, or show that something goes on: they name nothing."""
 ERROR = re.compile(r"^error: |^\w+(\.\w+)*(Error|Exception)\b")
 """The line that a program ends with, where it says why."""
+WARNING = re.compile(r"warn", re.IGNORECASE)
+"""A line that is meant to be seen; one that only tells of the same thing is shown where there is no other."""
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -69,8 +71,10 @@ def judge(output: str, exit_code: int | None, names: list[str]) -> Judged:
     if not named:
         why = [line for line in shown if exit_code and ERROR.search(line)]
         return Judged("crashed" if exit_code else "silent", (why or [last])[-1])
+    during = named[0] > begun
+    lines = [shown[place] for place in named if during or place < begun]
     errors = [shown[place] for place in named if exit_code and ERROR.search(shown[place])]
-    line = errors[-1] if errors else shown[named[0]]
-    if named[0] > begun:
+    line = errors[-1] if errors else next(filter(WARNING.search, lines), lines[0])
+    if during:
         return Judged("during", line)
     return Judged("stopped" if exit_code else "warned", line)

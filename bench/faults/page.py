@@ -34,10 +34,13 @@ PRINTED = {
 INTRO = """# Evidence
 
 Faults that users of fine-tuning tools reported, made on purpose, and what each tool did with them. Every cell was run:
-the commands stand below, with the line that the verdict rests on. `python bench/faults/run.py` runs them again and
-`make docs` writes this page. What the rows look like says `bench/faults/prepare.py`; which words count as naming a
-fault, the same for all tools, `bench/faults/faults.toml`. The model is a Llama of two layers with SmolLM2's chat
-template, on a CPU, one thread, without network.
+the commands stand below, with the line that the verdict rests on. `python bench/faults/run.py` runs them again, with
+`--tools trl --faults kto-one-label` a single one, and `make docs` writes this page; `python
+bench/faults/environments.py` installs the peers first. The commands are typed in the folder of their cell,
+`~/.cache/swift/bench/faults/TOOL/FAULT`: `--prepare` makes it, with the model and the rows, and runs nothing. What the
+rows look like says `bench/faults/prepare.py`; which words count as naming a fault, the same for all tools,
+`bench/faults/faults.toml`. The model is a Llama of two layers with SmolLM2's chat template, on a CPU, one thread,
+without network.
 """
 
 

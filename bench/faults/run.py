@@ -1,12 +1,13 @@
 """What happens to faults that users reported, in `swift` and in its peers: runs the cells of the table one by one.
 
-    python bench/faults/run.py [--tools swift trl …] [--faults all-masked …] [--judge]
+    python bench/faults/run.py [--tools swift trl …] [--faults all-masked …] [--prepare | --judge]
 
 Cells run in ~/.cache/swift/bench/faults/TOOL/FAULT, a folder that is made anew, with one thread, without network and
 without a GPU, as forks of a process that has imported the tool's libraries; what they said stays there. Verdicts go to
-results.json beside this file, and from there to docs/evidence.md (page.py). `--judge` runs nothing and judges again
-what was said. TRL comes from the environment of `make setup`; the environments of LLaMA-Factory and ms-swift 2.5.2 are
-made by environments.py. The cell of the full disk mounts one of memory, which takes Linux and root.
+results.json beside this file, and from there to docs/evidence.md (page.py). `--prepare` makes the folders, in which the
+commands of the page can be typed, and runs nothing; `--judge` runs nothing and judges again what was said. TRL comes
+from the environment of `make setup`; the environments of LLaMA-Factory and ms-swift 2.5.2 are made by environments.py.
+The cell of the full disk mounts one of memory, which takes Linux and root.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def main() -> None:
     faults = {fault["id"]: fault for fault in tomllib.loads((HERE / "faults.toml").read_text())["fault"]}
     parser.add_argument("--tools", nargs="+", default=list(TOOLS), choices=list(TOOLS))
     parser.add_argument("--faults", nargs="+", default=list(faults), choices=list(faults), metavar="FAULT")
+    parser.add_argument("--prepare", action="store_true", help="run nothing, make the folders of the cells")
     parser.add_argument("--judge", action="store_true", help="run nothing, judge again what was said")
     options = parser.parse_args()
     make_models(CELLS / "models", smollm2())
@@ -53,6 +55,9 @@ def main() -> None:
         with Started(tool) as started:
             for fault in (faults[name] for name in options.faults):
                 cell = CELLS / tool.name / fault["id"]
+                if options.prepare:
+                    print(make_cell(tool, fault, cell), flush=True)
+                    continue
                 if tool.name not in fault.get("not_applicable", {}) and not options.judge:
                     run_cell(started, fault, cell)
                 found = result(tool, fault, cell)
@@ -62,15 +67,7 @@ def main() -> None:
 
 def run_cell(started: Started, fault: dict[str, Any], cell: Path) -> None:
     """Do what the fault says, up to the first step that fails: what was run goes to did.json, what it said beside."""
-    shutil.rmtree(cell, ignore_errors=True)
-    cell.mkdir(parents=True)
-    # Copies: some tools show where a link leads to, whose name names the fault.
-    shutil.copytree(CELLS / "models" / f"{fault.get('model', 'plain')}-model", cell / "model")
-    shutil.copytree(CELLS / "models" / "other-model", cell / "model-2")
-    (cell / "rewards.py").write_text(REWARDS)
-    (cell / "llama3.jinja").write_text(LLAMA3)
-    (cell / "bench" / "faults").mkdir(parents=True)
-    shutil.copy(HERE / "merge_with_peft.py", cell / "bench" / "faults")
+    make_cell(started.tool, fault, cell)
     did: list[dict[str, Any]] = []
     before: dict[str, str] = {}
     for number, step in enumerate(fault["do"]):
@@ -86,10 +83,26 @@ def run_cell(started: Started, fault: dict[str, Any], cell: Path) -> None:
     (cell / "did.json").write_text(json.dumps({"did": did, "before": before}))
 
 
+def make_cell(tool: Tool, fault: dict[str, Any], cell: Path) -> Path:
+    """The folder of a cell made anew, with the model and the rows that its commands name. -> the folder."""
+    shutil.rmtree(cell, ignore_errors=True)
+    cell.mkdir(parents=True)
+    # Copies: some tools show where a link leads to, whose name names the fault.
+    shutil.copytree(CELLS / "models" / f"{fault.get('model', 'plain')}-model", cell / "model")
+    shutil.copytree(CELLS / "models" / "other-model", cell / "model-2")
+    (cell / "rewards.py").write_text(REWARDS)
+    (cell / "llama3.jinja").write_text(LLAMA3)
+    (cell / "bench" / "faults").mkdir(parents=True)
+    shutil.copy(HERE / "merge_with_peft.py", cell / "bench" / "faults")
+    for step in fault["do"]:
+        if "damage" not in step and tool.name not in fault.get("not_applicable", {}):
+            tool.write(step, cell)
+    return cell
+
+
 def do(started: Started, step: dict[str, Any], cell: Path, said: Path) -> dict[str, Any]:
     """One command of a cell. -> how it is shown, its exit code (None: it was stopped), how long it took."""
     tool = started.tool
-    tool.write(step, cell)
     kind = next(kind for kind in ("train", "merge", "infer") if kind in step)
     command: Command = getattr(tool, kind)(step, cell)
     words, shown = command.words, command.shown()

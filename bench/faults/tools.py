@@ -290,6 +290,9 @@ class LlamaFactory(Tool):
         for name, file in self.files(step).items():
             known[file.parent.name] = self._describe(step, name, file)
         described.write_text(json.dumps(known, indent=2))
+        if "infer" in step:
+            typed = "".join(f"{row['question']}\n" for row in rows(step["rows"])[:2]) + "exit\n"
+            (cell / "typed.txt").write_text(typed)
 
     def _describe(self, step: dict[str, Any], name: str, file: Path) -> dict[str, Any]:
         path = str(file) if "rows_as" not in step else f"{step['rows_as']}/rows.jsonl"
@@ -337,8 +340,6 @@ class LlamaFactory(Tool):
         return Command(["llamafactory-cli", "export", *self.flags({}, {}, **fixed)])
 
     def infer(self, step: dict[str, Any], cell: Path) -> Command:
-        questions = cell / "typed.txt"
-        questions.write_text("".join(f"{row['question']}\n" for row in rows(step["rows"])[:2]) + "exit\n")
         fixed = {
             "model_name_or_path": "model",
             "adapter_name_or_path": checkpoint(cell, step["infer"]),

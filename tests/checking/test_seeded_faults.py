@@ -1,4 +1,4 @@
-"""`swift check` on a sound product passes, and each of five faults that are put into the product fails its check."""
+"""`swift check` on a sound product passes, and each fault that is put into the product fails its check."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ IN_ONE_PROCESS = (
     "flat = packed = padded",
     "gradient checkpointing on = off",
     "resumed = uninterrupted",
+    "evaluated = by hand",
     "adapter saved = loaded",
     "merged = adapter",
     "prompt of training = of the server",
@@ -127,9 +128,25 @@ def another_template_that_nobody_compares(patch: pytest.MonkeyPatch, folder: Pat
     patch.setattr(factory, "require_same_template", lambda *_: None)
 
 
+def dropout_in_evaluation(patch: pytest.MonkeyPatch, _: Path) -> None:
+    loss_over = SwiftTrainer._loss_over
+
+    def noisy(self: Any, model: Any) -> dict[str, float]:
+        return loss_over(self, model.train())
+
+    patch.setattr(SwiftTrainer, "_loss_over", noisy)
+
+
+def labels_one_off(patch: pytest.MonkeyPatch, _: Path) -> None:
+    predicted_at = collator._predicted_at
+    patch.setattr(collator, "_predicted_at", lambda labels, follows: predicted_at(labels, follows)[1:])
+
+
 @pytest.mark.parametrize(
     ("fault", "caught_by"),
     [
+        (dropout_in_evaluation, "evaluated = by hand"),
+        (labels_one_off, "evaluated = by hand"),
         (mean_of_means, "batch x accumulation"),
         (leaking_packed_rows, "flat = packed = padded"),
         pytest.param(another_base, "adapter saved = loaded", marks=pytest.mark.slow),

@@ -52,9 +52,9 @@ def test_bad_input_ends_before_anything_is_loaded(
 def test_ten_lines_and_json(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--result_path", str(tmp_path / "verdict.json")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 10 and lines[-1].startswith("ok: 8 passed in ")
+    assert len(lines) == 10 and lines[-1].startswith("ok: 9 passed in ")
     verdict = json.loads((tmp_path / "verdict.json").read_text())
-    assert verdict["passed"] and [one["status"] for one in verdict["checks"]] == ["passed"] * 8
+    assert verdict["passed"] and [one["status"] for one in verdict["checks"]] == ["passed"] * 9
     assert list((tmp_path / "output").iterdir()) == [], "what the runs wrote is gone"
 
 
@@ -110,4 +110,4 @@ def test_rows_with_images_pass_all_checks(
     tmp_path: Path, smollm2_tokenizer_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["check", *words_for_pictures(tmp_path, smollm2_tokenizer_dir)]) == 0
-    assert "ok: 8 passed" in capsys.readouterr().out
+    assert "ok: 9 passed" in capsys.readouterr().out

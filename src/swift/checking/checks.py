@@ -1,4 +1,4 @@
-"""The eight checks, in the order of the report; each compares two ways of the product that must agree."""
+"""The nine checks, in the order of the report; each compares two ways of the product that must agree."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from swift.checking.runs import Layout, Numbers, Resumed, interrupted, log_likelihoods, numbers_of, unweighted
-from swift.checking.served import Served, prompt_fault, questions, served
+from swift.checking import by_hand, runs
+from swift.checking.runs import Layout, Numbers, Whole, log_likelihoods, numbers_of, unweighted
+from swift.checking.served import AT_ONCE, Served, prompt_fault, questions, served
 from swift.checking.subject import Planned, Subject, chosen, subject_of
 from swift.checking.verdict import Result, Verdict, judged
 from swift.core.errors import Interrupted, SwiftError
@@ -32,16 +34,25 @@ from swift.plan.merge import NOT_MERGED, plan_merge
 from swift.plan.methods import METHODS
 from swift.plan.sft import plan_sft
 from swift.training import process_group
+from swift.training.preference_batches import end
 
 ALLOWED = {
-    "fp32": {"loss": 5e-5, "gradient": 1e-3, "weights": 2e-2, "log-likelihood": 1e-4},
-    "bf16": {"loss": 5e-3, "gradient": 1e-1, "weights": 5e-1, "log-likelihood": 1e-2},
+    "fp32": {
+        **{"loss": 5e-5, "gradient": 1e-3, "weights": 2e-2},
+        **{"log-likelihood": 1e-4, "written": 1e-3, "score": 1e-3, "evaluated": 1e-4},
+    },
+    "bf16": {
+        **{"loss": 5e-3, "gradient": 1e-1, "weights": 5e-1},
+        **{"log-likelihood": 1e-2, "written": 5e-2, "score": 1e-1, "evaluated": 2e-2},
+    },
 }
 """How far two ways may differ, as shares, by the precision; fp16 is judged as bf16."""
 OF_GALORE = {"weights": 2e-1}
 """The directions that gradients are projected on follow from their smallest parts too, which rounding moves."""
 AFTER_A_PAUSE = {"loss": 1e-6, "gradient": 1e-5, "weights": 1e-5}
 """A resumed run does the very same again, on a GPU up to the order of its sums."""
+NEAR_0 = 1e-2
+"""A smaller loss is judged by the difference itself: of one that is 0 there is no share."""
 NUMBERS = "numbers.pt"
 FAULTS = (SwiftError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
 """What a fault of the product shows as, where it is no difference; it fails the check that met it."""
@@ -84,6 +95,7 @@ class Checks:
             "gradient checkpointing on = off": self._recomputed,
             "one process = two": self._processes,
             "resumed = uninterrupted": self._resumed,
+            "evaluated = by hand": self._evaluated,
             f"{loaded} saved = loaded": self._loaded,
             "merged = adapter": self._merged,
             "prompt of training = of the server": self._prompts,
@@ -112,23 +124,32 @@ class Checks:
         return self._numbers(Layout(batch_size=len(self.subject.rows), accumulation=1))
 
     @cached_property
-    def _pair(self) -> Resumed:
-        return interrupted(self.subject, self._new_folder())
+    def _whole(self) -> Whole:
+        return runs.whole(self.subject, self._new_folder())
 
     @cached_property
     def _served(self) -> Served:
-        return self._open.enter_context(served(self.subject, self._pair.checkpoint))
+        return self._open.enter_context(served(self.subject, self._whole.checkpoint))
 
     @cached_property
     def _in_memory(self) -> list[float]:
+        if self._scores:
+            return runs.scores(self._whole.run, self._rows)
         images = self.subject.prepared.images
         before = 0 if images is None else len(images.family.opening[1:])
-        return log_likelihoods(self._pair.run, self._texts, before=before)
+        return log_likelihoods(self._whole.run, self._texts, before=before)
+
+    @property
+    def _scores(self) -> bool:
+        return METHODS[self.subject.plan.method].scores
+
+    @property
+    def _rows(self) -> list[dict[str, Any]]:
+        return [self.subject.rows[number] for number in range(len(self.subject.rows))]
 
     @property
     def _texts(self) -> list[dict[str, object]]:
-        rows = self.subject.rows
-        return [unweighted(chosen(rows[number])) for number in range(len(rows))]
+        return [unweighted(chosen(row)) for row in self._rows]
 
     def _new_folder(self) -> Path:
         self._runs += 1
@@ -156,7 +177,7 @@ class Checks:
         return self._against_plain(
             name,
             f"{rows} x 1 = 1 x {rows} = 1 x {rows} laid together",
-            Layout(batch_size=1, accumulation=rows),
+            Layout(batch_size=1, accumulation=rows, asked=True),
             Layout(batch_size=1, accumulation=rows, pass_tokens=half),
         )
 
@@ -171,17 +192,16 @@ class Checks:
         return self._against_plain(name, "three ways", Layout(batch_size=1, accumulation=1, packed=True), padded)
 
     def _recomputed(self, name: str) -> Result:
-        rows = len(self.subject.rows)
-        return self._against_plain(name, "two ways", Layout(batch_size=rows, accumulation=1, recompute=True))
+        allowed = AFTER_A_PAUSE if self.subject.machine.device == "cpu" else self._allowed
+        again = runs.recomputed(self.subject, self._new_folder())
+        return judged(name, "three steps", self._whole.numbers.differences(again), allowed)
 
     def _require_separate_rows(self) -> None:
         alignment = self.subject.plan.alignment
         if alignment is not None and alignment.loss.loss_type in DEPENDS_ON_MICRO_BATCH:
             raise Skip(f"the loss {alignment.loss.loss_type} compares the rows of a micro-batch with each other")
 
-    def _require_answers(self) -> None:
-        if METHODS[self.subject.plan.method].scores:
-            raise Skip("a reward model gives scores, and no answers")
+    def _require_texts(self) -> None:
         if self.subject.plan.alignment is not None and self.subject.prepared.images is not None:
             raise Skip("of pairs that show something it is compared by swift check sft")
 
@@ -212,30 +232,40 @@ class Checks:
 
     def _resumed(self, name: str) -> Result:
         allowed = AFTER_A_PAUSE if self.subject.machine.device == "cpu" else self._allowed
-        return judged(name, "steps 2 and 3", self._pair.whole.differences(self._pair.resumed), allowed)
+        again = runs.resumed(self.subject, self._whole, self._new_folder())
+        return judged(name, "steps 2 and 3", self._whole.numbers.differences(again), allowed)
+
+    def _evaluated(self, name: str) -> Result:
+        if (reason := by_hand.why_not(self.subject)) is not None:
+            raise Skip(reason)
+        mine, theirs = self._whole.evaluated, by_hand.by_hand(self.subject, self._served, self._rows)
+        detail = f"{mine:.6g} by the formula over what the server tells"
+        return judged(name, detail, {"evaluated": abs(mine - theirs) / max(abs(mine), NEAR_0)}, self._allowed)
 
     def _loaded(self, name: str) -> Result:
-        self._require_answers()
-        return self._alike(name, "as trained", self._served.log_likelihoods(self._texts))
+        self._require_texts()
+        return self._alike(name, self._served, written=True)
 
     def _merged(self, name: str) -> Result:
         plan = self.subject.plan
-        self._require_answers()
+        self._require_texts()
         if plan.tuner.sft_type == "full":
             raise Skip("all weights are trained: there is no adapter")
         if plan.model.quant is not None:
             raise Skip("the base is quantized, and an adapter is merged into its full weights")
         if plan.tuner.sft_type in NOT_MERGED:
             raise Skip(f"{plan.tuner.sft_type} is more than another weight and is not merged")
-        args = parse(["merge-lora", "--ckpt_dir", str(self._pair.checkpoint), "--dtype", plan.model.dtype])
+        args = parse(["merge-lora", "--ckpt_dir", str(self._whole.checkpoint), "--dtype", plan.model.dtype])
         merged = merge(plan_merge(args, self.subject.catalog, self.subject.machine))
         with served(self.subject, merged) as again:
-            return self._alike(name, "as trained", again.log_likelihoods(self._texts))
+            return self._alike(name, again)
 
     def _prompts(self, name: str) -> Result:
         if not (installed("fastapi") and installed("prometheus_client")):
             raise Skip("needs the server: pip install 'swift-llm[serve]'")
-        self._require_answers()
+        if self._scores:
+            raise Skip("a reward model gives scores, and no answers")
+        self._require_texts()
         asked = questions(self.subject)
         if not asked:
             raise Skip("no row has a prompt of text")
@@ -245,9 +275,24 @@ class Checks:
                 return Result(name=name, status="failed", detail=f"{question.origin}: {fault}")
         return Result(name=name, status="passed", detail=f"token for token in {len(asked)} rows")
 
-    def _alike(self, name: str, what: str, values: Sequence[float]) -> Result:
-        shares = [abs(a - b) / abs(a) for a, b in zip(self._in_memory, values, strict=True)]
-        return judged(name, what, {"log-likelihood": _largest(shares)}, self._allowed)
+    def _alike(self, name: str, served: Served, *, written: bool = False) -> Result:
+        if self._scores:
+            told = served.scores([end(row, side) for side in ("chosen_", "rejected_") for row in self._rows])
+            largest = max(map(abs, self._in_memory))
+            differences = {
+                "score": _largest([abs(a - b) / largest for a, b in zip(self._in_memory, told, strict=True)])
+            }
+            return judged(name, "as trained", differences, self._allowed)
+        told = served.log_likelihoods(self._texts)
+        shares = [abs(a - b) / abs(a) for a, b in zip(self._in_memory, told, strict=True)]
+        more = {"written": self._written(served)} if written and self.subject.prepared.images is None else {}
+        return judged(name, "as trained", {"log-likelihood": _largest(shares), **more}, self._allowed)
+
+    def _written(self, served: Served) -> float:
+        """How likely answers are to the engine, which writes them token by token, and to the model that was trained."""
+        answers = served.written(self._texts[:AT_ONCE])
+        read = log_likelihoods(self._whole.run, [row for row, _ in answers])
+        return _largest([abs(a - b) / max(abs(a), 1.0) for a, (_, b) in zip(read, answers, strict=True)])
 
 
 def verdict_of(given: Planned, words: Sequence[str], names: Sequence[str] = ()) -> Verdict:

@@ -16,6 +16,7 @@ from swift.checking.subject import Subject
 from swift.core.errors import Interrupted
 from swift.data import Built
 from swift.data.packing import PackedDataset
+from swift.params.alignment import DEPENDS_ON_MICRO_BATCH
 from swift.plan.train import TrainPlan
 from swift.prompts.types import IGNORED
 from swift.training import checkpoints
@@ -25,6 +26,7 @@ from swift.training.loop import Run, train
 from swift.training.objectives.sft import SftObjective
 from swift.training.prepare import Prepared
 from swift.training.train import switch_off_dropout, with_model
+from swift.training.trainer import SwiftTrainer
 
 STEPS = 2
 """Of the runs that are compared: after the first the weights differ from what they were."""
@@ -42,9 +44,10 @@ class Layout:
     batch_size: int
     accumulation: int
     pass_tokens: int | None = None
-    recompute: bool = False
     packed: bool = False
     padded: bool = False
+    asked: bool = False
+    """A reference inside the model is asked in each step, as in runs that see a row once; else before training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,46 +84,87 @@ def numbers_of(subject: Subject, folder: Path, layout: Layout) -> Numbers:
         batch_size=layout.batch_size,
         accumulation=layout.accumulation,
         pass_tokens=layout.pass_tokens,
-        recompute=layout.recompute,
         learning_rate=_rate(subject),
     )
-    run = _run(subject, plan, rows, folder, steps=STEPS)
+    run = _run(_asking(subject) if layout.asked else subject, plan, rows, folder, steps=STEPS)
     switch_off_dropout(run.model)
     if layout.padded:
         run = replace(run, collate=replace(cast(Any, run.collate), flat=False))
-    return _trained(run)
+    return _numbers(run)[0]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resumed:
-    """A run of three steps, and the same run ended after the first and gone on with from its checkpoint."""
+class Whole:
+    """A run of three steps that saves each, with the user's own dropout, as it was never stopped."""
 
     run: Run
-    """The whole one, with its model as it ended."""
-    whole: Numbers
-    resumed: Numbers
-    checkpoint: Path
-    """Of the last step."""
+    """With its model as it ended."""
+    numbers: Numbers
+    evaluated: float
+    """The loss of an evaluation behind the last step, over the rows that it was trained on."""
+    folder: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """Of the last step."""
+        return self.folder / f"checkpoint-{UNINTERRUPTED}"
 
 
-def interrupted(subject: Subject, folder: Path) -> Resumed:
-    """Both runs, with the user's own dropout; a step takes half of the rows, so their order counts too."""
-    half = len(subject.rows) // 2
-    plan = replace(
-        subject.plan.train,
-        group=subject.plan.train.group.replace(save_strategy="steps", max_steps=UNINTERRUPTED),
+def whole(subject: Subject, folder: Path) -> Whole:
+    """Train it."""
+    run = _run(_asking(subject), _uninterrupted(subject, saves=True), subject.rows, folder, steps=UNINTERRUPTED)
+    run = replace(run, val=run.train)
+    numbers, trainer = _numbers(run)
+    return Whole(run=run, numbers=numbers, evaluated=trainer.evaluate()["eval_loss"], folder=folder)
+
+
+def resumed(subject: Subject, of: Whole, folder: Path) -> Numbers:
+    """The same run from its first checkpoint on."""
+    checkpoint = of.folder / f"checkpoint-{INTERRUPTED_AT}"
+    checkpoints.require(checkpoint, whole_state=True)
+    plan = _uninterrupted(subject, saves=True)
+    return _numbers(_run(_asking(subject), plan, subject.rows, folder, steps=UNINTERRUPTED, resume=checkpoint))[0]
+
+
+def recomputed(subject: Subject, folder: Path) -> Numbers:
+    """The same run with activations that are computed again, the very dropout of the first time included."""
+    plan = replace(_uninterrupted(subject, saves=False), recompute=True)
+    return _numbers(_run(_asking(subject), plan, subject.rows, folder, steps=UNINTERRUPTED))[0]
+
+
+def _uninterrupted(subject: Subject, *, saves: bool) -> TrainPlan:
+    """A step takes half of the rows, so their order counts too."""
+    train, half = subject.plan.train, len(subject.rows) // 2
+    alignment = subject.plan.alignment
+    together = alignment is not None and alignment.loss.loss_type in DEPENDS_ON_MICRO_BATCH
+    return replace(
+        train,
+        group=train.group.replace(save_strategy="steps" if saves else "no", max_steps=UNINTERRUPTED),
         batch_size=half,
+        eval_batch_size=len(subject.rows) if together else half,
         learning_rate=_rate(subject) * (1 if subject.plan.tuner.sft_type == "full" else FAR),
         save_steps=INTERRUPTED_AT,
         save_total_limit=None,
     )
-    whole = _run(subject, plan, subject.rows, folder / "whole", steps=UNINTERRUPTED)
-    numbers = _trained(whole)
-    resume = folder / "whole" / f"checkpoint-{INTERRUPTED_AT}"
-    checkpoints.require(resume, whole_state=True)
-    again = _run(subject, plan, subject.rows, folder / "again", steps=UNINTERRUPTED, resume=resume)
-    last = folder / "whole" / f"checkpoint-{UNINTERRUPTED}"
-    return Resumed(run=whole, whole=numbers, resumed=_trained(again), checkpoint=last)
+
+
+def _asking(subject: Subject) -> Subject:
+    """The subject whose reference, where it lies in the model, is asked in each step, unless flags say otherwise."""
+    alignment = subject.plan.alignment
+    reference = None if alignment is None else alignment.reference
+    if alignment is None or reference is None or reference.kind == "model" or reference.precompute is not None:
+        return subject
+    alignment = replace(alignment, reference=replace(reference, precompute=False))
+    return replace(subject, prepared=replace(subject.prepared, plan=replace(subject.plan, alignment=alignment)))
+
+
+def scores(run: Run, pairs: Sequence[dict[str, Any]]) -> list[float]:
+    """The score of each better answer, and then of each worse one, by the reward model of the run."""
+    device = next(run.model.parameters()).device
+    run.model.eval()
+    with torch.no_grad():
+        batches = [run.objective.sums(run.model, send_to_device(run.collate([pair]), device)) for pair in pairs]
+    return [float(one.metrics[f"rewards/{side}"][0]) for side in ("chosen", "rejected") for one in batches]
 
 
 def log_likelihoods(run: Run, rows: Sequence[dict[str, Any]], *, before: int = 0) -> list[float]:
@@ -168,7 +212,7 @@ def _rate(subject: Subject) -> float:
     return FULL_RATE if subject.plan.tuner.sft_type == "full" else RATE
 
 
-def _trained(run: Run) -> Numbers:
+def _numbers(run: Run) -> tuple[Numbers, SwiftTrainer]:
     every = run.plan.lisa is not None  # whose layers take turns, so none of them is trained all the time
     before = _weights(run.model, every)
     try:
@@ -176,12 +220,13 @@ def _trained(run: Run) -> Numbers:
     except Interrupted as stopped:  # its advice is how to go on with a run
         raise Interrupted("stopped by a signal", exit_code=stopped.exit_code) from stopped
     events = [event for event in trainer.state.log_history if "loss" in event]
-    return Numbers(
+    numbers = Numbers(
         losses=[event["loss"] for event in events],
         gradients=[event["grad_norm"] for event in events if "grad_norm" in event],
         before=before,
         after=_weights(run.model, every),
     )
+    return numbers, trainer
 
 
 def _weights(model: nn.Module, every: bool) -> dict[str, Tensor]:

@@ -60,7 +60,7 @@ class Verdict:
         return [result.name for result in self.results if result.status == "failed"]
 
     def text(self) -> str:
-        """What was checked, a line for each check, and the sum."""
+        """A line for each check, and the sum with what was checked."""
         counts = [
             f"{number} {status}"
             for status in ("passed", "failed", "skipped")
@@ -68,9 +68,8 @@ class Verdict:
         ]
         return "\n".join(
             [
-                self.subject,
                 *(result.line() for result in self.results),
-                f"{'FAILED' if self.failed else 'ok'}: {', '.join(counts)} in {self.seconds:.0f} s",
+                f"{'FAILED' if self.failed else 'ok'}: {', '.join(counts)} in {self.seconds:.0f} s: {self.subject}",
             ]
         )
 

@@ -1,0 +1,187 @@
+"""The loss of an evaluation once more: the formulas of papers in plain numbers, over what the server's engine tells.
+
+Nothing of training takes part but the rows: no batch, no objective, and no reference that it keeps. What all layouts of
+training have in common, and could have wrong together, shows here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from swift.checking.served import Served, Weighed, served_model
+from swift.checking.subject import Subject
+from swift.plan.methods import METHODS
+from swift.plan.rlhf import LossPlan
+from swift.prompts.types import IGNORED
+from swift.training.preference_batches import end
+
+Rows = Sequence[dict[str, Any]]
+Ends = tuple[Weighed, Weighed]
+"""The chosen and the rejected answer of a pair."""
+
+
+def why_not(subject: Subject) -> str | None:
+    """Why there is nothing to compute by hand for a run; None where there is."""
+    alignment, images = subject.plan.alignment, subject.prepared.images
+    if images is not None and (images.family.opening or alignment is not None):
+        return "media of pairs, and answers of a decoder, are not weighed by hand"
+    if alignment is None or METHODS[subject.plan.method].scores:
+        return None
+    if alignment.loss.loss_type not in (*PAIRED, "kto", "apo_zero_unpaired"):
+        return f"the loss {alignment.loss.loss_type} is not computed by hand"
+    if alignment.reference is not None and alignment.reference.kind == "start":
+        return "the reference is what the tuner starts with, which no checkpoint has"
+    return None
+
+
+def by_hand(subject: Subject, served: Served, rows: Rows) -> float:
+    """The loss over all rows, by the checkpoint that is served, and by the reference served as the base that it is."""
+    alignment = subject.plan.alignment
+    if alignment is None:
+        weighed = served.weighed(rows)
+        by_number = subject.plan.train.group.loss_name == "loss-scale"
+        return -_sum(weighed) / sum(one.tokens if by_number else one.weight for one in weighed)
+    loss = alignment.loss
+    if METHODS[subject.plan.method].scores:
+        scores = [served.scores([end(row, prefix) for row in rows]) for prefix in ("chosen_", "rejected_")]
+        return _mean([_softplus(rejected - chosen) for chosen, rejected in zip(*scores, strict=True)])
+    with _reference(subject, served) as ask:
+        if subject.plan.method == "kto":
+            return _unpaired(loss, served.weighed, ask, rows, subject.plan.data.max_length)
+        trained, reference = _pairs(served.weighed, rows), _pairs(ask, rows)
+    compared = PAIRED[loss.loss_type]
+    per_pair = [compared(mine, theirs, loss) for mine, theirs in zip(trained, reference, strict=True)]
+    chosen = [pair[0] for pair in trained]
+    return _mean(per_pair) - loss.nll_weight * _sum(chosen) / sum(one.weight for one in chosen)
+
+
+Ask = Callable[[Rows], Sequence[Weighed]]
+
+
+def _nothing(rows: Rows) -> list[Weighed]:
+    """Of a loss without a reference."""
+    return [Weighed(0.0, 1.0, 1) for _ in rows]
+
+
+def _reference(subject: Subject, served: Served) -> AbstractContextManager[Ask]:
+    """Whoever answers for the reference: the base in the same engine, or a model that is loaded for it."""
+    assert subject.plan.alignment is not None
+    reference = subject.plan.alignment.reference
+    if reference is None:
+        return nullcontext(_nothing)
+    if reference.kind == "adapter off" and served.adapter is not None:
+        return nullcontext(lambda rows: served.weighed(rows, adapted=False))
+    return _Loaded(served_model(subject, reference.model or subject.plan.model))
+
+
+class _Loaded(AbstractContextManager[Ask]):
+    """A model in an engine of its own."""
+
+    def __init__(self, engine: AbstractContextManager[Served]):
+        self._engine = engine
+
+    def __enter__(self) -> Ask:
+        return self._engine.__enter__().weighed
+
+    def __exit__(self, *error: Any) -> None:
+        self._engine.__exit__(*error)
+
+
+def _pairs(ask: Ask, rows: Rows) -> list[Ends]:
+    chosen, rejected = (ask([end(row, prefix) for row in rows]) for prefix in ("chosen_", "rejected_"))
+    return list(zip(chosen, rejected, strict=True))
+
+
+# The losses of a pair, each as its paper writes it.
+
+
+def _logistic(mine: Ends, theirs: Ends, loss: LossPlan) -> float:
+    """DPO (arXiv 2305.18290, equation 7) and, without a reference, CPO (arXiv 2401.08417, equation 3)."""
+    return _smoothed(loss.beta * _margin(mine, theirs), loss.label_smoothing)
+
+
+def _hinge(mine: Ends, theirs: Ends, loss: LossPlan) -> float:
+    return max(0.0, 1 - loss.beta * _margin(mine, theirs))
+
+
+def _squared(mine: Ends, theirs: Ends, loss: LossPlan) -> float:
+    """IPO (arXiv 2310.12036, equation 17), on means over tokens."""
+    chosen, rejected = ((own.log_prob - other.log_prob) / own.weight for own, other in zip(mine, theirs, strict=True))
+    return (chosen - rejected - 1 / (2 * loss.beta)) ** 2
+
+
+def _simpo(mine: Ends, theirs: Ends, loss: LossPlan) -> float:
+    """SimPO (arXiv 2405.14734, equation 6)."""
+    chosen, rejected = (own.log_prob / own.weight for own in mine)
+    return _smoothed(loss.beta * (chosen - rejected) - loss.simpo_gamma, loss.label_smoothing)
+
+
+def _odds_ratio(mine: Ends, theirs: Ends, loss: LossPlan) -> float:
+    """ORPO (arXiv 2403.07691, equations 4 and 7)."""
+    chosen, rejected = (own.log_prob / own.weight for own in mine)
+    log_odds = (chosen - math.log(-math.expm1(chosen))) - (rejected - math.log(-math.expm1(rejected)))
+    return loss.beta * _softplus(-log_odds)
+
+
+PAIRED: Mapping[str, Callable[[Ends, Ends, LossPlan], float]] = {
+    "sigmoid": _logistic,
+    "hinge": _hinge,
+    "ipo": _squared,
+    "simpo": _simpo,
+    "orpo": _odds_ratio,
+}
+"""By loss type."""
+
+
+def _unpaired(loss: LossPlan, ask: Ask, reference: Ask, rows: Rows, limit: int | None) -> float:
+    """KTO (arXiv 2402.01306, equations 7 and 8), all rows in one micro-batch; APO-zero is the same without a KL."""
+    kl = 0.0
+    if loss.loss_type == "kto":
+        mixed = [_mixed(row, other, limit) for row, other in zip(rows, [*rows[1:], rows[0]], strict=True)]
+        kl = max(0.0, _mean(_ratios(ask, reference, mixed)))
+    losses = []
+    for row, ratio in zip(rows, _ratios(ask, reference, rows), strict=True):
+        sign, weight = (1, loss.desirable_weight) if row["label"] else (-1, loss.undesirable_weight)
+        losses.append(weight / (1 + math.exp(loss.beta * sign * (ratio - kl))))
+    return _mean(losses)
+
+
+def _mixed(row: dict[str, Any], other: dict[str, Any], limit: int | None) -> dict[str, Any]:
+    """A prompt with the answer of another row; its beginning goes where both are longer than the limit."""
+    prompt, start = row["input_ids"][: _start(row)], _start(other)
+    answer = {key: other[key][start:] for key in ("input_ids", "labels", "loss_scale") if other.get(key)}
+    if limit is not None:
+        prompt = prompt[max(0, len(prompt) + len(answer["input_ids"]) - limit) :]
+    before = {"input_ids": prompt, "labels": [IGNORED] * len(prompt), "loss_scale": [0.0] * len(prompt)}
+    return {key: [*before[key], *values] for key, values in answer.items()}
+
+
+def _start(row: dict[str, Any]) -> int:
+    return next(place for place, label in enumerate(row["labels"]) if label != IGNORED)
+
+
+def _ratios(ask: Ask, reference: Ask, rows: Rows) -> list[float]:
+    return [mine.log_prob - theirs.log_prob for mine, theirs in zip(ask(rows), reference(rows), strict=True)]
+
+
+def _margin(mine: Ends, theirs: Ends) -> float:
+    return (mine[0].log_prob - theirs[0].log_prob) - (mine[1].log_prob - theirs[1].log_prob)
+
+
+def _smoothed(logit: float, smoothing: float) -> float:
+    return (1 - smoothing) * _softplus(-logit) + smoothing * _softplus(logit)
+
+
+def _softplus(value: float) -> float:
+    return max(value, 0.0) + math.log1p(math.exp(-abs(value)))
+
+
+def _sum(weighed: Sequence[Weighed]) -> float:
+    return sum(one.log_prob for one in weighed)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
