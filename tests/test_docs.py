@@ -20,6 +20,9 @@ FENCE = re.compile(r"```(?:sh|bash)\n(.*?)```", re.DOTALL)
 ASSIGNED = re.compile(r"^(?:[A-Z_]+=\S+ +)+")
 
 
+INLINE = re.compile(r"`((?:[A-Z_]+=\S+ )*swift [a-z][^`\n]*)`")
+
+
 def commands_of(page: Path) -> list[str]:
     """The command lines of `swift` in the blocks of a page, without variables before and what a shell does behind."""
     lines: list[str] = []
@@ -32,10 +35,16 @@ def commands_of(page: Path) -> list[str]:
 WITH_COMMANDS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 
 
+def named_in(page: Path) -> list[str]:
+    """The command lines that stand in the sentences and tables of a page; what only names a flag has no value there."""
+    found = (ASSIGNED.sub("", line) for line in INLINE.findall(page.read_text(encoding="utf-8")))
+    return [line for line in found if "|" not in line and not re.search(r"--\w+$", line)]
+
+
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_command_parses(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    for line in commands_of(page):
+    for line in [*commands_of(page), *named_in(page)]:
         command, *words = [word for word in shlex.split(line)[1:] if word not in CONTROLS]
         if "…" in line or command in ("COMMAND", "--version"):
             continue
@@ -45,6 +54,21 @@ def test_every_command_parses(page: Path, monkeypatch: pytest.MonkeyPatch) -> No
             if command == "check":
                 command, *words = with_training_command(own_words(words)[1])
             assert parse([command, *words]).command == find_command(command)[0].name, line
+
+
+def test_commands_stand_in_blocks_that_are_checked() -> None:
+    indented = re.compile(r"^ {4,}(?:pip install|swift) ", re.MULTILINE)
+    assert [page.name for page in WITH_COMMANDS if indented.search(page.read_text(encoding="utf-8"))] == []
+
+
+def test_the_site_names_each_page_once() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    named = re.findall(r"(?<=[ ])[\w/.-]+\.md$", navigation, re.MULTILINE)
+    assert len(named) == len(set(named)) > 20
+    docs = ROOT / "docs"
+    pages = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
+    apart = {page for page in pages if page.startswith(("reference/", "decisions/"))}
+    assert pages - apart == set(named) - apart
 
 
 PLAIN_PAGES = [
