@@ -22,7 +22,7 @@ from swift.plan.model import ModelPlan
 from swift.plan.serve import plan_serve
 from swift.prompts.encode import Encoder
 from swift.prompts.parity import first_difference
-from swift.prompts.types import IGNORED, Conversation, Media, Message
+from swift.prompts.types import IGNORED, Conversation, Encoded, Media, Message
 
 AT_ONCE = 4
 """Rows that are with the engine at the same time."""
@@ -67,7 +67,7 @@ class Served:
         assert reader is not None
 
         async def score(_engine: Engine, row: dict[str, Any]) -> float:
-            (value,) = await reader.score([tuple(row["input_ids"])], self.adapter)
+            (value,) = await reader.score([Encoded(input_ids=row["input_ids"], labels=row["labels"])], self.adapter)
             return value
 
         return list(self.engine.map(score, rows, AT_ONCE))
