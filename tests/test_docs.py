@@ -18,8 +18,6 @@ SOURCE = ROOT / "src" / "swift"
 CONTROLS = ("--help", "--help-all", "--print_config")
 FENCE = re.compile(r"```(?:sh|bash)\n(.*?)```", re.DOTALL)
 ASSIGNED = re.compile(r"^(?:[A-Z_]+=\S+ +)+")
-
-
 INLINE = re.compile(r"`((?:[A-Z_]+=\S+ )*swift [a-z][^`\n]*)`")
 
 

@@ -7,8 +7,9 @@ training have in common, and could have wrong together, shows here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from swift.checking.served import Served, Weighed, served_model
@@ -66,28 +67,18 @@ def _nothing(rows: Rows) -> list[Weighed]:
     return [Weighed(0.0, 1.0, 1) for _ in rows]
 
 
-def _reference(subject: Subject, served: Served) -> AbstractContextManager[Ask]:
+@contextmanager
+def _reference(subject: Subject, served: Served) -> Iterator[Ask]:
     """Whoever answers for the reference: the base in the same engine, or a model that is loaded for it."""
     assert subject.plan.alignment is not None
     reference = subject.plan.alignment.reference
     if reference is None:
-        return nullcontext(_nothing)
-    if reference.kind == "adapter off" and served.adapter is not None:
-        return nullcontext(lambda rows: served.weighed(rows, adapted=False))
-    return _Loaded(served_model(subject, reference.model or subject.plan.model))
-
-
-class _Loaded(AbstractContextManager[Ask]):
-    """A model in an engine of its own."""
-
-    def __init__(self, engine: AbstractContextManager[Served]):
-        self._engine = engine
-
-    def __enter__(self) -> Ask:
-        return self._engine.__enter__().weighed
-
-    def __exit__(self, *error: Any) -> None:
-        self._engine.__exit__(*error)
+        yield _nothing
+    elif reference.kind == "adapter off" and served.adapter is not None:
+        yield partial(served.weighed, adapted=False)
+    else:
+        with served_model(subject, reference.model or subject.plan.model) as other:
+            yield other.weighed
 
 
 def _pairs(ask: Ask, rows: Rows) -> list[Ends]:

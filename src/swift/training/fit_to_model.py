@@ -42,8 +42,8 @@ def with_images(plan: SftPlan, images: MediaProcessor | None) -> SftPlan:
     data, entry, train = plan.data, plan.model.entry, plan.train
     for flag, given in (
         ("--rlhf_type ppo", plan.method == "ppo"),
-        ("--deepspeed", train.zero is not None and (plan.method == "grpo" or bool(images.family.opening))),
-        ("--fsdp", train.fsdp is not None and (plan.method == "grpo" or bool(images.family.opening))),
+        ("--deepspeed", train.zero is not None and (plan.method in ("grpo", "rm") or bool(images.family.opening))),
+        ("--fsdp", train.fsdp is not None and (plan.method in ("grpo", "rm") or bool(images.family.opening))),
         ("--reward_model_id_or_path", plan.alignment is not None and plan.alignment.reward_model is not None),
         ("--streaming", data.mode == "streaming"),
         ("--lazy_tokenize false", data.mode == "eager" and entry is not None and entry.multimodal),
