@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 import swift
+from swift.api.arguments import arguments
+from swift.core.log import log, once
 from swift.params.commands import COMMANDS
 from swift.params.parse import parse, read_call
 from swift.params.stubs import CALLS, NOT_KEYWORDS, stubs
@@ -125,6 +127,18 @@ def test_a_file_of_flags_and_pasted_code(tmp_path: Path) -> None:
     parsed = read_call("sft", str(tmp_path / "run.yaml"), keywords)
     assert not parsed.errors and "--an_unknown_one" in parsed.warnings[0]
     assert (parsed.args.values["lora_rank"], parsed.args.values["learning_rate"]) == (4, 1e-2)
+
+
+def test_another_call_is_told_what_the_first_was_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    log.addHandler(caplog.handler)
+    try:
+        for _ in range(2):
+            arguments("sft", None, {"model_type": "smollm2-135m-instruct", "dataset": ["alpaca-en"]})
+            for _ in range(2):
+                once("the loss is exactly 0")
+    finally:
+        log.removeHandler(caplog.handler)
+    assert caplog.messages.count("the loss is exactly 0") == 2
 
 
 def test_stubs_name_what_is_there() -> None:

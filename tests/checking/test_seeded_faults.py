@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+import swift.training.train
 from swift import models, tuners
 from swift.checking.checks import Checks
 from swift.checking.subject import Subject, planned, subject_of
@@ -168,3 +169,11 @@ def test_a_fault_fails_its_check(
     fault(monkeypatch, tmp_path)
     (result,) = check(caught_by)
     assert result.status == "failed", result.line()
+
+
+def test_layouts_of_a_model_that_gets_padded_rows_are_not_called_alike(
+    check: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swift.training.train, "_keep_inside", lambda *_: False)  # as where attention leaks
+    (result,) = check("flat = packed = padded")
+    assert result.status == "skipped" and "padded" in result.detail

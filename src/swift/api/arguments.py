@@ -9,6 +9,7 @@ from typing import Any
 from swift.core.environment_faults import check_interpreter
 from swift.core.errors import SwiftError, raise_together
 from swift.core.launch import wants_processes
+from swift.core.log import another_command
 from swift.core.threads import wait_briefly
 from swift.params.args import Args
 from swift.params.parse import read_call
@@ -25,6 +26,7 @@ def arguments(command: str, config: ConfigFile, flags: Mapping[str, Any]) -> Arg
         raise SwiftError("print_config is for the command line", where="print_config", next=f"swift {command} --help")
     check_interpreter()
     wait_briefly(os.environ)
+    another_command()
     parsed.say()
     return parsed.args
 

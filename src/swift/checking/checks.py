@@ -184,9 +184,8 @@ class Checks:
     def _layouts(self, name: str) -> Result:
         rows = len(self.subject.rows)
         padded = Layout(batch_size=rows, accumulation=1, padded=True)
-        images = self.subject.prepared.images
-        if images is not None and not images.family.lies_flat:
-            raise Skip("rows of this model are padded always")
+        if not self._plain.flat:
+            raise Skip("this model does not keep its attention inside rows that lie end to end, and gets padded ones")
         if self.subject.plan.alignment is not None:  # such rows are not packed
             return self._against_plain(name, "flat = padded", padded)
         return self._against_plain(name, "three ways", Layout(batch_size=1, accumulation=1, packed=True), padded)

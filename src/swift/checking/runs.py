@@ -54,6 +54,8 @@ class Layout:
 class Numbers:
     """What a run leaves: one loss and one norm of the gradient a step, and what it trained before and after."""
 
+    flat: bool
+    """Rows lay end to end: the model was seen to keep its attention inside each."""
     losses: Sequence[float]
     gradients: Sequence[float]
     before: Mapping[str, Tensor]
@@ -221,6 +223,7 @@ def _numbers(run: Run) -> tuple[Numbers, SwiftTrainer]:
         raise Interrupted("stopped by a signal", exit_code=stopped.exit_code) from stopped
     events = [event for event in trainer.state.log_history if "loss" in event]
     numbers = Numbers(
+        flat=cast(Any, run.collate).flat,
         losses=[event["loss"] for event in events],
         gradients=[event["grad_norm"] for event in events if "grad_norm" in event],
         before=before,

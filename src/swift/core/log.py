@@ -34,10 +34,15 @@ _given: set[str] = set()
 
 
 def once(message: str, *, level: int = logging.WARNING) -> None:
-    """Log `message` the first time this process comes across it."""
+    """Log `message` the first time a command comes across it."""
     if message not in _given and log.isEnabledFor(level):
         _given.add(message)
         log.log(level, message)
+
+
+def another_command() -> None:
+    """A command begins in a process that has run others: what they were told once is news to it."""
+    _given.clear()
 
 
 @contextmanager
