@@ -421,8 +421,26 @@ def test_media_beside_the_data_file(tmp_path: Path) -> None:
     (tmp_path / "data" / "c.jpg").write_bytes(b"x")
     row = convert({"query": "q", "response": "r", "images": ["c.jpg"]}, folder=tmp_path / "data").row
     assert isinstance(row, Conversation) and row.media.images == (str(tmp_path / "data" / "c.jpg"),)
-    link = convert({"query": "q", "response": "r", "images": "https://x.y/z.jpg"}).row
+    link = convert({"query": "q", "response": "r", "images": " https://x.y/z.jpg\n"}).row
     assert isinstance(link, Conversation) and link.media.images == ("https://x.y/z.jpg",)
+
+
+def test_columns_of_media_as_people_and_tables_fill_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.png").write_bytes(b"x")
+    path, content = str(tmp_path / "a.png"), "iVBOR" * 100
+    for given, read in [
+        (["~/a.png"], (path,)),
+        ([f" {path}\n"], (path,)),
+        ([path, None], (path,)),
+        ([None], ()),
+        ("", ()),
+        ([""], ()),
+        ([{"bytes": None, "path": None}, {"path": path}], (path,)),
+        ([{"bytes": content}], (f"data:;base64,{content}",)),
+    ]:
+        row = convert({"query": "q", "response": "r", "images": given}).row
+        assert isinstance(row, Conversation) and row.media.images == read, given
 
 
 def media_turns(*users: Any, **columns: Any) -> dict[str, Any]:

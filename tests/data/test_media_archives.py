@@ -237,6 +237,17 @@ def test_pictures_in_a_parquet_file_are_kept_once(tmp_path: Path, asked: Callabl
     assert [path.suffix for path in (tmp_path / "media").rglob("*") if path.is_file()] == [".png"]
 
 
+def test_pictures_that_are_a_column_of_bytes_are_found_and_texts_stay(
+    tmp_path: Path, asked: Callable[..., Any]
+) -> None:
+    table = {"query": [b"BMW?", b"q"], "response": ["a", "b"], "images": [[PICTURE], [b"BM" + bytes(60)]]}
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "rows.parquet")
+    first, second = asked(str(tmp_path / "rows.parquet"))
+
+    assert (shown(first), shown(second)) == (PICTURE, b"BM" + bytes(60))
+    assert "BMW?" in str(first)
+
+
 @pytest.mark.parametrize("road", [(), ("--lazy_tokenize", "true"), ("--streaming", "true", "--max_steps", "9")])
 def test_a_text_model_leaves_pictures_in_a_parquet_file(
     road: tuple[str, ...], encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -13,7 +13,8 @@ from PIL import Image
 import swift
 from swift.catalog import load_catalog
 from swift.core.errors import SwiftError
-from swift.prompts.grounding import grounded, objects
+from swift.prompts.grounding import BARE, OUTSIDE, UNNAMED, grounded, objects
+from swift.prompts.template_media import one_a_turn
 from swift.prompts.types import Conversation, Media, Message
 
 CAT = {"caption": "cat", "bbox": [10, 20, 30, 40], "bbox_type": "real", "image": 0}
@@ -171,6 +172,36 @@ def test_objects_that_cannot_be_used_are_named(picture: str, golden_tokenizer: C
         text_of("qwen2-vl", tokenizer, {**row, "query": "<bbox>", "objects": [CAT]})
 
 
+def test_what_is_odd_about_objects_is_said() -> None:
+    form, said = load_catalog().templates.get("qwen2-vl").media, []
+    asked = (Message("user", "<ref-object>"), Message("assistant", "<bbox>"))
+    for given in (
+        (),
+        ({**CAT, "bbox": [10, 20, 51, 40]},),
+        ({**GRID, "bbox": [0, 0, 1001, 9]},),
+        ({**CAT, "image": None},),
+        (CAT, DOG),
+    ):
+        conversation = Conversation(asked, media=Media(images=("a.png",), objects=given))
+        said.append(grounded(conversation, form, lambda _: (50, 100))[1])
+    assert said == [(BARE,), (OUTSIDE,), (OUTSIDE,), (), (UNNAMED,)]
+    assert grounded(Conversation((Message("user", "boxes"),)), form, lambda _: (1, 1))[1] == ()
+
+
+def test_a_model_shows_one_medium_a_turn_where_its_template_does() -> None:
+    form = load_catalog().templates.get("llava-next-video-yi").media
+    turns = [Message(role, role) for role in ("user", "assistant") * 2]
+    two = Conversation(tuple(turns), media=Media(images=("a", "b")))
+    spread = one_a_turn(two, form)
+    assert [message.content for message in spread.messages] == ["<image>user", "assistant"] * 2
+    assert one_a_turn(spread, form) == spread
+    assert one_a_turn(two, load_catalog().templates.get("llava-next-video").media) == two
+    with pytest.raises(SwiftError, match="2 turns, 1 media"):
+        one_a_turn(Conversation(tuple(turns), media=Media(videos=("a",))), form)
+    alone = Conversation(tuple(turns[:2]), media=Media(images=("a", "b")))
+    assert one_a_turn(alone, form) == alone
+
+
 def test_every_template_writes_only_slots_that_it_knows() -> None:
     for name in load_catalog().templates:
         media = load_catalog().templates.get(name).media
@@ -188,6 +219,7 @@ def test_objects_in_columns_are_those_in_rows() -> None:
     assert list(objects(columns)) == list(objects(json.dumps(columns))) == rows
     assert [each["bbox_type"] for each in objects({"bbox": boxes, "bbox_type": "norm1"})] == ["norm_1", "norm_1"]
     assert objects({"ref": [], "bbox": []}) == objects({}) == ()
+    assert objects(rows[0]) == (rows[0],)
 
 
 def test_boxes_count_pixels_of_what_a_model_is_shown_where_it_was_taught_so() -> None:

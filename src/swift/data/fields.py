@@ -80,7 +80,7 @@ def _media_files(row: Mapping[str, Any], kind: str, tagged: list[Any], folder: P
         elif isinstance(value, dict):
             value = [value]
         links += [(f"{key}[{number}]", link) for number, link in enumerate(a_list(value, key))]
-    links = _together(tagged, links, kind) if tagged else links
+    links = _together(tagged, links, kind) if tagged else [each for each in links if not _is_empty(each[1])]
     return [
         tuple(_located(frame, f"{key}[{number}]", folder, there) for number, frame in enumerate(link))
         if kind == "videos" and isinstance(link, list)
@@ -95,7 +95,7 @@ def _together(tagged: list[Any], column: list[tuple[str, Any]], kind: str) -> li
     Raises BadRow where the column has fewer, or where both have links of their own and nobody knows which are meant.
     """
     links: list[tuple[str, Any]] = []
-    left, place = dict(enumerate(column)), 0
+    left, place = {number: each for number, each in enumerate(column) if not _is_empty(each[1])}, 0
     for link in tagged:
         if not isinstance(link, Beside):
             links.append((kind, link))
@@ -113,14 +113,26 @@ def _together(tagged: list[Any], column: list[tuple[str, Any]], kind: str) -> li
     return links if own else [*links, *rest]
 
 
+def _is_empty(link: Any) -> bool:
+    """Whether a place of a column has nothing in it, as tables leave it where other rows have more."""
+    return link in (None, "") or (isinstance(link, dict) and not any(map(link.get, _NAMES)))
+
+
+_NAMES = ("path", "url", "bytes")
+"""Where a medium is, in the objects that libraries write for it."""
+
+
 def _located(link: Any, key: str, folder: Path | None, there: bool) -> str:
     if isinstance(link, dict):
-        link = link.get("path") or link.get("url")
+        link = next((link[name] for name in _NAMES if link.get(name)), None)
     link = plain_link(text(link, key))
     if not there or link.startswith(REMOTE) or os.path.isfile(link):
         return link
-    if folder is not None and os.path.isfile(folder / link):
-        return str(folder / link)
+    for name in (link, link.strip(), os.path.expanduser(link.strip())):
+        if os.path.isfile(name):
+            return name
+        if folder is not None and os.path.isfile(folder / name):
+            return str(folder / name)
     if len(link) > LONGEST_NAME and BASE64.fullmatch(link):
         return f"data:;base64,{link}"
     raise BadRow("missing file", key=key, expected="a file that exists", value=link)

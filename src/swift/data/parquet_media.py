@@ -1,4 +1,4 @@
-"""Pictures and sounds inside the cells of a Parquet file, as the `datasets` library writes them: {bytes, path}."""
+"""Pictures and sounds inside the cells of a Parquet file: bytes alone, or as `datasets` writes them, {bytes, path}."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from typing import Any
 
 LEFT_OUT = "inside:"
 """Starts the link to something inside a row that nobody will look at."""
+STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"\0\0\0", b"\x1aE\xdf\xa3")
+STARTS += (b"OggS", b"fLaC", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf1")
+"""What files of pictures, videos and sounds begin with. Texts may be bytes in a Parquet file too, and begin with BM."""
 
 
 def taken_out(value: Any, folder: Path | None) -> Any:
-    """The value with each {bytes, path} in it replaced by a link: to a file in `folder`, or one that says it is there.
+    """The value with a link in place of each medium in it: to a file in `folder`, or one that says it is there.
 
     Rows stay small that way: they are hashed, copied and sent to other processes as text.
     """
+    if isinstance(value, bytes) and value.startswith(STARTS) and (value[0] > 127 or 0 in value[:32]):
+        return _link(value, None, folder)
     if isinstance(value, dict):
         content = value.get("bytes")
         if isinstance(content, bytes):

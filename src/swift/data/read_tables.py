@@ -77,7 +77,7 @@ def read_parquet(path: Path, media: Path | None) -> Iterator[RawRow]:
         file = pyarrow.parquet.ParquetFile(path)
     except (pyarrow.ArrowInvalid, OSError) as broken:
         raise SwiftError(f"{path} is not a readable Parquet file", why=str(broken).splitlines()[0]) from broken
-    carries_media = "bytes: " in str(file.schema_arrow.remove_metadata())
+    carries_media = "binary" in str(file.schema_arrow.remove_metadata())
     nested = [field.name for field in file.schema_arrow if pyarrow.types.is_nested(field.type)]
     number = 0
     try:

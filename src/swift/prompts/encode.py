@@ -21,7 +21,7 @@ from swift.prompts.images import FAULTS, UNTAGGED, MediaTokens, in_front, placed
 from swift.prompts.jinja import JinjaTemplate
 from swift.prompts.loss_scale import load_loss_scale
 from swift.prompts.template import DataTemplate
-from swift.prompts.template_media import tagged_by_template, written
+from swift.prompts.template_media import one_a_turn, tagged_by_template, written
 from swift.prompts.tokens import Tokens
 from swift.prompts.tool_calls import CallSyntax
 from swift.prompts.types import IGNORED, Conversation, Encoded, Example, Media, Message, Origin, Preference, Segment
@@ -195,7 +195,7 @@ class Encoder:
             return [written(example, conversation.media, self._media_text) for example in examples]
         media = conversation.media
         put, place = (untagged, in_front) if self.images.stands_first else (tagged, placed)
-        examples = render(put(conversation, self.images))
+        examples = render(put(one_a_turn(conversation, self._media_text), self.images))
         whole = self.tokens.whole
         seen = [place(example, media, self.images, self._media_text, whole=whole) for example in examples]
         if 0 < tags(conversation) < len(media.images):

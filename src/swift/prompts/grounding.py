@@ -16,6 +16,8 @@ from swift.prompts.values import a_list, literal
 
 REFERENCE, BOX = "<ref-object>", "<bbox>"
 UNNAMED = "objects that its text has no tag for are left out"
+BARE = "<ref-object> or <bbox> stands for no object: it is trained as it stands"
+OUTSIDE = "a box reaches beyond its image"
 GRID = 999
 """The largest coordinate that is written: boxes are given in thousandths of the image's width and height."""
 TYPES = ("real", "norm_1", "norm_1000", None)
@@ -36,7 +38,10 @@ def objects(value: Any) -> tuple[dict[str, Any], ...]:
     """
     listed = []
     value = literal(value, "objects", "a list")
-    items: list[Any] = _rows(value) if isinstance(value, Mapping) else a_list(value, "objects")
+    if isinstance(value, Mapping):
+        items: list[Any] = [value] if "caption" in value else _rows(value)
+    else:
+        items = a_list(value, "objects")
     for number, item in enumerate(items):
         given = item
         if isinstance(item, list | tuple) and len(item) == 2:
@@ -74,11 +79,10 @@ def grounded(
     """
     things = conversation.media.objects
     if not things:
-        return conversation, ()
-    names, boxes = (
-        _texts(things, _caption, form),
-        _texts(things, _Boxes(conversation.media.images, size, box_size), form),
-    )
+        bare = any(tag in message.content for message in conversation.messages for tag in (REFERENCE, BOX))
+        return conversation, (BARE,) if bare else ()
+    scale = _Boxes(conversation.media.images, size, box_size)
+    names, boxes = _texts(things, _caption, form), _texts(things, scale, form)
     used = {REFERENCE: 0, BOX: 0}
 
     def text(tag: re.Match[str]) -> str:
@@ -93,7 +97,7 @@ def grounded(
         for message in conversation.messages
     ]
     remarks = (UNNAMED,) if max(used.values()) < len(things) else ()
-    return replace(conversation, messages=tuple(messages)), remarks
+    return replace(conversation, messages=tuple(messages)), (*remarks, *([OUTSIDE] if scale.outside else []))
 
 
 def _texts(
@@ -123,24 +127,30 @@ class _Boxes:
     ):
         self._images = images
         self._size, self._box_size = size, box_size
+        self.outside = False
+        """Whether one of them reached beyond its image."""
 
     def __call__(self, thing: Mapping[str, Any], key: str, form: MediaText) -> str:
         given, kind = thing.get("bbox"), thing.get("bbox_type", "real")
         boxes = given if isinstance(given, list | tuple) and given and isinstance(given[0], list | tuple) else [given]
         if kind not in TYPES:
             raise BadGrounding("wrong object", why=f"{key}.bbox_type is {kind!r}, not real, norm_1 or norm_1000")
-        scaled = [self._scaled(_four(box, f"{key}.bbox"), kind, thing.get("image", 0), key) for box in boxes]
+        scaled = [self._scaled(_four(box, f"{key}.bbox"), kind, thing.get("image") or 0, key) for box in boxes]
         written = form.between_boxes.join(_filled(form.box, box) for box in scaled)
         return form.boxes.replace("{{boxes}}", written)
 
     def _scaled(self, box: Box, kind: str | None, number: Any, key: str) -> Box:
-        if not self._images or kind is None or (kind == "norm_1000" and self._box_size is None):
+        if not self._images or kind is None:
+            return box
+        if kind == "norm_1000" and self._box_size is None:
+            self.outside |= min(box) < 0 or max(box) > 1000
             return box
         if not isinstance(number, int) or not 0 <= number < len(self._images):
             raise BadGrounding("wrong object", why=f"{key}.image is {number!r}, the row has {len(self._images)} images")
         image = self._images[number]
         width, height = {"norm_1": (1, 1), "norm_1000": (1000, 1000)}.get(kind) or self._size(image)
         shares = [value / side for value, side in zip(box, (width, height, width, height), strict=True)]
+        self.outside |= not all(0 <= share <= 1 for share in shares)
         if self._box_size is None:
             return [int(share * GRID) for share in shares]
         pixels = self._box_size(image)

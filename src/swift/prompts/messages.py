@@ -272,6 +272,7 @@ def _no_part(part: Any, where: str) -> BadRow:
 _TEXTS = {"text": ("text",), "input_text": ("text",), "output_text": ("text",), "refusal": ("refusal", "text")}
 _MEDIA = {
     "image_url": ("images", ("image_url", "url")),
+    "input_image": ("images", ("image_url", "url")),
     "image": ("images", ("image", "url", "path", "source")),
     "video_url": ("videos", ("video_url", "url")),
     "video": ("videos", ("video", "url", "path")),

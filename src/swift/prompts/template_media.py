@@ -36,7 +36,21 @@ def tagged_by_template(conversation: Conversation, form: MediaText) -> Conversat
     return replace(conversation, media=replace(media, images=whole[0], videos=whole[1], audios=whole[2]))
 
 
-def _one_a_turn(conversation: Conversation, tag: str, links: Sequence[str]) -> Conversation:
+def one_a_turn(conversation: Conversation, form: MediaText) -> Conversation:
+    """The conversation with a tag in each turn, for a template that has one medium a turn, where no text has any.
+
+    Raises BadImage where there are several turns and not as many media.
+    """
+    if not form.one_a_turn or sum(message.role == "user" for message in conversation.messages) < 2:
+        return conversation
+    for kind, tag in MEDIA_TAGS.items():
+        links = conversation.media.of(kind)
+        if links and not any(tag in message.content for message in conversation.messages):
+            conversation = _one_a_turn(conversation, tag, links)
+    return conversation
+
+
+def _one_a_turn(conversation: Conversation, tag: str, links: Sequence[object]) -> Conversation:
     """Each question has at most one medium; a turn without one has an empty address in the row's list."""
     messages = list(conversation.messages)
     questions = [number for number, message in enumerate(messages) if message.role == "user"]
