@@ -89,6 +89,16 @@ def test_it_trains_on_a_data_set_by_its_name(tiny_llama_dir: Path, tmp_path: Pat
     assert (run_of(tmp_path / "output", tiny_llama_dir) / "checkpoint-1").is_dir()
 
 
+@pytest.mark.parametrize("flag", ["predict_with_generate", "metric_for_best_model"])
+def test_what_asks_for_validation_rows_is_refused_without_them(
+    flag: str, tiny_llama_dir: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"predict_with_generate": "true", "metric_for_best_model": "acc"}[flag]
+    words = flags(model_id_or_path=tiny_llama_dir, dataset=rows, dataset_test_ratio=0, output_dir=tmp_path / "output")
+    assert main(["sft", *words, f"--{flag}", given, "--dry_run", "true"]) == 2
+    assert f"error: --{flag} has no validation rows" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("steps", [20, 2])
 def test_a_run_that_is_not_short_shows_answers_before_and_after(
     steps: int, tiny_llama_dir: Path, rows: Path, tmp_path: Path

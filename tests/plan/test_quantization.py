@@ -65,7 +65,6 @@ BNB = QuantPlan(method="bnb", bits=4, compute_dtype="fp32")
         ("--quant_method hqq", CPU, replace(BNB, method="hqq", bits=8)),
         ("--quant_method hqq --quantization_bit 0", CPU, None),
         ("--quant_method eetq", GPU, QuantPlan(method="eetq", bits=8)),
-        ("--quant_method gptq", CPU, None),
     ],
 )
 @pytest.mark.parametrize("command", ["sft", "infer"])
@@ -117,6 +116,7 @@ def test_an_adapter_answers_on_the_base_it_was_trained_on(catalog: Catalog, mode
         ("--quant_method hqq", BARE, "`hqq`, which is not installed", "swift-llm[quant-hqq]"),
         ("--quantization_bit 4 --quant_method awq", CPU, "awq does not quantize while it loads", "published"),
         ("--quant_method bnb", CPU, "needs to know the bits", "--quantization_bit 4 or 8"),
+        ("--quant_method gptq", CPU, "is not quantized", "published in gptq"),
         ("--quantization_bit 4 --bnb_4bit_comp_dtype fp16", CPU, "fp16 does not work on a CPU", "bf16 or fp32"),
         ("--quantization_bit 4 --bnb_4bit_quant_storage uint3", CPU, "uint3 is no dtype", None),
     ],
@@ -128,6 +128,13 @@ def test_what_cannot_work(
         plan(catalog, f"infer --model_id_or_path {model} {words}", machine)
     assert what in error.value.what
     assert next is None or next in str(error.value.next)
+
+
+def test_a_method_that_is_stored_may_be_said(catalog: Catalog, tmp_path: Path) -> None:
+    stored = folder(tmp_path / "quantized", {"quant_method": "gptq", "bits": 4})
+    assert plan(catalog, f"infer --model_id_or_path {stored} --quant_method gptq").quant is None
+    with pytest.raises(SwiftError, match="is quantized with gptq"):
+        plan(catalog, f"sft --model_id_or_path {stored} --quant_method awq")
 
 
 def test_layers_of_hqq(catalog: Catalog, model: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def run(args: Args) -> int:
     from swift.exporting.merge_first import with_merged
     from swift.models.gguf.unpack import with_unpacked
     from swift.params.groups import Data, Model, Page
-    from swift.plan.infer import plan_infer
+    from swift.plan.infer import plan_infer, say_greedy
 
     need("gradio", extra="ui", why="swift app-ui")
     machine = probe()
@@ -30,6 +30,7 @@ def run(args: Args) -> int:
     from swift.ui.chat_turn import Controls, Talker
 
     prepared = prepare(plan, catalog)
+    say_greedy(plan.generate, prepared.sampling)
     sampling, page = prepared.sampling, args[Page]
     controls = Controls(
         system=plan.prompt.system or "",

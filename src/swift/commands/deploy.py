@@ -40,7 +40,7 @@ def server(args: Args, ready: Callable[[Server, int], None]) -> Iterator[Server]
     from swift.exporting.merge_first import with_merged
     from swift.models.gguf.unpack import with_unpacked
     from swift.params.groups import Data, Model
-    from swift.plan.infer import plan_infer
+    from swift.plan.infer import plan_infer, say_greedy
     from swift.plan.serve import plan_serve
 
     for module in ("fastapi", "uvicorn", "prometheus_client"):
@@ -62,6 +62,7 @@ def server(args: Args, ready: Callable[[Server, int], None]) -> Iterator[Server]
 
     def load(loop: asyncio.AbstractEventLoop) -> Loaded:
         prepared = prepare(infer, catalog, scores=True)
+        say_greedy(infer.generate, prepared.sampling)
         if infer.engine.backend == "pt":
             # Bound to no event loop, so the weights are loaded without holding up the server's.
             engine = asyncio.run(start(infer, prepared))

@@ -23,7 +23,7 @@ def answered(args: Args) -> Path | None:
     from swift.inference.result_file import require_room_for_results
     from swift.models.gguf.unpack import with_unpacked
     from swift.params.groups import Data, Infer, Model
-    from swift.plan.infer import plan_infer
+    from swift.plan.infer import plan_infer, say_greedy
 
     machine = probe()
     catalog = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info)
@@ -49,6 +49,7 @@ def answered(args: Args) -> Path | None:
         rows = rows if plan.rows.sample < 0 else rows[: plan.rows.sample]
         log.info("%d rows to answer", len(rows))
     prepared = prepare(plan, catalog)
+    say_greedy(plan.generate, prepared.sampling)
     if plan.save and plan.results is None:
         plan = replace(plan, results=prepared.source / "infer_result")
     if plan.results is not None:

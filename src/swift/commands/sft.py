@@ -26,6 +26,7 @@ def trained(args: Args) -> tuple[Path, Path | None]:
     from swift.core.quick_imports import quick_imports
     from swift.params.groups import Data, Model
     from swift.plan.sft import plan_sft
+    from swift.plan.unread import say_unread_by_machine
 
     catalog = load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info)
     machine = probe()
@@ -36,6 +37,7 @@ def trained(args: Args) -> tuple[Path, Path | None]:
 
         args, resume = go_on(args, plan)
         plan = plan_sft(args, catalog, machine)
+    say_unread_by_machine(args, machine)
     log.info(plan.summary())
     if plan.eval_after is not None:
         from swift.evaluation.after_training import require_questions

@@ -95,6 +95,7 @@ def prepare(plan: InferPlan, catalog: Catalog, *, scores: bool = False) -> Prepa
     unheard = not_followed(own)
     if unheard:
         log.warning("generation_config.json sets %s, which answers do not follow here", ", ".join(unheard))
+    sampling = plan_sampling(plan.generate, own)
     images = media_processor_of(plan.model, source, tokenizer)
     encoder = build_encoder(plan.prompt, tokenizer, catalog, images)
     say_differences_from_own(encoder)
@@ -108,7 +109,7 @@ def prepare(plan: InferPlan, catalog: Catalog, *, scores: bool = False) -> Prepa
     }
     name = encoder.template_type
     one_turn = name in catalog.templates and catalog.templates.get(name).generation
-    return Prepared(source, tokenizer, encoder, plan_sampling(plan.generate, own), one_turn, heads, images, encoders)
+    return Prepared(source, tokenizer, encoder, sampling, one_turn, heads, images, encoders)
 
 
 def _heads(plan: InferPlan, source: Path) -> dict[str | None, Path]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swift.core.errors import SwiftError, raise_together
-from swift.params import deprecated, tuning_flags
+from swift.params import deprecated, idle_flags
 from swift.params.args import Args, Origin
 from swift.params.argv import ParsedFlag, Reading, read_words
 from swift.params.checkpoint_args import read_saved
@@ -92,7 +92,7 @@ def _read(spelled: str, path: str | None, cli: Reading) -> Parsed:
         errors.append(error)
         saved = {}
     args = _layered(command, short, explicit, saved)
-    return Parsed(args, errors, warnings + deprecated.notes(args) + tuning_flags.notes(args))
+    return Parsed(args, errors, warnings + deprecated.notes(args) + idle_flags.notes(args))
 
 
 def _contradicts(short: dict[str, Any], explicit: dict[str, ParsedFlag], spelled: str) -> list[SwiftError]:

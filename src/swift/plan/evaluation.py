@@ -15,7 +15,7 @@ from swift.params.args import Args
 from swift.params.groups import Evaluate, Generate, Vllm
 from swift.params.groups.evaluate import ChoiceScore
 from swift.plan.benchmarks import Benchmark, plan_benchmarks
-from swift.plan.infer import InferPlan
+from swift.plan.infer import InferPlan, plan_sampling, say_greedy
 
 Pattern = Literal["choice", "open"]
 PATTERNS: Mapping[str, Pattern] = {"ceval": "choice", "general_mcq": "choice", "general_qa": "open"}
@@ -130,6 +130,8 @@ def plan_eval(args: Args, infer: InferPlan | None) -> EvalPlan:
     compare = Path(flags.compare).expanduser() if flags.compare else None
     if compare is not None and not (compare / "questions.jsonl").is_file():
         raise SwiftError(f"{compare} holds no questions.jsonl", where="--compare", next="name the folder of a run")
+    if not benchmarks:  # whose tasks say themselves how answers are sampled
+        say_greedy(args[Generate], plan_sampling(args[Generate], {}))
     return EvalPlan(
         suites=read_config(Path(flags.custom_eval_config).expanduser()) if flags.custom_eval_config else (),
         benchmarks=benchmarks,

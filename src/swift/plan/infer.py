@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from swift.catalog import Catalog
 from swift.core.errors import SwiftError, raise_together
+from swift.core.log import log
 from swift.core.machine import Machine
 from swift.params.args import Args
 from swift.params.checkpoint_args import adapter_kind, read_saved
@@ -20,6 +21,7 @@ from swift.plan.model import ModelPlan, is_adapter, plan_model, read_config
 from swift.plan.prompt import PromptPlan, plan_prompt
 from swift.plan.quantization import check_stored
 from swift.plan.reward_model import local_reward_model
+from swift.plan.unread import check_configuration, say_unread_by_engine, stretches
 
 Backend = Literal["pt", "vllm", "lmdeploy", "llamacpp"]
 DEFAULT_LORA = "default-lora"
@@ -213,6 +215,8 @@ def plan_engine(args: Args, model: ModelPlan, machine: Machine) -> EnginePlan:
         max_logprobs=infer.max_logprobs,
         seed=infer.seed,
     )
+    say_unread_by_engine(args, backend)
+    check_configuration(model, backend)
     if plan.backend == "pt":
         check_stored(model.stored_quant, model.source, machine)
     ours = next((str(folder) for _, folder in adapters if adapter_kind(folder) in NOT_LORA), layers)
@@ -237,11 +241,13 @@ def plan_engine(args: Args, model: ModelPlan, machine: Machine) -> EnginePlan:
 
 
 def _backend(args: Args, model: ModelPlan, machine: Machine, *, unmerged: bool) -> Backend:
-    """AUTO takes vLLM where it is installed and serves the model: no adapter, head, quantization or beam search."""
+    """AUTO takes vLLM where it is installed and serves the model: no adapter, head, quantization, beam search or
+    stretched positions."""
     backend = args[Infer].infer_backend
     if backend == "AUTO":
         served = model.entry is not None and model.entry.vllm
         plain = not (unmerged or local_reward_model(model)) and model.quant is None and args[Generate].num_beams == 1
+        plain = plain and not stretches(model)
         return "vllm" if "vllm" in machine.packages and served and plain else "pt"
     if backend == "pt":
         return "pt"
@@ -366,6 +372,14 @@ def plan_sampling(flags: Generate, own: Mapping[str, Any]) -> SamplingPlan:
         length_penalty=float(own.get("length_penalty") or 1.0),
         stop_words=flags.stop_words,
     )
+
+
+def say_greedy(flags: Generate, sampling: SamplingPlan, what: str = "answers") -> None:
+    """Log the flags of sampling that were given values where the likeliest token is taken in any case."""
+    given = {"temperature": flags.temperature, "top_k": flags.top_k, "top_p": flags.top_p}
+    idle = [] if sampling.temperature > 0 else [f"--{name}" for name, value in given.items() if value]
+    if idle:
+        log.warning("%s take the likeliest token, whatever %s: --do_sample true samples", what, ", ".join(idle))
 
 
 def not_followed(own: Mapping[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ from swift.params.args import Args
 from swift.params.checkpoint_args import ADAPTER_CONFIG, SFT_ARGS, adapter_folder
 from swift.params.groups import Model
 from swift.plan.json_flag import json_mapping
-from swift.plan.quantization import Dtype, QuantPlan, StoredQuant, plan_quant, stored_quant
+from swift.plan.quantization import Dtype, QuantPlan, StoredQuant, check_named, plan_quant, stored_quant
 
 TRAINING = ("sft", "pt", "rlhf")
 DTYPES: Mapping[str, Dtype] = {
@@ -110,10 +110,11 @@ def plan_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
     source, hub = _source(args, given, entry)
     if entry is not None and entry.multimodal and hub != "local":
         _check_built(entry, catalog)
-    local_config = read_config(Path(source)) if hub == "local" else None
-    dtype = plan_dtype(model.dtype, machine, _stored_dtype(entry, local_config))
-    stored = stored_quant(local_config) if hub == "local" else _published(entry)
+    config = read_config(Path(source)) if hub == "local" else None
+    dtype = plan_dtype(model.dtype, machine, _stored_dtype(entry, config))
+    stored = stored_quant(config) if hub == "local" else _published(entry)
     quant = plan_quant(args, machine, dtype, stored)
+    check_named(args, stored, source, known=hub == "local" or entry is not None)
     return ModelPlan(
         model_type=entry.name if entry else given.model_type or name_of(source),
         source=source,

@@ -208,6 +208,23 @@ def _layers(path: str | None, axis: int) -> dict[str, dict[str, Any]]:
     return {name: {"nbits": 4, "group_size": GROUP_SIZE, "axis": axis, **settings} for name, settings in layers.items()}
 
 
+def check_named(args: Args, stored: StoredQuant | None, source: str, *, known: bool) -> None:
+    """Raise SwiftError where `--quant_method` names what the weights are not stored as; `known` says that we can tell.
+
+    In `swift export` the flag says what is made of them.
+    """
+    given = args.values.get("quant_method")
+    says = args.command != "export" and args.is_explicit("quant_method") and given in ("awq", "gptq", "aqlm")
+    if not says or not known or (stored is not None and stored.method == given):
+        return
+    raise SwiftError(
+        f"{source} is {f'quantized with {stored.method}' if stored else 'not quantized'}",
+        where=f"--quant_method {given}",
+        why="how weights are stored is read from the model's own files",
+        next=f"leave it out, or give a model that is published in {given}",
+    )
+
+
 def stored_quant(config: Mapping[str, Any] | None) -> StoredQuant | None:
     """What a `config.json` says of its weights; None when they are not quantized."""
     stored = (config or {}).get("quantization_config")

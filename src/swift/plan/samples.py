@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from swift.params.alignment import ALGORITHMS, SAMPLES
 from swift.params.args import Args
 from swift.params.groups import Generate, Train
-from swift.plan.infer import SamplingPlan, plan_sampling
+from swift.params.idle_flags import SHORT
+from swift.plan.infer import SamplingPlan, plan_sampling, say_greedy
 from swift.plan.tuner import TunerPlan, starts_as_the_base
 
 TOKENS = {"sft": 64, "rlhf": 128}
@@ -15,8 +16,6 @@ TOKENS = {"sft": 64, "rlhf": 128}
 
 
 FEW = 2
-LONG = 20
-"""Optimizer steps of a run that a few answers make hardly any longer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +30,7 @@ class SamplesPlan:
 
     def of_run(self, steps: int) -> int:
         """How many rows are answered in a run of so many optimizer steps."""
-        return self.count if self.count is not None else FEW if steps >= LONG else 0
+        return self.count if self.count is not None else FEW if steps >= SHORT else 0
 
 
 def plan_samples(args: Args, tuner: TunerPlan) -> SamplesPlan | None:
@@ -40,6 +39,7 @@ def plan_samples(args: Args, tuner: TunerPlan) -> SamplesPlan | None:
     if count == 0 or (args.command == "rlhf" and SAMPLES not in ALGORITHMS[args.values["rlhf_type"]].flags):
         return None
     sampling = plan_sampling(args[Generate], {})
+    say_greedy(args[Generate], sampling, "answer samples")
     if not is_given(args, "max_new_tokens"):
         sampling = replace(sampling, max_new_tokens=TOKENS[args.command])
     train = args[Train]

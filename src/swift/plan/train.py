@@ -18,6 +18,7 @@ from swift.core.machine import Machine
 from swift.params.args import Args
 from swift.params.flag import chosen
 from swift.params.groups import Data, Distributed, Galore, Generate, Hub, Lisa, Lora, Optim, Train
+from swift.params.idle_flags import WITHOUT_WARMUP
 from swift.plan.data import Mode
 from swift.plan.deepspeed import ZeroPlan, plan_deepspeed
 from swift.plan.fsdp import FsdpPlan, plan_fsdp, recomputes
@@ -27,8 +28,6 @@ from swift.plan.sequence_parallel import plan_sequence_parallel
 
 FEW_STEPS = 10
 """Fewer optimizer steps than this are told about."""
-WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
-"""Schedules that take no warm-up."""
 PACKABLE = ("lora", "longlora", "adalora", "ia3", "vera", "fourierft", "adapter", "reft")
 """The sft types whose layers call those of the base and never read their weights."""
 CHUNK_BYTES = 48 * 2**20

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from swift.core.log import once
 from swift.params.groups import Generate
 from swift.prompts.types import IGNORED
 from swift.training.text_metrics import scores
@@ -83,6 +84,8 @@ class Answers:
         }
         merged = {**own.to_dict(), **{name: value for name, value in given.items() if value is not None}}
         if flags.temperature == 0 or not merged.get("do_sample"):
+            if not merged.get("do_sample") and flags.temperature:
+                once("--predict_with_generate takes the likeliest token: --temperature counts with --do_sample true")
             merged.update(do_sample=False, temperature=1.0, top_p=1.0, top_k=50)
         merged.pop("max_length", None)
         return GenerationConfig(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from swift import data, models
 from swift.catalog import Catalog
+from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.data.ledger import FILE_NAME, Ledger
 from swift.engines.model_images import media_processor_of
@@ -82,6 +83,7 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
     ledger = Ledger.of_plan(plan.data, run_dir and run_dir / FILE_NAME)
     with process_group.first_ahead():
         built = data.build(plan.data, encoder, ledger)
+    _check_validation(plan, built)
     if plan.alignment is not None and plan.alignment.grpo is not None:
         check_columns(plan.alignment.grpo, built.train)
     if images is None or images.family.lies_flat:
@@ -107,3 +109,19 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
         per_epoch=per_epoch,
         steps=steps,
     )
+
+
+def _check_validation(plan: SftPlan, built: data.Built) -> None:
+    """Raise SwiftError for flags that say how rows are evaluated where there are none."""
+    train = plan.train.group
+    flags = {
+        "--predict_with_generate": train.predict_with_generate,
+        "--metric_for_best_model": train.metric_for_best_model is not None,
+    }
+    for flag, given in flags.items():
+        if given and built.val is None:
+            raise SwiftError(
+                f"{flag} has no validation rows",
+                where=flag,
+                next="add --val_dataset FILE, or --dataset_test_ratio above 0 (--streaming_val_size for a stream)",
+            )

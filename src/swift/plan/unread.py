@@ -1,0 +1,67 @@
+"""Flags that the engine or the machine of a command does not read: named in one line, as `swift.params.idle_flags`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from swift.core.errors import SwiftError
+from swift.core.log import log
+from swift.core.machine import Machine
+from swift.params.args import Args
+from swift.params.takes_effect import ENGINES
+from swift.plan.model import ModelPlan, read_config
+
+OF_PROCESSES = ("ddp_backend", "ddp_timeout", "ddp_find_unused_parameters", "ddp_broadcast_buffers")
+
+
+def say_unread_by_engine(args: Args, backend: str) -> None:
+    """Log the flags that were given for another engine."""
+    served = {"max_num_seqs"} if args.command == "deploy" else set()  # a server bounds its queue by it
+    names = [name for name, engines in ENGINES.items() if backend not in engines and name not in served]
+    if backend != "vllm" and args.command == "infer":
+        names.append("max_logprobs")
+    _say(args, f"the engine {backend}", names)
+
+
+def say_unread_by_machine(args: Args, machine: Machine) -> None:
+    """Log the flags of a training that are about what this run has not."""
+    if machine.world_size == 1:
+        _say(args, "a run of one process", OF_PROCESSES)
+    if machine.device == "cpu":
+        _say(args, "a CPU", ("gpu_memory_fraction",))
+
+
+def _say(args: Args, what: str, names: list[str] | tuple[str, ...]) -> None:
+    given = [f"--{name}" for name in names if name in args.values and args.is_explicit(name) and args.changed(name)]
+    if given:
+        log.warning("%s does not read %s", what, ", ".join(given))
+
+
+def stretches(model: ModelPlan) -> bool:
+    """Whether the positions of a model are to be stretched beyond what its folder says; yes where only its hub knows.
+
+    A merged model's folder says it.
+    """
+    rope = model.rope_scaling
+    if rope is None or model.hub != "local":
+        return rope is not None
+    config = read_config(Path(model.source))
+    config = config.get("text_config", config)
+    stated = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    known = config.get("max_position_embeddings")
+    return stated.get("rope_type") != rope.kind and not (known and known >= rope.length)
+
+
+def check_configuration(model: ModelPlan, backend: str) -> None:
+    """Raise SwiftError where an engine would answer from another configuration than the one that was asked for."""
+    if backend not in ("vllm", "lmdeploy"):
+        return
+    flags = {"--rope_scaling": stretches(model), "--model_kwargs": bool(model.model_kwargs) and backend == "lmdeploy"}
+    for flag, given in flags.items():
+        if given:
+            raise SwiftError(
+                f"{flag} does not reach {backend}",
+                where=flag,
+                why="the model would answer as its own config.json says",
+                next="use --infer_backend pt, or change config.json in a copy of the model's folder",
+            )
