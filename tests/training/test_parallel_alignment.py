@@ -58,6 +58,17 @@ def test_pairs_are_compared_as_by_one_process(engine: str, flags: list[str], pro
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("flags", [FULL, ["--target_modules", "lm_head,q_proj"]], ids=["full", "lora"])
+def test_a_reward_model_may_leave_its_last_layer_out(flags: list[str], tiny_qwen2_dir: Path, tmp_path: Path) -> None:
+    """Scores do not need it, and DDP waits for the gradients of every weight that it was not told of."""
+    pairs = [{"query": f"Say {i}", "response": f"{i}", "rejected_response": "no " * (i % 3)} for i in range(ROWS)]
+    launch = launcher("rlhf", tiny_qwen2_dir, tmp_path, pairs, {"rlhf_type": "rm", "template_type": "chatml"})
+    one, two = launch("one", 1, *flags, *SGD), launch("two", 2, *flags, *SGD)
+    assert losses(two) == pytest.approx(losses(one), rel=2e-6)
+    assert furthest(one, two) < 5e-6
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [[], FULL], ids=["lora", "full"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_labelled_answers_too(engine: str, flags: list[str], launch_labelled: Launch) -> None:

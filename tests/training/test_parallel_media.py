@@ -28,7 +28,9 @@ def launch_of(smollm2_tokenizer_dir: Path, tmp_path: Path) -> Make:
         for row in rows if command != "sft" else ():
             row["rejected_response"] = "no"
         model = write_tiny(kind, tmp_path / kind, smollm2_tokenizer_dir)
-        return launcher(command, model, tmp_path, rows, {"template_type": "qwen2-vl"})
+        method = {} if command == "sft" else {"rlhf_type": command}
+        name = "rlhf" if method else command
+        return launcher(name, model, tmp_path, rows, {"template_type": "qwen2-vl", **method})
 
     return of
 
@@ -44,6 +46,11 @@ def launch_of(smollm2_tokenizer_dir: Path, tmp_path: Path) -> Make:
         ("llava", "dpo", ["--deepspeed", "default-zero2"], []),
         ("qwen2_vl", "dpo", ["--deepspeed", ZERO_3], []),
         ("llava", "dpo", ["--fsdp", "full_shard"], []),
+        ("llava", "rm", [], SGD),
+        ("qwen2_vl", "rm", [], WHOLE),
+        ("llava", "rm", ["--deepspeed", ZERO_3], WHOLE),
+        ("qwen2_vl", "rm", ["--deepspeed", "default-zero2"], SGD),
+        ("qwen2_vl", "rm", ["--fsdp", "full_shard"], SGD),
     ],
     ids=lambda value: "-".join(value)[:40] if isinstance(value, list) else str(value),
 )

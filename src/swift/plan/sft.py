@@ -91,6 +91,8 @@ def plan_sft(args: Args, catalog: Catalog, machine: Machine) -> SftPlan:
         dtype=model.dtype,
         rows=data.mode,
     )
+    if method == "rm" and train.distributed.ddp_find_unused_parameters is None:  # scores leave the last layer out
+        train = replace(train, distributed=train.distributed.replace(ddp_find_unused_parameters=True))
     alignment = plan_alignment(args, catalog, machine, tuner) if args.command == "rlhf" else None
     if train.shards_weights:  # shares come from the host, weight by weight
         model = replace(model, device_map=None)

@@ -42,8 +42,8 @@ def with_images(plan: SftPlan, images: MediaProcessor | None) -> SftPlan:
     data, entry, train = plan.data, plan.model.entry, plan.train
     for flag, given in (
         ("--rlhf_type ppo", plan.method == "ppo"),
-        ("--deepspeed", train.zero is not None and (plan.method in ("grpo", "rm") or bool(images.family.opening))),
-        ("--fsdp", train.fsdp is not None and (plan.method in ("grpo", "rm") or bool(images.family.opening))),
+        ("--deepspeed", train.zero is not None and (plan.method == "grpo" or bool(images.family.opening))),
+        ("--fsdp", train.fsdp is not None and (plan.method == "grpo" or bool(images.family.opening))),
         ("--reward_model_id_or_path", plan.alignment is not None and plan.alignment.reward_model is not None),
         ("--streaming", data.mode == "streaming"),
         ("--lazy_tokenize false", data.mode == "eager" and entry is not None and entry.multimodal),
@@ -53,13 +53,6 @@ def with_images(plan: SftPlan, images: MediaProcessor | None) -> SftPlan:
     ):
         if given:
             raise NotBuilt(f"{flag} is not built yet for multimodal models", where=flag, next="leave it out")
-    if plan.method == "rm" and train.world_size > 1:
-        # DDP looks for unused parameters in what the model returns, and the head comes behind it.
-        raise NotBuilt(
-            "reward models of rows with media are not trained by several processes yet",
-            where="--rlhf_type rm, NPROC_PER_NODE, NNODES",
-            next="train in one process",
-        )
     if images.family.opening and (plan.method, plan.prompt.loss_scale) != ("sft", None):
         raise NotBuilt(
             f"{plan.model.model_type}, whose encoder reads the prompt, is built for swift sft without --loss_scale",

@@ -26,7 +26,7 @@ class OutputHead:
 
     def __init__(self, model: PreTrainedModel):
         head = model.get_output_embeddings()
-        self._module = head
+        self._model, self._module = model, head
         self.plain = isinstance(head, nn.Linear) and type(head) is nn.Linear and _passes_on(model, head)
 
     def compute(self, model: nn.Module, inputs: dict[str, Any], work: Work) -> Tensor:
@@ -62,20 +62,45 @@ class OutputHead:
 
     def hidden(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         """Final hidden states (B, T, H) of `model` (possibly wrapped): what the head is given."""
-        if self.plain:
-            return self.compute(model, inputs, lambda hidden, _: hidden)
-        return self._seen(model, inputs, keep_logits=False)[0]
+        return self.instead_of_logits(model, inputs, lambda hidden: hidden)
+
+    def instead_of_logits(self, model: nn.Module, inputs: dict[str, Any], work: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `work` makes of the final hidden states (B, T, H), within the forward pass of `model`.
+
+        DDP looks for weights without a gradient in what a model returns, and would take those of `work` for such.
+        """
+        hidden: list[Tensor] = []
+        shapes: list[torch.Size] = []
+
+        def cut(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            hidden.append(given[0])
+            return (given[0][:, :1].detach(),)
+
+        def instead(_model: nn.Module, _given: Any, output: Any) -> Any:
+            result = work(hidden[0])
+            shapes.append(result.shape)
+            output.logits = result.reshape(1, -1, 1)
+            return output
+
+        assert self._module is not None
+        # The first of the hooks on the way out: an engine's own follows what the model returns on its way back.
+        handles = [
+            self._module.register_forward_pre_hook(cut),
+            self._model.register_forward_hook(instead, prepend=True),
+        ]
+        try:
+            through: Tensor = model(**inputs).logits
+        finally:
+            for handle in handles:
+                handle.remove()
+        return through.reshape(shapes[0])
 
     def with_logits(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Final hidden states (B, T, H), and the logits (B, T, V) that the model makes of them."""
-        return self._seen(model, inputs, keep_logits=True)
+        hidden: list[Tensor] = []
 
-    def _seen(self, model: nn.Module, inputs: dict[str, Any], *, keep_logits: bool) -> tuple[Tensor, Tensor]:
-        inputs_of_head: list[Tensor] = []
-
-        def take(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-            inputs_of_head.append(given[0])
-            return None if keep_logits else (given[0][:, :1].detach(),)
+        def take(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+            hidden.append(given[0])
 
         assert self._module is not None
         handle = self._module.register_forward_pre_hook(take)
@@ -83,7 +108,7 @@ class OutputHead:
             logits: Tensor = model(**inputs).logits
         finally:
             handle.remove()
-        return inputs_of_head[0], logits
+        return hidden[0], logits
 
 
 @torch.no_grad()

@@ -44,8 +44,11 @@ class RewardObjective(Objective):
 
     def sums(self, model: nn.Module, batch: Batch) -> Sums:
         """The sum of the losses, the scores, and how often the better answer has the higher one."""
-        hidden = self._output.hidden(model, model_inputs(batch))
-        scores = self._head(hidden.reshape(-1, hidden.shape[-1])[batch["last"]])
+
+        def work(hidden: Tensor) -> Tensor:
+            return self._head(hidden.reshape(-1, hidden.shape[-1])[batch["last"]])
+
+        scores = self._output.instead_of_logits(model, model_inputs(batch), work)
         chosen, rejected = scores[0::2], scores[1::2]
         with torch.no_grad():
             values = {
