@@ -184,11 +184,12 @@ def test_a_chat_at_the_terminal_asks_for_the_image(
     expected = trained.expected(trained.rows)
     entries = (
         f"See <image> there\n'file://{trained.folder / 'one.png'}'\nclear\n<image>?\n{trained.folder / 'none.png'}\n"
+        f"clear\n<img>{trained.folder / 'two.png'}</img>What?\n"
     )
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(entries.encode())))
     assert main(["infer", *trained.words("--save_result", "false", "--eval_human", "true")]) == 0
     given = capsys.readouterr()
-    assert expected[0] in given.out and "path or URL of image" in given.out
+    assert expected[0] in given.out and expected[1] in given.out and given.out.count("path or URL of image") == 2
     assert "missing image" in given.err
 
 
@@ -211,6 +212,11 @@ def test_the_server_answers_as_infer_whichever_way_images_come(
         (ask(plain, images=["one.png"]), expected[0]),
         (ask(plain, images=[f"file://{one}"]), expected[0]),
         (ask([{"role": "user", "content": "What?"}], images=[data_url(two)]), expected[1]),
+        (
+            ask([{"role": "user", "content": f"<img>{base64.b64encode(two.read_bytes()).decode()}</img>What?"}]),
+            expected[1],
+        ),
+        (ask([{"role": "user", "content": [{"type": "text", "text": "<img>two.png</img>What?"}]}]), expected[1]),
         (ask(both, images=[data_url(one), data_url(two)]), expected[2]),
         (ask([{"role": "user", "content": "Just text"}]), expected[3]),
     ]
@@ -318,6 +324,14 @@ def test_the_server_refuses_what_is_no_image_or_not_to_be_read_by_the_name_of_th
             error = response.json()["error"]
             assert response.status_code == 400, (source[:50], error)
             assert reason in error["message"].lower() and error["param"] == field, (source[:50], error)
+    for source in ("/etc/passwd", "http://127.0.0.1:9/a.png", "link.png"):
+        asked = [
+            {"role": "user", "content": "Hi"},
+            {"role": "user", "content": f"<img>one.png</img><img>{source}</img>"},
+        ]
+        response = ask(asked)
+        assert (response.status_code, response.json()["error"]["param"]) == (400, "messages[1].content"), response.text
+        assert ask([*asked, {"role": "user", "content": [_part(good)]}]).json()["error"]["param"] == "images"
     wrong = [
         ({"type": "image_url", "image_url": 5}, "messages[0].content[0].image_url"),
         ({"type": "image_url", "image_url": {"url": 5}}, "messages[0].content[0].image_url"),

@@ -163,6 +163,15 @@ def test_what_is_transparent_is_white_and_sixteen_bits_are_eight(tmp_path: Path)
         assert abs(int(np.asarray(read(str(path))).mean()) - value) <= 1, number
 
 
+def test_fractions_are_seen_and_pixels_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+    for number, (value, seen) in enumerate([(0.5, 127), (1, 255), (40, 40), (65535 / 2, 127)]):
+        Image.fromarray(np.full((4, 4), value, dtype=np.float32)).save(tmp_path / f"{number}.tif")
+        assert abs(int(np.asarray(read(str(tmp_path / f"{number}.tif"))).mean()) - seen) <= 1, value
+    Image.fromarray(np.full((4, 4), np.nan, dtype=np.float32)).save(tmp_path / "nan.tif")
+    with pytest.raises(BadImage, match="broken image"):
+        read(str(tmp_path / "nan.tif"))
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_rotation_is_that_of_exif_measured_and_decoded(orientation: int, tmp_path: Path) -> None:
     image = red(size=(40, 20))

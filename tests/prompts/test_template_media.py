@@ -14,6 +14,7 @@ import swift
 from swift.catalog import load_catalog
 from swift.core.errors import SwiftError
 from swift.prompts.grounding import BARE, OUTSIDE, UNNAMED, grounded, objects
+from swift.prompts.media_links import out_of_text
 from swift.prompts.template_media import one_a_turn
 from swift.prompts.types import Conversation, Media, Message
 
@@ -92,6 +93,35 @@ def test_a_tag_in_a_row_without_media_is_text_and_one_in_an_answer_is_not_traine
     trained = [label for label in encoded["labels"] if label != -100]
     assert tokenizer.decode(trained) == "here it is</s>"
     assert "here <image>\nit is" in tokenizer.decode(encoded["input_ids"])
+
+
+def test_a_question_names_files_in_its_text_where_the_template_takes_media(
+    golden_tokenizer: Callable[[str], Any],
+) -> None:
+    tokenizer = golden_tokenizer("smollm2-plus")
+    named = {"query": "<img>b.png</img>or<img>c</img>?", "response": "<img>x</img>", "history": [["<img>a</img>", "y"]]}
+    plain = {"query": "<image>or<image>?", "response": "<img>x</img>", "history": [["<image>", "y"]]}
+    assert text_of("qwen-vl", tokenizer, named) == text_of(
+        "qwen-vl", tokenizer, {**plain, "images": ["a", "b.png", "c"]}
+    )
+    assert "<img>b.png</img>or" in text_of("qwen", tokenizer, named)
+    with pytest.raises(SwiftError, match="images in its text and in `images`"):
+        text_of("qwen-vl", tokenizer, {**named, "images": ["a"]})
+
+
+def test_files_are_found_in_a_text_in_one_pass() -> None:
+    """A request may hold 64 MB of anything, and is looked at while others are answered."""
+    for text in (
+        "<img>" * 10**6,
+        "</img>" * 10**6,
+        "<img>a</img>\n" * 10**5,
+        "<img>" * 10**5 + "\n" + "</img>" * 10**5,
+    ):
+        message = Message("user", text)
+        (found,), files = out_of_text([message])
+        assert found.content.count("<image>") == len(files.get("images", [])) == (10**5 if text[5] == "a" else 0)
+    (found,), files = out_of_text([Message("user", "<video>, <video>a.mp4</video> <img></img><img>a\nb</img>")])
+    assert (found.content, files) == ("<video>, <video> <img></img><img>a\nb</img>", {"videos": ["a.mp4"]})
 
 
 @pytest.mark.parametrize("template", ["yi-vl", "mplug-owl2"])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from swift.prompts.bad_row import BadRow
 from swift.prompts.grounding import objects
 from swift.prompts.media_links import plain_link
 from swift.prompts.messages import MEDIA_TAGS, Beside
-from swift.prompts.types import Media, Message
+from swift.prompts.types import Media
 from swift.prompts.values import a_list, text
 
 MEDIA_KEYS = {"images": ("images", "image"), "videos": ("videos", "video"), "audios": ("audios", "audio")}
@@ -23,10 +22,6 @@ MEDIA_NAMES = frozenset(("objects",)).union(*MEDIA_KEYS.values())
 """Every key of a row that has to do with media."""
 LABELS = ("label", "kto_tag")
 """Names of the KTO label, ours and that of LLaMA-Factory."""
-IN_TEXT = {"images": re.compile("<img>(.+?)</img>")} | {
-    kind: re.compile(f"{MEDIA_TAGS[kind]}(.+?){MEDIA_TAGS[kind].replace('<', '</')}") for kind in ("videos", "audios")
-}
-"""How Qwen-VL and Qwen-Audio name a file in a question, which the 2.5 release reads for every model."""
 BASE64 = re.compile(r"[A-Za-z0-9+/\s]+=*\s*")
 """What the 2.5 release took for the content of a file, where no file has that name."""
 LONGEST_NAME = 255
@@ -44,19 +39,6 @@ def media(row: Mapping[str, Any], tagged: Mapping[str, list[Any]], folder: Path 
         return Media()
     listed = {kind: tuple(_media_files(row, kind, tagged.get(kind, []), folder, there)) for kind in MEDIA_TAGS}
     return Media(listed["images"], listed["videos"], listed["audios"], objects(row.get("objects")))
-
-
-def out_of_text(messages: Sequence[Message]) -> tuple[tuple[Message, ...], dict[str, list[str]]]:
-    """The messages with a tag where a question names a file, `<img>a.png</img>`, and the files by kind."""
-    files: dict[str, list[str]] = {}
-    tagged = []
-    for message in messages:
-        for kind, form in IN_TEXT.items():
-            if message.role == "user" and (links := form.findall(message.content)):
-                files.setdefault(kind, []).extend(links)
-                message = replace(message, content=form.sub(MEDIA_TAGS[kind], message.content))
-        tagged.append(message)
-    return tuple(tagged), files
 
 
 def refuse_both(media: Media, in_text: Mapping[str, list[str]]) -> None:

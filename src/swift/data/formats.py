@@ -18,6 +18,7 @@ from swift.data.column_proposal import is_turns, proposal
 from swift.data.turn_order import Turns, arrange
 from swift.prompts import values
 from swift.prompts.bad_row import BadRow
+from swift.prompts.media_links import out_of_text
 from swift.prompts.messages import REASONING, role, spoken, tools, without_thinking
 from swift.prompts.types import Conversation, Message, Origin, Preference, Row, ToolCall
 
@@ -81,7 +82,7 @@ def convert(
         shown = fields.media(row, of.aside.media, folder, there=media_there)
         messages = arrange(of, system, answered=answered)
         if media_in_text:
-            messages, files = fields.out_of_text(messages)
+            messages, files = out_of_text(messages)
             fields.refuse_both(shown, files)
             shown = fields.media(row, {**of.aside.media, **files}, folder, there=media_there) if files else shown
         return Conversation(messages, declared, shown, origin)

@@ -18,7 +18,7 @@ from swift.data.pixel_cache import PixelCache
 from swift.prompts.image_header import FORMATS, PIL_FAULTS, bad_image, bytes_of, checked_size, named, upright_size
 from swift.prompts.images import BadImage
 
-PREPARED = "v1"
+PREPARED = "v2"
 """Changes with what is done to an image here, so that pixels an older version made are not taken for its own."""
 
 
@@ -161,11 +161,14 @@ def _srgb(image: Image.Image, source: str) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Transparent pixels on white: what is hidden below full transparency must not show. 16 bits become 8."""
+    """Transparent pixels on white: what is hidden below full transparency must not show. 16 bits become 8, and so do
+    fractions from 0 to 1. Raises ValueError for pixels that are no numbers."""
     if image.mode.startswith("I") or image.mode == "F":
         values: tuple[float, float] = image.getextrema()  # pyright: ignore[reportAssignmentType]  # one band
+        if not values[0] <= values[1]:
+            raise ValueError("its pixels are no numbers")
         deep = image.mode.startswith("I;16") or (values[0] >= 0 and values[1] > 255)
-        scale = 255 / 65535 if deep else 1
+        scale = 255 / 65535 if deep else 255 if image.mode == "F" and values[0] >= 0 and values[1] <= 1 else 1
         return image.convert("F").point(lambda value: value * scale).convert("L").convert("RGB")
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
         seen = image.convert("RGBA")

@@ -20,7 +20,7 @@ from swift.engines.factory import Prepared
 from swift.engines.sync_engine import Reply, SyncEngine
 from swift.inference.result_file import Results, fields, open_results
 from swift.plan.infer import InferPlan
-from swift.prompts.media_links import plain_link
+from swift.prompts.media_links import out_of_text, plain_link
 from swift.prompts.messages import MEDIA_TAGS
 from swift.prompts.types import Conversation, Media, Message
 
@@ -105,7 +105,7 @@ class Chat:
             self._forget()
         before = {kind: list(paths) for kind, paths in self._shown.items()}
         if message.role == "user" and self._tags:
-            self._ask_media(message.content)
+            message = self._with_media(message)
         self._messages.append(message)
         try:
             request, conversation = self._request()
@@ -134,6 +134,15 @@ class Chat:
                 self._ask(Message("tool", result))
             else:
                 self._messages.append(Message("tool", result))
+
+    def _with_media(self, message: Message) -> Message:
+        """An entry with tags, once the media are known that it names as `<img>a.png</img>` or has tags for."""
+        (tagged,), files = out_of_text([message])
+        for kind, links in files.items():
+            self._shown.setdefault(kind, []).extend(map(_link, links))
+        if not files:
+            self._ask_media(message.content)
+        return tagged
 
     def _ask_media(self, text: str) -> None:
         """Ask for what stands at each tag of an entry, in its order."""

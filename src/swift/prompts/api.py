@@ -14,6 +14,7 @@ from swift.plan.prompt import JINJA, PromptPlan
 from swift.prompts.bad_row import BadRow
 from swift.prompts.encode import Encoder, TooLong, build_encoder
 from swift.prompts.grounding import objects
+from swift.prompts.media_links import out_of_text
 from swift.prompts.messages import (
     MEDIA_TAGS,
     REASONING,
@@ -24,6 +25,7 @@ from swift.prompts.messages import (
     tools,
     without_thinking,
 )
+from swift.prompts.template import DataTemplate
 from swift.prompts.tool_results import in_order_of_calls
 from swift.prompts.types import Conversation, Media, Message
 
@@ -76,6 +78,9 @@ class RowTemplate:
         that is not understood.
         """
         conversation = conversation_of(row)
+        template = self.encoder.template
+        if isinstance(template, DataTemplate) and template.entry.multimodal:
+            conversation = _with_files_of_text(conversation)
         messages = conversation.messages
         answered = bool(messages) and messages[-1].role == "assistant"
         if inference and answered:
@@ -91,6 +96,16 @@ class RowTemplate:
         if encoded.loss_scale is not None:
             fields["loss_scale"] = encoded.loss_scale
         return fields
+
+
+def _with_files_of_text(conversation: Conversation) -> Conversation:
+    """The conversation with the files that questions name in their text, `<img>a.png</img>`. Raises SwiftError."""
+    messages, files = out_of_text(conversation.messages)
+    for kind in files:
+        if conversation.media.of(kind):
+            raise SwiftError(f"the row has {kind} in its text and in `{kind}`", next="write them in one of the two")
+    media = replace(conversation.media, **{kind: tuple(links) for kind, links in files.items()})
+    return replace(conversation, messages=messages, media=media)
 
 
 def conversation_of(row: Mapping[str, Any]) -> Conversation:

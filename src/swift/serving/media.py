@@ -19,11 +19,11 @@ from swift.data.video_files import clip_of
 from swift.plan.serve import MediaPolicy
 from swift.prompts.image_header import base64_of, bytes_of, upright_size
 from swift.prompts.images import FAULTS, BadAudio, BadImage, BadMedium, BadVideo, MediaTokens
-from swift.prompts.media_links import plain_link
+from swift.prompts.media_links import named_in, plain_link
 from swift.prompts.messages import MEDIA_PARTS, MEDIA_TAGS
 from swift.prompts.types import Media
 from swift.serving.errors import ApiError
-from swift.serving.schema import ChatRequest
+from swift.serving.schema import ChatMessage, ChatRequest
 
 BODY_OF_MEDIA = 64 * 2**20
 """What media may add to a request."""
@@ -65,10 +65,23 @@ def places(body: ChatRequest, kind: str) -> list[str]:
         if MEDIA_PARTS.get(part.type) == kind
     ]
     beside = {"images": body.images, "videos": body.videos, "audios": body.audios}[kind]
-    if parts and beside:
-        message = f"The {kind} stand in content parts or in `{kind}`, not in both: their order would be unclear."
+    named = [
+        f"messages[{number}].content"
+        for number, message in enumerate(body.messages)
+        for _ in range(_named(message, kind) if message.role == "user" else 0)
+    ]
+    ways = [way for way in (parts, named, [f"{kind}[{at}]" for at in range(len(beside or []))]) if way]
+    if len(ways) > 1:
+        message = f"The {kind} stand in content parts, in the text or in `{kind}`: one of them, for the sake of order."
         raise ApiError(400, message, param=kind)
-    return parts or [f"{kind}[{at}]" for at in range(len(beside or []))]
+    return ways[0] if ways else []
+
+
+def _named(message: ChatMessage, kind: str) -> int:
+    """How many media its text names, as `<img>a.png</img>`."""
+    content = message.content or ""
+    texts = [content] if isinstance(content, str) else [part.text or "" for part in content]
+    return sum(named_in(text, kind) for text in texts)
 
 
 def admitted(media: Media, body: ChatRequest, policy: MediaPolicy) -> Media:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from swift.core.log import log
 from swift.prompts.bad_row import BadRow
+from swift.prompts.media_links import out_of_text
 from swift.prompts.messages import MEDIA_TAGS, Aside, read_message
 from swift.prompts.tool_formats import join_observations
 from swift.prompts.tool_results import in_order_of_calls
@@ -50,7 +51,8 @@ def answered(body: ChatRequest, use: ToolUse, *, takes: Sequence[str]) -> Conver
 def _turns(body: ChatRequest, takes: Sequence[str]) -> tuple[list[Message], Media]:
     aside = Aside()
     turns = _read(body.messages, aside)
-    media = {kind: aside.media.get(kind, []) for kind in MEDIA_TAGS}
+    turns, named = out_of_text(turns) if takes else (turns, {})
+    media = {kind: [*aside.media.get(kind, []), *named.get(kind, [])] for kind in MEDIA_TAGS}
     for kind, given in (("images", body.images), ("videos", body.videos), ("audios", body.audios)):
         media[kind].extend(_links(kind, given))
     refuse_others(media, body, takes)
