@@ -6,7 +6,6 @@ import asyncio
 import ipaddress
 import re
 import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from urllib.request import getproxies, proxy_bypass
@@ -33,18 +32,27 @@ class Bounds:
 
 
 def fetch(url: str, bounds: Bounds, fault: type[BadMedium] = BadImage) -> bytes:
+    """What `fetched` gives, for those who may wait. Raises `fault`."""
+    # In a thread of its own, as a notebook has an event loop in this one.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, fetched(url, bounds, fault)).result()
+
+
+async def fetched(url: str, bounds: Bounds, fault: type[BadMedium] = BadImage) -> bytes:
     """What is at an http(s) address. Raises `fault` for what cannot be had, or is out of bounds.
 
     A name is looked up once and the connection goes to the address that was checked; each redirect is checked again.
     Where addresses of one's own network may be asked, the proxy of HTTP_PROXY or HTTPS_PROXY is, as by other programs.
+    The time holds for all of it: a timeout of a connection starts anew with every byte, and a server may send one a
+    second.
     """
-    until = time.monotonic() + bounds.seconds
     try:
-        for _ in range(REDIRECTS + 1):
-            body = _answer(httpx.URL(url), bounds, until, fault)
-            if isinstance(body, bytes):
-                return body
-            url = str(body)
+        async with asyncio.timeout(bounds.seconds):
+            for _ in range(REDIRECTS + 1):
+                body = await _answer(httpx.URL(url), bounds, fault)
+                if isinstance(body, bytes):
+                    return body
+                url = str(body)
     except TimeoutError as error:
         raise fault(f"{fault.noun} not fetched", why=f"{_shown(url)} takes more than {bounds.seconds:g} s") from error
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
@@ -52,17 +60,15 @@ def fetch(url: str, bounds: Bounds, fault: type[BadMedium] = BadImage) -> bytes:
     raise fault(f"{fault.noun} not fetched", why=f"{_shown(url)}: more than {REDIRECTS} redirects")
 
 
-def _answer(url: httpx.URL, bounds: Bounds, until: float, fault: type[BadMedium]) -> bytes | httpx.URL:
+async def _answer(url: httpx.URL, bounds: Bounds, fault: type[BadMedium]) -> bytes | httpx.URL:
     """The body of the answer, or where it sends to."""
     if url.scheme not in ("http", "https") or not url.host or (url.port or 0) > MAX_PORT:
         raise fault(f"{fault.noun} not fetched", why=f"{_shown(str(url))} is no http(s) address")
     proxied = bounds.private and not proxy_bypass(url.host) and url.scheme in getproxies()
-    address = None if proxied else _address(url, fault, until, private=bounds.private)
+    address = None if proxied else await _address(url, fault, private=bounds.private)
     if url.userinfo and not bounds.private:
         raise fault(f"{fault.noun} not fetched", why=f"{_shown(str(url))} has a name or password in it")
-    # In a thread of its own, as a notebook has an event loop in this one.
-    with ThreadPoolExecutor(1) as thread:
-        answer = thread.submit(asyncio.run, _read(url, address, bounds.bytes, until, fault.noun)).result()
+    answer = await _read(url, address, bounds.bytes, fault.noun)
     if isinstance(answer, int):
         raise fault(f"{fault.noun} not fetched", why=f"{_shown(str(url))} answers {answer}")
     if isinstance(answer, bytes) and len(answer) > bounds.bytes:
@@ -70,19 +76,14 @@ def _answer(url: httpx.URL, bounds: Bounds, until: float, fault: type[BadMedium]
     return answer
 
 
-async def _read(url: httpx.URL, address: str | None, limit: int, until: float, noun: str) -> bytes | httpx.URL | int:
+async def _read(url: httpx.URL, address: str | None, limit: int, noun: str) -> bytes | httpx.URL | int:
     """The body of an answer as far as `limit` allows and a little more, where it sends to, or its status. A proxy is
-    asked where there is no `address`.
-
-    The time holds for all of it: a timeout of a connection starts anew with every byte, and a server may send one a
-    second. Raises TimeoutError.
-    """
+    asked where there is no `address`."""
     headers = {"Host": url.netloc.decode(), "User-Agent": "swift", "Accept": f"{noun}/*"}
     headers["Accept-Encoding"] = "identity"
     to = url if address is None else url.copy_with(host=address)
     extensions = {} if address is None else {"sni_hostname": url.host}
     async with (
-        asyncio.timeout(max(until - time.monotonic(), 0.1)),
         httpx.AsyncClient(timeout=None, trust_env=address is None) as client,
         client.stream("GET", to, headers=headers, extensions=extensions) as response,
     ):
@@ -98,14 +99,14 @@ async def _read(url: httpx.URL, address: str | None, limit: int, until: float, n
         return bytes(body)
 
 
-def _address(url: httpx.URL, fault: type[BadMedium], until: float, *, private: bool) -> str:
-    """The address to connect to. Raises `fault` where one of the host's addresses is not public, and TimeoutError."""
+async def _address(url: httpx.URL, fault: type[BadMedium], *, private: bool) -> str:
+    """The address to connect to. Raises `fault` where one of the host's addresses is not public."""
     port = url.port or (443 if url.scheme == "https" else 80)
-    # A name server may take its time, which nothing but another thread can be kept from.
+    # A name server may take its time, which nothing but a thread that nobody else waits for can be kept from.
     thread = ThreadPoolExecutor(1)
     asked = thread.submit(socket.getaddrinfo, url.host, port, type=socket.SOCK_STREAM)
     thread.shutdown(wait=False)
-    addresses = [str(info[4][0]) for info in asked.result(max(until - time.monotonic(), 0.1))]
+    addresses = [str(info[4][0]) for info in await asyncio.wrap_future(asked)]
     inside = [address for address in addresses if not _is_public(address)]
     if inside and not private:
         raise fault(f"{fault.noun} not fetched", why=f"{_shown(str(url))} is not a public address")

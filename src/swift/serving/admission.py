@@ -18,6 +18,7 @@ class Gate:
         self.limit = limit
         self.requests = 0
         self.answers = 0
+        self.fetches = 0
         self.draining = False
 
     def drain(self) -> None:
@@ -34,6 +35,19 @@ class Gate:
             yield
         finally:
             self.requests -= 1
+
+    @contextmanager
+    def fetch(self) -> Iterator[None]:
+        """Wait for what is at the addresses of one request, as many requests as answers may be under way. Raises
+        ApiError 429."""
+        if self.fetches >= self.limit:
+            message = f"The queue is full ({self.fetches} requests wait for media at addresses). Try again shortly."
+            raise ApiError(429, message, code="queue_full")
+        self.fetches += 1
+        try:
+            yield
+        finally:
+            self.fetches -= 1
 
     @contextmanager
     def seats(self, answers: int) -> Iterator[None]:

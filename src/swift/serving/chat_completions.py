@@ -23,9 +23,9 @@ from swift.serving.tools import Reader, joined, reader
 
 async def chat_completions(service: Service, http: HttpRequest, body: ChatRequest) -> Response:
     """Answer a conversation, whole or as a stream. Raises ApiError."""
-    job = Job(
-        service=service, id=f"chatcmpl-{uuid.uuid4().hex}", model=body.model, prepared=await service.prepare(body)
-    )
+    # A client may hang up while an address keeps its request waiting.
+    prepared = await until_gone(http, service.prepare(body))
+    job = Job(service=service, id=f"chatcmpl-{uuid.uuid4().hex}", model=body.model, prepared=prepared)
     if service.plan.verbose:
         log.info("%s asked: %s", job.id, shown(body))
     if not body.stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import io
@@ -12,7 +13,7 @@ from typing import Any
 
 from swift.catalog.entries import MediaText
 from swift.core.optional_imports import MissingPackage
-from swift.data.image_fetch import Bounds, fetch
+from swift.data.image_fetch import Bounds, fetched
 from swift.data.image_files import ImageReader
 from swift.data.sound_files import count_of
 from swift.data.video_files import clip_of
@@ -84,52 +85,70 @@ def _named(message: ChatMessage, kind: str) -> int:
     return sum(named_in(text, kind) for text in texts)
 
 
-def admitted(media: Media, body: ChatRequest, policy: MediaPolicy) -> Media:
-    """Every medium as a data URL or a file that may be read; what has to be fetched is fetched. Raises ApiError."""
+async def admitted(media: Media, body: ChatRequest, policy: MediaPolicy) -> Media:
+    """Every medium as a data URL or a file that may be read; what has to be fetched is fetched. Raises ApiError.
+
+    Addresses are waited for on the event loop: one that is slow keeps no thread from other requests.
+    """
     until = time.monotonic() + FETCHING_SECONDS
     kinds = {
-        kind: _all_of(kind, media.of(kind), places(body, kind), policy, until) for kind in MEDIA_TAGS if media.of(kind)
+        kind: await _all_of(kind, media.of(kind), places(body, kind), policy, until)
+        for kind in MEDIA_TAGS
+        if media.of(kind)
     }
     return Media(kinds.get("images", ()), kinds.get("videos", ()), kinds.get("audios", ()), media.objects)
 
 
-def _all_of(
+def at_addresses(media: Media) -> bool:
+    """Whether something has to be fetched."""
+    sources = [source for kind in MEDIA_TAGS for source in media.of(kind)]
+    return any(_remote(one) for source in sources for one in ([source] if isinstance(source, str) else source))
+
+
+def _remote(source: str) -> bool:
+    return plain_link(source).startswith(("http://", "https://"))
+
+
+async def _all_of(
     kind: str, sources: Sequence[Any], where: Sequence[str], policy: MediaPolicy, until: float
 ) -> tuple[Any, ...]:
     most = LIMITS[kind].count
     if len(sources) > most:
         raise ApiError(400, f"The request has {len(sources)} {kind}; at most {most} are taken.", param=where[most])
-    return tuple(
-        _listed(source, field, policy, until) if isinstance(source, tuple) else _one(kind, source, field, policy, until)
-        for source, field in zip(sources, where, strict=True)
-    )
-
-
-def _listed(frames: tuple[str, ...], field: str, policy: MediaPolicy, until: float) -> tuple[str, ...]:
-    """A video as the list of its frames."""
-    return _all_of("images", frames, [f"{field}[{at}]" for at in range(len(frames))], policy, until)
-
-
-def _one(kind: str, source: str, field: str, policy: MediaPolicy, until: float) -> str:
-    limit, fault = LIMITS[kind], FAULTS[kind]
-    source = plain_link(source)
-    try:
-        if source.startswith(("http://", "https://")):
-            seconds = round(max(0.1, min(limit.seconds, until - time.monotonic())), 1)
-            body = fetch(source, Bounds(limit.bytes, seconds, policy.private_urls), fault)
-        elif source.startswith("data:"):
-            if len(source) > limit.bytes * 3:  # a byte takes up to three characters
-                raise fault(f"{fault.noun} too large", why=f"more than {limit.bytes} bytes")
-            body = bytes_of(source, fault)
-        elif (bare := _bare_base64(kind, source)) is not None:
-            body = bare
+    admitted: list[Any] = []
+    for source, field in zip(sources, where, strict=True):
+        if isinstance(source, tuple):  # a video as the list of its frames
+            frames = [f"{field}[{at}]" for at in range(len(source))]
+            admitted.append(await _all_of("images", source, frames, policy, until))
         else:
-            return _file(kind, source, field, policy)
-        _check(kind, body)
+            admitted.append(await _one(kind, plain_link(source), field, policy, until))
+    return tuple(admitted)
+
+
+async def _one(kind: str, source: str, field: str, policy: MediaPolicy, until: float) -> str:
+    body, limit = None, LIMITS[kind]
+    try:
+        if _remote(source):
+            seconds = round(max(0.1, min(limit.seconds, until - time.monotonic())), 1)
+            body = await fetched(source, Bounds(limit.bytes, seconds, policy.private_urls), FAULTS[kind])
+        return await asyncio.to_thread(_checked, kind, source, body, field, policy)
     except MissingPackage as error:
         raise ApiError(501, f"{error.what}.".capitalize(), param=field) from error
     except BadMedium as error:
         raise refusal(error, field) from error
+
+
+def _checked(kind: str, source: str, body: bytes | None, field: str, policy: MediaPolicy) -> str:
+    """The medium as a data URL or a file, looked at as far as its head; `body` is what was fetched. Raises BadMedium,
+    and ApiError for a file."""
+    limit, fault = LIMITS[kind], FAULTS[kind]
+    if body is None and source.startswith("data:"):
+        if len(source) > limit.bytes * 3:  # a byte takes up to three characters
+            raise fault(f"{fault.noun} too large", why=f"more than {limit.bytes} bytes")
+        body = bytes_of(source, fault)
+    elif body is None and (body := _bare_base64(kind, source)) is None:
+        return _file(kind, source, field, policy)
+    _check(kind, body)
     return "data:;base64," + base64.b64encode(body).decode()
 
 

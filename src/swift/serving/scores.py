@@ -15,6 +15,7 @@ from swift.serving.embeddings import read
 from swift.serving.errors import ApiError
 from swift.serving.messages import shown
 from swift.serving.reading_schema import ScoreRequest, ScoreUsage
+from swift.serving.running_request import until_gone
 from swift.serving.schema import ChatRequest, JsonObject
 from swift.serving.service import Service
 
@@ -27,7 +28,7 @@ async def scores(service: Service, http: HttpRequest, body: ScoreRequest) -> Res
     if body.truncate_prompt_tokens is not None:
         raise ApiError(400, "Nothing is cut off an answer or its prompt.", param="truncate_prompt_tokens")
     conversations, param = _conversations(body)
-    answers = [await service.answer(conversation, param) for conversation in conversations]
+    answers = [await until_gone(http, service.answer(conversation, param)) for conversation in conversations]
     tokens = sum(len(answer.input_ids) for answer in answers)
     values = await read(service, http, service.reader().score(answers, adapter), tokens, param)
     if body.use_activation:

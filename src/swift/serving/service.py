@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from swift.prompts.types import Conversation, Encoded, Media
 from swift.serving.admission import Gate
 from swift.serving.constraints import constraint
 from swift.serving.errors import ApiError
-from swift.serving.media import BODY_OF_MEDIA, admitted, blamed, refusal
+from swift.serving.media import BODY_OF_MEDIA, admitted, at_addresses, blamed, refusal
 from swift.serving.messages import answered, conversation
 from swift.serving.metrics import Metrics
 from swift.serving.sampling_params import sampling
@@ -262,8 +263,8 @@ class Service:
         """The conversation with media that may be read, as data URLs and files. Raises ApiError."""
         if not talk.media.any:
             return talk
-        # Not in the thread of the tokenizer: a slow address must not hold up other requests.
-        return replace(talk, media=await asyncio.to_thread(admitted, talk.media, body, self.plan.media))
+        with self.gate.fetch() if at_addresses(talk.media) else nullcontext():
+            return replace(talk, media=await admitted(talk.media, body, self.plan.media))
 
     def _encode_chat(
         self, encoder: Encoder, talk: Conversation, begun: str, body: ChatRequest
