@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from swift import models, tuners
 from swift.core.environment import cache_home
 from swift.core.log import log
-from swift.core.transaction import fault, sha256, write_folder
+from swift.core.transaction import fault, sha256, write_cached
 from swift.core.writable import require_writable, writing
 from swift.engines.gguf_check import check_tokens
 from swift.engines.gguf_conversion import convert, require_packages
@@ -52,10 +52,11 @@ def cached_gguf(
         return folder / FILE
     require_packages()
     require_writable(folder.parent, "--infer_backend llamacpp", ROOM)
-    shutil.rmtree(folder, ignore_errors=True)
-    log.info("converting %s to GGUF %s, once: %s", plan.source, type, folder)
     exact = replace(plan, dtype="fp32", attn="sdpa", quant=None)
-    with writing(folder, where="--infer_backend llamacpp", next=ROOM), write_folder(folder) as scratch:
+    with writing(folder, where="--infer_backend llamacpp", next=ROOM), write_cached(folder) as scratch:
+        if scratch is None:
+            return folder / FILE
+        log.info("converting %s to GGUF %s, once: %s", plan.source, type, folder)
         model: PreTrainedModel | None = None
         if adapter is not None or layers is not None:
             base = models.load_model(exact, source)

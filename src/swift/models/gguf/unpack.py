@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import struct
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from swift.core.environment import cache_home
 from swift.core.errors import SwiftError, first_line
 from swift.core.log import log
 from swift.core.optional_imports import need
-from swift.core.transaction import fault, sha256, write_folder
+from swift.core.transaction import fault, sha256, write_cached
 from swift.core.writable import require_writable, writing
 from swift.params.args import Args
 from swift.plan.gguf import ORIGIN
@@ -63,10 +62,11 @@ def unpacked(file: Path, *, weights: bool = True) -> Path:
     folder = cache_home() / "models" / f"{file.stem}-{digest}{'' if weights else '-tokenizer'}"
     if fault(folder, hashes=False) is None:
         return folder
-    log.info("reading %s into %s (once)", file, folder)
     require_writable(folder.parent, "--model_id_or_path", ROOM)
-    shutil.rmtree(folder, ignore_errors=True)
-    with writing(folder, next=ROOM), write_folder(folder) as scratch:
+    with writing(folder, next=ROOM), write_cached(folder) as scratch:
+        if scratch is None:
+            return folder
+        log.info("reading %s into %s (once)", file, folder)
         try:
             write_model(file, scratch, weights=weights)
         except DAMAGED as error:
