@@ -30,6 +30,13 @@ CHOICES: Mapping[str, str] = {
     "reinforce": "ppo",
 }
 
+MEDIA_SETTINGS = ("max_pixels", "min_pixels", "max_num", "hd_num", "input_size", "resized_height", "resized_width")
+MEDIA_SETTINGS += ("fps", "nframes", "num_frames", "fps_min_frames", "fps_max_frames", "video_segments")
+MEDIA_SETTINGS += ("video_min_pixels", "video_max_pixels", "video_total_pixels", "size_factor", "max_partition")
+MEDIA_SETTINGS += ("max_slice_nums", "video_max_slice_nums", "max_num_frames", "sampling_rate", "n_mels")
+"""What the 2.5 release reads from the environment, in capitals, and `--model_kwargs` names: how images are resized, and
+which frames of videos are shown. Other tools have some of them as flags."""
+
 FOREIGN: Mapping[str, str] = {
     # For each name, our flags of that meaning: the first that the command has is suggested.
     # models

@@ -5,7 +5,7 @@ from __future__ import annotations
 from swift.core.did_you_mean import closest
 from swift.core.errors import SwiftError
 from swift.params.commands import COMMANDS, Command
-from swift.params.flag_synonyms import FOREIGN
+from swift.params.flag_synonyms import FOREIGN, MEDIA_SETTINGS
 
 
 def unknown_flag(command: Command, name: str) -> SwiftError:
@@ -14,6 +14,12 @@ def unknown_flag(command: Command, name: str) -> SwiftError:
         return SwiftError(
             f"--{name} is not a flag: the file stands right after the command",
             next=f"swift {command.name} FILE.yaml …",
+        )
+    if (setting := name.lower().removeprefix("image_")) in MEDIA_SETTINGS and "model_kwargs" in command.flags:
+        fewer = "; --rescale_image makes images smaller for every model" if setting == "max_pixels" else ""
+        return SwiftError(
+            f"--{name} is not a flag of `swift {command.name}`: it is a setting of the models that have it",
+            next=f"--model_kwargs '{{\"{setting}\": …}}'{fewer}",
         )
     owners = [other.name for other in COMMANDS.values() if name in other.flags]
     meant = _meant(command, name.lower())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,11 +15,10 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
 
 from swift.catalog.entries import MediaText
-from swift.core.did_you_mean import suggestion
 from swift.core.errors import NotBuilt, SwiftError, first_line
-from swift.core.log import once
 from swift.models.families.base import Family
 from swift.models.families.kinds import KINDS, Readers, Source
+from swift.models.families.media_settings import given_settings, tried
 from swift.prompts.images import BadVideo
 from swift.prompts.types import Media
 
@@ -50,13 +48,6 @@ FAMILIES = {
 }
 """`model_type` of a config.json, or of its tower (Pixtral's models are LLaVA's otherwise) -> the family's class."""
 
-REFERENCE_VARIABLES = ("MAX_PIXELS", "MIN_PIXELS", "MAX_NUM", "HD_NUM", "INPUT_SIZE", "RESIZED_HEIGHT", "RESIZED_WIDTH")
-REFERENCE_VARIABLES += ("FPS", "NFRAMES", "NUM_FRAMES", "FPS_MIN_FRAMES", "FPS_MAX_FRAMES", "VIDEO_SEGMENTS")
-REFERENCE_VARIABLES += ("VIDEO_MIN_PIXELS", "VIDEO_MAX_PIXELS", "VIDEO_TOTAL_PIXELS", "SIZE_FACTOR", "MAX_PARTITION")
-REFERENCE_VARIABLES += ("MAX_SLICE_NUMS", "VIDEO_MAX_SLICE_NUMS", "MAX_NUM_FRAMES", "SAMPLING_RATE", "N_MELS")
-"""Environment variables of the 2.5 release that say how images are resized, and which frames of videos are shown."""
-RATES = ("fps",)
-"""Those that need not be whole numbers."""
 OF_TOKENS = frozenset({"mm_token_type_ids", "token_type_ids", "cross_attention_mask"})
 """Inputs of a model that have a value for each token of its prompt."""
 NOT_SETTINGS = ("image_processor_type", "processor_class", "_processor_class", "auto_map")
@@ -264,53 +255,23 @@ def load_media_processor(
     family = family_of(config)
     try:
         processor = family.load_processor(folder)
-        own = {name: v for name, v in kwargs.items() if name not in config.to_dict()}
-        given = _settings(family, processor, own)
-        settings = {
-            family.settings.get(name, name): value
-            for name, value in given.items()
-            if name in family.settings or name not in family.video_settings
-        }
-        if settings:
-            processor = family.load_processor(folder, **settings)
     except (OSError, ValueError) as error:
         raise SwiftError(
             f"the image processor of {folder} cannot be loaded",
             why=first_line(error),
             next="copy preprocessor_config.json of the model into the folder",
         ) from error
+    own = {name: v for name, v in kwargs.items() if name not in config.to_dict()}
+    given = given_settings(family, processor, own)
+    settings = {
+        family.settings.get(name, name): value
+        for name, value in given.items()
+        if name in family.settings or name not in family.video_settings
+    }
+    if settings:
+        processor = tried(family, folder, settings)
     named: Any = [config, processor, tokenizer.convert_ids_to_tokens(getattr(config, family.token_name))]
     if family.sampling is not None:
         chosen = {own: given[name] for name, own in family.video_settings.items() if name in given}
         named += [family.sampling.of(folder, chosen), tokenizer.convert_ids_to_tokens]
     return MediaProcessor(family(*named), processor, read)
-
-
-def _settings(family: type[Family], processor: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `--model_kwargs` and the environment by the names of the 2.5 release; a flag goes before a variable."""
-    own = processor.to_dict()
-    known = [*family.settings, *family.video_settings]
-    for name in given:
-        if name not in known and name not in own:
-            raise SwiftError(
-                f"--model_kwargs names {name}, which neither the model nor its image processor has",
-                where="--model_kwargs",
-                next=suggestion(name, [*known, *own]),
-            )
-    return {**_environment(known), **given}
-
-
-def _environment(known: Sequence[str]) -> dict[str, float]:
-    values: dict[str, float] = {}
-    for name in dict.fromkeys(known):
-        text = os.environ.get(name.upper())
-        if text is None:
-            continue
-        try:
-            values[name] = float(text) if name in RATES else int(text)
-        except ValueError as error:
-            raise SwiftError(f"{name.upper()} is {text!r}", where=name.upper(), why="it must be a number") from error
-    for name in REFERENCE_VARIABLES:
-        if name.lower() not in known and name in os.environ:
-            once(f"the environment variable {name} is set, and this model does not read it")
-    return values
