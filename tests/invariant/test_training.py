@@ -136,6 +136,44 @@ def test_a_resumed_run_goes_by_its_own_settings(optim: str, tmp_path: Path) -> N
     assert first["learning_rate"] == pytest.approx(0.1)
 
 
+def test_a_resumed_run_goes_by_its_own_intervals(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "save_strategy": "steps",
+        "evaluation_strategy": "steps",
+        "val": Rows(2),
+        "save_total_limit": None,
+    }
+    train(tiny_run(tmp_path / "run", **options, max_steps=4, save_steps=4, eval_steps=4, logging_steps=2))
+    resume, more = tmp_path / "run" / "checkpoint-4", tmp_path / "more"
+    again = {"max_steps": 9, "save_steps": 3, "eval_steps": 1, "logging_steps": 1}
+    trainer = train(tiny_run(more, resume=resume, **options, **again))
+    steps = {name: [e["step"] for e in trainer.state.log_history if name in e] for name in ("loss", "eval_loss")}
+    assert steps == {"loss": [1, 2, 4, 5, 6, 7, 8, 9], "eval_loss": [4, 5, 6, 7, 8, 9]}
+    assert {folder.name for folder in more.glob("checkpoint-*")} == {"checkpoint-6", "checkpoint-9"}
+
+
+def test_a_resumed_run_goes_by_its_own_metric(tmp_path: Path) -> None:
+    scores = iter([3.0, 1.0, 2.0, 2.5])
+    options: dict[str, Any] = {
+        "save_strategy": "steps",
+        "evaluation_strategy": "steps",
+        "val": Rows(2),
+        "save_total_limit": None,
+        "eval_steps": 1,
+        "save_steps": 1,
+        "evaluator": lambda _: {"rouge-l": next(scores)},
+    }
+    run = tmp_path / "run"
+    before = train(tiny_run(run, **options, max_steps=2, learning_rate=0.01))
+    assert before.state.best_model_checkpoint == str(run / "checkpoint-2")
+    more = {"best_metric": "rouge-l", "max_steps": 4}
+    after = train(tiny_run(run, resume=run / "checkpoint-2", **options, **more))
+    assert after.state.best_metric == 3.0 and after.state.best_model_checkpoint == str(run / "checkpoint-1")
+    lines = [json.loads(line) for line in (run / "logging.jsonl").read_text().splitlines()]
+    evaluated = [line["global_step/max_steps"] for line in lines if "eval_loss" in line]
+    assert evaluated == ["1/2", "2/2", "3/4", "4/4"]
+
+
 def test_a_plateau_keeps_the_rate_it_had_reached(tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "save_strategy": "steps",

@@ -9,7 +9,7 @@ import pytest
 
 from swift.core.errors import SwiftError
 from swift.training import checkpoints
-from swift.training.run_dir import LOCK, claimed, run_folder
+from swift.training.run_dir import LOCK, LOG, claimed, forget_after, run_folder
 from training.kit import tiny_plan
 from training.process import CONTEXT
 
@@ -86,3 +86,15 @@ def test_a_folder_that_stayed_empty_is_not_left(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), claimed(tmp_path / "output" / "model" / "v0"):
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_steps_that_are_done_again_leave_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lines = [f'{{"loss": {step}.0, "global_step/max_steps": "{step}/4"}}\n' for step in (1, 2, 2, 3, 4)]
+    told = '{"eval_after": {}}\n'
+    (tmp_path / LOG).write_text("".join([*lines[:3], told, *lines[3:], '{"global_step": 4}\n', '{"loss": 5']))
+    forget_after(tmp_path, 2)
+    assert (tmp_path / LOG).read_text() == "".join([*lines[:3], told])
+    assert "lines behind step 2 are left out (4)" in caplog.text
+    caplog.clear()
+    forget_after(tmp_path, 2)
+    assert not caplog.text

@@ -22,6 +22,13 @@ class TensorBoard(TrainerCallback):
     def __init__(self, folder: Path):
         self._folder = folder
         self._writer: Any = None
+        self._begun_at = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Note the step that a run goes on from: what was written of later ones is done again."""
+        self._begun_at = state.global_step
 
     def on_log(
         self,
@@ -40,7 +47,7 @@ class TensorBoard(TrainerCallback):
                 return
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self._folder))
+            self._writer = SummaryWriter(str(self._folder), purge_step=self._begun_at + 1 if self._begun_at else None)
         for name, value in logs.items():
             if isinstance(value, int | float):
                 self._writer.add_scalar(tag(name), value, state.global_step)

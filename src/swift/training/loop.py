@@ -33,14 +33,14 @@ from swift.training.callbacks.progress import Progress
 from swift.training.callbacks.stop import StopOnSignal, on_signal_exit_code
 from swift.training.callbacks.tower_activations import TowerActivations
 from swift.training.callbacks.weight_watch import WatchedWeights
-from swift.training.checkpoints import require_room_for_one
+from swift.training.checkpoints import require_room_for_one, step_of
 from swift.training.curves import TensorBoard, draw
 from swift.training.lost_processes import explain
 from swift.training.neftune import Neftune
 from swift.training.objectives import Batch, Objective
 from swift.training.optimizers.build import builder
 from swift.training.rows_to_blame import blame
-from swift.training.run_dir import LOG, append
+from swift.training.run_dir import LOG, append, forget_after
 from swift.training.throughput import Meter, peak_memory
 from swift.training.trainer import PLACE, SaveInto, SwiftTrainer
 from swift.training.training_arguments import training_arguments
@@ -208,10 +208,12 @@ def _enter(stream: StreamDataset, run: Run) -> Path | None:
 def _loop(trainer: SwiftTrainer, run: Run) -> None:
     alpha = run.plan.group.neftune_noise_alpha
     noise = Neftune(run.model, alpha) if alpha else None
-    resume = None if run.plan.group.resume_only_model or run.resume is None else str(run.resume)
+    resume = None if run.plan.group.resume_only_model or run.resume is None else run.resume
+    if trainer.is_world_process_zero():
+        forget_after(run.folder, 0 if resume is None else step_of(resume))
     try:
         with trainer.stop.listening():
-            trainer.train(resume_from_checkpoint=resume)
+            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     except CheckFailed as error:
         if isinstance(error, NotANumber) and run.plan.world_size == 1:
             blame(error, run.model, run.objective, run.collate, run.train, run.where)

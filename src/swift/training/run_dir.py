@@ -21,14 +21,14 @@ from typing import Any, TextIO
 from swift.core.errors import SwiftError
 from swift.core.job_folder import report_result
 from swift.core.log import log
-from swift.core.transaction import fault
+from swift.core.transaction import fault, write_file
 from swift.plan.train import TrainPlan
 from swift.training import checkpoints
 
 VERSION = re.compile(r"v(\d+)-\d{8}-\d{6}")
 LOCK = ".lock"
-LOG = "logging.jsonl"
-"""What `swift.training.callbacks.progress` writes."""
+LOG, PROGRESS = "logging.jsonl", "global_step/max_steps"
+"""What `swift.training.callbacks.progress` writes, and where a line of it tells its step."""
 
 
 def run_folder(plan: TrainPlan, resume: Path | None, now: datetime) -> Path:
@@ -138,3 +138,25 @@ def append(file: Path, event: dict[str, Any]) -> None:
     rounded = {name: round(value, 8) if isinstance(value, float) else value for name, value in event.items()}
     with file.open("a", encoding="utf-8") as out:
         out.write(json.dumps(rounded, ensure_ascii=False) + "\n")
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Take the lines of later steps out of the log of a run that goes on from `step`: it does those steps again."""
+    file = folder / LOG
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
+    kept = [line for line in lines if line.endswith("\n") and _step_of(line) <= step]
+    if len(kept) == len(lines):
+        return
+    write_file(file, "".join(kept))
+    left_out = len(lines) - len(kept)
+    log.info("%s: lines behind step %d are left out (%d), these steps are done again", LOG, step, left_out)
+
+
+def _step_of(line: str) -> int:
+    """The step that a line of the log tells of; 0 where it tells of none."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return 0
+    told = str(event.get(PROGRESS, event.get("global_step", 0))).partition("/")[0]
+    return int(told) if told.isdecimal() else 0

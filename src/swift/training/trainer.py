@@ -29,6 +29,7 @@ from swift.training import checkpoints
 from swift.training.batches import MicroBatch, pinned
 from swift.training.callbacks.loss_watch import LossCheck
 from swift.training.callbacks.resumed_schedule import ResumedSchedule
+from swift.training.callbacks.resumed_state import ResumedState
 from swift.training.callbacks.stop import EvaluationStopped, StopOnSignal
 from swift.training.dealt_rows import train_loader
 from swift.training.forward_passes import ForwardPasses
@@ -120,6 +121,7 @@ class SwiftTrainer(CheckpointTrainer):
         self.remove_callback(PrinterCallback)
         self._schedule = ResumedSchedule()
         self.add_callback(self._schedule)
+        self.add_callback(ResumedState())
 
     def trained_items(self) -> int:
         """Items trained on by all processes, those of an interrupted part before left out. All call it together."""
