@@ -271,3 +271,15 @@ def test_a_dry_run_works_where_lengths_are_not_known(
     words = flags(model_id_or_path=tiny_llama_dir, dataset=rows, output_dir=tmp_path / "output", batch_size=2)
     assert main(["sft", *words, *road, "--dry_run"]) == 0
     assert "steps " in capsys.readouterr().out
+
+
+def test_a_choice_of_prompts_is_told_where_it_is_made(
+    tiny_llama_dir: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = "does not write what the tokenizer's chat template does"
+    words = flags(model_id_or_path=tiny_llama_dir, dataset=rows, output_dir=tmp_path, max_steps=1, report_to="none")
+    assert main(["pt", *words, "--dry_run", "true"]) == 0 and told not in capsys.readouterr().err
+    assert main(["sft", *words, "--template_type", "llama3"]) == 0 and told in capsys.readouterr().err
+    checkpoint = run_of(tmp_path, tiny_llama_dir) / "checkpoint-1"
+    questions = flags(val_dataset=rows, show_dataset_sample=1, max_new_tokens=1, system="Be short.")
+    assert main(["infer", "--ckpt_dir", str(checkpoint), *questions]) == 0 and told not in capsys.readouterr().err

@@ -68,6 +68,27 @@ def test_jinja_and_tokenizers_without_a_template_have_nothing_to_compare(
     assert parity.differences_from_own(encoder_of("qwen", golden_tokenizer("smollm2"))) == []
 
 
+@pytest.mark.parametrize(
+    ("template", "tokenizer", "told"),
+    [
+        ("smollm2", "smollm2", None),
+        ("gemma", "gemma2", None),
+        ("qwen2_5", "qwen2_5", "tools"),
+        ("llama3", "smollm2", "one"),
+    ],
+)
+def test_a_system_text_of_the_users_is_no_difference(
+    template: str,
+    tokenizer: str,
+    told: str | None,
+    chat_tokenizer: Callable[[str], Any],
+    encoder_of: Callable[..., Encoder],
+) -> None:
+    for system in ("Answer in French.", ""):
+        found = parity.differences_from_own(encoder_of(template, chat_tokenizer(tokenizer), system=system))
+        assert not found if told is None else found[0].startswith(told)
+
+
 @pytest.mark.parametrize("template", ["chatml", "llama3_2", "telechat", "default-generation"])
 def test_checkpoint_of_the_same_template_passes(
     template: str, tmp_path: Path, golden_tokenizer: Callable[[str], Any], encoder_of: Callable[..., Encoder]

@@ -25,6 +25,7 @@ from swift.plan.infer import InferPlan, SamplingPlan, not_followed, plan_samplin
 from swift.plan.model import read_config
 from swift.plan.reward_model import classifies, has_head
 from swift.prompts.encode import Encoder, build_encoder
+from swift.prompts.parity import FILE as CERTIFICATE
 from swift.prompts.parity import require_same_template, say_differences_from_own
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ def prepare(plan: InferPlan, catalog: Catalog, *, scores: bool = False) -> Prepa
             next=f"swift deploy --ckpt_dir {folder} gives scores (POST /v1/score); here, give the model that answers",
         )
     _check_heads(plan, source, heads)
-    tuned = filter(None, [plan.engine.layers, plan.engine.merged])
-    for adapter in (*(folder for _, folder in plan.engine.adapters), *tuned):
+    layers = filter(None, [plan.engine.layers, plan.engine.merged])
+    for adapter in (*(folder for _, folder in plan.engine.adapters), *layers):
         models.check_base(adapter, plan.model, source)
     tokenizer = models.load_tokenizer(plan.model, source)
     models.embedded_tokens(tokenizer, limits_of(plan.model, source).vocab_size)
@@ -98,10 +99,11 @@ def prepare(plan: InferPlan, catalog: Catalog, *, scores: bool = False) -> Prepa
     sampling = plan_sampling(plan.generate, own)
     images = media_processor_of(plan.model, source, tokenizer)
     encoder = build_encoder(plan.prompt, tokenizer, catalog, images)
-    say_differences_from_own(encoder)
-    for folder in dict.fromkeys([plan.checkpoint, *(folder for _, folder in plan.engine.adapters)]):
-        if folder is not None:
-            require_same_template(folder, encoder, plan.prompt.ignore_mismatch)
+    tuned = dict.fromkeys(filter(None, [plan.checkpoint, *(folder for _, folder in plan.engine.adapters)]))
+    if not any((folder / CERTIFICATE).is_file() for folder in tuned):  # training told what prompts it was done with
+        say_differences_from_own(encoder)
+    for folder in tuned:
+        require_same_template(folder, encoder, plan.prompt.ignore_mismatch)
     encoders: dict[str | None, Encoder] = {
         adapter: build_encoder(replace(plan.prompt, system=system), tokenizer, catalog, images)
         for adapter, system in plan.engine.systems.items()

@@ -72,9 +72,12 @@ def differences_from_own(encoder: Encoder) -> list[str]:
         return []
     own_template = JinjaTemplate(tokenizer)
     own = Encoder(encoder.plan, own_template.on(_DAY), Tokens(tokenizer, whole=True))
-    ours = _on(encoder, _DAY)
-    # A chat template's default system text cannot be switched off, so only the first conversation leaves it in.
-    compared = {"the default system text": Conversation((_ASK,)), **fixed_set(_SYSTEM)}
+    ours, compared = _on(encoder, _DAY), dict(fixed_set(_SYSTEM))
+    if encoder.plan.system is not None:  # of the user's own choice, which is no difference
+        ours = _without_default_system(ours)
+    else:
+        # A chat template's default system text cannot be switched off, so only the first conversation leaves it in.
+        compared = {"the default system text": Conversation((_ASK,)), **compared}
     if _prompt(ours, compared["one question"]) is None or _prompt(own, compared["one question"]) is None:
         compared = dict(fixed_set())
     differences = []

@@ -77,7 +77,8 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
         check_companions(plan.alignment, tokenizer, images)
     plan = with_images(fit_to_model(plan, limits_of(plan.model, source), tokenizer), images)
     encoder = build_encoder(plan.prompt, tokenizer, catalog, images)
-    say_differences_from_own(encoder)
+    if not plan.data.plain_text:
+        say_differences_from_own(encoder)
     if resume is not None and not plan.train.group.resume_only_model:
         require_same_images(resume, encoder, plan.prompt.ignore_mismatch)
     ledger = Ledger.of_plan(plan.data, run_dir and run_dir / FILE_NAME)
