@@ -29,7 +29,7 @@ class ResumedState(TrainerCallback):
 def _judge_again(args: TrainingArguments, state: TrainerState) -> None:
     """Find the best of the evaluations so far by the metric of this run, where it is not that of the run before."""
     name, choose = args.metric_for_best_model, max if args.greater_is_better else min
-    measured = {event["step"]: event[f"eval_{name}"] for event in state.log_history if f"eval_{name}" in event}
+    measured = {int(event["step"]): event[f"eval_{name}"] for event in state.log_history if f"eval_{name}" in event}
     measured = {step: value for step, value in measured.items() if not math.isnan(value)}
     best = choose(measured.values(), default=None)
     if best == state.best_metric:
