@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from pathlib import Path
 from types import ModuleType
 
 from swift.core.errors import SwiftError
@@ -14,8 +15,15 @@ class MissingPackage(SwiftError):
 
 
 def installed(module: str) -> bool:
-    """Whether `module` can be imported, without importing it."""
-    return importlib.util.find_spec(module) is not None
+    """Whether `module` can be imported, without importing it.
+
+    A folder of that name in the working directory, where `python -m` looks too, is a package without a file of its own
+    to Python. Few libraries are made so (optimum is), and they lie beside what pip wrote about them.
+    """
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is not None:
+        return spec is not None
+    return any(any(Path(place).parent.glob("*.dist-info")) for place in spec.submodule_search_locations or ())
 
 
 def need(module: str, *, extra: str, why: str) -> ModuleType:
