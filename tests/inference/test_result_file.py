@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from swift.core.errors import SwiftError
-from swift.inference.result_file import open_results
+from swift.inference.result_file import finish, open_results
 
 
 @contextmanager
@@ -40,3 +40,22 @@ def test_a_full_disk_keeps_whole_rows_and_the_run_goes_on(tmp_path: Path) -> Non
     assert [json.loads(line) for line in path.read_text("utf-8").splitlines()] == [row] * 4
     with open_results(tmp_path, "run", datetime.now()) as results:
         assert (results.path, results.done) == (path, 4)
+
+
+def test_runs_of_the_same_rows_at_the_same_time_get_files_of_their_own(tmp_path: Path) -> None:
+    now = datetime.now()
+    with (
+        open_results(tmp_path, "run", now) as first,
+        open_results(tmp_path, "run", now) as second,
+        open_results(tmp_path, None, now) as chat,
+    ):
+        for results, text in ((first, "a"), (second, "b"), (chat, "c"), (first, "d")):
+            results.write({"response": text})
+        assert [[row["response"] for row in results.rows()] for results in (first, second, chat)] == [
+            ["a", "d"],
+            ["b"],
+            ["c"],
+        ]
+        finish(second)
+    with open_results(tmp_path, "run", now) as again:
+        assert (again.path, again.done) == (first.path, 2)

@@ -7,8 +7,6 @@ folder at once one does, and the others wait for it or are told.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from swift.core.errors import SwiftError
+from swift.core.locks import lock
 from swift.core.log import log
 from swift.core.safetensors_header import require_filled
 
@@ -97,27 +96,18 @@ def _hold(scratch: Path) -> int | None:
     The folder above is locked meanwhile, or one that is just made and not locked yet would pass for a leftover.
     """
     with _opened(scratch.parent) as parent:
-        _locks(parent, fcntl.LOCK_EX)
+        lock(parent, scratch.parent, wait=True)
         try:
             with _opened(scratch) as found:
-                if not _locks(found, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                if not lock(found, scratch):
                     return None
         except FileNotFoundError:
             pass
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         descriptor = os.open(scratch, os.O_RDONLY)
-        _locks(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(descriptor, scratch)
         return descriptor
-
-
-def _locks(descriptor: int, how: int) -> bool:
-    """Lock a folder until its descriptor is closed; False while another process has it. Some disks know no locks."""
-    try:
-        fcntl.flock(descriptor, how)
-    except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
-    return True
 
 
 @contextmanager

@@ -41,15 +41,23 @@ def new_run(output: Path, now: datetime) -> Iterator[RunFolder]:
     """A new folder in `output`, named by the time. Raises SwiftError where none can be written."""
     require_writable(output, "--eval_output_dir", "--eval_output_dir FOLDER")
     with writing(output, where="--eval_output_dir", next="--eval_output_dir FOLDER"):
-        path, number = output / f"{now:%Y%m%d-%H%M%S}", 1
-        while path.exists():
-            number += 1
-            path = output / f"{now:%Y%m%d-%H%M%S}-{number}"
-        path.mkdir(parents=True)
+        path = _made(output / f"{now:%Y%m%d-%H%M%S}")
         file = (path / QUESTIONS).open("ab", buffering=0)
     report_result(path)
     with file:
         yield RunFolder(path, file)
+
+
+def _made(path: Path) -> Path:
+    """The folder, or the first with a number behind it that no other evaluation has."""
+    number, folder = 1, path
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+            folder = path.with_name(f"{path.name}-{number}")
 
 
 def read_records(folder: Path) -> list[Record]:

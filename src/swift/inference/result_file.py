@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from swift.core.errors import SwiftError
+from swift.core.locks import lock
 from swift.core.log import log
 from swift.core.transaction import write_file
 from swift.core.writable import require_writable, writing
@@ -66,10 +67,9 @@ def open_results(folder: Path | None, run: str | None, now: datetime) -> Iterato
         return
     require_room_for_results(folder)
     with writing(folder, where="--result_dir", next=ELSEWHERE):
-        path, done = (_unfinished(folder, run) if run else None) or (_new(folder, now), 0)
+        path, done, file = (_unfinished(folder, run) if run else None) or _new(folder, now)
         if run:
             write_file(_mark(path), run)
-        file = path.open("ab", buffering=0)
     with file:
         yield Results(path, done, file)
 
@@ -111,25 +111,37 @@ def fields(conversation: Conversation, default_system: str | None) -> dict[str, 
     }
 
 
-def _new(folder: Path, now: datetime) -> Path:
-    path = folder / f"{now:%Y%m%d-%H%M%S}.jsonl"
+def _new(folder: Path, now: datetime) -> tuple[Path, int, BinaryIO]:
+    """A file that nobody has yet, open and locked."""
     number = 1
-    while path.exists():
-        number += 1
-        path = folder / f"{now:%Y%m%d-%H%M%S}-{number}.jsonl"
-    return path
+    while True:
+        path = folder / f"{now:%Y%m%d-%H%M%S}{f'-{number}' if number > 1 else ''}.jsonl"
+        try:
+            file = path.open("xb", buffering=0)
+        except FileExistsError:
+            number += 1
+            continue
+        lock(file.fileno(), path)
+        return path, 0, file
 
 
-def _unfinished(folder: Path, run: str) -> tuple[Path, int] | None:
-    """The newest file this run left unfinished, repaired, and how many rows it has."""
+def _unfinished(folder: Path, run: str) -> tuple[Path, int, BinaryIO] | None:
+    """The newest file this run left unfinished, repaired, open and locked, and how many rows it has."""
     for mark in sorted(folder.glob(f"*{UNFINISHED}"), reverse=True):
         path = mark.with_suffix("")
-        if mark.read_text("utf-8") == run and path.is_file():
-            rows, whole = _complete(path)
-            with path.open("r+b") as file:
-                file.truncate(whole)
-            log.info("going on with %s: %d rows are answered", path, len(rows))
-            return path, len(rows)
+        if _run_of(mark) != run or not path.is_file():
+            continue
+        file = path.open("ab", buffering=0)
+        held = lock(file.fileno(), path)
+        if not held:
+            log.info("another process is answering the same rows into %s: these answers get a file of their own", path)
+        if not held or _run_of(mark) != run:  # its owner may have finished it just now
+            file.close()
+            continue
+        rows, whole = _complete(path)
+        file.truncate(whole)
+        log.info("going on with %s: %d rows are answered", path, len(rows))
+        return path, len(rows), file
     return None
 
 
@@ -148,6 +160,13 @@ def _complete(path: Path) -> tuple[list[dict[str, Any]], int]:
                 break
             whole += len(line)
     return rows, whole
+
+
+def _run_of(mark: Path) -> str | None:
+    try:
+        return mark.read_text("utf-8")
+    except FileNotFoundError:
+        return None
 
 
 def _mark(path: Path) -> Path:

@@ -5,8 +5,6 @@ A folder holds one run. Another run's is refused or left alone, and a lock keeps
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import re
@@ -20,6 +18,7 @@ from typing import Any, TextIO
 
 from swift.core.errors import SwiftError
 from swift.core.job_folder import report_result
+from swift.core.locks import lock
 from swift.core.log import log
 from swift.core.transaction import fault, write_file
 from swift.plan.train import TrainPlan
@@ -106,12 +105,7 @@ def _locked(path: Path) -> TextIO:
     """The open lock file at `path`, held until it is closed or the process ends, however it ends."""
     while True:
         file = path.open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                log.info("%s cannot be locked (%s): nothing keeps two runs apart in it", path.parent, error.strerror)
-                return file
+        if not lock(file.fileno(), path):
             owner = path.read_text(encoding="utf-8").strip() or "another process"
             file.close()
             raise SwiftError(
@@ -119,7 +113,7 @@ def _locked(path: Path) -> TextIO:
                 where="--output_dir",
                 why=owner,
                 next="wait for it, stop it, or use another --output_dir",
-            ) from None
+            )
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             break
         file.close()  # its owner has just removed it
