@@ -57,6 +57,22 @@ def test_rows_in_are_rows_out_and_a_bad_one_says_why(
     assert "rouge-l" in given.err and "exact-match" in given.err
 
 
+def test_answers_that_are_not_kept_are_scored_all_the_same(
+    tiny_llama_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    words = ["--val_dataset", str(data), "--temperature", "0"]
+    scored: list[str] = []
+    for keep in ("true", "false"):
+        assert infer(tiny_llama_dir, tmp_path / "results", *words, "--save_result", keep) == 0
+        scored += [line.partition("against")[2] for line in capsys.readouterr().err.splitlines() if "rouge-l" in line]
+    assert len(scored) == 2 and scored[0] == scored[1]
+    data.write_text('{"query": "cut o\n')
+    assert infer(tiny_llama_dir, tmp_path / "results", *words, "--save_result", "false") == 1
+    assert "no row could be answered" in capsys.readouterr().err
+
+
 def test_a_bar_instead_of_answers_and_fewer_rows(
     tiny_llama_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

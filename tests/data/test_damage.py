@@ -36,6 +36,7 @@ DAMAGE: list[tuple[str | bytes, str]] = [
     ("null", "wrong type"),
     (json.dumps({"query": "q", "response": "word " * 30_000}), "too long"),
     ("[" * 100_000, "broken JSON"),
+    ('{"query": "q", "response": "r", "n": ' + "9" * 5000 + "}", "broken JSON"),
 ]
 
 

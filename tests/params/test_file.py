@@ -73,6 +73,15 @@ def test_json_file(tmp_path: Path) -> None:
         ("batch_size: 2\nper_device_train_batch_size: 4\n", r"the same flag with two values"),
         ("seed: 1\nlora_rank: 8\nseed: 2\n", "run.yaml:3: seed stands twice, first in line 1"),
         ("rope_scaling:\n  type: linear\n  type: yarn\n", "the key type stands twice"),
+        ("seed: 1\n\0", "not valid YAML"),
+        ("model_kwargs: &a {b: *a}\n", "or holds itself"),
+        ("target_modules: &a [*a]\n", "or holds itself"),
+        ("model_kwargs: " + "[" * 2000, "nested too deeply"),
+        ("model_kwargs: {a: !!bool maybe}\n", "`maybe` is not what it looks like\nwhere: "),
+        ("model_kwargs: {a: " + "9" * 5000 + "}\n", "is not what it looks like"),
+        ("model_kwargs: {a: !!binary xx}\n", "JSON holds no"),
+        ("model_kwargs: {? [a] : 1}\n", "a key is a text"),
+        ("[seed]: 1\n", "a key is a text"),
     ],
 )
 def test_mistakes_name_file_and_line(tmp_path: Path, text: str, message: str) -> None:
@@ -81,6 +90,21 @@ def test_mistakes_name_file_and_line(tmp_path: Path, text: str, message: str) ->
     with pytest.raises(SwiftError) as error:
         parse(["sft", str(path)])
     assert message in str(error.value)
+
+
+def test_a_mapping_holds_what_json_can(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("model_kwargs: {a: [1, 0.5, yes, ~, x], d: 2024-01-01, e: {<<: {f: 1}, g: 2}}\n")
+    held = {"a": [1, 0.5, True, None, "x"], "d": "2024-01-01", "e": {"f": 1, "g": 2}}
+    assert parse(["sft", str(path)]).values["model_kwargs"] == held
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"seed": ' + "9" * 5000 + "}"])
+def test_json_that_cannot_be_read(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(text)
+    with pytest.raises(SwiftError, match="no JSON that can be read"):
+        parse(["sft", str(path)])
 
 
 def test_json_mistakes_name_the_line(tmp_path: Path) -> None:

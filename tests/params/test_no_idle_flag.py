@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import swift
-from swift.params import leftovers, unbuilt
+from swift.params import leftovers
 from swift.params.commands import COMMANDS
 
 ONE_MEANING = {"neftune_backend"}  # all its values are the same code
@@ -27,7 +27,7 @@ def _words_of_the_code() -> set[str]:
 
 
 def test_every_flag_is_read_or_refused() -> None:
-    read = _words_of_the_code() | {row.flag for row in (*unbuilt.TABLE, *leftovers.TABLE)}
+    read = _words_of_the_code() | {row.flag for row in leftovers.TABLE}
     read |= {*leftovers.IDLE_FLAGS, *ONE_MEANING, "debug"}
     idle = {
         (command.name, name)

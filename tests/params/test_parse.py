@@ -89,7 +89,13 @@ def test_two_spellings_must_agree() -> None:
 
 
 def test_the_last_of_two_words_counts() -> None:
-    assert parse(["sft", "--seed", "1", "--seed", "2"]).values["seed"] == 2
+    twice = read(["sft", "--seed", "1", "--seed", "2", "--lora_rank", "8", "--lora_rank", "8"])
+    assert twice.args.values["seed"] == 2
+    assert twice.warnings == ["--seed is given more than once: the last counts, 2; 1 does not"]
+    lists = read(["sft", "--dataset", "a", "b", "--dataset", "c"])
+    assert lists.args.values["dataset"] == ("c",)
+    assert lists.warnings == ["--dataset is given more than once: the last counts, c; a b does not"]
+    assert "sk-1" not in read(["deploy", "--api_key", "sk-1", "--api_key", "sk-2"]).warnings[0]
 
 
 def test_mistakes_come_together() -> None:
@@ -162,6 +168,25 @@ def test_damaged_arguments_of_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "sft_args.json").write_text("{")
     with pytest.raises(SwiftError, match="cannot be read"):
         parse(["infer", "--ckpt_dir", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        ({"model_type": 1}, "give model_type a value that it cannot have"),
+        ({"dtype": [1]}, "give dtype a value that it cannot have"),
+        ({"dtype": "fp8"}, "say dtype fp8, which is not known"),
+        ({"dataset": {"a": 1}}, "give dataset a value"),
+        ({"dataset": [None]}, "give dataset a value"),
+        ({"quantization_bit": "2024"}, "give quantization_bit a value"),
+        ({"custom_register_path": 3}, "give custom_register_path a value"),
+    ],
+)
+def test_arguments_of_a_checkpoint_that_no_run_had(tmp_path: Path, saved: dict[str, object], message: str) -> None:
+    (tmp_path / "sft_args.json").write_text(json.dumps(saved))
+    with pytest.raises(SwiftError) as error:
+        parse(["infer", "--ckpt_dir", str(tmp_path), "--load_dataset_config", "true"])
+    assert message in str(error.value) and error.value.next and "sft_args.json" in str(error.value)
 
 
 def test_lists_from_a_checkpoint_and_from_words_are_alike(checkpoint: Path) -> None:

@@ -1,4 +1,4 @@
-"""What flags say together, and what is refused because it is not built."""
+"""What flags say together, and what is refused because nothing here is behind it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from swift.core.errors import NotBuilt
-from swift.params import leftovers, optimizers, rules, unbuilt
+from swift.params import leftovers, optimizers, rules
 from swift.params.args import Args
 from swift.params.commands import COMMANDS
 from swift.params.flag import Flag
 from swift.params.parse import parse
 from swift.params.rules import Mistakes, check
-from swift.params.unbuilt import TABLE, Missing
-from swift.params.unbuilt import check as refused
 
 Rule = Callable[[Args], Mistakes]
 READY = ["--model_type", "m", "--dataset", "d"]
@@ -176,28 +173,6 @@ def test_unsure_says_nothing_about_what_is_missing() -> None:
     assert check(parse(["sft"]), unsure=True) == []
 
 
-def test_the_table_names_real_flags_and_values() -> None:
-    for row in TABLE:
-        owners = [command for command in COMMANDS.values() if row.flag in command.flags]
-        assert owners, row.flag
-        assert set(row.commands) <= {command.name for command in owners}
-        for value in row.values:
-            assert any(value in (command.flags[row.flag].choices or (True, False, "loftq")) for command in owners), row
-
-
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.flag}-{row.what}")
-def test_what_is_not_built_is_refused_and_the_default_is_not(row: Missing) -> None:
-    for command in COMMANDS.values():
-        flag = command.flags.get(row.flag)
-        if flag is None or (row.commands and command.name not in row.commands):
-            continue
-        assert refused(parse([command.name])) == []
-        value = next((v for v in row.values), None) or _another(flag)
-        errors = refused(parse([command.name, f"--{flag.name}", *value.split()]))
-        assert errors and all(isinstance(error, NotBuilt) for error in errors)
-        assert "not built yet" in str(errors[0]) and errors[0].next
-
-
 @pytest.mark.parametrize("row", leftovers.TABLE, ids=lambda row: row.flag)
 def test_a_leftover_is_refused_with_what_to_use_instead(row: leftovers.Leftover) -> None:
     owners = [c for c in COMMANDS.values() if row.flag in c.flags and (not row.commands or c.name in row.commands)]
@@ -211,12 +186,12 @@ def test_a_leftover_is_refused_with_what_to_use_instead(row: leftovers.Leftover)
 
 @pytest.mark.parametrize("row", leftovers.TABLE, ids=lambda row: row.flag)
 def test_what_is_used_instead_is_not_refused_itself(row: leftovers.Leftover) -> None:
-    refused = {other.flag for other in (*unbuilt.TABLE, *leftovers.TABLE)}
+    refused = {other.flag for other in leftovers.TABLE}
     assert not refused & set(re.findall(r"--(\w+)", row.instead))
 
 
 def test_a_value_that_switches_nothing_on_is_fine() -> None:
-    assert refused(parse(["sft", "--fsdp", "None", "--save_safetensors", "true"])) == []
+    assert leftovers.check(parse(["sft", "--train_backend", "transformers", "--sequence_parallel", "false"])) == []
 
 
 def _another(flag: Flag) -> str:

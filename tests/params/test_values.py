@@ -137,6 +137,10 @@ def test_json_stays_whole() -> None:
         (["--sft_type", "lorra"], "did you mean `lora`?"),
         (["--dtype", "bfloat16"], "did you mean `bf16`?"),
         (["--model_kwargs", "{'a': 1}"], "is not valid JSON"),
+        (["--model_kwargs", '{"a": ' * 3000], "it is nested too deeply"),
+        (["--model_kwargs", '{"a": ' + "9" * 5000 + "}"], "is no JSON that can be read"),
+        (["--seed", "9" * 5000], "takes no number of 5000 digits"),
+        (["--dtype", "b\nf"], "does not take `b f`"),
         (["--dataset"], "--dataset needs at least one value"),
         (["-lora_rank", "8"], "they begin with two dashes"),
         (["stray"], "`stray` belongs to no flag"),
@@ -147,6 +151,14 @@ def test_mistakes(words: list[str], message: str) -> None:
     with pytest.raises(SwiftError) as error:
         parse(["sft", *words])
     assert message in str(error.value)
+    assert all(len(line) < 1300 for line in error.value.lines())
+
+
+def test_a_message_is_read_line_by_line() -> None:
+    with pytest.raises(SwiftError) as error:
+        parse(["sft", "--dtype", "x" * 9999 + "\n"])
+    (line,) = error.value.lines()
+    assert len(line) < 1300 and "\n" not in line and line.startswith("error: --dtype") and line.endswith("AUTO")
 
 
 def test_port_may_be_negative_for_the_reader_but_not_for_the_flag() -> None:

@@ -94,7 +94,7 @@ STAGE_2 = {"zero_optimization": {"stage": 2}}
         (STAGE_2, "--optim adafactor", "--optim adafactor does not go together with --deepspeed"),
         (STAGE_2, "--sft_type adalora", "--sft_type adalora does not go together with --deepspeed"),
         (STAGE_2, "--auto_find_batch_size true", "--auto_find_batch_size does not go together with --deepspeed"),
-        (STAGE_2, '--device_map_config {"":0}', "--device_map_config does not go together with --deepspeed"),
+        (STAGE_2, '--device_map_config {"":"cpu"}', "--device_map_config does not go together with --deepspeed"),
         ("default-zero3", "--quantization_bit 4", "--quantization_bit is not built yet with --deepspeed at stage 3"),
         ("default-zero3", "--torch_compile true", "--torch_compile is not built yet with --deepspeed at stage 3"),
         (STAGE_2, "--fsdp full_shard", "--fsdp does not go together with --deepspeed"),

@@ -114,7 +114,7 @@ def test_activations_are_computed_again_where_the_configuration_says_so(plan: An
         ("--fsdp full_shard --sft_type adalora", "--sft_type adalora does not go together with --fsdp"),
         ("--fsdp full_shard --quantization_bit 4", "--quantization_bit is not built yet with --fsdp"),
         ("--fsdp full_shard --torch_compile true", "--torch_compile is not built yet with --fsdp"),
-        ('--fsdp full_shard --device_map_config {"":0}', "--device_map_config does not go together with --fsdp"),
+        ('--fsdp full_shard --device_map_config {"":"cpu"}', "--device_map_config does not go together with --fsdp"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(words: str, message: str, plan: Any) -> None:

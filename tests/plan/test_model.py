@@ -119,6 +119,36 @@ def test_devices(catalog: Catalog, folder: Path) -> None:
         plan(catalog, words + " --device_max_memory 1GB", GPU)
 
 
+@pytest.mark.parametrize(
+    ("given", "machine", "message"),
+    [
+        ('{"":"gpu0"}', GPU, "puts the model on 'gpu0', which is no device"),
+        ('{"lm_head":true}', GPU, "puts lm_head on True, which is no device"),
+        ('{"lm_head":{"a":1}}', GPU, "puts lm_head on {'a': 1}, which is no device"),
+        ('{"lm_head":2}', GPU, "puts lm_head on device 2, which is not here"),
+        ('{"lm_head":-1}', GPU, "puts lm_head on device -1, which is not here"),
+        ('{"lm_head":"cuda:2"}', GPU, "puts lm_head on device cuda:2, which is not here"),
+        ('{"lm_head":"mps"}', GPU, "puts lm_head on device mps, which is not here"),
+        ('{"":0}', Machine(), "puts the model on device 0, which is not here"),
+        ("{}", GPU, "says nothing"),
+        ("[0]", GPU, "takes a JSON object"),
+    ],
+)
+def test_a_device_map_that_cannot_be(
+    catalog: Catalog, folder: Path, given: str, machine: Machine, message: str
+) -> None:
+    words = ["infer", "--model_id_or_path", str(folder), "--device_map_config", given]
+    with pytest.raises(SwiftError) as error:
+        plan_model(parse(words), catalog, machine)
+    assert message in str(error.value) and error.value.where == "--device_map_config"
+
+
+def test_a_device_map_that_can_be(catalog: Catalog, folder: Path) -> None:
+    for given in ({"": "cpu"}, {"": "cpu:0"}, {"a": "cuda", "b": "cuda:1", "c": 1, "d": "disk"}):
+        words = ["infer", "--model_id_or_path", str(folder), "--device_map_config", json.dumps(given)]
+        assert plan_model(parse(words), catalog, GPU).device_map == given
+
+
 def test_attention(catalog: Catalog, folder: Path) -> None:
     words = f"sft --model_id_or_path {folder}"
     assert plan(catalog, words, GPU).attn == "sdpa"
@@ -185,3 +215,26 @@ def test_an_unknown_type_gets_the_nearest(catalog: Catalog) -> None:
     with pytest.raises(SwiftError) as error:
         plan(catalog, "sft --model_type qwen2-0_5-instruct")
     assert "qwen2-0_5b-instruct" in str(error.value.next)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        '{"model_type": 3}',
+        '{"text_config": []}',
+        '{"architectures": "a"}',
+        '{"quantization_config": [4]}',
+        "[" * 9999,
+    ],
+)
+def test_a_configuration_that_no_model_has(catalog: Catalog, folder: Path, config: str) -> None:
+    (folder / "config.json").write_text(config)
+    with pytest.raises(SwiftError, match=r"config\.json"):
+        plan(catalog, f"infer --model_id_or_path {folder}")
+
+
+@pytest.mark.parametrize("config", ["[]", '{"base_model_name_or_path": 5}', "[" * 9999])
+def test_an_adapter_configuration_that_none_has(catalog: Catalog, tmp_path: Path, config: str) -> None:
+    (adapter(tmp_path / "a") / "adapter_config.json").write_text(config)
+    with pytest.raises(SwiftError, match=r"adapter_config\.json"):
+        plan(catalog, f"infer --ckpt_dir {tmp_path / 'a'}")

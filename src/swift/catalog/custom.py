@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import runpy
 import sys
@@ -15,7 +14,7 @@ from typing import Any, TypeVar
 from swift.catalog.entries import DatasetEntry, ModelEntry, TemplateEntry
 from swift.catalog.read import shipped_datasets, shipped_models, shipped_templates
 from swift.core.errors import NotBuilt, SwiftError
-from swift.core.json_keys import unrepeated
+from swift.core.strict_json import read_json
 
 E = TypeVar("E", ModelEntry, TemplateEntry, DatasetEntry)
 
@@ -254,9 +253,9 @@ def _json(given: str | Path | Mapping[str, object]) -> tuple[object, Path]:
         return given, Path()
     try:
         if str(given).lstrip().startswith("{"):
-            return json.loads(str(given), object_pairs_hook=unrepeated), Path()
+            return read_json(str(given)), Path()
         text = Path(given).read_text(encoding="utf-8")
-        return json.loads(text, object_pairs_hook=unrepeated), Path(given).parent
+        return read_json(text), Path(given).parent
     except FileNotFoundError:
         raise SwiftError(
             f"there is no file {given}", where="--custom_dataset_info", next="give a JSON file or JSON text"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+LONGEST = 1200
+"""Characters of one line of a message; of longer ones the beginning and the end are shown."""
+
 
 class SwiftError(Exception):
     """A mistake in the input or the surroundings that the user can mend; ends the command with `exit_code`.
@@ -23,7 +26,7 @@ class SwiftError(Exception):
     def lines(self) -> list[str]:
         """The message as it is printed, at most four lines."""
         labelled = (("where", self.where), ("why", self.why), ("next", self.next))
-        return [f"error: {self.what}", *(f"{label:>5}: {text}" for label, text in labelled if text)]
+        return [f"error: {_line(self.what)}", *(f"{label:>5}: {_line(text)}" for label, text in labelled if text)]
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -67,9 +70,15 @@ class SeveralErrors(SwiftError):
     def lines(self) -> list[str]:
         """One line a mistake, at most six in all, so that the last screen line is still about the input."""
         shown = self.errors if len(self.errors) <= 6 else self.errors[:5]
-        rows = ["error: " + ", ".join(filter(None, (e.what, e.next))) for e in shown]
+        rows = ["error: " + _line(", ".join(filter(None, (e.what, e.next)))) for e in shown]
         hidden = len(self.errors) - len(shown)
         return [*rows, f"error: {hidden} more of this kind"] if hidden else rows
+
+
+def _line(text: str) -> str:
+    """The text in one line of a length that can be read: inputs and libraries' words stand in it, whatever they are."""
+    whole = " ".join(text.splitlines())
+    return whole if len(whole) <= LONGEST else f"{whole[: LONGEST // 2]} … {whole[-LONGEST // 2 :]}"
 
 
 def raise_together(errors: Iterable[SwiftError]) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from swift.core.errors import SwiftError
-from swift.core.json_keys import RepeatedKey, unrepeated
 from swift.core.optional_imports import MissingPackage
+from swift.core.strict_json import RepeatedKey, unrepeated
 from swift.data.adapters import converter
 from swift.data.column_proposal import proposal
 from swift.data.columns import names, replaced
@@ -226,6 +226,8 @@ def _fields(payload: bytes) -> tuple[Any, tuple[str, ...]]:
         raise BadRow("broken JSON", expected="JSON (nested too deep)", value=text) from None
     except UnicodeEncodeError:
         raise BadRow("not UTF-8", expected="whole characters (half a surrogate pair)", value=payload) from None
+    except ValueError:
+        raise BadRow("broken JSON", expected="JSON (a number has thousands of digits)", value=text) from None
     return value, notes
 
 

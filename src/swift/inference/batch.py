@@ -108,13 +108,11 @@ def _identity(row: Question) -> object:
 
 
 def _check(results: Results, rows: Sequence[Question]) -> list[dict[str, Any]]:
-    """The rows of the finished file. Raises CheckFailed when there are more or fewer of them than questions."""
-    if results.path is None:
-        return []
+    """The rows with their answers. Raises CheckFailed when there are more or fewer of them than questions."""
     written = results.rows()
     if len(written) != len(rows):
         raise CheckFailed(
-            f"{len(rows)} rows were to be answered and {results.path} has {len(written)}",
+            f"{len(rows)} rows were to be answered and {results.path or 'the run'} has {len(written)}",
             next="run the same command again into another --result_dir",
         )
     finish(results)

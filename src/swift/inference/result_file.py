@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,11 +26,12 @@ ELSEWHERE = "--result_dir FOLDER, or --save_result false"
 
 @dataclass
 class Results:
-    """An open result file; `done` rows were there already. Without a path the answers are only shown."""
+    """An open result file; `done` rows were there already. Without a path the rows are kept to be scored."""
 
     path: Path | None
     done: int
     _file: BinaryIO | None
+    _kept: list[dict[str, Any]] = field(default_factory=list)
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a row; it is on disk, as far as a killed process is concerned, when this returns.
@@ -38,6 +39,7 @@ class Results:
         Raises SwiftError when the disk does not take it; the file then ends with the row before.
         """
         if self._file is None or self.path is None:
+            self._kept.append(row)
             return
         line = json.dumps(row, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
         whole = os.fstat(self._file.fileno()).st_size
@@ -51,8 +53,8 @@ class Results:
             raise
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every row of the file, those of earlier starts too."""
-        return _complete(self.path)[0] if self.path else []
+        """Every row that was written, those of earlier starts too."""
+        return _complete(self.path)[0] if self.path else self._kept
 
 
 @contextmanager

@@ -34,6 +34,8 @@ class Reading:
         self.flags: dict[str, ParsedFlag] = {}
         self.errors: list[SwiftError] = []
         self.unknown: list[tuple[str, SwiftError]] = []
+        self.repeated: dict[str, Any] = {}
+        """The first value of each flag that was given twice with two values, of which the last counts."""
 
     def add(self, command: Command, flag: Flag, parsed: ParsedFlag) -> None:
         """Note a value under its canonical flag; two spellings in one source must agree."""
@@ -46,6 +48,8 @@ class Reading:
             parsed = parsed.replace(value=_translated(alias, parsed.value))
         earlier = self.flags.get(name)
         if earlier is None or earlier.spelling == parsed.spelling:
+            if earlier is not None and earlier.value != parsed.value:
+                self.repeated[name] = earlier.value
             self.flags[name] = parsed
             return
         # A file made by `--print_config` lists a flag with all its aliases; the unset ones are no second opinion.

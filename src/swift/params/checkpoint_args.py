@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from swift.core.errors import SwiftError
+from swift.params.flag import Flag, Json
 
 SFT_ARGS = "sft_args.json"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -21,20 +23,33 @@ def adapter_folder(checkpoint: str | os.PathLike[str]) -> Path | None:
     return next((place for place in places if (place / ADAPTER_CONFIG).is_file()), None)
 
 
+_OTHERWISE = "take another checkpoint, or add --load_args_from_ckpt_dir false and give the model yourself"
+
+
 def adapter_kind(checkpoint: str | os.PathLike[str]) -> str | None:
     """The method of the adapter in `checkpoint` in small letters, by its configuration; None when it has no adapter."""
     folder = adapter_folder(checkpoint)
     if folder is None:
         return None
+    fields = adapter_config(folder)
+    return str(fields.get("swift_type") or fields.get("peft_type") or "").lower()
+
+
+def adapter_config(folder: Path) -> dict[str, Any]:
+    """`adapter_config.json` of an adapter's folder. Raises SwiftError where it is no object, or names no base."""
     import json
 
     path = folder / ADAPTER_CONFIG
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SwiftError(f"{path} cannot be read", why=str(error), next="use another checkpoint") from error
-    kind = (fields.get("swift_type") or fields.get("peft_type")) if isinstance(fields, dict) else None
-    return str(kind or "").lower()
+    if not isinstance(fields, dict):
+        raise SwiftError(f"{path} is not a JSON object", next="use another checkpoint")
+    base = fields.get("base_model_name_or_path")
+    if base is not None and not isinstance(base, str):
+        raise SwiftError(f"{path} names no base: base_model_name_or_path is {base!r}", next="use another checkpoint")
+    return fields
 
 
 def read_saved(ckpt_dir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -50,13 +65,41 @@ def read_saved(ckpt_dir: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             saved = json.load(file)
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise SwiftError(
             "the arguments of the checkpoint cannot be read",
             where=path,
             why=str(error),
-            next="take another checkpoint, or add --load_args_from_ckpt_dir false and give the model yourself",
+            next=_OTHERWISE,
         ) from error
     if not isinstance(saved, dict):
-        raise SwiftError("the arguments of the checkpoint are not a JSON object", where=path)
+        raise SwiftError("the arguments of the checkpoint are not a JSON object", where=path, next=_OTHERWISE)
+    for flag in _flags(saved):
+        value = saved[flag.name]
+        items = value if flag.many and isinstance(value, list) else [value]
+        if not all(_fits(flag, item) for item in items) or (items is value and None in value and not flag.empty_items):
+            raise SwiftError(
+                f"the arguments of the checkpoint give {flag.name} a value that it cannot have",
+                where=path,
+                why=repr(value)[:200],
+                next=_OTHERWISE,
+            )
     return saved
+
+
+def _flags(saved: Mapping[str, Any]) -> Iterator[Flag]:
+    """The flags of a training that have a value there; 2.5 writes down other things too."""
+    from swift.params.commands import COMMANDS, TRAINING
+
+    of = saved.get("command")
+    known = COMMANDS[of if of in TRAINING else "rlhf"].flags
+    return (known[name] for name in saved if name in known)
+
+
+def _fits(flag: Flag, value: Any) -> bool:
+    if value is None:
+        return True
+    if isinstance(value, dict | list):
+        return isinstance(value, dict) and flag.marker(Json) is not None
+    kind = {bool: "bool", int: "int", float: "float", str: "str"}[type(value)]
+    return kind in flag.kinds or (kind == "int" and "float" in flag.kinds)

@@ -62,7 +62,7 @@ def _entries(path: str, text: str) -> list[tuple[str, int, Any]]:
 def _json_entries(path: str, text: str) -> list[tuple[str, int, Any]]:
     import json
 
-    from swift.core.json_keys import RepeatedKey, unrepeated
+    from swift.core.strict_json import RepeatedKey, unrepeated
 
     objects: list[list[tuple[str, Any]]] = []  # the outermost comes last
 
@@ -79,6 +79,9 @@ def _json_entries(path: str, text: str) -> list[tuple[str, int, Any]]:
         raise SwiftError(str(error), where=where, next="keep one of the two") from error
     except json.JSONDecodeError as error:
         raise SwiftError(f"not valid JSON: {error.msg}", where=f"{path}:{error.lineno}") from error
+    except (RecursionError, ValueError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise SwiftError(f"no JSON that can be read: {why}", where=path) from error
     if not isinstance(whole, dict):
         raise SwiftError("a file of flags holds one object: {flag: value, …}", where=f"{path}:1")
     pairs = objects[-1] if whole else []

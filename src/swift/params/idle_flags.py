@@ -14,7 +14,7 @@ from swift.params.args import Args
 from swift.params.commands import COMMANDS, TRAINING
 from swift.params.flag import Alias, Deprecated
 from swift.params.takes_effect import condition
-from swift.params.unbuilt import shown
+from swift.params.values import shown
 
 ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon")
 NOT_ADAM = ("sgd", "adafactor", "adagrad", "rmsprop")

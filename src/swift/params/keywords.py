@@ -44,6 +44,12 @@ def _raw(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, Mapping):
+        import json
+
+        try:
+            json.dumps(dict(value))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise BadValue(f"takes what JSON can hold: {error}") from error
         return dict(value)
     if isinstance(value, list | tuple | set | frozenset):
         return [_raw(item) for item in value]

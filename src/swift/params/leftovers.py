@@ -11,7 +11,7 @@ from typing import Any
 from swift.core.errors import SwiftError
 from swift.params.args import Args
 from swift.params.frozen import Frozen
-from swift.params.unbuilt import applies, shown
+from swift.params.values import shown
 
 _TRAIN = ("sft", "pt", "rlhf")
 _SEVERAL = (
@@ -60,5 +60,15 @@ def check(args: Args) -> list[SwiftError]:
             next=row.instead,
         )
         for row in TABLE
-        if applies(args, row.flag, row.commands, row.values)
+        if _applies(row, args)
     ]
+
+
+def _applies(row: Leftover, args: Args) -> bool:
+    """Whether the user gave the flag one of the row's values: a script may spell out what is the case anyway."""
+    if row.flag not in args.values or (row.commands and args.command not in row.commands):
+        return False
+    if not args.changed(row.flag) or args.origins[row.flag] == "command":
+        return False
+    given = args.values[row.flag]
+    return (given.lower() if isinstance(given, str) else given) in row.values if row.values else bool(given)

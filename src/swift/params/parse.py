@@ -13,13 +13,14 @@ from swift.core.errors import SwiftError, raise_together
 from swift.params import deprecated, idle_flags
 from swift.params.args import Args, Origin
 from swift.params.argv import ParsedFlag, Reading, read_words
-from swift.params.checkpoint_args import read_saved
+from swift.params.checkpoint_args import SFT_ARGS, read_saved
 from swift.params.commands import Command, find_command
 from swift.params.config_file import read_file
 from swift.params.flag import Flag, Saved
 from swift.params.frozen import Frozen
 from swift.params.keywords import read_keywords
-from swift.params.secrets import secrets_of_environment
+from swift.params.secrets import SECRETS, secrets_of_environment
+from swift.params.values import shown
 
 
 class Parsed(Frozen):
@@ -79,7 +80,11 @@ def _read(spelled: str, path: str | None, cli: Reading) -> Parsed:
             errors.append(error)
     explicit = {**file.flags, **cli.flags}
     errors += file.errors + cli.errors
-    warnings: list[str] = []
+    warnings = [
+        f"--{name} is given more than once: the last counts"
+        + ("" if name in SECRETS else f", {shown(cli.flags[name].value)}; {shown(earlier)} does not")
+        for name, earlier in cli.repeated.items()
+    ]
     unknown = file.unknown + cli.unknown
     if unknown and "ignore_args_error" in explicit and explicit["ignore_args_error"].value is True:
         warnings.append("ignored flags that are not known: " + ", ".join(f"--{name}" for name, _ in unknown))
@@ -114,13 +119,20 @@ def _saved(command: Command, explicit: dict[str, ParsedFlag]) -> dict[str, Any]:
     parts = ("model", "data") if value("load_dataset_config") else ("model",)
     saved = read_saved(value("ckpt_dir"))
     return {
-        flag.name: _typed(flag, saved[flag.name])
+        flag.name: _typed(flag, saved[flag.name], value("ckpt_dir"))
         for flag in command.flags.values()
         if (mark := flag.marker(Saved)) is not None and mark.part in parts and flag.name in saved
     }
 
 
-def _typed(flag: Flag, value: Any) -> Any:
+def _typed(flag: Flag, value: Any, folder: str) -> Any:
+    """A value that a checkpoint records. Raises SwiftError for one that the flag does not take."""
+    if flag.choices and value is not None and value not in flag.choices:
+        raise SwiftError(
+            f"the arguments of the checkpoint say {flag.name} {value}, which is not known",
+            where=os.path.join(folder, SFT_ARGS),
+            next=f"--{flag.name} " + " or ".join(str(choice) for choice in flag.choices),
+        )
     if not flag.many or value is None:
         return value
     return tuple(value) if isinstance(value, list) else (value,)

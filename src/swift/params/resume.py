@@ -6,14 +6,13 @@ is printed and recorded is what runs.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from swift.core.errors import SwiftError
 from swift.params.args import Args
-from swift.params.checkpoint_args import ADAPTER_CONFIG, adapter_folder, adapter_kind, read_saved
+from swift.params.checkpoint_args import adapter_config, adapter_folder, adapter_kind, read_saved
 from swift.params.commands import COMMANDS
 from swift.params.flag import Flag
 from swift.params.frozen import Frozen
@@ -114,7 +113,7 @@ def trained_with(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
     folder, kind = adapter_folder(checkpoint), adapter_kind(checkpoint)
     if folder is None:
         return {"sft_type": "full"}
-    adapter = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    adapter = adapter_config(folder)
     sizes = {ours: adapter[name] for name, ours in PEFT_NAMES.items() if name in adapter} if kind == "lora" else {}
     return {"sft_type": kind, **sizes}
 

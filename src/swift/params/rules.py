@@ -75,9 +75,7 @@ def _is_there(value: str, kind: str) -> bool:
 
 
 def _json_file(name: str, value: str, names: tuple[str, ...]) -> Mistakes:
-    import json
-
-    from swift.core.json_keys import unrepeated
+    from swift.core.strict_json import read_json
 
     if not os.path.isfile(value):
         known = f"a JSON file, JSON text or {', '.join(names)}" if names else "a JSON file or JSON text"
@@ -85,7 +83,9 @@ def _json_file(name: str, value: str, names: tuple[str, ...]) -> Mistakes:
         return
     try:
         with open(value, encoding="utf-8") as file:
-            json.load(file, object_pairs_hook=unrepeated)
+            read_json(file.read())
+    except OSError as error:
+        yield SwiftError(f"--{name} {value} cannot be read: {error.strerror}")
     except ValueError as error:
         yield SwiftError(f"--{name} {value} is not valid JSON: {error}")
 

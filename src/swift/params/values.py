@@ -89,8 +89,10 @@ def _items(flag: Flag, words: list[_Word], *, split: bool = True) -> Any:
 def _json_list(text: str) -> list[_Word] | None:
     import json
 
+    from swift.core.strict_json import read_json
+
     try:
-        items = json.loads(text)
+        items = read_json(text)
     except ValueError:
         return None
     quoted = [isinstance(item, str) for item in items]
@@ -138,6 +140,8 @@ def _read(flag: Flag, text: str) -> Any:
     for kind, reader in _READERS.items():
         if kind in flag.kinds and (value := reader(text)) is not None:
             return value
+    if "int" in flag.kinds and re.fullmatch(r"[+-]?\d+", text):
+        raise BadValue(f"takes no number of {len(text)} digits")
     raise BadValue(f"takes {_wanted(flag)}, not `{text}`", next=_mend(flag, text))
 
 
@@ -162,7 +166,8 @@ def _bool(text: str) -> bool | None:
 
 
 def _int(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"[+-]?\d+", text) else None
+    """A whole number that 64 bits hold."""
+    return int(text) if re.fullmatch(r"[+-]?\d{1,18}", text) else None
 
 
 def _float(text: str) -> float | None:
@@ -191,10 +196,10 @@ def _check(flag: Flag, value: Any) -> Any:
     if flag.marker(Json) is not None and isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         import json
 
-        from swift.core.json_keys import RepeatedKey, unrepeated
+        from swift.core.strict_json import RepeatedKey, read_json
 
         try:
-            json.loads(value, object_pairs_hook=unrepeated)
+            read_json(value)
         except RepeatedKey as error:
             raise BadValue(f"is JSON in which {error}", next="keep one of the two") from error
         except json.JSONDecodeError as error:
@@ -202,6 +207,8 @@ def _check(flag: Flag, value: Any) -> Any:
                 f"is not valid JSON: {error.msg} at character {error.pos + 1}",
                 next="quote the whole text in ' ' so that the shell leaves it alone",
             ) from error
+        except ValueError as error:
+            raise BadValue(f"is no JSON that can be read: {error}") from error
     return value
 
 
@@ -213,3 +220,10 @@ def _wanted(flag: Flag) -> str:
         nouns = ["JSON text or a JSON file"]
     text = " or ".join(nouns)
     return f"{text} each" if flag.many else text
+
+
+def shown(value: Any) -> str:
+    """A value as it is typed on a command line."""
+    if isinstance(value, tuple | list):
+        return " ".join(map(shown, value)) or "None"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from swift.core.errors import SwiftError
-from swift.core.json_keys import unrepeated
+from swift.core.strict_json import read_json
 
 
 def json_mapping(given: Any, flag: str) -> dict[str, Any]:
@@ -20,7 +19,7 @@ def json_mapping(given: Any, flag: str) -> dict[str, Any]:
     text = str(given)
     try:
         text_of = text if text.lstrip()[:1] in ("{", "[") else Path(text).expanduser().read_text("utf-8")
-        value = json.loads(text_of, object_pairs_hook=unrepeated)
+        value = read_json(text_of)
     except (OSError, ValueError) as error:
         raise SwiftError(f"{flag} {text} is neither JSON nor a JSON file", where=flag, why=str(error)) from error
     if not isinstance(value, dict):

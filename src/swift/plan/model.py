@@ -16,8 +16,9 @@ from swift.core.errors import NotBuilt, SwiftError
 from swift.core.hubs import TITLES, Source, default_hub
 from swift.core.machine import Machine
 from swift.params.args import Args
-from swift.params.checkpoint_args import ADAPTER_CONFIG, SFT_ARGS, adapter_folder
+from swift.params.checkpoint_args import SFT_ARGS, adapter_config, adapter_folder
 from swift.params.groups import Model
+from swift.plan.device_map import plan_device_map
 from swift.plan.json_flag import json_mapping
 from swift.plan.quantization import Dtype, QuantPlan, StoredQuant, check_named, plan_quant, stored_quant
 
@@ -30,6 +31,13 @@ DTYPES: Mapping[str, Dtype] = {
     "bf16": "bf16",
     "bfloat16": "bf16",
 }
+FIELDS: Mapping[str, type] = {
+    **dict.fromkeys(("text_config", "quantization_config", "rope_scaling", "rope_parameters", "id2label"), dict),
+    "model_type": str,
+    "architectures": list,
+    "max_position_embeddings": int,
+}
+"""The fields of a configuration that plans look into, and what each is where it is there."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -121,7 +129,7 @@ def plan_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
         hub=hub,
         revision=model.model_revision or (entry.revision if entry and hub == "modelscope" else None),
         dtype="bf16" if quant and quant.method == "torch" else dtype,
-        device_map=_device_map(args, model, machine),
+        device_map=plan_device_map(args, model, machine),
         max_memory=_max_memory(model, machine),
         attn=_attention(model.use_flash_attn, machine),
         quant=quant,
@@ -172,7 +180,7 @@ def _given(args: Args, model: Model, checkpoint: Path | None) -> _Given:
         return _Given(model.model_type, str(checkpoint), True)
     inside = adapter_folder(checkpoint) if checkpoint else None
     if inside and not model.model_id_or_path and not model.model_type:
-        base = json.loads((inside / ADAPTER_CONFIG).read_text("utf-8")).get("base_model_name_or_path")
+        base = adapter_config(inside).get("base_model_name_or_path")
         return _Given(None, base, True)
     from_checkpoint = args.origins.get("model_id_or_path") == "checkpoint"
     return _Given(model.model_type, model.model_id_or_path, from_checkpoint)
@@ -284,10 +292,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SwiftError(f"{path} cannot be read", why=str(error), next="copy the model again") from error
     if not isinstance(config, dict):
         raise SwiftError(f"{path} is not a JSON object", next="copy the model again")
+    for name, kind in FIELDS.items():
+        if not isinstance(config.get(name), kind | None):
+            what = f"{path}: {name} is {config[name]!r}"
+            raise SwiftError(what, why="no model has that", next="copy the model again")
     return config
 
 
@@ -327,37 +339,6 @@ def _published(entry: ModelEntry | None) -> StoredQuant | None:
     if entry is None or entry.quant is None:
         return None
     return StoredQuant(method="bitsandbytes" if entry.quant == "bnb" else entry.quant, bits=entry.bits)
-
-
-def _device_map(args: Args, model: Model, machine: Machine) -> str | Mapping[str, Any] | None:
-    if model.device_map_config:
-        given = json_mapping(model.device_map_config, "--device_map_config")
-        return _trainable_map(given, machine) if args.command in TRAINING else given
-    if machine.device == "cpu":
-        return None
-    if machine.world_size > 1:
-        return {"": f"{machine.device}:{machine.local_rank}"}
-    return "auto"
-
-
-def _trainable_map(given: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
-    """A map for training, whose numbers count from the process's own device. Raises SwiftError for what cannot be."""
-    idle = sorted(module for module, device in given.items() if device in ("disk", "meta"))
-    if idle:
-        raise SwiftError(
-            f"--device_map_config puts {idle[0] or 'the model'} where nothing is trained",
-            where="--device_map_config",
-            why="layers on disk or without weights get no gradient, without an error",
-            next='use "cpu", or --fsdp "full_shard offload" with several processes',
-        )
-    if machine.world_size > 1 and len(set(given.values())) > 1:
-        raise SwiftError(
-            "--device_map_config lays the model of each process over several devices",
-            where="--device_map_config",
-            why="several processes train with a device each",
-            next="unset NPROC_PER_NODE, or leave it out and share weights out with --fsdp full_shard",
-        )
-    return {name: device + machine.local_rank if type(device) is int else device for name, device in given.items()}
 
 
 def _max_memory(model: Model, machine: Machine) -> tuple[str, ...]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from swift.core.errors import SwiftError
-from swift.core.json_keys import unrepeated
 from swift.core.machine import Machine
+from swift.core.strict_json import read_json
 from swift.params.args import Args
 from swift.params.groups import Quant
 
@@ -190,7 +189,7 @@ def _layers(path: str | None, axis: int) -> dict[str, dict[str, Any]]:
         return {}
     flag = "--hqq_dynamic_config_path"
     try:
-        layers = json.loads(Path(path).expanduser().read_text("utf-8"), object_pairs_hook=unrepeated)
+        layers = read_json(Path(path).expanduser().read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise SwiftError(f"{path} is not a JSON file", where=flag, why=str(error)) from error
     if not isinstance(layers, dict) or not layers or not all(isinstance(each, dict) for each in layers.values()):

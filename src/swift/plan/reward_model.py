@@ -40,7 +40,7 @@ def is_classifier(folder: Path) -> bool:
 
 def classifies(architectures: Sequence[str] | None) -> bool:
     """Whether a configuration names a sequence classifier, which has no head for tokens."""
-    return any(name.endswith("ForSequenceClassification") for name in architectures or ())
+    return any(str(name).endswith("ForSequenceClassification") for name in architectures or ())
 
 
 def require_head(folder: Path, where: str | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from swift.catalog import Catalog
 from swift.core.errors import SwiftError
 from swift.core.machine import Machine
 from swift.params.args import Args
-from swift.params.checkpoint_args import ADAPTER_CONFIG, adapter_folder
+from swift.params.checkpoint_args import adapter_config, adapter_folder
 from swift.params.groups import Generate, Rlhf
 from swift.plan.model import ModelPlan, plan_model
 
@@ -116,7 +115,7 @@ def plan_reward_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPl
     adapter = None
     if folder is not None and (inside := adapter_folder(folder)) is not None:
         adapter = str(folder)
-        source = json.loads((inside / ADAPTER_CONFIG).read_text("utf-8")).get("base_model_name_or_path")
+        source = adapter_config(inside).get("base_model_name_or_path")
     named = args.with_values(model_type=rlhf.reward_model_type, model_id_or_path=source, model_revision=revision)
     try:
         return replace(plan_model(named, catalog, machine), adapter=adapter)

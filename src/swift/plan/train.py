@@ -5,7 +5,6 @@ Flags that leave nothing to decide stay in their groups, which the plan carries 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from swift.params.idle_flags import WITHOUT_WARMUP
 from swift.plan.data import Mode
 from swift.plan.deepspeed import ZeroPlan, plan_deepspeed
 from swift.plan.fsdp import FsdpPlan, plan_fsdp, recomputes
+from swift.plan.json_flag import json_mapping
 from swift.plan.methods import method_name, plan_best_metric
 from swift.plan.model import Dtype
 from swift.plan.sequence_parallel import plan_sequence_parallel
@@ -341,10 +341,7 @@ def _workers(train: Train, rows: Mode) -> int:
 
 
 def _schedule(optim: Optim) -> tuple[str, dict[str, Any]]:
-    kwargs = optim.lr_scheduler_kwargs
-    if isinstance(kwargs, str):
-        kwargs = json.loads(kwargs)
-    kwargs = dict(kwargs) if isinstance(kwargs, Mapping) else {}
+    kwargs = json_mapping(optim.lr_scheduler_kwargs, "--lr_scheduler_kwargs")
     if optim.min_lr is not None:
         return "cosine_with_min_lr", {**kwargs, "min_lr": optim.min_lr}
     return optim.lr_scheduler_type, kwargs

@@ -85,7 +85,7 @@ class TunerPlan:
 def plan_tuner(args: Args, model: ModelPlan) -> TunerPlan:
     """The tuner that the flags ask for. Raises SwiftError for what it cannot do with the weights of this model.
 
-    What flags say among themselves is refused before, in `swift.params.rules` and `swift.params.unbuilt`.
+    What flags say among themselves is refused before, in `swift.params.rules`.
     """
     tuner = args[Tuner]
     if tuner.sft_type == "full":

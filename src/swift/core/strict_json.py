@@ -1,4 +1,4 @@
-"""Objects of JSON whose keys stand once each: `json` keeps the last of several, and says nothing."""
+"""JSON as people write it: `json` keeps the last of several equal keys, and says nothing."""
 
 from __future__ import annotations
 
@@ -21,3 +21,11 @@ def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         raise RepeatedKey(next(key for number, key in enumerate(keys) if key in keys[:number]))
     return mapping
+
+
+def read_json(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError alone, which says in one line what is wrong."""
+    try:
+        return json.loads(text, object_pairs_hook=unrepeated)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
