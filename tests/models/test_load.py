@@ -39,6 +39,15 @@ def test_overrides_of_the_configuration(tiny_llama_dir: Path) -> None:
     assert error.value.next == "did you mean attention_dropout?"
 
 
+@pytest.mark.parametrize(
+    "impossible", [{"hidden_act": "nope"}, {"eos_token_id": "x"}, {"num_attention_heads": 0}, {"hidden_size": "wide"}]
+)
+def test_overrides_that_no_model_has(impossible: dict[str, object], tiny_llama_dir: Path) -> None:
+    with pytest.raises(SwiftError, match="makes a model that there cannot be") as error:
+        load_config(replace(plan(tiny_llama_dir), model_kwargs=impossible), tiny_llama_dir)
+    assert error.value.where == "--model_kwargs"
+
+
 @pytest.mark.parametrize(("kind", "positions"), [("linear", 12288), ("dynamic", 4096)])
 def test_rope_fits_the_length(kind, positions: int, tiny_llama_dir: Path) -> None:
     stretched = replace(plan(tiny_llama_dir), rope_scaling=RopePlan(kind=kind, length=9000))

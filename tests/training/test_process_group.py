@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from swift.core.errors import SwiftError
 from swift.params.groups import Distributed
 from swift.plan.fsdp import FsdpPlan
 from swift.training.callbacks.stop import StopOnSignal
-from swift.training.process_group import backend_of
+from swift.training.process_group import backend_of, joined
+from swift.training.training_arguments import training_arguments
 from training.kit import tiny_plan
 
 
@@ -32,6 +34,18 @@ def test_shares_on_the_host_are_added_up_there(
     fsdp = FsdpPlan(reshards=True, offloads=offloads, layers=())
     plan = tiny_plan(tmp_path, device=device, fsdp=fsdp, distributed=Distributed(ddp_backend=given))
     assert backend_of(plan) == expected
+
+
+@pytest.mark.parametrize("backend", ["mpi", "ccl", "nccl"])
+def test_what_processes_cannot_talk_through_is_refused(backend: Any, tmp_path: Path) -> None:
+    plan = tiny_plan(tmp_path, device="cpu", world_size=2, distributed=Distributed(ddp_backend=backend))
+    with pytest.raises(SwiftError, match=f"--ddp_backend {backend} cannot be used"), joined(plan):
+        pass
+
+
+def test_one_process_talks_to_nobody(tmp_path: Path) -> None:
+    plan = tiny_plan(tmp_path, distributed=Distributed(ddp_backend="mpi"))
+    assert training_arguments(plan, tmp_path, steps=1, evaluates=False).ddp_backend is None
 
 
 def test_a_signal_to_one_of_several_processes_and_to_their_launcher_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from copy import deepcopy
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -125,8 +128,29 @@ def load_config(plan: ModelPlan, folder: Path) -> PretrainedConfig:
     return config
 
 
+IMPOSSIBLE = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
+    StrictDataclassError,
+)
+"""What a configuration of impossible values makes transformers raise, when it is set or when a model is made of it."""
+
+
 def _override(config: PretrainedConfig, plan: ModelPlan) -> None:
     known = config.to_dict()
+    try:
+        _set(config, plan, known)
+        if any(name in known for name in plan.model_kwargs):
+            with torch.device("meta"):
+                auto_class(config).from_config(deepcopy(config))
+    except IMPOSSIBLE as error:
+        raise SwiftError(
+            "--model_kwargs makes a model that there cannot be",
+            where="--model_kwargs",
+            why=f"{type(error).__name__}: {first_line(error)}",
+        ) from error
+
+
+def _set(config: PretrainedConfig, plan: ModelPlan, known: Mapping[str, Any]) -> None:
     for name, value in plan.model_kwargs.items():
         if name not in known:
             if is_multimodal(config):

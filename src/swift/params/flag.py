@@ -54,9 +54,9 @@ class Range(Frozen):
     def __str__(self) -> str:
         low = f"{'above' if self.above else 'at least'} {self.low:g}" if self.low is not None else ""
         if self.high is not None and self.low is not None and not self.above:
-            text = f"from {self.low:g} to {self.high:g}"
+            text = f"from {self.low:g} to {self.high:.10g}"
         elif self.high is not None:
-            text = f"{low} and at most {self.high:g}".removeprefix(" and ")
+            text = f"{low} and at most {self.high:.10g}".removeprefix(" and ")
         else:
             text = low
         return text + "".join(f" or {value:g}" for value in self.also)

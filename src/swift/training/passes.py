@@ -135,7 +135,7 @@ def passes_needed(sizes: Sequence[int], plan: TrainPlan, micro_batches: int) -> 
 
 def step_sizes(plan: TrainPlan, lengths: Sequence[int], epoch: int) -> Iterator[list[int]]:
     """Tokens of the passes of each optimizer step, process after process, in the order that the seed gives."""
-    order = row_order(len(lengths), plan.data_seed + epoch)
+    order = row_order(len(lengths), (plan.data_seed + epoch) % 2**32)
     if plan.group.test_oom_error:
         order = sorted(order, key=lambda row: -lengths[row])
     sizes = [lengths[row] for row in order]

@@ -34,6 +34,14 @@ def joined(plan: TrainPlan) -> Iterator[None]:
     if plan.device == "cpu":  # accelerate loads DeepSpeed where it is installed, which wonders at the absence of a GPU
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     backend = backend_of(plan)
+    known = [name.rpartition(":")[2] for name in (backend or "").split(",") if name]
+    if not all(map(dist.is_backend_available, known)) or (plan.device == "cpu" and backend == "nccl"):
+        raise SwiftError(
+            f"--ddp_backend {backend} cannot be used",
+            where="--ddp_backend",
+            why="it sends between NVIDIA GPUs" if backend == "nccl" else "this PyTorch was built without it",
+            next="leave it out: gloo is taken on CPUs, and what belongs to the device elsewhere",
+        )
     PartialState(
         cpu=plan.device == "cpu",
         timeout=timedelta(seconds=plan.distributed.ddp_timeout),

@@ -85,7 +85,7 @@ def training_arguments(
         remove_unused_columns=False,
         label_names=["labels"],
         use_cpu=plan.device == "cpu" and plan.zero is None,  # accelerate has DeepSpeed on other devices only
-        ddp_backend=distributed.ddp_backend,
+        ddp_backend=distributed.ddp_backend if plan.world_size > 1 else None,
         ddp_timeout=distributed.ddp_timeout,
         ddp_find_unused_parameters=bool(distributed.ddp_find_unused_parameters),
         ddp_broadcast_buffers=distributed.ddp_broadcast_buffers,

@@ -17,7 +17,7 @@ class Data(Frozen):
     """Rows to validate on, written like dataset; nothing is then split off from dataset."""
     dataset_test_ratio: Annotated[float, Range(0, 1), Saved("data")] = 0.01
     """Share of each dataset that is held back for validation; without effect when val_dataset is given."""
-    dataset_seed: Annotated[int | None, Saved("data")] = None
+    dataset_seed: Annotated[int | None, Range(0, 2**32 - 1), Saved("data")] = None
     """Seed of sampling, splitting and shuffling rows; None takes seed."""
     check_dataset_strategy: Annotated[Literal["none", "warning", "discard", "error"], Saved("data")] = "none"
     """What to do about rows with wrong types: nothing, warn, discard the row, or stop."""

@@ -32,7 +32,7 @@ class Infer(Frozen):
     """Write each answer to the result file."""
     max_logprobs: Annotated[int, Range(0)] = 20
     """Most log probabilities a request may ask for."""
-    seed: int = 42
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 42
     """Seed of everything random."""
     vllm_lora_modules: Annotated[tuple[str, ...] | None, Alias("lora_modules")] = None
     """Another spelling of lora_modules."""

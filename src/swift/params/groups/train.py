@@ -47,7 +47,7 @@ class Train(Frozen):
     """
     vit_use_gc: bool = True
     """Recompute activations in the vision tower too."""
-    seed: int = 42
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 42
     """Seed of everything random."""
     full_determinism: bool = False
     """Use deterministic operations only."""
