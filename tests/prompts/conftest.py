@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from swift.catalog import load_catalog
 from swift.plan.prompt import PromptPlan
 from swift.prompts.encode import Encoder, build_encoder
+from swift.prompts.images import MediaTokens
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 GOLDEN = FIXTURES / "golden"
@@ -80,11 +81,11 @@ def chat_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 
 @pytest.fixture(scope="session")
 def encoder_of() -> Callable[..., Encoder]:
-    """An encoder for a template type and a tokenizer; keywords are fields of the plan."""
+    """An encoder for a template type and a tokenizer; other keywords than `images` are fields of the plan."""
     catalog = load_catalog()
 
-    def build(template_type: str, tokenizer: Any, **plan: Any) -> Encoder:
-        return build_encoder(PromptPlan(template_type=template_type, **plan), tokenizer, catalog)
+    def build(template_type: str, tokenizer: Any, images: MediaTokens | None = None, **plan: Any) -> Encoder:
+        return build_encoder(PromptPlan(template_type=template_type, **plan), tokenizer, catalog, images)
 
     return build
 

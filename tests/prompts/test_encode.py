@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from tests.fixtures.shown import Pictures
 
 from swift.core.errors import SwiftError
 from swift.prompts.encode import Encoder, TooLong
-from swift.prompts.types import Conversation, Message, Origin, Preference
+from swift.prompts.types import Conversation, Media, Message, Origin, Preference
 
 ASK, SAY = Message("user", "Who are you?"), Message("assistant", "A robot.")
 ROW = Conversation((ASK, SAY), origin=Origin("rows.jsonl", 4))
@@ -45,6 +49,26 @@ def test_truncation_says_how_much(golden_tokenizer: Callable[[str], Any], encode
     assert cut.input_ids == whole.input_ids[-6:]
     assert cut.labels == whole.labels[-6:]
     assert cut.truncated == len(whole.input_ids) - 6
+
+
+@pytest.mark.parametrize("head", ["<|im_start|>", "Picture 1: <|im_start|>", ""])
+def test_what_opens_an_image_is_not_cut_off_it(
+    head: str, golden_tokenizer: Callable[[str], Any], encoder_of: Callable[..., Encoder], tmp_path: Path
+) -> None:
+    tokenizer = golden_tokenizer("smollm2-plus")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    asked = Message("user", "a few words <image> and more")
+    row = Conversation((asked, Message("assistant", "yes")), media=Media((str(tmp_path / "a.png"),)))
+    piece = "<|endoftext|>"
+    shown = Pictures(head + piece * 3 + "<|im_end|>", piece, tokenizer.convert_tokens_to_ids(piece))
+    (whole,) = encoder_of("chatml", tokenizer, images=shown).encode(row)
+    kept = []
+    for limit in range(1, len(whole.input_ids)):
+        encoder = encoder_of("chatml", tokenizer, images=shown, max_length=limit, truncation_strategy="truncation_left")
+        with suppress(TooLong):
+            kept.append(tokenizer.decode(encoder.encode(row)[0].input_ids))
+    assert len(kept) > 5
+    assert kept[0].strip().startswith(head + piece * 3)
 
 
 def test_settings_left_by_a_padded_call_do_not_matter(

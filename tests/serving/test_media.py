@@ -6,45 +6,21 @@ import asyncio
 import base64
 import io
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import httpx
 import pytest
 from PIL import Image
 from tests.data.test_image_fetch import HEAD, answering
+from tests.fixtures.shown import Pictures
 
-from swift.catalog.entries import MediaText
 from swift.plan.serve import MediaPolicy
 from swift.prompts.encode import Encoder
-from swift.prompts.image_header import size_of
-from swift.prompts.types import Media
 
 from .conftest import Running, servers
 
 SLOW = 24
 """Requests at slow addresses: more than any pool of threads a small machine has by default."""
-
-
-class OneToken:
-    """Images of a model that has one token for each."""
-
-    kinds, boxes_in_pixels, stands_first = ("images",), False, False
-    facts: Mapping[str, Any] = {}
-
-    def __init__(self, token: int):
-        self.tokens = {"<|image_pad|>": token}
-
-    def written(self, media: Media, form: MediaText) -> Mapping[str, Sequence[str]]:
-        return {"images": ["<|image_pad|>"] * len(media.images)}
-
-    def size(self, source: str) -> tuple[int, int]:
-        return size_of(source)
-
-    box_size = size
-
-    def check(self, media: Media) -> None:
-        """Nothing is decoded."""
 
 
 def chat(link: str) -> dict:
@@ -62,7 +38,7 @@ def data_url() -> str:
 def seeing(tokenizer, encoder: Encoder) -> Iterator[Running]:
     """A server whose model is said to take images, from addresses of this machine too."""
     token = tokenizer.convert_tokens_to_ids("<|im_start|>")
-    sees = Encoder(encoder.plan, encoder.template, encoder.tokens, OneToken(token))
+    sees = Encoder(encoder.plan, encoder.template, encoder.tokens, Pictures("<|im_start|>", "<|im_start|>", token))
     with servers(tokenizer, sees) as go:
         yield go(media=MediaPolicy(private_urls=True), max_in_flight=SLOW)
 

@@ -340,12 +340,25 @@ class Encoder:
         if limit is None or longest <= limit:
             return 0
         excess = longest - limit
-        if self.plan.truncation_strategy == "delete" or any(self._has_image(one.input_ids[:excess]) for one in encoded):
+        if self.plan.truncation_strategy == "delete" or any(excess > self._spare(one) for one in encoded):
             raise TooLong(longest, limit, origin)
         return excess
 
-    def _has_image(self, ids: Sequence[int]) -> bool:
-        return self.images is not None and not set(self.images.tokens.values()).isdisjoint(ids)
+    def _spare(self, encoded: Encoded) -> int:
+        """How many tokens stand before the first medium and before what opens it: all, where nothing is shown."""
+        if self.images is None:
+            return 0 if self._template_media and encoded.media.any else len(encoded.input_ids)
+        pieces = {token: name for name, token in self.images.tokens.items()}
+        first = next((at for at, token in enumerate(encoded.input_ids) if token in pieces), None)
+        if first is None:
+            return len(encoded.input_ids)
+        texts = self.images.written(encoded.media, self._media_text).values()
+        heads = [text.partition(pieces[encoded.input_ids[first]]) for of_kind in texts for text in of_kind]
+        head = max((head.strip() for head, name, _ in heads if name), key=len, default="")
+        for start in range(first, max(-1, first - 2 - len(head.encode())), -1):
+            if head in self.tokens.decode(encoded.input_ids[start:first]):
+                return start
+        return 0
 
     def _cut(self, encoded: Encoded, count: int) -> Encoded:
         """Without its first `count` tokens."""
