@@ -11,6 +11,7 @@ import shutil
 import struct
 import time
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +40,7 @@ class BoundedStore:
     _put: int = field(default=0, compare=False)
     _full: bool = field(default=False, compare=False)
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str) -> memoryview | None:
         """The content of an entry; None where there is none, or a damaged one, which is said."""
         path = self._path(name)
         try:
@@ -48,21 +49,22 @@ class BoundedStore:
         except OSError:
             return None
         start = len(MAGIC) + 4
-        if data.startswith(MAGIC) and data[len(MAGIC) : start] == struct.pack("<I", zlib.crc32(data[start:])):
-            return data[start:]
+        content = memoryview(data)[start:]
+        if data.startswith(MAGIC) and data[len(MAGIC) : start] == struct.pack("<I", zlib.crc32(content)):
+            return content
         log.warning("cache: %s is damaged and is made again", path)
         with suppress(OSError):
             path.unlink()
         return None
 
-    def write(self, name: str, content: bytes) -> None:
-        """Keep an entry, where there is room."""
+    def write(self, name: str, *pieces: bytes) -> None:
+        """Keep an entry, which is its pieces one behind the other, where there is room."""
         path = self._path(name)
         if not self._has_room():
             return
         scratch = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
         try:
-            _write(scratch, b"".join((MAGIC, struct.pack("<I", zlib.crc32(content)), content)))
+            _write(scratch, (MAGIC, struct.pack("<I", _checksum(pieces)), *pieces))
             os.replace(scratch, path)
         except OSError as error:
             once(f"nothing is kept in {self.folder}, and made again when it is needed: {error.strerror}")
@@ -72,10 +74,13 @@ class BoundedStore:
 
     def link(self, name: str, other: str) -> None:
         """Let an entry be known by another name too."""
-        path = self._path(other)
+        path, entry = self._path(other), self._path(name)
         with suppress(OSError):  # another process was first, nothing was kept, or the disk knows no links
-            path.parent.mkdir(exist_ok=True)
-            os.link(self._path(name), path)
+            try:
+                os.link(entry, path)
+            except FileNotFoundError:
+                path.parent.mkdir(exist_ok=True)
+                os.link(entry, path)
 
     def _path(self, name: str) -> Path:
         digest = hashlib.sha256(name.encode()).hexdigest()
@@ -94,12 +99,21 @@ class BoundedStore:
         return not self._full
 
 
-def _write(path: Path, data: bytes) -> None:
+def _checksum(pieces: Sequence[bytes]) -> int:
+    crc = 0
+    for piece in pieces:
+        crc = zlib.crc32(piece, crc)
+    return crc
+
+
+def _write(path: Path, pieces: Sequence[bytes]) -> None:
     try:
-        path.write_bytes(data)
+        file = path.open("wb")
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        file = path.open("wb")
+    with file:
+        file.writelines(pieces)
 
 
 def clear_old(folder: Path, limit: int) -> bool:

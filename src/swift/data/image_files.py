@@ -103,6 +103,8 @@ def _seen_to_be_whole(path: str) -> bool:
             return _whole_png(content)
         if content[:3] == b"\xff\xd8\xff":
             # Behind the start of a scan 0xff stands before 0xd9 at the end alone; a thumbnail lies before the scans.
+            if content[-2:] == b"\xff\xd9":
+                return content.find(b"\xff\xda") >= 0
             scan = content.rfind(b"\xff\xda")
             return scan >= 0 and content.find(b"\xff\xd9", scan) >= 0
     return False
@@ -138,8 +140,8 @@ def _decoded(file: str | io.BytesIO, source: str) -> Image.Image:
             if getattr(image, "is_animated", False):  # their number would be counted, and may be a million
                 once("images of several frames are in the rows: the first frame of each is used")
             image.load()
-            upright = ImageOps.exif_transpose(image)
-            return _rgb(_srgb(upright, source))
+            ImageOps.exif_transpose(image, in_place=True)
+            return _rgb(_srgb(image, source))
     except PIL_FAULTS as error:
         raise bad_image(error, source) from error
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -37,21 +37,23 @@ class PixelCache:
         kept = self.store.read(by_content)
         images = make() if kept is None else _unpacked(kept)
         if kept is None:
-            self.store.write(by_content, _packed(images))
+            self.store.write(by_content, *_packed(images))
         self.store.link(by_content, by_file)
         return images
 
 
-def _packed(images: Pixels) -> bytes:
-    sizes = b"".join(struct.pack("<II", *image.size) for image in images)
-    return b"".join((struct.pack("<I", len(images)), sizes, *(image.tobytes() for image in images)))
+def _packed(images: Pixels) -> Iterator[bytes]:
+    yield struct.pack("<I", len(images))
+    yield b"".join(struct.pack("<II", *image.size) for image in images)
+    for image in images:
+        yield image.tobytes()
 
 
-def _unpacked(data: bytes) -> Pixels:
+def _unpacked(data: bytes | memoryview) -> Pixels:
     (count,) = struct.unpack_from("<I", data)
-    place, images = 4 + 8 * count, []
+    place, images, view = 4 + 8 * count, [], memoryview(data)
     for number in range(count):
         width, height = struct.unpack_from("<II", data, 4 + 8 * number)
-        images.append(Image.frombytes("RGB", (width, height), memoryview(data)[place : place + 3 * width * height]))
+        images.append(Image.frombytes("RGB", (width, height), view[place : place + 3 * width * height]))
         place += 3 * width * height
     return images

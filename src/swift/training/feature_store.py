@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from swift.data.bounded_store import BoundedStore
 
+HEAD = 256
+"""Bytes at the start of an entry in which its dtype and shape are found."""
+
 
 class FeatureStore:
     """The states of one tower, whose weights do not change while it is used."""
@@ -32,15 +35,16 @@ class FeatureStore:
         data = self._store.read(name)
         if data is None:
             return None
-        dtype, shape, values = data.split(b"\n", 2)
-        whole = torch.frombuffer(bytearray(values), dtype=getattr(torch, dtype.decode()))
+        dtype, shape, _ = bytes(data[:HEAD]).split(b"\n", 2)
+        values = bytearray(data[len(dtype) + len(shape) + 2 :])
+        whole = torch.frombuffer(values, dtype=getattr(torch, dtype.decode()))
         return list(whole.view(*map(int, shape.split())).to(device))
 
     def write(self, name: str, states: Sequence[Tensor]) -> None:
         """Keep the states of a picture, all of one shape."""
         whole = torch.stack(list(states)).detach().cpu().contiguous()
         head = f"{str(whole.dtype).removeprefix('torch.')}\n{' '.join(map(str, whole.shape))}\n"
-        self._store.write(name, head.encode() + whole.view(torch.uint8).numpy().tobytes())
+        self._store.write(name, head.encode(), whole.view(torch.uint8).numpy().tobytes())
 
 
 def _digest(part: Tensor) -> str:
