@@ -20,6 +20,7 @@ from tests.commands.test_multimodal import FAMILIES, noise, train, write_rows
 from tests.data.test_image_files import png
 from tests.fixtures.videos import write_video
 
+import swift
 from swift.catalog import load_catalog
 from swift.cli import main
 from swift.core.machine import Machine
@@ -191,6 +192,16 @@ def test_a_chat_at_the_terminal_asks_for_the_image(
     given = capsys.readouterr()
     assert expected[0] in given.out and expected[1] in given.out and given.out.count("path or URL of image") == 2
     assert "missing image" in given.err
+
+
+def test_a_call_from_python_reads_images_of_parts_and_of_the_text(trained: Trained) -> None:
+    picture = str(trained.folder / "one.png")
+    parts = [{"type": "image", "image": picture}, {"type": "text", "text": "What?"}]
+    with swift.load(trained.checkpoint, max_new_tokens=TOKENS, temperature=0) as model:
+        in_text = model.generate(f"<img>{picture}</img>What?")
+        assert in_text == model.generate([{"role": "user", "content": parts}]) != model.generate("What?")
+        with pytest.raises(swift.SwiftError, match="missing file"):
+            model.generate("<img>gone.png</img>What?")
 
 
 def test_the_server_answers_as_infer_whichever_way_images_come(

@@ -78,8 +78,9 @@ class Model:
 
         if not self._open:
             raise SwiftError("the model is closed", next="load it again")
-        talk = conversation(messages, tools)
-        prompt = self._prepared.encoder.encode(talk, inference=True)[-1]
+        encoder = self._prepared.encoder
+        talk = conversation(messages, tools, media_in_text=encoder.images is not None)
+        prompt = encoder.encode(talk, inference=True)[-1]
         ids = prompt.input_ids
         room = self._engine.engine.max_model_len - len(ids)
         if room < 1:
@@ -149,13 +150,17 @@ def load(checkpoint: str | os.PathLike[str], **flags: Any) -> Model:
     return Model(arguments("infer", None, flags))
 
 
-def conversation(messages: Messages, tools: Sequence[Mapping[str, Any]]) -> Conversation:
-    """What is to be answered, read like the turns of a row. Raises SwiftError naming the turn that is wrong."""
+def conversation(
+    messages: Messages, tools: Sequence[Mapping[str, Any]], *, media_in_text: bool = False
+) -> Conversation:
+    """What is to be answered, read like the turns of a row, whose questions may name files where there is
+    `media_in_text`. Raises SwiftError naming the turn that is wrong."""
     from swift.data.formats import convert
 
     turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else [dict(turn) for turn in messages]
     try:
-        row = convert({"messages": turns, **({"tools": list(tools)} if tools else {})}, answered=False).row
+        given = {"messages": turns, **({"tools": list(tools)} if tools else {})}
+        row = convert(given, answered=False, media_in_text=media_in_text).row
     except BadRow as bad:
         raise SwiftError(f"the messages cannot be answered: {bad}", where="messages") from None
     talk = row.chosen if isinstance(row, Preference) else row
