@@ -15,6 +15,7 @@ import pytest
 from PIL import Image, ImageCms
 from PIL.GifImagePlugin import GifImageFile
 
+from swift.core.log import another_command
 from swift.data.image_files import ImageReader
 from swift.prompts.images import BadImage
 
@@ -222,3 +223,14 @@ def test_frames_of_an_image_are_not_counted(tmp_path: Path, monkeypatch: pytest.
     )
     assert read(str(tmp_path / "long.gif")).getpixel((0, 0)) == (0, 0, 0)
     assert max(seen) <= 1
+
+
+def test_profiles_that_cannot_be_read_are_said_once_for_all_images(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    another_command()
+    for number in range(3):
+        Image.new("RGB", (8, 8), (number, 9, 9)).save(tmp_path / f"{number}.png", icc_profile=b"no profile")
+        ImageReader()(str(tmp_path / f"{number}.png"))
+    said = [record.message for record in caplog.records if "colour profiles" in record.message]
+    assert len(said) == 1 and "0.png" in said[0]

@@ -53,6 +53,10 @@ def test_damaged_sounds_are_named(tmp_path: Path) -> None:
         "nan.wav": (tmp_path / "nan.wav").read_bytes(),
         "none.wav": (tmp_path / "none.wav").read_bytes(),
     }
+    for kind in ("AIFF", "AU", "RF64", "W64"):
+        soundfile.write(tmp_path / "whole", np.zeros(1000, dtype=np.float32), 16000, format=kind)
+        assert read.samples(str(tmp_path / "whole"), 16000) == 1000
+        bad[f"cut.{kind.lower()}"] = (tmp_path / "whole").read_bytes()[:-100]
     for name, content in bad.items():
         (tmp_path / name).write_bytes(content)
         link = "data:audio/wav;base64," + base64.b64encode(content).decode()

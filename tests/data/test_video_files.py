@@ -64,6 +64,16 @@ def test_damaged_videos_are_named(tmp_path: Path) -> None:
             clip = read.clip(str(tmp_path / name))
             read.frames(str(tmp_path / name), range(clip.frames))
         assert fault.value.key == "videos" and len(str(fault.value)) < 400, name
+    for name, codec in (("a.mkv", "libx264"), ("b.webm", "libvpx-vp9"), ("c.flv", "flv1")):
+        path = write_video(tmp_path / name, 30, 10, (64, 48), codec=codec)
+        assert read.clip(str(path)).frames == 30
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+        with pytest.raises(BadMedium, match=r"and its head says 3\.0 s"):
+            read.clip(str(path))
+    # A kind of pictures that nobody knows: `avc1`, by which the decoder is found, is another name.
+    (tmp_path / "unknown.mp4").write_bytes(whole.replace(b"avc1", b"zzzz"))
+    with pytest.raises(BadMedium, match="no kind of pictures that is known"):
+        read.clip(str(tmp_path / "unknown.mp4"))
     for source in (str(tmp_path), str(tmp_path / "gone.mp4"), "", "a\0b", "data:", "data:video/mp4;base64,%%", ()):
         with pytest.raises(BadMedium):
             read.clip(source)

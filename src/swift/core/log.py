@@ -33,10 +33,11 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 _given: set[str] = set()
 
 
-def once(message: str, *, level: int = logging.WARNING) -> None:
-    """Log `message` the first time a command comes across it."""
+def once(message: str, *, level: int = logging.WARNING, example: str | None = None) -> None:
+    """Log `message` the first time a command comes across it, with its first `example`."""
     if message not in _given and log.isEnabledFor(level):
         _given.add(message)
+        message += "" if example is None else f", such as {example}"
         log.log(level, message)
 
 

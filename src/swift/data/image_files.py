@@ -157,7 +157,7 @@ def _srgb(image: Image.Image, source: str) -> Image.Image:
             return image
         seen = ImageCms.profileToProfile(image, given, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
-        once(f"colour profiles that cannot be read are left out, such as that of {named(source)}")
+        once("colour profiles that cannot be read are left out", example=f"that of {named(source)}")
         return image
     return image if seen is None else seen
 

@@ -21,7 +21,7 @@ from swift.prompts.images import BadAudio
 
 BOUNDS = Bounds(bytes=2**28, seconds=120.0)
 SLACK = 8
-"""Bytes by which heads of whole WAV files are wrong: some programs count the first eight of the file."""
+"""Bytes by which heads of whole files are wrong: some programs count the first eight of the file."""
 MAX_SAMPLES = 2**29
 """Of all channels: more than that is two gigabytes decoded."""
 
@@ -73,7 +73,7 @@ def _opened(file: str | io.BytesIO, source: str) -> Iterator[Any]:
     """The file as soundfile has it. Raises BadAudio for what cannot be read, in the block too."""
     soundfile = need("soundfile", extra="audio", why="reading sounds")
     try:
-        if (missing := _cut_from_wav(file)) > 0:
+        if (missing := _cut_off(file)) > 0:
             raise BadAudio("broken audio", why=f"it ends {missing} bytes before its head says", where=named(source))
         with soundfile.SoundFile(file) as sound:
             if not sound.frames:
@@ -86,21 +86,33 @@ def _opened(file: str | io.BytesIO, source: str) -> Iterator[Any]:
         raise BadAudio("broken audio", why=str(error) or type(error).__name__, where=named(source)) from error
 
 
-def _cut_from_wav(file: str | io.BytesIO) -> int:
-    """How many bytes a WAV lacks at its end, which libsndfile passes over: the sound would be a shorter one.
-
-    0 where the head does not say how long it is, as in what ffmpeg writes into a pipe.
-    """
+def _cut_off(file: str | io.BytesIO) -> int:
+    """How many bytes a file lacks at its end by its head, which libsndfile passes over: the sound would be a shorter
+    one. 0 where the head does not say how long it is, as in what ffmpeg writes into a pipe."""
     if isinstance(file, str):
         with open(file, "rb") as opened:
-            head, length = opened.read(12), os.fstat(opened.fileno()).st_size
+            head, length = opened.read(28), os.fstat(opened.fileno()).st_size
     else:
-        head, length = bytes(file.getbuffer()[:12]), file.getbuffer().nbytes
-    stated = int.from_bytes(head[4:8], "little")
-    if head[:4] != b"RIFF" or head[8:12] != b"WAVE" or stated in (0, 2**32 - 1):
-        return 0
-    missing = stated + 8 - length
-    return missing if missing > SLACK else 0
+        head, length = bytes(file.getbuffer()[:28]), file.getbuffer().nbytes
+    stated, start = _stated(head)
+    missing = stated + start - length
+    return missing if stated not in (0, 2**32 - 1, 2**64 - 1) and missing > SLACK else 0
+
+
+def _stated(head: bytes) -> tuple[int, int]:
+    """How many bytes follow by the head of a file, and from which place on; nothing for kinds that say it elsewhere."""
+    match head[:4], head[8:12]:
+        case b"RIFF", b"WAVE":
+            return int.from_bytes(head[4:8], "little"), 8
+        case (b"RIFX", b"WAVE") | (b"FORM", b"AIFF" | b"AIFC"):
+            return int.from_bytes(head[4:8], "big"), 8
+        case b"RF64", b"WAVE":
+            return int.from_bytes(head[20:28], "little"), 8
+        case b"riff", _:  # Sony's W64
+            return int.from_bytes(head[16:24], "little"), 0
+        case b".snd", _:
+            return int.from_bytes(head[8:12], "big"), int.from_bytes(head[4:8], "big")
+    return 0, 0
 
 
 def count_of(file: str | io.BytesIO, source: str, rate: int) -> int:

@@ -23,6 +23,8 @@ BOUNDS = Bounds(bytes=2**30, seconds=300.0)
 WHOLE = 0.95
 """Share of the frames that a container states which have to be there: videos that were cut without being encoded anew
 state some that are not shown, and the last one stands for these."""
+TICKS = 1e6
+"""Of FFmpeg's clock a second."""
 LISTED_FPS = 2.0
 """Frames a second of videos that are a list of frames: as many as are shown of a file."""
 BICUBIC = Image.Resampling.BICUBIC
@@ -121,6 +123,8 @@ def _opened(file: str | io.BytesIO, source: str) -> Iterator[tuple[Any, Any]]:
             if not container.streams.video:
                 raise BadVideo("broken video", why="it has no pictures", where=named(source))
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise BadVideo("broken video", why="no kind of pictures that is known", where=named(source))
             stream.thread_type = "AUTO"
             yield container, stream
     except (av.FFmpegError, OSError, ValueError, EOFError, OverflowError, MemoryError) as error:
@@ -136,20 +140,30 @@ def clip_of(file: str | io.BytesIO, source: str) -> Clip:
         first = next(container.decode(stream), None)
         if first is None:
             raise BadVideo("broken video", why="it has no frames", where=named(source))
-        # Some containers do not say how many frames they hold; their packets are counted, and not decoded.
-        count = stream.frames or _packets(file, source)
         rate = stream.average_rate or stream.guessed_rate
         if not rate:
             raise BadVideo("broken video", why="no number of frames a second", where=named(source))
+        # Some containers do not say how many frames they hold; their packets are counted, and not decoded.
+        count = stream.frames or _packets(file, source, float(1 / rate))
         clip = Clip(first.width, first.height, count, float(rate))
         return replace(clip, width=first.height, height=first.width) if first.rotation % 360 in QUARTERS else clip
 
 
-def _packets(file: str | io.BytesIO, source: str) -> int:
+def _packets(file: str | io.BytesIO, source: str, step: float) -> int:
+    """How many frames `step` seconds apart there are. Raises BadVideo where the file ends before its head says."""
     if isinstance(file, io.BytesIO):
         file = io.BytesIO(file.getvalue())
+    count, end = 0, 0.0
     with _opened(file, source) as (container, stream):
-        return sum(packet.size > 0 for packet in container.demux(stream))
+        for packet in container.demux():
+            count += packet.stream is stream and packet.size > 0
+            if packet.pts is not None and packet.time_base is not None:
+                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        stated = (container.duration or 0) / TICKS
+    if end + step < WHOLE * stated:
+        why = f"it ends after {end:.1f} s, and its head says {stated:.1f} s"
+        raise BadVideo("broken video", why=why, where=named(source))
+    return count
 
 
 def _frames(file: str | io.BytesIO, numbers: tuple[int, ...], source: str) -> tuple[Image.Image, ...]:
