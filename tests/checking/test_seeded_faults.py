@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,12 +17,19 @@ from transformers import AutoModelForCausalLM
 
 import swift.training.train
 from swift import models, tuners
+from swift.checking.by_hand import PAIRED
 from swift.checking.checks import Checks
+from swift.checking.served import Weighed
 from swift.checking.subject import Subject, planned, subject_of
 from swift.checking.verdict import Result
 from swift.data import collator
 from swift.engines import factory
+from swift.plan.rlhf import LossPlan
 from swift.training import artifacts
+from swift.training.objectives import orpo
+from swift.training.objectives.kto import KtoObjective
+from swift.training.objectives.reference import evaluating
+from swift.training.preference_batches import CollateUnpaired
 from swift.training.trainer import SwiftTrainer
 
 IN_ONE_PROCESS = (
@@ -169,6 +177,82 @@ def test_a_fault_fails_its_check(
     fault(monkeypatch, tmp_path)
     (result,) = check(caught_by)
     assert result.status == "failed", result.line()
+
+
+@pytest.fixture(scope="module")
+def words_of_kto(tiny_llama_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A command line with good and bad answers."""
+    folder = tmp_path_factory.mktemp("check-kto")
+    rows = [{"query": f"Say {i}", "response": "so " * (i % 7) + f"{i}", "label": bool(i % 2)} for i in range(12)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["kto", "--model_id_or_path", str(tiny_llama_dir), "--dataset", str(folder / "rows.jsonl")]
+    return [*words, "--output_dir", str(folder / "output")]
+
+
+def sound(_: pytest.MonkeyPatch) -> None:
+    """Nothing is wrong."""
+
+
+def doubled_kl(patch: pytest.MonkeyPatch) -> None:
+    distance = KtoObjective._distance
+    patch.setattr(KtoObjective, "_distance", lambda *given: 2 * distance(*given))
+
+
+def kl_below_0(patch: pytest.MonkeyPatch) -> None:
+    def distance(self: Any, model: Any, batch: Any) -> torch.Tensor:
+        reference = self._reference.sums(batch)
+        with evaluating(model):
+            return (self._answers(model, batch).sums() - reference).mean()
+
+    patch.setattr(KtoObjective, "_distance", distance)
+
+
+def kl_of_the_rows_own_answers(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(CollateUnpaired, "_with_answer_of", lambda _self, item, _other: item)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        (sound, "passed"),
+        (doubled_kl, "failed"),
+        (kl_below_0, "failed"),
+        (kl_of_the_rows_own_answers, "failed"),
+    ],
+)
+def test_a_kl_of_kto_is_seen_on_both_sides_of_0(
+    fault: Callable[[pytest.MonkeyPatch], None],
+    status: str,
+    words_of_kto: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    fault(monkeypatch)
+    with Checks(subject_of(planned(words_of_kto)), tmp_path, words_of_kto) as checks:
+        (result,) = checks.results(["evaluated = by hand"])
+    assert result.status == status, result.line()
+    assert fault is not sound or result.differences["evaluated"] < 1e-5
+
+
+@pytest.mark.slow
+def test_odds_of_orpo_are_seen_where_answers_are_likely(
+    smollm2_dir: Path, words_of_kto: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = [{"query": f"Say {i}", "response": "so " * (i % 7) + f"{i}", "rejected_response": "no"} for i in range(8)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["orpo", "--model_id_or_path", str(smollm2_dir), "--model_type", "smollm2-135m-instruct"]
+    words += ["--dataset", str(tmp_path / "rows.jsonl"), "--output_dir", str(tmp_path / "output")]
+    monkeypatch.setattr(orpo, "log1mexp", torch.zeros_like)
+    with Checks(subject_of(planned(words)), tmp_path, words) as checks:
+        (result,) = checks.results(["evaluated = by hand"])
+    assert result.status == "failed", result.line()
+
+
+def test_answers_of_probability_1_and_0_have_odds() -> None:
+    certain, never = Weighed(0.0, 4.0, 4), Weighed(-4e4, 4.0, 4)
+    loss = LossPlan(algorithm="orpo", loss_type="orpo", beta=0.1)
+    for mine, expected in (((certain, certain), math.log(2)), ((certain, never), 0.0), ((never, certain), 1e4)):
+        assert PAIRED["orpo"](mine, mine, loss) / loss.beta == pytest.approx(expected, rel=2e-3)
 
 
 def test_layouts_of_a_model_that_gets_padded_rows_are_not_called_alike(

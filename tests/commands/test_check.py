@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from tests.commands.test_multimodal import noise
 from tests.fixtures.tiny_multimodal import write_qwen2_vl
 
@@ -46,6 +49,19 @@ def test_bad_input_ends_before_anything_is_loaded(
     assert "swift check" in (main(["--help"]), capsys.readouterr().out)[1]
     assert main(["chekc"]) == 2
     assert "`swift check`" in capsys.readouterr().err
+
+
+def test_what_no_run_can_begin_with_is_refused_once(
+    words: list[str], tiny_llama_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copytree(tiny_llama_dir, tmp_path / "broken")
+    weights = load_file(model / "model.safetensors")
+    weights["model.norm.weight"][0] = math.nan
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    assert main([*words, "--model_id_or_path", str(model)]) == 1, "as a run ends"
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.count("model.norm.weight") == 1
+    assert not (tmp_path / "output").exists()
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from swift.prompts.types import IGNORED
 from swift.training.preference_batches import end
 
 Rows = Sequence[dict[str, Any]]
+Ask = Callable[[Rows], Sequence[Weighed]]
 Ends = tuple[Weighed, Weighed]
 """The chosen and the rejected answer of a pair."""
 
@@ -38,11 +39,38 @@ def why_not(subject: Subject) -> str | None:
     return None
 
 
-def by_hand(subject: Subject, served: Served, rows: Rows) -> float:
-    """The loss over all rows, by the checkpoint that is served, and by the reference served as the base that it is."""
+def cornered(subject: Subject, rows: Rows) -> list[int]:
+    """The rows whose loss need not show all its terms after a few steps, by their numbers.
+
+    KTO's KL counts from 0 up, and in opposite ways for good and bad answers: rows of one label. A pair that is far
+    enough apart is nothing to a hinge.
+    """
+    loss_type = None if subject.plan.alignment is None else subject.plan.alignment.loss.loss_type
+    if loss_type == "hinge":
+        return list(range(len(rows)))
+    if loss_type != "kto":
+        return []
+    labels = [bool(row["label"]) for row in rows]
+    more = labels.count(True) * 2 >= len(labels)
+    return [number for number, label in enumerate(labels) if label is more]
+
+
+def beyond_the_corner(subject: Subject, rows: Rows) -> Rows:
+    """What has to become likelier until the loss of cornered rows shows all its terms."""
+    if subject.plan.method == "kto":
+        return _mixed_up(rows, subject.plan.data.max_length)
+    return [end(row, "rejected_") for row in rows]
+
+
+def by_hand(subject: Subject, served: Served, rows: Rows, trained: Ask | None = None) -> float:
+    """The loss over all rows, by the checkpoint that is served, and by the reference served as the base that it is.
+
+    `trained` answers in the place of the checkpoint.
+    """
+    ask_trained = trained or served.weighed
     alignment = subject.plan.alignment
     if alignment is None:
-        weighed = served.weighed(rows)
+        weighed = ask_trained(rows)
         by_number = subject.plan.train.group.loss_name == "loss-scale"
         return -_sum(weighed) / sum(one.tokens if by_number else one.weight for one in weighed)
     loss = alignment.loss
@@ -51,15 +79,12 @@ def by_hand(subject: Subject, served: Served, rows: Rows) -> float:
         return _mean([_softplus(rejected - chosen) for chosen, rejected in zip(*scores, strict=True)])
     with _reference(subject, served) as ask:
         if subject.plan.method == "kto":
-            return _unpaired(loss, served.weighed, ask, rows, subject.plan.data.max_length)
-        trained, reference = _pairs(served.weighed, rows), _pairs(ask, rows)
+            return _unpaired(loss, ask_trained, ask, rows, subject.plan.data.max_length)
+        pairs, reference = _pairs(ask_trained, rows), _pairs(ask, rows)
     compared = PAIRED[loss.loss_type]
-    per_pair = [compared(mine, theirs, loss) for mine, theirs in zip(trained, reference, strict=True)]
-    chosen = [pair[0] for pair in trained]
+    per_pair = [compared(mine, theirs, loss) for mine, theirs in zip(pairs, reference, strict=True)]
+    chosen = [pair[0] for pair in pairs]
     return _mean(per_pair) - loss.nll_weight * _sum(chosen) / sum(one.weight for one in chosen)
-
-
-Ask = Callable[[Rows], Sequence[Weighed]]
 
 
 def _nothing(rows: Rows) -> list[Weighed]:
@@ -113,7 +138,7 @@ def _simpo(mine: Ends, theirs: Ends, loss: LossPlan) -> float:
 def _odds_ratio(mine: Ends, theirs: Ends, loss: LossPlan) -> float:
     """ORPO (arXiv 2403.07691, equations 4 and 7)."""
     chosen, rejected = (own.log_prob / own.weight for own in mine)
-    log_odds = (chosen - math.log(-math.expm1(chosen))) - (rejected - math.log(-math.expm1(rejected)))
+    log_odds = (chosen - _log_rest(chosen)) - (rejected - _log_rest(rejected))
     return loss.beta * _softplus(-log_odds)
 
 
@@ -131,13 +156,16 @@ def _unpaired(loss: LossPlan, ask: Ask, reference: Ask, rows: Rows, limit: int |
     """KTO (arXiv 2402.01306, equations 7 and 8), all rows in one micro-batch; APO-zero is the same without a KL."""
     kl = 0.0
     if loss.loss_type == "kto":
-        mixed = [_mixed(row, other, limit) for row, other in zip(rows, [*rows[1:], rows[0]], strict=True)]
-        kl = max(0.0, _mean(_ratios(ask, reference, mixed)))
+        kl = max(0.0, _mean(_ratios(ask, reference, _mixed_up(rows, limit))))
     losses = []
     for row, ratio in zip(rows, _ratios(ask, reference, rows), strict=True):
         sign, weight = (1, loss.desirable_weight) if row["label"] else (-1, loss.undesirable_weight)
-        losses.append(weight / (1 + math.exp(loss.beta * sign * (ratio - kl))))
+        losses.append(weight * math.exp(-_softplus(loss.beta * sign * (ratio - kl))))
     return _mean(losses)
+
+
+def _mixed_up(rows: Rows, limit: int | None) -> Rows:
+    return [_mixed(row, other, limit) for row, other in zip(rows, [*rows[1:], rows[0]], strict=True)]
 
 
 def _mixed(row: dict[str, Any], other: dict[str, Any], limit: int | None) -> dict[str, Any]:
@@ -164,6 +192,11 @@ def _margin(mine: Ends, theirs: Ends) -> float:
 
 def _smoothed(logit: float, smoothing: float) -> float:
     return (1 - smoothing) * _softplus(-logit) + smoothing * _softplus(logit)
+
+
+def _log_rest(log_p: float) -> float:
+    """log(1 - p); a p of 1 counts as the number before it in fp32, in which training has it."""
+    return math.log(-math.expm1(min(log_p, -(2.0**-23))))
 
 
 def _softplus(value: float) -> float:

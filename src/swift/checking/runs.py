@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -10,8 +11,10 @@ from typing import Any, cast
 import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
 from swift import tuners
+from swift.checking.served import Weighed
 from swift.checking.subject import Subject
 from swift.core.errors import Interrupted
 from swift.data import Built
@@ -23,7 +26,9 @@ from swift.training import checkpoints
 from swift.training.artifacts import saved_args
 from swift.training.batches import Collate
 from swift.training.loop import Run, train
+from swift.training.objectives.answer_log_probs import AnswerLogProbs, TokenScores, token_counts
 from swift.training.objectives.sft import SftObjective
+from swift.training.preference_batches import answers
 from swift.training.prepare import Prepared
 from swift.training.train import switch_off_dropout, with_model
 from swift.training.trainer import SwiftTrainer
@@ -102,8 +107,9 @@ class Whole:
     run: Run
     """With its model as it ended."""
     numbers: Numbers
-    evaluated: float
-    """The loss of an evaluation behind the last step, over the rows that it was trained on."""
+    trainer: SwiftTrainer
+    rate: float
+    """Its learning rate."""
     folder: Path
 
     @property
@@ -111,13 +117,47 @@ class Whole:
         """Of the last step."""
         return self.folder / f"checkpoint-{UNINTERRUPTED}"
 
+    def evaluated(self, numbers: Sequence[int]) -> float:
+        """The loss of an evaluation with the weights as they are, over some of the rows they were trained on."""
+        self.trainer.eval_dataset = Subset(self.run.train, numbers)
+        return self.trainer.evaluate()["eval_loss"]
+
+    @contextmanager
+    def likelier(self, rows: Sequence[dict[str, Any]]) -> Iterator[None]:
+        """The weights two steps from where they started, towards what rows of text train, whatever was learned."""
+        trained = {name: weight for name, weight in self.run.model.named_parameters() if name in self.numbers.after}
+        _put(trained, self.numbers.before)
+        optimizer = torch.optim.Adam(trained.values(), lr=self.rate)
+        self.run.model.eval()
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            self._scores(rows).log_probs.sum().neg().backward()
+            optimizer.step()
+        optimizer.zero_grad()
+        yield
+        _put(trained, self.numbers.after)
+
+    def weighed(self, rows: Sequence[dict[str, Any]]) -> list[Weighed]:
+        """The log-probabilities of what each row of text trains, by the model as it is, row by row."""
+        self.run.model.eval()
+        with torch.no_grad():
+            told = [self._scores([row]) for row in rows]
+        return [
+            Weighed(float(scores.sums()), float(token_counts(scores.batch)), len(scores.log_probs)) for scores in told
+        ]
+
+    def _scores(self, rows: Sequence[dict[str, Any]]) -> TokenScores:
+        model, collate = self.run.model, cast(Any, self.run.collate)
+        batch: Any = send_to_device(answers(rows, collate.flat, collate.pad_id), next(model.parameters()).device)
+        return AnswerLogProbs(tuners.base_model(model))(model, batch)
+
 
 def whole(subject: Subject, folder: Path) -> Whole:
     """Train it."""
     run = _run(_asking(subject), _uninterrupted(subject, saves=True), subject.rows, folder, steps=UNINTERRUPTED)
     run = replace(run, val=run.train)
     numbers, trainer = _numbers(run)
-    return Whole(run=run, numbers=numbers, evaluated=trainer.evaluate()["eval_loss"], folder=folder)
+    return Whole(run=run, numbers=numbers, trainer=trainer, rate=_far(subject), folder=folder)
 
 
 def resumed(subject: Subject, of: Whole, folder: Path) -> Numbers:
@@ -144,7 +184,7 @@ def _uninterrupted(subject: Subject, *, saves: bool) -> TrainPlan:
         group=train.group.replace(save_strategy="steps" if saves else "no", max_steps=UNINTERRUPTED),
         batch_size=half,
         eval_batch_size=len(subject.rows) if together else half,
-        learning_rate=_rate(subject) * (1 if subject.plan.tuner.sft_type == "full" else FAR),
+        learning_rate=_far(subject),
         save_steps=INTERRUPTED_AT,
         save_total_limit=None,
     )
@@ -214,6 +254,10 @@ def _rate(subject: Subject) -> float:
     return FULL_RATE if subject.plan.tuner.sft_type == "full" else RATE
 
 
+def _far(subject: Subject) -> float:
+    return _rate(subject) * (1 if subject.plan.tuner.sft_type == "full" else FAR)
+
+
 def _numbers(run: Run) -> tuple[Numbers, SwiftTrainer]:
     every = run.plan.lisa is not None  # whose layers take turns, so none of them is trained all the time
     before = _weights(run.model, every)
@@ -234,6 +278,12 @@ def _numbers(run: Run) -> tuple[Numbers, SwiftTrainer]:
 
 def _weights(model: nn.Module, every: bool) -> dict[str, Tensor]:
     return {name: p.detach().cpu().clone() for name, p in model.named_parameters() if every or p.requires_grad}
+
+
+@torch.no_grad()
+def _put(trained: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    for name, weight in trained.items():
+        weight.copy_(values[name])
 
 
 def _most(mine: Sequence[float], theirs: Sequence[float]) -> float:

@@ -65,12 +65,13 @@ def _checked(given: Planned, words: Sequence[str], result_path: Path | None) -> 
     from swift.checking.checks import verdict_of
     from swift.core.log import log
     from swift.core.transaction import write_file
-    from swift.core.writable import require_writable
+    from swift.core.writable import removed_if_empty, require_writable
 
     result_path = result_path or given.plan.train.output_dir / f"check-{datetime.now():%Y%m%d-%H%M%S}" / "check.json"
-    require_writable(result_path.parent, "--result_path")
-    verdict = verdict_of(given, words)
-    write_file(result_path, json.dumps(verdict.as_json(), indent=2, ensure_ascii=False) + "\n")
+    with removed_if_empty(result_path.parent):
+        require_writable(result_path.parent, "--result_path")
+        verdict = verdict_of(given, words)
+        write_file(result_path, json.dumps(verdict.as_json(), indent=2, ensure_ascii=False) + "\n")
     print(verdict.text())
     log.info("written to %s", result_path)
     return 1 if verdict.failed else 0

@@ -29,6 +29,19 @@ def require_writable(folder: Path, where: str, next: str | None = None) -> None:
 
 
 @contextmanager
+def removed_if_empty(folder: Path) -> Iterator[None]:
+    """Of a folder that is made inside, and of those it is in: what was not there before and stayed empty goes again."""
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    finally:
+        for path in created:
+            if not path.is_dir() or any(path.iterdir()):
+                break
+            path.rmdir()
+
+
+@contextmanager
 def writing(target: Path, *, where: str | None = None, next: str | None = None) -> Iterator[None]:
     """Writes of `target` that the system refuses inside become a SwiftError that says why."""
     try:

@@ -21,6 +21,7 @@ from swift.core.job_folder import report_result
 from swift.core.locks import lock
 from swift.core.log import log
 from swift.core.transaction import fault, write_file
+from swift.core.writable import removed_if_empty
 from swift.plan.train import TrainPlan
 from swift.training import checkpoints
 
@@ -83,22 +84,18 @@ def claimed(folder: Path) -> Iterator[None]:
 
     Raises SwiftError when it cannot be written to, or another run is in it.
     """
-    created = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = _locked(folder / LOCK)
-    except OSError as error:
-        raise SwiftError(f"{folder} cannot be written to", where="--output_dir", why=str(error)) from error
-    report_result(folder)
-    try:
-        yield
-    finally:
-        (folder / LOCK).unlink(missing_ok=True)
-        lock.close()
-        for path in created:
-            if any(path.iterdir()):
-                break
-            path.rmdir()
+    with removed_if_empty(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = _locked(folder / LOCK)
+        except OSError as error:
+            raise SwiftError(f"{folder} cannot be written to", where="--output_dir", why=str(error)) from error
+        report_result(folder)
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
+            lock.close()
 
 
 def _locked(path: Path) -> TextIO:
