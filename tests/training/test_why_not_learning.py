@@ -151,21 +151,47 @@ class _Optimizer(torch.optim.AdamW):
     step_was_skipped = False
 
 
-@pytest.mark.parametrize(("rate", "told"), [(1e-12, True), (1e-3, False)])
-def test_weights_that_do_not_move(rate: float, told: bool, tmp_path: Path) -> None:
-    model = torch.nn.Linear(8, 8)
-    optimizer = _Optimizer(model.parameters(), lr=rate)
+LOST, SMALL, DECAY = (
+    "updates that are lost in rounding",
+    "steps too small to learn",
+    "a weight decay that shrinks the weights",
+)
+
+
+@pytest.mark.parametrize(
+    ("rate", "decay", "dtype", "told"),
+    [
+        (1e-12, 0.1, torch.bfloat16, LOST),
+        (1e-12, 0.1, torch.float32, SMALL),
+        (1e-7, 0.1, torch.float32, SMALL),
+        (1e-3, 50.0, torch.float32, DECAY),
+        (1e-3, 0.1, torch.float32, None),
+        (1e-5, 0.1, torch.float32, None),
+    ],
+)
+def test_weights_that_do_not_move_as_they_should(
+    rate: float, decay: float, dtype: torch.dtype, told: str | None, tmp_path: Path
+) -> None:
+    model = torch.nn.Linear(8, 8).to(dtype)
+    optimizer = _Optimizer(model.parameters(), lr=rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     arguments = TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True, learning_rate=rate)
     watch, control = WatchedWeights(Notebook(tmp_path)), TrainerControl()
     watch.on_train_begin(arguments, TrainerState(), control, model=model)
     for step in range(6):
-        model(torch.ones(1, 8)).square().sum().backward()
+        model(torch.ones(1, 8, dtype=dtype)).square().sum().backward()
         optimizer.step()
-        watch.on_optimizer_step(
-            arguments, TrainerState(global_step=step), control, optimizer=optimizer, lr_scheduler=schedule
-        )
+        state = TrainerState(global_step=step, max_steps=40)
+        watch.on_optimizer_step(arguments, state, control, optimizer=optimizer, lr_scheduler=schedule)
         optimizer.zero_grad()
     causes = [json.loads(line) for line in (tmp_path / FILE).read_text().splitlines()] if told else []
-    assert [(cause["cause"], cause["step"]) for cause in causes] == ([("updates that are lost in rounding", 5)] * told)
+    assert [(cause["cause"], cause["step"]) for cause in causes] == ([(told, 5)] if told else [])
+    assert (tmp_path / FILE).is_file() == bool(told)
+
+
+@pytest.mark.parametrize(("warmup", "told"), [(0, False), (10, False), (11, True)])
+def test_a_warm_up_that_does_not_end(warmup: int, told: bool, tmp_path: Path) -> None:
+    arguments = TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True, learning_rate=1e-4)
+    watch = WatchedCurves(Notebook(tmp_path), VOCABULARY, warmup)
+    watch.on_train_begin(arguments, TrainerState(max_steps=10), TrainerControl())
     assert (tmp_path / FILE).is_file() == told

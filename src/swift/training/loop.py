@@ -180,7 +180,8 @@ def build(run: Run) -> SwiftTrainer:
     if args.process_index == 0:
         vocabulary = tuners.base_model(run.model).config.get_text_config().vocab_size
         notebook = Notebook(run.folder)
-        trainer.add_callback(WatchedCurves(notebook, vocabulary if plan.group.loss_name is None else None))
+        guessed = vocabulary if plan.group.loss_name is None else None
+        trainer.add_callback(WatchedCurves(notebook, guessed, plan.warmup(steps)))
         if plan.zero is None and not plan.shards_weights:
             trainer.add_callback(WatchedWeights(notebook))
         write_training_args(run.folder / "training_args.json", args)

@@ -20,14 +20,31 @@ CHANCE_OF_PAIRS = math.log(2)
 class WatchedCurves(TrainerCallback):
     """Looks at each line of training beside those before.
 
-    `vocabulary` is the number of tokens that each is chosen from; None where the loss is no mean over tokens.
+    `vocabulary` is the number of tokens that each is chosen from; None where the loss is no mean over tokens. `warmup`
+    is the number of steps of warm-up.
     """
 
-    def __init__(self, notebook: Notebook, vocabulary: int | None):
-        self._notebook, self._vocabulary = notebook, vocabulary
+    def __init__(self, notebook: Notebook, vocabulary: int | None, warmup: int = 0):
+        self._notebook, self._vocabulary, self._warmup = notebook, vocabulary, warmup
         self._lines: list[Mapping[str, Any]] = []
         self._warm: int | None = None
         """The step at which the learning rate had reached half of its peak."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Look at the schedule."""
+        last = state.max_steps
+        if self._warmup <= last:
+            return
+        reached = args.learning_rate * (last - 1) / self._warmup
+        cause = Cause(
+            "a warm-up longer than the run",
+            f"it takes {self._warmup} steps, the run {last}: the learning rate gets to {reached:.2g} and never to "
+            f"{args.learning_rate:.2g}",
+            f"--warmup_steps well below {last}, --warmup_ratio 0.05, or more steps",
+        )
+        self._notebook.tell(cause, state.global_step)
 
     def on_log(
         self,
