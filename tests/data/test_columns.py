@@ -165,5 +165,7 @@ def test_the_error_proposes_columns_that_work(
 
     _, proposed, rest = str(error.value.why).partition("--columns '")
     assert (json.loads(rest.partition("'")[0]) if proposed else None) == columns
+    flag = None if columns is None else f"--columns '{json.dumps(columns, ensure_ascii=False)}' names the columns"
+    assert str(error.value.next).startswith(flag or "mend the rows")
     if columns is not None:
         assert len(items(encoder, tmp_path, *argv, "--columns", json.dumps(columns))) == 1

@@ -20,6 +20,7 @@ WORDS = {
     ),
 }
 """Parts of the names that people give to the columns of a row, by what these columns are to us."""
+NAMED = " to name them so"
 NO_TEXT = re.compile(
     r"(^|_)(id|idx|index|uuid|guid|url|date|time|timestamp|lang|language|split|category|topic|type)s?$"
 )
@@ -34,7 +35,13 @@ def proposal(row: Mapping[str, Any], needed: str | None = None) -> str:
     guess = _guess(row)
     if not guess or (needed is not None and needed not in guess.values()):
         return ""
-    return f", or --columns '{json.dumps(guess, ensure_ascii=False)}' to name them so"
+    return f", or --columns '{json.dumps(guess, ensure_ascii=False)}'{NAMED}"
+
+
+def proposed(detail: str | None) -> str | None:
+    """The flag that `proposal` has put into the account of a row."""
+    match = re.search(rf"--columns '.*?'(?={NAMED})", detail or "")
+    return match and match[0]
 
 
 def _guess(row: Mapping[str, Any]) -> dict[str, str]:

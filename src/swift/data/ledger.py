@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
+from swift.data.column_proposal import proposed
 from swift.plan.data import DataPlan
 from swift.prompts.rewrites import LOST, QUIET
 
@@ -141,7 +142,7 @@ class Ledger:
                 f"no row can be used: {self._dropped_by_reason()}",
                 where=str(self.path) if self.path else None,
                 why=why,
-                next="mend the rows that are named, or choose other data",
+                next=_mended(first, "mend the rows that are named, or choose other data"),
             )
         if self.trained == 0:
             raise SwiftError("no token of the data is trained", why="every label is masked", next="check the template")
@@ -152,7 +153,7 @@ class Ledger:
                 f"{dropped} of {read} rows were dropped: {self._dropped_by_reason()}",
                 where=str(self.path) if self.path else None,
                 why=why,
-                next=f"mend them, or allow more than {self.max_drop_ratio:g} with --max_drop_ratio",
+                next=_mended(first, f"mend them, or allow more than {self.max_drop_ratio:g} with --max_drop_ratio"),
             )
         if self.rewritten > self.max_rewritten_ratio * used:
             remark, place = next(item for item in self._first.items() if item[0] in LOST)
@@ -294,8 +295,14 @@ def bad_row_error(entry: Entry) -> SwiftError:
     return SwiftError(
         f"{entry.reason}: {entry.detail}",
         where=entry.where,
-        next="mend the row, or leave out --strict to drop such rows",
+        next=_mended(entry, "mend the row, or leave out --strict to drop such rows"),
     )
+
+
+def _mended(entry: Entry | None, otherwise: str) -> str:
+    """What to do about a dropped row: name its columns, where that is all."""
+    columns = entry and proposed(entry.detail)
+    return f"{columns} names the columns of these rows; or {otherwise}" if columns else otherwise
 
 
 def _line(entry: Entry, split: str | None) -> str:
