@@ -143,7 +143,7 @@ def test_known_names_are_read_in_any_spelling(
         ({"id": "7", "a": "long", "b": "short"}, {"a": "query", "b": "response"}),
         (
             {"persona": "s", "pregunta": "q", "respuesta": "a"},
-            {"persona": "system", "respuesta": "response", "pregunta": "query"},
+            {"persona": "system", "pregunta": "query", "respuesta": "response"},
         ),
         ({"dialog": [{"role": "user", "content": "q"}]}, {"dialog": "messages"}),
         ({"talk": '[{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]'}, {"talk": "messages"}),

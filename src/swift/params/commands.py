@@ -206,7 +206,12 @@ def find_command(name: str) -> tuple[Command, dict[str, Any]]:
 
 
 def with_training_command(words: Sequence[str]) -> list[str]:
-    """The words behind the training command that they begin with; `sft`, or `rlhf` for an --rlhf_type, if with none."""
+    """The words behind the training command that they begin with; `sft`, or `rlhf` for an --rlhf_type, if with none.
+
+    `rm` stands for reward models here, which have no short command.
+    """
+    if words and words[0] == "rm":
+        return ["rlhf", *words[1:], "--rlhf_type", "rm"]
     if words and words[0].replace("_", "-") in (*TRAINING, *SHORT):
         return list(words)
     aligns = any(word.partition("=")[0].replace("-", "_") == "__rlhf_type" for word in words)
