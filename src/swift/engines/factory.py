@@ -153,7 +153,7 @@ async def start(plan: InferPlan, prepared: Prepared) -> Engine:
             dtype=plan.model.dtype,
             seed=engine.seed,
             max_logprobs=engine.max_logprobs,
-            hf_overrides=plan.model.model_kwargs,
+            **_changes(plan, prepared),
         )
         return await VllmEngine.start(source, tokenizer, settings, adapters, admit, prepared.images)
     if engine.backend == "lmdeploy":
@@ -184,6 +184,14 @@ async def start(plan: InferPlan, prepared: Prepared) -> Engine:
         max_model_len=engine.vllm.max_model_len,
         images=prepared.images,
     )
+
+
+def _changes(plan: InferPlan, prepared: Prepared) -> dict[str, Any]:
+    """What --model_kwargs changes for vLLM, of the model and of its image processor."""
+    config, images = models.load_config(plan.model, prepared.source).to_dict(), prepared.images
+    of_model = {name: value for name, value in plan.model.model_kwargs.items() if name in config}
+    of_images = {} if images is None or "size" not in images.facts else {"size": images.facts["size"]}
+    return {"hf_overrides": of_model, "mm_processor_kwargs": of_images}
 
 
 def _llamacpp(plan: InferPlan, prepared: Prepared) -> Engine:

@@ -15,13 +15,15 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args
 from uuid import uuid4
 
-from swift.core.errors import NotBuilt, SwiftError
+from swift.core.errors import SwiftError
 from swift.core.optional_imports import installed
-from swift.engines.base import NOTHING_SHOWN, Delta, FinishReason, NoLogProbs, Request, SamplingParams, TokenLogprob
-from swift.engines.vllm_process import interrupts_kept_from_children, leash, prepare_environment
+from swift.engines.base import NOTHING_SHOWN, Delta, FinishReason, Request, SamplingParams, TokenLogprob
+from swift.engines.vllm_media import prompt_with_media, require_taken
+from swift.engines.vllm_process import gauge_writer, interrupts_kept_from_children, leash, prepare_environment
 from swift.params.groups import Vllm
 from swift.prompts.types import Media
 
@@ -60,6 +62,8 @@ class VllmSettings:
     seed: int = 42
     hf_overrides: Mapping[str, Any] = field(default_factory=dict)
     """Changes of the model's config.json, such as its rope parameters."""
+    mm_processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of vLLM's own image processor, which sees nothing here, but tells how large an image can be."""
 
 
 def vllm_settings(flags: Vllm, *, memory_given: bool = True, **others: Any) -> VllmSettings:
@@ -107,9 +111,11 @@ class VllmEngine:
         gauges: Mapping[str, float],
         admit: Callable[[Path], None],
         images: MediaProcessor | None = None,
+        limits: Mapping[str, int] = MappingProxyType({}),
     ):
         self.tokenizer = tokenizer
         self._images = images
+        self._limits = limits
         self.max_model_len: int = llm.vllm_config.model_config.max_model_len
         self._llm = llm
         self._leash = leash
@@ -143,7 +149,8 @@ class VllmEngine:
         prepare_environment(memory_given=settings.gpu_memory_utilization is not None)
         gauges = {"running": 0.0, "waiting": 0.0, "kv_used": 0.0}
         try:
-            engine = cls(*_launch(engine_args(model_dir, settings, adapters), gauges), tokenizer, gauges, admit, images)
+            launched = _launch(engine_args(model_dir, settings, adapters), gauges)
+            engine = cls(*launched, tokenizer, gauges, admit, images, settings.limit_mm_per_prompt)
         except (ValueError, RuntimeError, OSError) as problem:
             raise SwiftError(
                 "vLLM did not start",
@@ -162,11 +169,8 @@ class VllmEngine:
     async def stream(self, request: Request) -> AsyncIterator[Delta]:
         """Deltas as vLLM makes them. Raises SwiftError for a request that cannot be answered."""
         from vllm.exceptions import VLLMClientError, VLLMServerError  # pyright: ignore[reportMissingImports]  # as above
-        from vllm.inputs import tokens_input  # pyright: ignore[reportMissingImports]  # as above
 
-        prompt = tokens_input(list(request.prompt_ids))
-        if request.media.any:
-            prompt = await asyncio.to_thread(self._with_images, request)
+        prompt = await self._prompt(request.prompt_ids, request.media)
         begun: set[int] = set()
         unfinished = set(range(request.sampling.n))
         try:
@@ -197,16 +201,14 @@ class VllmEngine:
                     error=f"vLLM failed: {_gist(problem.__cause__ or problem)}",
                 )
 
-    def _with_images(self, request: Request) -> dict[str, Any]:
-        """The prompt with one token for each image, which vLLM expands by the model's own processor, and the images.
+    async def _prompt(self, ids: Sequence[int], media: Media) -> Any:
+        """What vLLM is given. Raises SwiftError for media that it does not take."""
+        from vllm.inputs import tokens_input  # pyright: ignore[reportMissingImports]  # as above
 
-        Raises SwiftError where what it would expand them to is not what training saw.
-        """
-        media, images = request.media, self._images
-        if images is None or not images.family.expands_one_token or media.videos or media.audios:
-            raise NotBuilt("vLLM is given images of LLaVA and Qwen-VL models only", next="use --infer_backend pt")
-        ids = images.unexpanded(request.prompt_ids, media)
-        return {"prompt_token_ids": ids, "multi_modal_data": {"image": images.opened(media)}}
+        if not media.any:
+            return tokens_input(list(ids))
+        images = require_taken(self._images, media, self._limits)
+        return await asyncio.to_thread(prompt_with_media, images, ids, media)
 
     async def log_probs(
         self,
@@ -217,19 +219,18 @@ class VllmEngine:
         media: Media = NOTHING_SHOWN,
     ) -> list[list[TokenLogprob]]:
         """The log-probability of each token of each continuation, which vLLM tells as those of a prompt."""
-        if media.any:
-            raise NoLogProbs("vLLM with images")
-        told = await asyncio.gather(*(self._log_probs((*prompt_ids, *each), adapter, top) for each in continuations))
+        prompts = [await self._prompt((*prompt_ids, *each), media) for each in continuations]
+        told = await asyncio.gather(*(self._log_probs(prompt, adapter, top) for prompt in prompts))
         return [each[len(prompt_ids) :] for each in told]
 
-    async def _log_probs(self, ids: tuple[int, ...], adapter: str | None, top: int) -> list[TokenLogprob]:
-        """Of every token of a text; those of the first are nothing."""
+    async def _log_probs(self, prompt: Any, adapter: str | None, top: int) -> list[TokenLogprob]:
+        """Of every token of a prompt; those of the first are nothing."""
         from vllm.exceptions import VLLMClientError  # pyright: ignore[reportMissingImports]  # as above
-        from vllm.inputs import tokens_input  # pyright: ignore[reportMissingImports]  # as above
 
+        ids: list[int] = prompt["prompt_token_ids"]
         params = sampling_params(SamplingParams(max_tokens=1))
         params.prompt_logprobs = top
-        outputs = self._llm.generate(tokens_input(list(ids)), params, uuid4().hex, lora_request=self._lora(adapter))
+        outputs = self._llm.generate(prompt, params, uuid4().hex, lora_request=self._lora(adapter))
         values: list[TokenLogprob] = []
         try:
             async with aclosing(outputs):
@@ -303,7 +304,7 @@ def _launch(args: Mapping[str, Any], gauges: dict[str, float]) -> tuple[Any, sub
     before = set(multiprocessing.active_children())
     with interrupts_kept_from_children():
         return (
-            AsyncLLM.from_engine_args(AsyncEngineArgs(**args), stat_loggers=[_gauge_writer(gauges)]),
+            AsyncLLM.from_engine_args(AsyncEngineArgs(**args), stat_loggers=[gauge_writer(gauges)]),
             leash({child.pid for child in multiprocessing.active_children() if child not in before}),
         )
 
@@ -322,6 +323,9 @@ def engine_args(model_dir: Path, settings: VllmSettings, adapters: Mapping[str, 
         "limit_mm_per_prompt": dict(settings.limit_mm_per_prompt),
         "max_logprobs": settings.max_logprobs,
         "hf_overrides": dict(settings.hf_overrides),
+        "mm_processor_kwargs": dict(settings.mm_processor_kwargs) or None,
+        # Pixels come normalised, see vllm_media; some of its models would do it once more.
+        "mm_device_do_normalize": False,
         "disable_log_stats": True,
     }
     if settings.gpu_memory_utilization is not None:
@@ -427,24 +431,3 @@ def _gist(problem: BaseException) -> str:
     """The line of a message that says what is wrong; pydantic puts it in the middle."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()] or [type(problem).__name__]
     return next((line.split(", ", 1)[1] for line in lines if line.startswith("Value error, ")), lines[0])
-
-
-def _gauge_writer(gauges: dict[str, float]) -> Any:
-    """A stat logger, vLLM's own way to hear from its scheduler, that keeps the last numbers in `gauges`."""
-    from vllm.v1.metrics.loggers import StatLoggerBase  # pyright: ignore[reportMissingImports]  # as above
-
-    # The base class is abstract in three methods; only the numbers of a step are of use here.
-    class GaugeWriter(StatLoggerBase):
-        def __init__(self, vllm_config: Any, engine_index: int = 0):
-            pass
-
-        def record(self, scheduler_stats: Any, *_: Any, **__: Any) -> None:
-            if scheduler_stats is not None:
-                gauges["running"] = float(scheduler_stats.num_running_reqs)
-                gauges["waiting"] = float(scheduler_stats.num_waiting_reqs)
-                gauges["kv_used"] = float(scheduler_stats.kv_cache_usage)
-
-        def log_engine_initialized(self) -> None:
-            pass
-
-    return GaugeWriter

@@ -1,4 +1,4 @@
-"""vLLM's surroundings: the environment variables it reads, and its process, which is to live as long as ours."""
+"""vLLM's surroundings: its environment variables, its gauges, and its process, which is to live as long as ours."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from typing import Any
 
 CPU_KV_CACHE = 4
 """GiB."""
@@ -71,3 +72,24 @@ def leash(pids: Iterable[int | None]) -> subprocess.Popen[bytes]:
     """
     script = 'read -r _; kill -KILL "$@"'
     return subprocess.Popen(["sh", "-c", script, "sh", *map(str, pids)], stdin=subprocess.PIPE, start_new_session=True)
+
+
+def gauge_writer(gauges: dict[str, float]) -> Any:
+    """A stat logger, vLLM's own way to hear from its scheduler, that keeps the last numbers in `gauges`."""
+    from vllm.v1.metrics.loggers import StatLoggerBase  # pyright: ignore[reportMissingImports]  # as above
+
+    # The base class is abstract in three methods; only the numbers of a step are of use here.
+    class GaugeWriter(StatLoggerBase):
+        def __init__(self, vllm_config: Any, engine_index: int = 0):
+            pass
+
+        def record(self, scheduler_stats: Any, *_: Any, **__: Any) -> None:
+            if scheduler_stats is not None:
+                gauges["running"] = float(scheduler_stats.num_running_reqs)
+                gauges["waiting"] = float(scheduler_stats.num_waiting_reqs)
+                gauges["kv_used"] = float(scheduler_stats.kv_cache_usage)
+
+        def log_engine_initialized(self) -> None:
+            pass
+
+    return GaugeWriter

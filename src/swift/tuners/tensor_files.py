@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
 
 from swift.compat.transformers_save_on_each_node import writing_here
 from swift.core.errors import SwiftError
@@ -103,4 +104,6 @@ def write_model(
     model.config.save_pretrained(folder)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
-    _pickle(model.state_dict() if state_dict is None else state_dict, folder / "pytorch_model.bin")
+    own = model.state_dict() if state_dict is None else dict(state_dict)
+    # As `save_pretrained` does: by the names of the files that it came from, which other tools and releases read.
+    _pickle(revert_weight_conversion(model, own), folder / "pytorch_model.bin")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,19 @@ def family_of(config: PretrainedConfig) -> type[Family]:
     """The family of a multimodal model."""
     module, _, name = FAMILIES[_kind(config)].partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """One medium of a prompt."""
+
+    kind: str
+    places: Sequence[int]
+    """Where its tokens stand, in rising order."""
+    digest: bytes
+    """The same for media that look or sound the same."""
+    inputs: Mapping[str, Tensor]
+    """What the model is given of it."""
 
 
 class MediaProcessor:
@@ -164,12 +177,15 @@ class MediaProcessor:
                 raise SwiftError(f"the prompt has {len(left)} tokens of {kind} more than its {kind} have")
         return sorted(stretches, key=lambda stretch: stretch[0])
 
-    def unexpanded(self, ids: Sequence[int], media: Media) -> list[int]:
-        """The ids of a row with one token for each medium, as a processor is given it."""
-        short = list(ids)
-        for first, places, kind, _ in reversed(self._stretches(ids, media)):
-            short[first : places[-1] + 1] = [self.family.tokens[kind][1]]
-        return short
+    def apart(self, ids: Sequence[int], media: Media) -> list[Shown]:
+        """The media in the ids of a row, in the order of the prompt, each as if it stood there alone."""
+        shown = []
+        for _, places, kind, source in self._stretches(ids, media):
+            tokens = torch.tensor([[ids[place] for place in places]])
+            side = self._of[kind]
+            inputs = self.family.inputs(self.processor, [[side.opened(source)]], tokens, None)
+            shown.append(Shown(kind, places, side.digest(source), inputs))
+        return shown
 
     def inputs(self, rows: Sequence[Media], ids: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
         """The model's further keywords for a batch of rows `ids` (B, T) with their media in order."""

@@ -50,8 +50,6 @@ class Family:
     does not say more."""
     audio_form: ClassVar[str] = ""
     """What stands for a sound where the template does not say so, with one token."""
-    expands_one_token: ClassVar[bool] = False
-    """Whether an image is one token that its processor repeats, and nothing else, in the prompts of transformers."""
     boxes_in_pixels: ClassVar[bool] = False
     """Whether the model was taught boxes in pixels of what it is shown, and not in thousandths of it."""
     lies_flat: ClassVar[bool] = True

@@ -22,7 +22,6 @@ def stated_layers(config: Any) -> tuple[int, ...]:
 class Llava(Family):
     """`LlavaForConditionalGeneration` on a CLIP or SigLIP tower."""
 
-    expands_one_token = True
     parts = Parts(("model.vision_tower",), ("model.multi_modal_projector",), ("model.language_model",))
 
     @staticmethod

@@ -26,7 +26,6 @@ PARTS = Parts(
 class LlavaNext(Family):
     """`LlavaNextForConditionalGeneration` on a CLIP or SigLIP tower."""
 
-    expands_one_token = True
     parts = PARTS
 
     @staticmethod

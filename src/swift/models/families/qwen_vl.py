@@ -25,7 +25,6 @@ IMAGE, VIDEO = 1, 2
 class Qwen2VL(Family):
     """`Qwen2VLForConditionalGeneration`."""
 
-    expands_one_token = True
     parts = Parts(("model.visual",), ("model.visual.merger",), ("model.language_model",))
     settings: ClassVar = {"min_pixels": "min_pixels", "max_pixels": "max_pixels", "size_factor": "size_factor"}
     video_settings: ClassVar = {

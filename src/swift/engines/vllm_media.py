@@ -1,0 +1,87 @@
+"""Media for vLLM: the token ids and the pixels of training, past the processors that vLLM has itself.
+
+A family here and vLLM's need not agree in how an image is resized, normalised and counted. vLLM's engine takes what a
+processor makes, so it is given what the model was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from swift.core.errors import NotBuilt, SwiftError
+from swift.prompts.types import Media
+
+if TYPE_CHECKING:
+    from swift.models.families import MediaProcessor, Shown
+
+MODALITIES = {"images": "image", "videos": "video", "audios": "audio"}
+"""What vLLM calls each kind."""
+TAKEN: Mapping[str, tuple[str, ...]] = {
+    "Llava": ("images",),
+    "LlavaNext": ("images",),
+    "Qwen2VL": ("images", "videos"),
+    "Qwen25VL": ("images", "videos"),
+    "Qwen3VL": ("images",),
+}
+"""Kinds of media by family that answers of vLLM were compared with those of the model here for."""
+OF_THE_HOST = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts", "image_sizes")
+"""Numbers that vLLM's models read on the CPU."""
+
+
+def require_taken(images: MediaProcessor | None, media: Media, limits: Mapping[str, int]) -> MediaProcessor:
+    """Raise SwiftError for media that are not given to vLLM, or more of them than --limit_mm_per_prompt allows."""
+    family = "" if images is None else type(images.family).__name__
+    for kind, name in MODALITIES.items():
+        count = len(media.of(kind))
+        if count and kind not in TAKEN.get(family, ()):
+            raise NotBuilt(
+                f"vLLM is not given {kind} of {family or 'a model of text'}",
+                why="its answers about them were not compared with those of the model itself",
+                next="use --infer_backend pt",
+            )
+        if count > limits.get(name, count):
+            raise SwiftError(
+                f"the prompt has {count} {kind}, and --limit_mm_per_prompt allows {limits[name]}",
+                where="--limit_mm_per_prompt",
+                next="show fewer, or start with a larger limit",
+            )
+    assert images is not None, "a model of text takes no media"
+    return images
+
+
+def prompt_with_media(images: MediaProcessor, ids: Sequence[int], media: Media) -> Any:
+    """A prompt as vLLM's engine has it once it is processed. Raises SwiftError for media that do not fit the ids."""
+    import torch
+    from vllm.inputs import mm_input  # pyright: ignore[reportMissingImports]  # vLLM has an environment of its own
+    from vllm.multimodal.inputs import MultiModalKwargsItems, PlaceholderRange  # pyright: ignore[reportMissingImports]
+
+    items: dict[str, list[Any]] = {}
+    hashes: dict[str, list[str]] = {}
+    ranges: dict[str, list[Any]] = {}
+    for one in images.apart(ids, media):
+        name = MODALITIES[one.kind]
+        first, length = one.places[0], one.places[-1] + 1 - one.places[0]
+        own = torch.zeros(length, dtype=torch.bool)
+        own[[place - first for place in one.places]] = True
+        fields = {key: _field(name, key, value) for key, value in _inputs(one).items()}
+        items.setdefault(name, []).extend(MultiModalKwargsItems.from_hf_inputs(_inputs(one), fields)[name])
+        hashes.setdefault(name, []).append(one.digest.hex())
+        ranges.setdefault(name, []).append(PlaceholderRange(first, length, None if own.all() else own))
+    return mm_input(list(ids), MultiModalKwargsItems(items), hashes, ranges)
+
+
+def _inputs(one: Shown) -> dict[str, Any]:
+    from swift.models.families import OF_TOKENS
+
+    return {name: value for name, value in one.inputs.items() if name not in OF_TOKENS}
+
+
+def _field(modality: str, name: str, value: Any) -> Any:
+    """Whether tensors of several media are stacked, or laid end to end as the patches of Qwen-VL are."""
+    import torch
+    from vllm.multimodal.inputs import MultiModalFieldConfig  # pyright: ignore[reportMissingImports]  # as above
+
+    if len(value) == 1:
+        return MultiModalFieldConfig.batched(modality, keep_on_cpu=name in OF_THE_HOST)
+    return MultiModalFieldConfig.flat_from_sizes(modality, torch.tensor([len(value)]))

@@ -1,0 +1,161 @@
+"""Images and videos for vLLM: what it is given, and that it answers about them as the model itself does."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from tests.fixtures.tiny_multimodal import write_tiny
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+
+from swift.catalog.entries import MediaText
+from swift.core.errors import NotBuilt, SwiftError
+from swift.data.image_files import ImageReader
+from swift.data.sound_files import SoundReader
+from swift.data.video_files import VideoReader
+from swift.engines.base import Engine, Request, SamplingParams
+from swift.engines.vllm_media import require_taken
+from swift.models.families import MediaProcessor, Readers, load_media_processor
+from swift.prompts.types import Media
+
+needs_vllm = pytest.mark.skipif(
+    importlib.util.find_spec("vllm") is None, reason="vLLM has an environment of its own: make test-vllm"
+)
+OF_THE_HUB = (
+    ("^model.vision_tower.", "vision_tower."),
+    ("^vision_tower.(?!vision_model)", "vision_tower.vision_model."),
+)
+"""Names of LLaVA's weights that vLLM knows: those of the models on the hub, not of new ones of transformers 5."""
+
+
+def media_side(model: Path, kwargs: Mapping[str, Any] | None = None) -> MediaProcessor:
+    read = Readers(ImageReader(), VideoReader(ImageReader()), SoundReader())
+    tokenizer: Any = AutoTokenizer.from_pretrained(model)
+    images = load_media_processor(AutoConfig.from_pretrained(model), model, tokenizer, read, kwargs or {})
+    assert images is not None
+    return images
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[str]:
+    paths = []
+    for number, size in enumerate(((60, 100), (112, 56), (300, 200))):
+        paths.append(str(tmp_path / f"{number}.png"))
+        picture = Image.new("RGB", size)
+        picture.putdata([((x * 7 + number * 50) % 256, x % 90, x * x % 256) for x in range(size[0] * size[1])])
+        picture.save(paths[-1])
+    return paths
+
+
+def prompt(images: MediaProcessor, tokenizer: Any, media: Media) -> tuple[int, ...]:
+    written = images.written(media, MediaText())
+    text = f"Look {' and '.join(each for kind in written for each in written[kind])}? What is it?"
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def test_each_medium_by_itself_is_what_all_are_together(
+    tmp_path: Path, smollm2_tokenizer_dir: Path, pictures: list[str]
+) -> None:
+    model = write_tiny("qwen2_vl", tmp_path / "tiny", smollm2_tokenizer_dir)
+    images = media_side(model)
+    frames = (pictures[1],) * 4
+    media = Media(images=(pictures[2], pictures[0]), videos=(frames,), order=("images", "images", "videos"))
+    ids = prompt(images, AutoTokenizer.from_pretrained(model), media)
+    apart = images.apart(ids, media)
+    whole = images.inputs([media], torch.tensor([ids]))
+    assert [one.kind for one in apart] == ["images", "images", "videos"]
+    for name in ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw"):
+        own = torch.cat([one.inputs[name] for one in apart if name in one.inputs])
+        assert torch.equal(own, whole[name]), name
+    places = [place for one in apart for place in one.places]
+    assert [ids[place] for place in places] == [each for each in ids if each in images.tokens.values()]
+    assert len({one.digest for one in apart}) == 3
+    assert images.apart(ids, media)[0].digest == apart[0].digest
+
+
+def test_what_vllm_is_not_given_is_refused(tmp_path: Path, smollm2_tokenizer_dir: Path) -> None:
+    qwen = media_side(write_tiny("qwen2_vl", tmp_path / "qwen", smollm2_tokenizer_dir))
+    idefics = media_side(write_tiny("idefics3", tmp_path / "idefics", smollm2_tokenizer_dir))
+    two = Media(images=("a.png", "b.png"))
+    assert require_taken(qwen, two, {"image": 2, "video": 0}) is qwen
+    with pytest.raises(SwiftError, match="2 images, and --limit_mm_per_prompt allows 1"):
+        require_taken(qwen, two, {"image": 1})
+    with pytest.raises(SwiftError, match="1 videos, and --limit_mm_per_prompt allows 0"):
+        require_taken(qwen, Media(videos=("a.mp4",)), {"video": 0})
+    with pytest.raises(NotBuilt, match="not given images of Idefics3"):
+        require_taken(idefics, two, {})
+    with pytest.raises(NotBuilt, match="not given audios of a model of text"):
+        require_taken(None, Media(audios=("a.wav",)), {})
+
+
+def heads_for_vllm(text: dict[str, Any]) -> None:
+    """Its attention on a CPU wants heads of 32 numbers."""
+    text |= {"num_attention_heads": 2, "num_key_value_heads": 1}
+    if "head_dim" in text:
+        text["head_dim"] = 32
+    if "rope_parameters" in text:
+        text["rope_parameters"] = {**text["rope_parameters"], "mrope_section": [4, 6, 6]}
+
+
+@needs_vllm
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::ResourceWarning")
+@pytest.mark.parametrize("kind", ["qwen2_vl", "qwen3_vl", "llava"])
+def test_answers_about_media_are_those_of_the_model(
+    kind: str, tmp_path: Path, smollm2_tokenizer_dir: Path, pictures: list[str]
+) -> None:
+    """Among them pictures larger than the processor's own bounds, as a checkpoint of --model_kwargs has them."""
+    from swift.engines.torch import TorchEngine
+    from swift.engines.vllm import VllmEngine, VllmSettings
+
+    folder = write_tiny(kind, tmp_path / kind, smollm2_tokenizer_dir, change=heads_for_vllm)
+    if kind == "llava":
+        weights = load_file(folder / "model.safetensors")
+        for old, new in OF_THE_HUB:
+            weights = {re.sub(old, new, name): value for name, value in weights.items()}
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    images = media_side(folder, {"max_pixels": 224 * 224} if kind == "qwen2_vl" else None)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    shown = [(pictures[0],), (pictures[2],), (pictures[2], pictures[1]), (pictures[0],)]
+    media = [Media(images=each) for each in shown]
+    if kind == "qwen2_vl":
+        media.append(Media(images=(pictures[1],), videos=((pictures[2],) * 4,), order=("videos", "images")))
+
+    async def about(engine: Engine) -> list[Any]:
+        told = []
+        for number, each in enumerate(media):
+            ids, sampling = prompt(images, tokenizer, each), SamplingParams(max_tokens=8, ignore_eos=True)
+            request = Request(id=str(number), prompt_ids=ids, sampling=sampling, media=each)
+            answer = [token async for delta in engine.stream(request) for token in delta.token_ids]
+            (likely,) = await engine.log_probs(ids, [(5, 6, 7)], media=each)
+            told.append((answer, [one.logprob for one in likely]))
+        await engine.close()
+        return told
+
+    async def both() -> tuple[list[Any], list[Any]]:
+        settings = VllmSettings(
+            dtype="fp32",
+            max_model_len=1024,
+            max_num_seqs=4,
+            enforce_eager=True,
+            mm_processor_kwargs={"size": images.facts["size"]},
+        )
+        theirs = await about(await VllmEngine.start(folder, tokenizer, settings, images=images))
+
+        def load() -> Any:
+            return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+
+        return theirs, await about(TorchEngine(load, tokenizer, images=images))
+
+    theirs, ours = asyncio.run(both())
+    assert len({str(answer) for answer, _ in ours}) == len(media) - 1
+    assert [answer for answer, _ in theirs] == [answer for answer, _ in ours]
+    for (_, one), (_, other) in zip(theirs, ours, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
