@@ -139,6 +139,16 @@ def test_logprobs_are_those_of_the_model(served: Served, reference: Any) -> None
         assert [entry[1] for entry in each.top] == expected_TV[step].topk(3).indices.tolist()
 
 
+def test_log_probs_of_a_text_that_is_in_the_cache(served: Served) -> None:
+    """Longer than a block of the cache: what vLLM takes from there has no log-probabilities."""
+    prompt = served.request(PROMPTS[0]).prompt_ids * 40
+    assert len(prompt) > 256
+    work = served.sync.engine.log_probs
+    first, again = (_run(served, work(prompt, [(5, 6, 7)])) for _ in range(2))
+    assert [one.logprob for one in first[0]] == pytest.approx([one.logprob for one in again[0]], abs=1e-3)
+    assert sampling_params(SamplingParams(max_tokens=1), of_prompt=0).skip_reading_prefix_cache
+
+
 def test_a_chosen_token_outside_the_top_is_not_added_to_it(served: Served) -> None:
     deltas = served.deltas(PROMPTS[0], temperature=2.0, seed=1, logprobs=1)
     logprobs = [each for delta in deltas for each in delta.logprobs]
@@ -161,9 +171,9 @@ def test_a_bad_adapter_is_an_error_and_the_engine_lives(served: Served, tmp_path
     assert served.answer(PROMPTS[0], max_tokens=2)[2] == "length"
 
 
-def _run(served: Served, work: Any) -> None:
-    """Await `work` in the engine's own loop."""
-    asyncio.run_coroutine_threadsafe(work, served.sync._loop).result(60)
+def _run(served: Served, work: Any) -> Any:
+    """What `work` gives, awaited in the engine's own loop."""
+    return asyncio.run_coroutine_threadsafe(work, served.sync._loop).result(60)
 
 
 @pytest.mark.parametrize(

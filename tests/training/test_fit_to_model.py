@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -150,6 +151,6 @@ def test_images_are_refused_where_processes_compute_a_row_together(tmp_path: Pat
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     given = ["sft", "--model_id_or_path", str(tmp_path), "--dataset", str(tmp_path / "config.json"), *words.split()]
     two = Machine(world_size=2, local_world_size=2, packages=frozenset({"deepspeed"}))
-    images: Any = object()
+    images: Any = SimpleNamespace(family=SimpleNamespace(opening=()))
     with pytest.raises(SwiftError, match=f"{words.split()[0]} is not built yet for multimodal models"):
         with_images(plan_sft(parse(given), load_catalog(), two), images)

@@ -228,8 +228,7 @@ class VllmEngine:
         from vllm.exceptions import VLLMClientError  # pyright: ignore[reportMissingImports]  # as above
 
         ids: list[int] = prompt["prompt_token_ids"]
-        params = sampling_params(SamplingParams(max_tokens=1))
-        params.prompt_logprobs = top
+        params = sampling_params(SamplingParams(max_tokens=1), of_prompt=top)
         outputs = self._llm.generate(prompt, params, uuid4().hex, lora_request=self._lora(adapter))
         values: list[TokenLogprob] = []
         try:
@@ -354,8 +353,12 @@ def _rank(wanted: int) -> int:
     return fitting[0]
 
 
-def sampling_params(sampling: SamplingParams) -> Any:
-    """`vllm.SamplingParams` for `sampling`, field by field. Raises SwiftError for a beam search."""
+def sampling_params(sampling: SamplingParams, *, of_prompt: int | None = None) -> Any:
+    """`vllm.SamplingParams` for `sampling`, field by field. Raises SwiftError for a beam search.
+
+    `of_prompt` asks for log-probabilities of the prompt and as many others in each place. It is given as they are made:
+    vLLM decides then not to take the prompt from its cache, where there are none.
+    """
     from vllm.sampling_params import (  # pyright: ignore[reportMissingImports]  # as above
         RequestOutputKind,
         StructuredOutputsParams,
@@ -391,6 +394,7 @@ def sampling_params(sampling: SamplingParams) -> Any:
         stop=list(sampling.stop),
         stop_token_ids=list(sampling.stop_token_ids),
         logprobs=sampling.logprobs,
+        prompt_logprobs=of_prompt,
         structured_outputs=structured,
         output_kind=RequestOutputKind.DELTA,
     )

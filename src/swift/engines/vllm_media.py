@@ -22,7 +22,6 @@ TAKEN: Mapping[str, tuple[str, ...]] = {
     "LlavaNext": ("images",),
     "Qwen2VL": ("images", "videos"),
     "Qwen25VL": ("images", "videos"),
-    "Qwen3VL": ("images",),
 }
 """Kinds of media by family that answers of vLLM were compared with those of the model here for."""
 OF_THE_HOST = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts", "image_sizes")

@@ -15,8 +15,10 @@ from swift.core.log import log
 from swift.core.transaction import write_file
 from swift.data.stream import StreamDataset
 from swift.engines.base import SamplingParams
+from swift.models.families import MediaProcessor
 from swift.plan.samples import SamplesPlan
 from swift.prompts.encode import Encoder
+from swift.prompts.types import Media
 from swift.training.artifacts import ends_of
 from swift.training.chance import same_chance
 from swift.training.generation_eval import last_reply
@@ -37,17 +39,19 @@ class AnswerSamples:
         encoder: Encoder,
         plan: SamplesPlan,
         seed: int,
+        images: MediaProcessor | None = None,
     ):
+        self._images = images
         self.base_stays = plan.base_stays
         self._path = folder / FILE
         self._encoder, self._plan, self._seed = encoder, plan.sampling, seed
-        self._prompts: list[list[int]] = []
+        self._prompts: list[dict[str, Any]] = []
         self._lines: list[dict[str, Any]] = []
         for origin, row in rows:
             prompt, line = self._read(row)
             if prompt is not None:
                 self._prompts.append(prompt)
-                self._lines.append({"row": origin, "prompt": self._text(prompt), **line})
+                self._lines.append({"row": origin, "prompt": self._text(prompt["input_ids"]), **line})
 
     def carry_on(self, folder: Path) -> None:
         """Take the answers from before training out of the file of the run that this one goes on with."""
@@ -76,10 +80,10 @@ class AnswerSamples:
         what = "as it was before" if when == "before" else "after"
         log.info("the model %s training answers %d prompts (up to %d tokens each)", what, len(missing), limit)
         how = [self._sampling(number) for number in missing]
-        prompts = [{"input_ids": self._prompts[number]} for number in missing]
+        prompts = [self._prompts[number] for number in missing]
         try:
             with evaluating(model), same_chance():
-                answers = sample(tuners.base_model(model), tokenizer, prompts, how, len(prompts))
+                answers = sample(tuners.base_model(model), tokenizer, prompts, how, len(prompts), self._images)
         except (SwiftError, RuntimeError) as error:  # memory, a model that cannot be stepped
             log.warning("no samples of answers %s training: %s", when, error)
             return
@@ -89,18 +93,25 @@ class AnswerSamples:
         if when == "after":
             log.info("answers before and after: %s", self._path)
 
-    def _read(self, row: Mapping[str, Any]) -> tuple[list[int] | None, dict[str, Any]]:
-        """The prompt of an encoded row, and its answers as texts."""
-        replies = {end: last_reply(one) for end, one in ends_of(row).items()}
+    def _read(self, row: Mapping[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+        """The prompt of an encoded row with what it shows, and its answers as texts."""
+        ends = ends_of(row)
+        replies = {end: last_reply(one) for end, one in ends.items()}
         texts: dict[str, Any] = {
             "answer" if end == "row" else end: self._text(reply[1])
             for end, reply in replies.items()
             if reply is not None
         }
-        prompts = [reply[0] for reply in replies.values() if reply is not None]
+        prompts = [self._shown(reply[0], ends[end]) for end, reply in replies.items() if reply is not None]
         if "label" in row:
             texts["label"] = bool(row["label"])
-        return (list(prompts[0]) if prompts else None), texts
+        return (prompts[0] if prompts else None), texts
+
+    def _shown(self, prompt: list[int], row: Mapping[str, Any]) -> dict[str, Any]:
+        """A prompt with what it shows."""
+        if self._images is None:
+            return {"input_ids": prompt}
+        return {"input_ids": prompt, "media": self._images.within(prompt, row.get("media", Media()))}
 
     def _sampling(self, number: int) -> SamplingParams:
         plan = self._plan

@@ -39,21 +39,21 @@ def with_images(plan: SftPlan, images: MediaProcessor | None) -> SftPlan:
             if given:
                 raise SwiftError(f"{flag} {does}, and this model has none", where=flag, next="leave it out")
         return plan
-    data, entry, train = plan.data, plan.model.entry, plan.train
+    data, entry, train, encodes = plan.data, plan.model.entry, plan.train, bool(images.family.opening)
     for flag, given in (
         ("--rlhf_type ppo", plan.method == "ppo"),
-        ("--deepspeed", train.zero is not None and (plan.method == "grpo" or bool(images.family.opening))),
-        ("--fsdp", train.fsdp is not None and (plan.method == "grpo" or bool(images.family.opening))),
+        ("--deepspeed", train.zero is not None and (plan.method == "grpo" or encodes)),
+        ("--fsdp", train.fsdp is not None and (plan.method == "grpo" or encodes)),
         ("--reward_model_id_or_path", plan.alignment is not None and plan.alignment.reward_model is not None),
         ("--streaming", data.mode == "streaming"),
         ("--lazy_tokenize false", data.mode == "eager" and entry is not None and entry.multimodal),
-        ("--predict_with_generate", plan.train.generation is not None),
+        ("--predict_with_generate", train.generation is not None and (train.shards_weights or encodes)),
         ("--sft_type longlora", plan.tuner.sft_type == "longlora"),
         ("--sequence_parallel_size", plan.train.sequence_parallel > 1),
     ):
         if given:
             raise NotBuilt(f"{flag} is not built yet for multimodal models", where=flag, next="leave it out")
-    if images.family.opening and (plan.method, plan.prompt.loss_scale) != ("sft", None):
+    if encodes and (plan.method, plan.prompt.loss_scale) != ("sft", None):
         raise NotBuilt(
             f"{plan.model.model_type}, whose encoder reads the prompt, is built for swift sft without --loss_scale",
             where="--loss_scale, --rlhf_type",

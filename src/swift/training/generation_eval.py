@@ -9,9 +9,14 @@ import torch
 import torch.distributed as dist
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from swift import tuners
 from swift.core.log import once
+from swift.engines.base import SamplingParams
+from swift.models.families import MediaProcessor
 from swift.params.groups import Generate
-from swift.prompts.types import IGNORED
+from swift.prompts.types import IGNORED, Media
+from swift.training.objectives.reference import evaluating
+from swift.training.policy_gradient.sampling import sample
 from swift.training.text_metrics import scores
 
 
@@ -26,20 +31,24 @@ class Answers:
         batch_size: int,
         stop_ids: Sequence[int],
         together: bool = False,
+        images: MediaProcessor | None = None,
     ):
-        """`together`: no process computes without the others, whose number of passes has to be the same."""
+        """`together`: no process computes without the others, whose number of passes has to be the same. `images` is
+        the media side of a model that has one, which answers as it is served."""
         self._rows = rows
         self._tokenizer = tokenizer
         self._flags = generate
         self._batch_size = batch_size
         self._together = together
+        self._images = images
         self._stop_ids: list[Any] = list(dict.fromkeys([*stop_ids, tokenizer.eos_token_id]))
 
     @torch.no_grad()
     def __call__(self, model: Any) -> dict[str, float]:
         """`rouge-1`, `rouge-2`, `rouge-l`, `bleu-4` over all rows; each process answers its share."""
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        turns = [turn for i in range(rank, len(self._rows), world) if (turn := last_reply(self._rows[i])) is not None]
+        own = [self._rows[number] for number in range(rank, len(self._rows), world)]
+        turns = [(*reply, row.get("media", Media())) for row in own if (reply := last_reply(row)) is not None]
         config = self._config(model.generation_config)
         pairs: list[tuple[str, str]] = []
         end = -(-len(self._rows) // world) if self._together else len(turns)
@@ -48,8 +57,11 @@ class Answers:
             if not part:  # others still have some, and wait for our share of the weights
                 self._generate(model, [[self._stop_ids[0]]], config)
                 continue
-            generated = self._generate(model, [prompt for prompt, _ in part], config)
-            pairs += [(self._text(ids), self._text(wanted)) for ids, (_, wanted) in zip(generated, part, strict=True)]
+            if self._images is None:
+                generated = self._generate(model, [prompt for prompt, *_ in part], config)
+            else:
+                generated = self._served(model, self._images, [(prompt, media) for prompt, _, media in part], config)
+            pairs += [(self._text(ids), self._text(turn[1])) for ids, turn in zip(generated, part, strict=True)]
         if world > 1:
             shares: list[Any] = [None] * world
             dist.all_gather_object(shares, pairs)
@@ -71,6 +83,26 @@ class Answers:
             synced_gpus=self._together,
         )
         return out[:, longest:].tolist()
+
+    def _served(
+        self, model: Any, images: MediaProcessor, prompts: Sequence[tuple[list[int], Media]], config: GenerationConfig
+    ) -> list[list[int]]:
+        """By the engine that serves models, to which every family tells where its media stand."""
+        shown = [{"input_ids": ids, "media": images.within(ids, media)} for ids, media in prompts]
+        how = SamplingParams(
+            max_tokens=self._flags.max_new_tokens,
+            temperature=float(config.temperature or 1) if config.do_sample else 0.0,
+            top_k=int(config.top_k or 0),
+            top_p=float(config.top_p or 1),
+            repetition_penalty=float(config.repetition_penalty or 1),
+            num_beams=self._flags.num_beams,
+            stop_token_ids=tuple(self._stop_ids),
+        )
+        with evaluating(model):
+            answers = sample(
+                tuners.base_model(model), self._tokenizer, shown, [how] * len(shown), self._batch_size, images
+            )
+        return [list(answer.ids) for answer in answers]
 
     def _config(self, own: GenerationConfig) -> GenerationConfig:
         """The model's own generation settings with what the user said on top."""

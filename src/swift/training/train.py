@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from swift import data, models, tuners
@@ -28,7 +28,6 @@ from swift.plan.methods import METHODS
 from swift.plan.model import ModelPlan
 from swift.plan.sft import SftPlan
 from swift.plan.train import PushPlan
-from swift.prompts.encode import Encoder
 from swift.training import liger
 from swift.training.answer_samples import AnswerSamples, rows_to_sample
 from swift.training.artifacts import example, model_info, parts_info, saved_args, write_json
@@ -224,7 +223,7 @@ def assemble(
         val=val,
         save_into=partial(write_contents, _contents(prepared, model, arguments, objective)),
         resume=resume,
-        evaluator=_answers(plan, val, tokenizer, encoder),
+        evaluator=_answers(prepared, val),
         lengths=None if rows.lengths is None else rows.lengths.tolist(),
         val_lengths=() if val is None else None if val.lengths is None else val.lengths.tolist(),
         where=(rows.examples if isinstance(rows, data.PackedDataset) else rows).origin,
@@ -284,12 +283,13 @@ def _keep_inside(prepared: Prepared, model: PreTrainedModel) -> bool:
 
 
 def answer_samples(plan: SftPlan, prepared: Prepared, run_dir: Path, resume: Path | None) -> AnswerSamples | None:
-    """The prompts that are answered before and after training; None where the plan wants none, or they are no text."""
+    """The prompts that are answered before and after training; None where none is wanted, or an encoder reads them."""
     count = 0 if plan.samples is None else plan.samples.of_run(prepared.steps)
-    if plan.samples is None or not count or prepared.images is not None:
+    encodes = prepared.images is not None and bool(prepared.images.family.opening)  # its rows are no prompts
+    if plan.samples is None or not count or encodes:
         return None
     rows = rows_to_sample(prepared.built.train, prepared.built.val, prepared.built.first, count)
-    samples = AnswerSamples(run_dir, rows, prepared.encoder, plan.samples, plan.train.group.seed)
+    samples = AnswerSamples(run_dir, rows, prepared.encoder, plan.samples, plan.train.group.seed, prepared.images)
     if resume is not None and not plan.train.group.resume_only_model:
         samples.carry_on(resume.parent)
     return samples
@@ -336,14 +336,16 @@ def _pusher(push: PushPlan) -> Pusher:
     return Pusher(push.repo, hub=push.hub, token=push.token, private=push.private, strategy=push.strategy)
 
 
-def _answers(plan: SftPlan, val: Any, tokenizer: PreTrainedTokenizerBase, encoder: Encoder) -> Answers | None:
+def _answers(prepared: Prepared, val: Any) -> Answers | None:
+    plan = prepared.plan
     if plan.train.generation is None or val is None:
         return None
     return Answers(
         [val[i] for i in range(len(val))],
-        tokenizer,
+        prepared.tokenizer,
         plan.train.generation,
         plan.train.eval_batch_size,
-        encoder.stop_token_ids,
+        prepared.encoder.stop_token_ids,
         together=plan.train.shards_weights,
+        images=prepared.images,
     )

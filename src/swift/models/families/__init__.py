@@ -157,6 +157,10 @@ class MediaProcessor:
         """First place, kind and source of each medium in the ids of a row, in the order of the prompt."""
         return [(first, kind, source) for first, _, kind, source in self._stretches(ids, media)] if media.any else []
 
+    def within(self, ids: Sequence[int], media: Media) -> Media:
+        """What is shown of a row's media in the ids that it begins with."""
+        return Media.of_kinds([(kind, source) for _, kind, source in self.in_order(ids, media)])
+
     def _stretches(self, ids: Sequence[int], media: Media) -> list[tuple[int, list[int], str, Source]]:
         """First place, all places, kind and source of each medium in the ids of a row, in the order of the prompt."""
         stretches = []

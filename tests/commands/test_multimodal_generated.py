@@ -1,0 +1,44 @@
+"""Answers that a run gives to rows with images: in its evaluation, and before and after training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.commands.test_multimodal import FAMILIES, train, write_rows
+
+from swift.cli import main
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+ANSWERS = ("--max_new_tokens", "8", "--temperature", "0")
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    "model_type", ["qwen2-vl-2b-instruct", pytest.param("llava1_5-7b-instruct", marks=pytest.mark.slow)]
+)
+def test_answers_in_a_run_are_those_of_the_served_model(
+    model_type: str, tmp_path: Path, smollm2_tokenizer_dir: Path
+) -> None:
+    """Rows are to answer what the model answers to them, and nothing is learned: every word is right then."""
+    model, rows = FAMILIES[model_type][0](tmp_path / "tiny", smollm2_tokenizer_dir), write_rows(tmp_path)
+    served = ["--model_type", model_type, "--model_id_or_path", str(model), "--val_dataset", str(rows), *ANSWERS]
+    assert main(["infer", *served, "--result_dir", str(tmp_path / "results")]) == 0
+    (results,) = (tmp_path / "results").glob("*.jsonl")
+    answers = [line["response"] for line in lines(results)]
+    assert len(set(answers)) == len(answers) and all(map(str.strip, answers))
+    own = tmp_path / "own.jsonl"
+    told = zip(lines(rows), answers, strict=True)
+    own.write_text("".join(json.dumps({**row, "response": answer}) + "\n" for row, answer in told))
+    flags = ("--val_dataset", str(own), "--predict_with_generate", "true", "--answer_samples", "4", *ANSWERS)
+    run = train(model_type, model, own, tmp_path / "run", *flags, "--learning_rate", "0", "--max_steps", "1")
+    (evaluation,) = (line for line in lines(run / "logging.jsonl") if "eval_rouge-l" in line)
+    assert (evaluation["eval_rouge-1"], evaluation["eval_rouge-l"]) == (100, 100)
+    samples = lines(run / "samples.jsonl")
+    assert [sample["after"] for sample in samples] == [sample["before"] for sample in samples]
+    assert sorted(sample["after"] for sample in samples) == sorted(map(str.strip, answers))
