@@ -59,6 +59,17 @@ def test_the_notebook_in_jupyter(tmp_path: Path, smollm2_dir: Path) -> None:
     assert all(cell["outputs"] for cell in notebook.cells[3:] if cell.cell_type == "code")
 
 
+def test_a_conversation_goes_on_after_a_blank_answer(tiny_llama_dir: Path) -> None:
+    with swift.load(tiny_llama_dir, template_type="chatml", temperature=0, max_new_tokens=2) as model:
+        said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "  "}]
+        talk, asked = model.chat(), {"role": "user", "content": "b"}
+        talk.messages = [*said]
+        assert talk("b") == model.generate([*said, asked]) and talk.messages[:3] == [*said, asked]
+        with pytest.raises(swift.SwiftError, match=r"messages\[2\].content: expected some text"):
+            talk.messages = [*said]
+            talk(" ")
+
+
 def test_keywords_are_the_flags() -> None:
     words = "--model_type smollm2-135m-instruct --dataset a b --lora_rank 4 --learning_rate 2e-4 --packing true"
     keywords: dict[str, Any] = {

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from swift.core.errors import SeveralErrors, SwiftError
+from swift.params.commands import with_training_command
 from swift.params.groups import Data, Distributed, Lmdeploy, Model, Optim, Prompt, Rlhf, Train, Tuner
 from swift.params.parse import parse, read
 
@@ -200,3 +201,11 @@ def test_a_file_that_repeats_the_checkpoint_leaves_the_origin(checkpoint: Path, 
     path.write_text("model_type: qwen2-0_5b-instruct\ndtype: bf16\n")
     args = parse(["infer", str(path), "--ckpt_dir", str(checkpoint)])
     assert (args.origins["model_type"], args.origins["dtype"]) == ("checkpoint", "file")
+
+
+def test_a_check_begins_with_what_is_trained() -> None:
+    words = ["runs.yaml", "--beta", "0.2"]
+    for name in ("pt", "dpo", "kto"):
+        assert with_training_command([name, *words]) == [name, *words]
+    assert with_training_command(["rm", *words]) == ["rlhf", *words, "--rlhf_type", "rm"]
+    assert with_training_command(["--rlhf_type", "rm"])[0] == "rlhf" and with_training_command(["--beta"])[0] == "sft"

@@ -157,7 +157,7 @@ def conversation(
     `media_in_text`. Raises SwiftError naming the turn that is wrong."""
     from swift.data.formats import convert
 
-    turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else [dict(turn) for turn in messages]
+    turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(map(_as_said, messages))
     try:
         given = {"messages": turns, **({"tools": list(tools)} if tools else {})}
         row = convert(given, answered=False, media_in_text=media_in_text).row
@@ -167,3 +167,8 @@ def conversation(
     if not talk.messages or talk.messages[-1].role not in ("user", "tool"):
         raise SwiftError("the messages end with no turn to answer", where="messages", next="end with the user's turn")
     return talk
+
+
+def _as_said(turn: Mapping[str, Any]) -> dict[str, Any]:
+    """A turn of a row, an answer as one that is not trained: it may be blank, as answers are."""
+    return {**turn, "weight": 0} if turn.get("role") == "assistant" else dict(turn)

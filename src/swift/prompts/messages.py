@@ -119,7 +119,7 @@ def read_message(item: Any, key: str, aside: Aside, *, empty: bool = False) -> M
     """A turn as `role`/`content` or `from`/`value`, with all that OpenAI and other tools add to it.
 
     `key` is its place in the row; media and keys that nobody reads go to `aside`. Questions and answers that say
-    nothing are allowed only where `empty` is. Raises BadRow.
+    nothing are allowed only where `empty` is, or where the answer is not trained. Raises BadRow.
     """
     if not isinstance(item, Mapping):
         raise BadRow("wrong type", key=key, expected="an object with role and content", value=item)
@@ -151,6 +151,7 @@ def read_message(item: Any, key: str, aside: Aside, *, empty: bool = False) -> M
     if speaker == "assistant" or not weight:
         read |= {*WEIGHTS, *MASKS}
     written = "".join(content.texts)
+    empty = empty or (speaker == "assistant" and weight == 0 and given is not None)
     if not content.calls and (given is None or speaker in ("user", "assistant")) and not (empty or written.strip()):
         raise BadRow("empty value", key=where, expected="some text", value=written if content.texts else given)
     aside.leave(item, read, key)
