@@ -267,7 +267,14 @@ def test_videos_are_answered_as_by_infer_and_refused_by_the_name_of_the_field(
         assert response.status_code == 200, response.text
         assert response.json()["choices"][0]["message"]["content"] == answer
     cut = "data:video/mp4;base64," + base64.b64encode(video.read_bytes()[:900]).decode()
-    refused = {"one.txt": "no such file", cut: "broken video", "http://127.0.0.1:9/a.mp4": "not a public address"}
+    whole = write_video(trained.folder / "b.avi", 60, 10, (64, 48), codec="mpeg4").read_bytes()
+    (trained.folder / "cut.avi").write_bytes(whole[: len(whole) * 3 // 4])  # found when its frames are decoded
+    refused = {
+        "one.txt": "no such file",
+        cut: "broken video",
+        "cut.avi": "cannot be decoded",
+        "http://127.0.0.1:9/a.mp4": "not a public address",
+    }
     for source, reason in refused.items():
         response = ask(plain, videos=[source])
         error = response.json()["error"]

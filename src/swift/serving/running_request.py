@@ -14,7 +14,9 @@ from starlette.requests import Request as HttpRequest
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.base import Delta, Engine, Request, SamplingParams, TokenLogprob
+from swift.prompts.images import BadMedium
 from swift.serving.errors import ApiError
+from swift.serving.media import refusal
 from swift.serving.schema import Generation, Usage
 from swift.serving.service import Prepared, Service
 
@@ -58,6 +60,9 @@ class Job:
                         before = now if delta.token_ids else before
                         self._take(delta)
                         yield prompt * self.sampling.n + delta.index, delta
+            except BadMedium as error:  # a head may look whole, and what is behind it not be
+                places = self.prepared.places.get(error.key, ())
+                raise refusal(error, places[0] if len(places) == 1 else error.key) from error
             except SwiftError as error:
                 message = " ".join(filter(None, (error.what, error.why)))
                 given = error.where if error.where in Generation.model_fields else None

@@ -17,12 +17,13 @@ from swift.plan.infer import DEFAULT_LORA
 from swift.plan.serve import Defaults, ServePlan
 from swift.prompts.encode import Encoder, TooLong
 from swift.prompts.images import BadMedium
+from swift.prompts.messages import MEDIA_TAGS
 from swift.prompts.tool_calls import CallSyntax
 from swift.prompts.types import Conversation, Encoded, Media
 from swift.serving.admission import Gate
 from swift.serving.constraints import constraint
 from swift.serving.errors import ApiError
-from swift.serving.media import BODY_OF_MEDIA, admitted, at_addresses, blamed, refusal
+from swift.serving.media import BODY_OF_MEDIA, admitted, at_addresses, blamed, places, refusal
 from swift.serving.messages import answered, conversation
 from swift.serving.metrics import Metrics
 from swift.serving.sampling_params import sampling
@@ -75,6 +76,8 @@ class Prepared:
     """The prompt ends where the thinking of the answer begins."""
     blame: str | None = None
     """The field to name when the engine refuses the request."""
+    places: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Where the media of each kind stand in the request."""
 
 
 class Service:
@@ -215,6 +218,7 @@ class Service:
             syntax=syntax,
             thinking=use.mode == "auto" and self.text(prompts[0][-THINK_TOKENS:]).rstrip().endswith("<think>"),
             blame=blame,
+            places={kind: places(body, kind) for kind in MEDIA_TAGS} if isinstance(body, ChatRequest) else {},
         )
 
     async def text_ids(self, text: str | Sequence[int], param: str) -> tuple[int, ...]:
