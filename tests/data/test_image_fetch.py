@@ -145,7 +145,7 @@ def test_redirects_have_an_end_and_other_answers_are_named() -> None:
         "[fe80::1]", "[fc00::1]", "[fec0::1]", "10.0.0.1", "172.16.3.4", "192.168.1.1", "169.254.169.254", "100.64.0.1",
         "198.18.0.1", "224.0.0.1", "255.255.255.255", "240.0.0.1", "user@127.0.0.1", "example.org@127.0.0.1",
         "example.org:80@127.0.0.1", "127.0.0.1.", "①②⑦.⓪.⓪.①", "127。0。0。1",
-        "192.0.2.1", "[2001:db8::1]", "[::ffff:0:7f00:1]",
+        "168.63.129.16", "[::ffff:168.63.129.16]", "192.0.2.1", "[2001:db8::1]", "[::ffff:0:7f00:1]",
     ],
 )  # fmt: skip
 def test_addresses_of_this_machine_and_its_network_are_refused_however_they_are_written(host: str) -> None:

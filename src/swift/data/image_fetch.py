@@ -19,6 +19,8 @@ PIECE = 2**16
 MAX_PORT = 65535
 TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 """IPv6 addresses that a gateway turns into any IPv4 address (RFC 6052)."""
+HOSTS_OWN = ipaddress.ip_address("168.63.129.16")
+"""Public by the table, and on Azure the host of a machine, which tells it its secrets."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def _is_public(address: str) -> bool:
     usual = [each.is_global and not each.is_multicast and not each.is_reserved for each in every]
     # fec0:: was each site's own before fc00::, and is in no table any more.
     own = isinstance(parsed, ipaddress.IPv6Address) and parsed.is_site_local
-    return parsed not in TRANSLATED and not own and all(usual)
+    return parsed not in TRANSLATED and not own and HOSTS_OWN not in every and all(usual)
 
 
 def _shown(url: str) -> str:
