@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,27 @@ def test_what_the_machine_did(error: Exception, message: str) -> None:
     fault = explain(error)
     assert fault is not None and fault.exit_code == 2 and fault.next
     assert message in str(fault)
+
+
+@pytest.mark.parametrize(
+    ("missing", "line"),
+    [
+        ((), "--force-reinstall 'torch>="),
+        (("torch", "peft"), "'torch>=2"),
+    ],
+)
+def test_the_line_brings_all_that_is_missing(
+    missing: tuple[str, ...], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(name: str) -> str:
+        if name in missing:
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr("swift.core.installation.version", found)
+    fault = explain(ModuleNotFoundError("No module named 'torch'", name="torch"))
+    assert fault is not None and fault.next is not None and f" -m pip install {line}" in fault.next
+    assert all(f"'{name}>=" in fault.next for name in missing)
 
 
 def test_a_cache_that_cannot_be_made() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import sys
 from collections.abc import Mapping
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 from swift.core.environment import cache_home, read_int
@@ -59,15 +61,21 @@ def explain(error: BaseException) -> EnvironmentFault | None:
 
 
 def _install(package: str) -> str:
-    """The line that brings a package into this environment, in the range that is tested."""
+    """The line that brings a package into this environment, and all that is missing with it, in tested ranges."""
     try:
         from swift.core.installation import requirements
 
-        needed = {one.name: one.pip for one in requirements()}
-    except ImportError:  # of what reads the ranges
-        needed = {}
-    line = needed.get(package, "pip install --upgrade swift-llm")
-    return f"{sys.executable} -m {line}; swift doctor shows what else is missing"
+        needed = list(requirements())
+    except ImportError:  # of what reads the ranges, or of a package that was never installed by pip
+        needed = []
+    wrong = [one.requirement for one in needed if one.fit != "ok"]
+    if not wrong:
+        distributions = packages_distributions().get(package, [])
+        broken = {one.name: one.requirement for one in needed if one.name in distributions}
+        wrong = (
+            ["--force-reinstall", *(broken.get(name, name) for name in distributions)] if distributions else [package]
+        )
+    return shlex.join([sys.executable, "-m", "pip", "install", *wrong])
 
 
 def _explain_path(error: OSError, path: Path) -> EnvironmentFault | None:

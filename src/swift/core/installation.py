@@ -49,9 +49,14 @@ class Requirement:
     fit: Fit
 
     @property
+    def requirement(self) -> str:
+        """`torch>=2.13,<2.15`, as pip takes it."""
+        return f"{self.name}{self.range}"
+
+    @property
     def pip(self) -> str:
         """The line that installs a version of the tested range."""
-        return f"pip install '{self.name}{self.range}'"
+        return f"pip install '{self.requirement}'"
 
 
 @functools.cache
