@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from swift.cli import main
 from swift.core.transaction import fault
+from swift.training.objectives.sft import SftObjective
 
 
 @pytest.fixture
@@ -229,6 +231,76 @@ def test_answers_are_generated_and_scored(tiny_llama_dir: Path, rows: Path, tmp_
     events = [json.loads(line) for line in (tmp_path / "run" / "logging.jsonl").read_text().splitlines()]
     evaluation = next(event for event in events if "eval_loss" in event)
     assert {"eval_rouge-1", "eval_rouge-2", "eval_rouge-l", "eval_bleu-4"} <= set(evaluation)
+
+
+def test_a_lack_of_memory_is_one_message(
+    tiny_llama_dir: Path,
+    rows: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1 GiB free")
+
+    monkeypatch.setattr(SftObjective, "sums", full)
+    words = flags(model_id_or_path=tiny_llama_dir, dataset=rows, output_dir=tmp_path / "output", batch_size=4)
+    for more in ([], ["--auto_find_batch_size", "true"], ["--rehearse", "true"]):
+        assert main(["sft", *words, *more]) == 2
+        told = capsys.readouterr().err
+        assert told.count("error: ") == 1 and "Tried to allocate 2.00 GiB" in told
+        assert "--batch_size 1 --gradient_accumulation_steps 16, the same rows a step" in told
+    assert main(["check", *words]) == 2
+    assert capsys.readouterr().err.count("Tried to allocate 2.00 GiB") == 1
+
+
+def test_a_rehearsal_says_what_it_did(
+    tiny_llama_dir: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = flags(model_id_or_path=tiny_llama_dir, dataset=rows, output_dir=tmp_path / "output", max_steps=1)
+    words += flags(rehearse="true", max_new_tokens=4)
+    step = "rehearsed a step of the longest rows"
+    told = f"{step}; an evaluation of the longest validation rows, without the answers of --predict_with_generate"
+    answers = ["--predict_with_generate", "true", "--val_dataset", str(rows)]
+    for more, line in (
+        (answers, f"{told}; a checkpoint: "),
+        (["--dataset_test_ratio", "0"], f"{step}; a checkpoint: "),
+    ):
+        assert main(["sft", *words, *more]) == 0
+        assert line in capsys.readouterr().err
+
+
+def test_a_stream_goes_back_to_where_it_was_when_memory_was_short(
+    tiny_llama_dir: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [
+        "sft",
+        *flags(model_id_or_path=tiny_llama_dir, dataset=rows, streaming="true", max_steps=4, lora_dropout=0),
+    ]
+    words += flags(save_steps=2, logging_steps=1, dataset_test_ratio=0, micro_batching="said", warmup_ratio=0)
+    assert main([*words, *flags(output_dir=tmp_path / "same", batch_size=2, gradient_accumulation_steps=2)]) == 0
+    sums, passes = SftObjective.sums, 0
+
+    def fits_two(self: Any, model: Any, batch: Any) -> Any:
+        nonlocal passes
+        passes += 1
+        if batch["items"] > 1 and passes in (2, 8):  # at the second step, and behind checkpoint-2
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return sums(self, model, batch)
+
+    monkeypatch.setattr(SftObjective, "sums", fits_two)
+    words += flags(auto_find_batch_size="true", output_dir=tmp_path / "short", gradient_accumulation_steps=1)
+    assert main([*words, "--batch_size", "4"]) == 0
+    same, short = (run_of(tmp_path / name, tiny_llama_dir) for name in ("same", "short"))
+    losses = [
+        [line["loss"] for line in map(json.loads, (run / "logging.jsonl").read_text().splitlines()) if "loss" in line]
+        for run in (same, short)
+    ]
+    assert len(losses[0]) == 4 and losses[1] == pytest.approx(losses[0], rel=1e-6)
+    ledgers = [(run / "data_ledger.jsonl").read_text().splitlines()[-1] for run in (same, short)]
+    assert ledgers[0] == ledgers[1]
+    place = [json.loads((run / "checkpoint-4" / "data_state.json").read_text())["consumed"] for run in (same, short)]
+    assert place == [16, 16]
 
 
 def test_a_dry_run_shows_the_rows_and_writes_nothing(

@@ -118,7 +118,7 @@ def tiny_run(
     objective: Callable[[PreTrainedModel], Any] = SftObjective,
     flat: bool = True,
     resume: Path | None = None,
-    evaluator: Callable[[Any], dict[str, float]] | None = None,
+    evaluator: Callable[[Any, int], dict[str, float]] | None = None,
     **changes: Any,
 ) -> Run:
     """A run that writes to `folder`; `changes` are fields of its TrainPlan or flags of its groups."""

@@ -16,10 +16,11 @@ from transformers import PreTrainedModel
 from swift.core.errors import CheckFailed, SwiftError
 from swift.plan.tuner import TunerPlan
 from swift.training.checkpoints import checkpoints
-from swift.training.loop import finish, halved, resume_command, train
+from swift.training.loop import finish, resume_command, train
 from swift.training.objectives import Batch, Sums
 from swift.training.objectives.sft import SftObjective
 from swift.training.rehearsal import rehearsed
+from swift.training.smaller_batches import halved
 from training.kit import FULL, LORA, Rows, losses, tiny_plan, tiny_run, weights
 
 
@@ -68,7 +69,7 @@ def test_the_best_checkpoint_outlives_later_ones(tmp_path: Path) -> None:
         eval_steps=1,
         save_strategy="steps",
         save_steps=1,
-        evaluator=lambda model: {"loss": next(losses_by_call)},
+        evaluator=lambda model, size: {"loss": next(losses_by_call)},
     )
     trainer = train(run)
     assert [path.name for path in checkpoints(run.folder)] == ["checkpoint-2", "checkpoint-5"]
@@ -123,6 +124,61 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_step_stays_the_same(tmp_pat
     assert losses(trainer) == pytest.approx(expected, rel=1e-6)
     torch.testing.assert_close(weights(run.model), weights(same.model), rtol=1e-5, atol=1e-6)
     assert trainer.args.per_device_train_batch_size == 2
+
+
+def test_a_run_goes_on_from_its_last_checkpoint_where_a_longer_row_does_not_fit(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only what was done since is done again; optimizer, schedule and order of rows are those of the checkpoint."""
+    options: dict[str, Any] = {
+        **{"tuner": LORA, "max_steps": 5, "save_strategy": "steps", "save_steps": 2},
+        **{"optim": "adamw_torch", "scheduler": "cosine", "learning_rate": 0.01},
+    }
+    same = tiny_run(tmp_path / "same", batch_size=2, accumulation=4, **options)
+    expected = losses(train(same))
+    passes: list[int] = []
+
+    class FitsTwoLater(SftObjective):
+        def sums(self, model: nn.Module, batch: Batch) -> Sums:
+            passes.append(batch["items"])
+            if batch["items"] > 2 and len(passes) > 3:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
+            return super().sums(model, batch)
+
+    run = tiny_run(
+        tmp_path / "run", objective=FitsTwoLater, batch_size=8, accumulation=1, auto_find_batch_size=True, **options
+    )
+    trainer = train(run)
+    assert passes == [8, 8, 8, 8, 4, *[2] * 12], "three steps, the fourth fails; steps 3 to 5 after checkpoint-2"
+    assert losses(trainer) == pytest.approx(expected, rel=1e-6)
+    torch.testing.assert_close(weights(run.model), weights(same.model), rtol=1e-5, atol=1e-6)
+    told = [record.message for record in caplog.records if "does not fit into memory" in record.message]
+    assert [("from checkpoint-2" in line, "8 rows a step" in line) for line in told] == [(True, True)] * 2
+
+
+def test_an_evaluation_that_does_not_fit_is_halved_alone(tmp_path: Path) -> None:
+    class EvaluatesTwo(SftObjective):
+        def sums(self, model: nn.Module, batch: Batch) -> Sums:
+            if batch["items"] > 2 and not torch.is_grad_enabled():
+                raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
+            return super().sums(model, batch)
+
+    options: dict[str, Any] = {"val": Rows(5, seed=3), "max_steps": 2, "evaluation_strategy": "steps"}
+    same = train(tiny_run(tmp_path / "same", batch_size=4, accumulation=1, eval_batch_size=2, **options))
+    run = tiny_run(tmp_path / "run", objective=EvaluatesTwo, batch_size=4, accumulation=1, eval_batch_size=8, **options)
+    run = replace(run, plan=replace(run.plan, group=run.plan.group.replace(auto_find_batch_size=True)))
+    trainer = train(run)
+    assert trainer.args.per_device_train_batch_size == 4 and trainer.args.per_device_eval_batch_size == 2
+    mine, theirs = (
+        [event["eval_loss"] for event in one.state.log_history if "eval_loss" in event] for one in (trainer, same)
+    )
+    assert mine == pytest.approx(theirs, rel=1e-6)
+
+
+def test_a_batch_of_one_row_that_does_not_fit_ends_the_run(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "run", objective=FitsNone, batch_size=4, accumulation=1, auto_find_batch_size=True)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(run)
 
 
 def test_a_rehearsal_finds_the_batch_that_fits_and_leaves_no_trace(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from swift.plan.methods import METHODS
 from swift.plan.sft import plan_sft
 from swift.training import process_group
 from swift.training.preference_batches import end
+from swift.training.smaller_batches import memory_explained
 
 ALLOWED = {
     "fp32": {
@@ -109,7 +110,7 @@ class Checks:
         log.info("checking: %s", name)
         started = time.monotonic()
         try:
-            with muted():
+            with muted(), memory_explained(self.subject.plan.train):
                 result = check(name)
         except Skip as reason:
             result = Result(name=name, status="skipped", detail=str(reason))

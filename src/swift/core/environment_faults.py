@@ -33,6 +33,8 @@ _NEXT = {
     errno.EIO: "check the disk",
     errno.ESTALE: "mount the file system again",
 }
+_ROOM = re.compile(r"[\w ]*out of memory\b(\. Tried to allocate [\d.]+ \w+)?|DefaultCPUAllocator: can't allocate[^.]*")
+"""What PyTorch raises for a device, and for the host, that has no room for a tensor."""
 _PLACES = "it is standard output, the cache (XDG_CACHE_HOME), temporary files (TMPDIR) or the run (--output_dir)"
 _LAUNCH = (
     "start with NPROC_PER_NODE=N swift …, which sets them, or unset RANK, LOCAL_RANK and WORLD_SIZE for one process"
@@ -43,6 +45,8 @@ def explain(error: BaseException) -> EnvironmentFault | None:
     """The message for an error that the machine made, or None for one that is ours."""
     if isinstance(error, MemoryError):
         return EnvironmentFault("the machine is out of memory", next=_NEXT[errno.ENOMEM])
+    if isinstance(error, RuntimeError) and (room := _ROOM.search(str(error))):
+        return EnvironmentFault(f"there is not enough memory: {room[0].strip('. ')}", next=_NEXT[errno.ENOMEM])
     if isinstance(error, ImportError) and error.name is not None and error.name.partition(".")[0] != "swift":
         return EnvironmentFault(
             f"the package `{error.name.partition('.')[0]}` cannot be imported: {error.msg}",

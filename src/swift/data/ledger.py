@@ -228,9 +228,17 @@ class Ledger:
 
         Without that part, as in another folder, this ledger is about the rows from here on.
         """
-        if self.path is None or self._started or not self.path.is_file():
-            return
-        with self.path.open("r+b") as file:
+        if self.path is not None and not self._started and self.path.is_file():
+            self._keep(self.path, account)
+
+    def go_back(self, account: Mapping[str, Any]) -> None:
+        """Forget what was entered since `account` was taken of this very ledger: it is told again."""
+        if self.path is not None:
+            self.flush()
+            self._keep(self.path, account)
+
+    def _keep(self, path: Path, account: Mapping[str, Any]) -> None:
+        with path.open("r+b") as file:
             sizes = [len(line) for line in itertools.islice(file, account["lines"])]
             if len(sizes) < account["lines"]:
                 return

@@ -150,6 +150,12 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
         if "account" in state:
             self.ledger.go_on(state["account"])
 
+    def go_back(self, place: Mapping[str, Any]) -> None:
+        """Come to a place once more that this very stream was in; its rows are entered in the ledger again."""
+        self._history.clear()
+        self.load_state_dict(place)
+        self.ledger.go_back(place["account"])
+
     def _begin(self) -> tuple[list[SourceRow], Place, random.Random, int]:
         """Waiting rows, the next row to read, the generator, and the items of the first group to leave out."""
         state, self._resume = self._resume, None

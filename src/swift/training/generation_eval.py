@@ -28,7 +28,6 @@ class Answers:
         rows: Sequence[dict[str, Any]],
         tokenizer: PreTrainedTokenizerBase,
         generate: Generate,
-        batch_size: int,
         stop_ids: Sequence[int],
         together: bool = False,
         images: MediaProcessor | None = None,
@@ -38,13 +37,12 @@ class Answers:
         self._rows = rows
         self._tokenizer = tokenizer
         self._flags = generate
-        self._batch_size = batch_size
         self._together = together
         self._images = images
         self._stop_ids: list[Any] = list(dict.fromkeys([*stop_ids, tokenizer.eos_token_id]))
 
     @torch.no_grad()
-    def __call__(self, model: Any) -> dict[str, float]:
+    def __call__(self, model: Any, batch_size: int) -> dict[str, float]:
         """`rouge-1`, `rouge-2`, `rouge-l`, `bleu-4` over all rows; each process answers its share."""
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         own = [self._rows[number] for number in range(rank, len(self._rows), world)]
@@ -52,8 +50,8 @@ class Answers:
         config = self._config(model.generation_config)
         pairs: list[tuple[str, str]] = []
         end = -(-len(self._rows) // world) if self._together else len(turns)
-        for start in range(0, end, self._batch_size):
-            part = turns[start : start + self._batch_size]
+        for start in range(0, end, batch_size):
+            part = turns[start : start + batch_size]
             if not part:  # others still have some, and wait for our share of the weights
                 self._generate(model, [[self._stop_ids[0]]], config)
                 continue

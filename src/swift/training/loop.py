@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 from torch.utils.data import Subset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -41,8 +40,9 @@ from swift.training.objectives import Batch, Objective
 from swift.training.optimizers.build import builder
 from swift.training.rows_to_blame import blame
 from swift.training.run_dir import LOG, append, forget_after
+from swift.training.smaller_batches import Kept, free, out_of_memory, say_smaller, smaller
 from swift.training.throughput import Meter, peak_memory
-from swift.training.trainer import PLACE, SaveInto, SwiftTrainer
+from swift.training.trainer import PLACE, Evaluator, SaveInto, SwiftTrainer
 from swift.training.training_arguments import training_arguments
 from swift.training.why_not_learning import Notebook
 
@@ -68,7 +68,7 @@ class Run:
     save_into: SaveInto
     """Writes what a checkpoint holds beside the Trainer's state into its folder."""
     resume: Path | None = None
-    evaluator: Callable[[Any], dict[str, float]] | None = None
+    evaluator: Evaluator | None = None
     pusher: Pusher | None = None
     """Uploads checkpoints while training goes on, in the first process."""
     saved: Callable[[], object] = lambda: None
@@ -87,21 +87,38 @@ class Run:
 def train(run: Run) -> SwiftTrainer:
     """Train to the end and write the curves. Raises Interrupted, after saving, when a signal ended the run.
 
-    With `auto_find_batch_size`, a batch that does not fit is halved and the accumulation doubled, as often as needed.
+    With `auto_find_batch_size`, a batch that does not fit is halved and the accumulation doubled, as often as needed,
+    and the run goes on from its last checkpoint.
     """
     _require_room(run)
-    initial = _trainable(run.model) if run.plan.group.auto_find_batch_size else None
+    kept: Kept | None = None
+    if run.plan.group.auto_find_batch_size and run.plan.world_size > 1:
+        log.warning("--auto_find_batch_size works with one process: of several, one that lacks memory ends the run")
     while True:
         trainer = build(run)
+        if run.plan.group.auto_find_batch_size and run.plan.world_size == 1:
+            stream = run.train if isinstance(run.train, StreamDataset) else None
+            kept = kept or Kept(run.model, run.objective, stream, run.resume)
+            trainer.add_callback(kept)
         try:
             _loop(trainer, run)
             return trainer
         except RuntimeError as error:
-            if initial is None or not should_reduce_batch_size(error) or run.plan.batch_size == 1:
+            less = smaller(run.plan, evaluating=trainer.evaluating) if kept and out_of_memory(error) else None
+            if kept is None or less is None:
                 raise
-        run.model.load_state_dict(initial, strict=False)
-        run = replace(run, plan=halved(run.plan))
         del trainer
+        say_smaller(run.plan, less, kept.since)
+        kept.put_back()
+        free()
+        run = replace(run, plan=less)
+        if kept.checkpoint is not None:
+            run = replace(run, plan=_as_its_own(less), resume=kept.checkpoint)
+
+
+def _as_its_own(plan: TrainPlan) -> TrainPlan:
+    """Of a run that goes on from a checkpoint of its own, whatever it took from another."""
+    return replace(plan, group=plan.group.replace(resume_only_model=False, ignore_data_skip=False))
 
 
 def _require_room(run: Run) -> None:
@@ -112,21 +129,6 @@ def _require_room(run: Run) -> None:
     twice = plan.optim.optim in ADAMW and plan.galore is None and not plan.group.save_only_model
     trained = sum(weight.numel() * weight.element_size() for weight in run.model.parameters() if weight.requires_grad)
     require_room_for_one(run.folder, trained * (3 if twice else 1))
-
-
-def halved(plan: TrainPlan) -> TrainPlan:
-    """The same rows per optimizer step in micro-batches of half the size (rounded up for odd sizes)."""
-    rows = plan.batch_size * plan.accumulation
-    size = next(size for size in range(plan.batch_size // 2, 0, -1) if rows % size == 0)
-    log.warning(
-        "batch size %d does not fit into memory: going on with %d x %d accumulation, the same %d rows a step",
-        plan.batch_size,
-        size,
-        rows // size,
-        rows * plan.data_parallel,
-    )
-    tokens = plan.pass_tokens and max(1, plan.pass_tokens * size // plan.batch_size)
-    return replace(plan, batch_size=size, accumulation=rows // size, pass_tokens=tokens)
 
 
 def build(run: Run) -> SwiftTrainer:
@@ -371,7 +373,3 @@ class _Push(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A checkpoint has been written."""
         self._pusher.saved(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
-
-
-def _trainable(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}

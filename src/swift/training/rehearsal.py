@@ -6,7 +6,6 @@ minute.
 
 from __future__ import annotations
 
-import gc
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -16,15 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
-from torch import nn
 from torch.utils.data import Subset
 
 from swift.core.errors import Interrupted
 from swift.core.log import log, muted
 from swift.training.callbacks.stop import on_signal_exit_code
 from swift.training.chance import same_chance
-from swift.training.loop import Run, build, halved
+from swift.training.loop import Run, build
+from swift.training.smaller_batches import free, out_of_memory, say_smaller, smaller
 from swift.training.throughput import peak_memory
 
 
@@ -39,25 +37,34 @@ def rehearsed(run: Run) -> Run:
         try:
             tokens = _once(run)
         except RuntimeError as error:
-            if not should_reduce_batch_size(error) or run.plan.batch_size == 1:
+            less = smaller(run.plan) if out_of_memory(error) else None
+            if less is None:
                 raise
         else:
             seconds = time.monotonic() - started
             shown = f"{tokens:,} tokens in the step, {peak_memory():.2f} GiB at the peak, {seconds:.1f} s"
-            log.info("rehearsed a step of the longest rows, an evaluation and a checkpoint: %s", shown)
+            log.info("rehearsed %s: %s", _rehearsed(run), shown)
             return run
-        plan = halved(run.plan)
-        run = replace(run, plan=replace(plan, eval_batch_size=min(plan.eval_batch_size, plan.batch_size)))
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        say_smaller(run.plan, less, "with the rehearsal")
+        run = replace(run, plan=less)
+        free()
+
+
+def _rehearsed(run: Run) -> str:
+    parts = ["a step of the longest rows"]
+    if run.val is not None:
+        answers = "" if run.evaluator is None else ", without the answers of --predict_with_generate"
+        parts.append(f"an evaluation of the longest validation rows{answers}")
+    if run.plan.group.save_strategy != "no":
+        parts.append("a checkpoint")
+    return "; ".join(parts)
 
 
 def _once(run: Run) -> int:
     """-> tokens of the step."""
     with tempfile.TemporaryDirectory(prefix=".tmp-rehearsal-", dir=run.folder) as scratch, same_chance():
         short = _short(run, Path(scratch))
-        with _as_before(run.model, Path(scratch)), muted():
+        with _as_before(run, Path(scratch)), muted():
             trainer = build(short)
             with trainer.stop.listening():
                 trainer.train()
@@ -80,7 +87,7 @@ def _short(run: Run, scratch: Path) -> Run:
     val = _longest(run.val_lengths or (), plan.eval_batch_size)
     return replace(
         run,
-        plan=replace(plan, group=quiet),
+        plan=replace(plan, group=quiet, best_metric="loss"),  # answers are not written, and have no metrics
         folder=scratch,
         train=Subset(run.train, train),
         lengths=[run.lengths[number] for number in train],
@@ -98,14 +105,15 @@ def _longest(lengths: Sequence[int], count: int) -> list[int]:
 
 
 @contextmanager
-def _as_before(model: nn.Module, folder: Path) -> Iterator[None]:
+def _as_before(run: Run, folder: Path) -> Iterator[None]:
     """Put what is trained back at the end; it is kept in a file, since memory is what a rehearsal measures."""
-    trained: dict[str, Any] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    trained: dict[str, Any] = {name: p for name, p in run.model.named_parameters() if p.requires_grad}
     file = folder / "before.pt"
     torch.save({name: p.detach() for name, p in trained.items()}, file)
     try:
         yield
     finally:
+        run.objective.go_on_from(None if run.plan.group.resume_only_model else run.resume)
         before = torch.load(file, mmap=True, weights_only=True)
         with torch.no_grad():
             for name, parameter in trained.items():

@@ -53,6 +53,7 @@ from swift.training.run_dir import claimed
 from swift.training.run_report import note_inputs, reported
 from swift.training.saving_machines import saving_where
 from swift.training.scored_rows import score, scores_first
+from swift.training.smaller_batches import memory_explained
 from swift.training.varlen_attention import keep_inside_sequences
 from swift.training.vision_features import cache_features
 from swift.training.why_not_learning import Notebook
@@ -70,8 +71,9 @@ def run_training(
     -> the best checkpoint; None where nothing was left to do, or nothing is saved.
     """
     if not machine.first:
-        return _run(args, plan, catalog, machine, run_dir, resume)
-    with claimed(run_dir), reported(args, plan, machine, run_dir) as report:
+        with memory_explained(plan.train):
+            return _run(args, plan, catalog, machine, run_dir, resume)
+    with claimed(run_dir), reported(args, plan, machine, run_dir) as report, memory_explained(plan.train):
         return _run(args, plan, catalog, machine, run_dir, resume, report)
 
 
@@ -344,7 +346,6 @@ def _answers(prepared: Prepared, val: Any) -> Answers | None:
         [val[i] for i in range(len(val))],
         prepared.tokenizer,
         plan.train.generation,
-        plan.train.eval_batch_size,
         prepared.encoder.stop_token_ids,
         together=plan.train.shards_weights,
         images=prepared.images,

@@ -46,7 +46,8 @@ PLACE = "data_state.json"
 TERM = "term of the loss "
 NOTHING: Batch = {"input_ids": torch.empty((1, 0), dtype=torch.long)}
 """What stands for a micro-batch whose rows are in a pass with others."""
-Evaluator = Callable[[nn.Module], dict[str, float]]
+Evaluator = Callable[[nn.Module, int], dict[str, float]]
+"""Measures a model, so many rows at a time."""
 SaveInto = Callable[[Path, Mapping[str, Tensor] | None], None]
 """Writes into a checkpoint's folder, with the weights where the model does not have them whole."""
 
@@ -241,13 +242,16 @@ class SwiftTrainer(CheckpointTrainer):
 
     # Evaluation.
 
+    evaluating = False
+    """Whether an evaluation has begun and not come to its end, as where it failed."""
+
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
         """Loss and metrics over the validation rows, each counted once, and what the evaluator measures.
 
         When a signal comes the evaluation is left out, and the metric that tells the best checkpoint is NaN: better
         than none.
         """
-        start = time.time()
+        start, self.evaluating = time.time(), True
         model: Any = self.accelerator.unwrap_model(self.model)
         was_training = model.training
         model.eval()
@@ -255,12 +259,13 @@ class SwiftTrainer(CheckpointTrainer):
             with self._meter.paused():
                 measured = self._loss_over(model)
                 if self._evaluator is not None:
-                    measured.update(self._evaluator(model))
+                    measured.update(self._evaluator(model, self.args.per_device_eval_batch_size))
         except EvaluationStopped:
             log.warning("the evaluation after step %d is left out", self.state.global_step)
             return {f"{metric_key_prefix}_{self.args.metric_for_best_model}": math.nan}
         finally:
             model.train(was_training)
+        self.evaluating = False
         seconds = time.time() - start
         rows = len(self.eval_dataset)  # type: ignore[arg-type]
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}

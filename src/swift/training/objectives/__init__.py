@@ -63,6 +63,10 @@ class Objective(Protocol):
         """Run `model` (possibly wrapped for DDP) on `batch` and sum up. Also used, without gradient, to evaluate."""
         ...
 
+    def go_on_from(self, checkpoint: Path | None) -> None:
+        """Go back to what `save` wrote into a checkpoint of the run, beside the model; None: to its start."""
+        return
+
     def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write into a checkpoint what belongs to it beside the model's weights, such as a value head.
 

@@ -98,6 +98,11 @@ class PairObjective(Objective):
         if self._shift is not None:
             self._shift.save(folder)
 
+    def go_on_from(self, checkpoint: Path | None) -> None:
+        """The running mean of rewards as it was then."""
+        if self._shift is not None:
+            self._shift = RunningMean.load(checkpoint)
+
     def _pairs(self, model: nn.Module, batch: Batch) -> tuple[Pairs, TokenScores]:
         # The reference goes first: switching an adapter off and on between forward and backward would be seen there.
         reference = None if self._reference is None else self._reference.sums(batch)
