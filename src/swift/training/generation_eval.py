@@ -97,9 +97,7 @@ class Answers:
             stop_token_ids=tuple(self._stop_ids),
         )
         with evaluating(model):
-            answers = sample(
-                tuners.base_model(model), self._tokenizer, shown, [how] * len(shown), self._batch_size, images
-            )
+            answers = sample(tuners.base_model(model), self._tokenizer, shown, [how] * len(shown), len(shown), images)
         return [list(answer.ids) for answer in answers]
 
     def _config(self, own: GenerationConfig) -> GenerationConfig:
