@@ -257,11 +257,13 @@ def test_videos_are_answered_as_by_infer_and_refused_by_the_name_of_the_field(
         {"type": "text", "text": " there"},
     ]
     plain = [{"role": "user", "content": "See <video> there"}]
+    listed = [{"type": "video", "video": ["one.png", "two.png"]}, {"type": "text", "text": "?"}]
     ways = [
         (ask([{"role": "user", "content": parts}]), expected[0]),
         (ask(plain, videos=[link]), expected[0]),
         (ask(plain, videos=["a.mp4"]), expected[0]),
         (ask([{"role": "user", "content": "<video>?"}], videos=[["one.png", "two.png"]]), expected[1]),
+        (ask([{"role": "user", "content": listed}]), expected[1]),
     ]
     for response, answer in ways:
         assert response.status_code == 200, response.text

@@ -509,3 +509,35 @@ def test_links_are_read_however_they_are_written(tmp_path: Path) -> None:
     for name in ("x" * 5000 + ".png", "a\0b.png", "é" * 300, "\ud800.png"):
         with pytest.raises(BadRow, match="missing file"):
             convert({"query": "q", "response": "r", "images": [name]}, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("row", "remark"),
+    [
+        ({"imgs": ["a.png"]}, 'imgs looks like images, which the model is not shown: --columns \'{"imgs": "images"}\''),
+        ({"image_url": "https://example.org/a.jpg?x=1"}, "image_url looks like images"),
+        ({"clip": {"path": "a.mp4", "bytes": None}}, "clip looks like videos"),
+        ({"picture": "data:image/png;base64,AAAA"}, "picture looks like images"),
+        ({"file_name": "a.png", "images": ["https://example.org/b.png"]}, None),
+        ({"title": "about a.png and more", "page": "a.html", "n": 5, "none": None, "empty": []}, None),
+    ],
+)
+def test_media_under_a_name_that_nothing_reads_are_pointed_out(row: dict[str, Any], remark: str | None) -> None:
+    given = {"query": "q", "response": "r", **row}
+    notes = convert(given, media_in_text=True).notes
+    assert len(notes) == (remark is not None) and all(note.startswith(remark or "") for note in notes)
+    assert convert(given).notes == ()  # to a model of text it is a column like others
+
+
+def test_settings_of_one_medium_are_pointed_out_and_its_frames_may_be_listed() -> None:
+    frames = ["https://example.org/1.png", "https://example.org/2.png"]
+    parts = [{"type": "video", "video": frames, "fps": 1.0}, {"type": "text", "text": "q"}]
+    turns = [{"role": "user", "content": parts}, {"role": "assistant", "content": "r"}]
+    converted = convert({"messages": turns}, media_in_text=True)
+    assert isinstance(converted.row, Conversation) and converted.row.media.videos == (tuple(frames),)
+    (note,) = converted.notes
+    assert "content[].fps is not read" in note and "--model_kwargs '{\"fps\": …}'" in note
+    for bad in ([], [1], [[frames[0]]]):
+        parts[0]["video"] = bad
+        with pytest.raises(BadRow):
+            convert({"messages": turns}, media_in_text=True)

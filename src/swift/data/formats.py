@@ -16,6 +16,7 @@ from typing import Any
 from swift.data import fields
 from swift.data.column_proposal import is_turns, proposal
 from swift.data.turn_order import Turns, arrange
+from swift.data.unseen_media import unseen
 from swift.prompts import values
 from swift.prompts.bad_row import BadRow
 from swift.prompts.media_links import out_of_text
@@ -93,7 +94,10 @@ def convert(
     meant: Row = Preference(read[0], *read[1:], label=label) if paired_or_labelled else read[0]
     unread = frozenset(row) - format_.reads - turns.columns
     unused = frozenset(key for key in unread if row[key] is not None).union(*(end.aside.unread for end in ends))
-    return Converted(meant, format_.name, unused, tuple(dict.fromkeys(note for end in ends for note in end.notes)))
+    notes = [note for end in ends for note in end.notes]
+    if media_in_text:
+        notes += unseen(row, unused, read[0].media)
+    return Converted(meant, format_.name, unused, tuple(dict.fromkeys(notes)))
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,17 @@ from swift.data.sample_and_split import Indices
 from swift.data.shard import UNUSABLE, Shard
 from swift.data.source import Place, RowSource, SourceRow
 from swift.data.token_cache import TokenCache
+from swift.data.unseen_media import is_about_media
 from swift.data.workers import Chunk, Keep, Progress, chunks, encode_chunks
 from swift.plan.data import Check, DataPlan
 
-GRAVE = frozenset((PLAIN_ANSWER,))
-"""Remarks that are warnings whatever `--check_dataset_strategy` says."""
 WARNINGS = 20
 """Rows that needed mending of which `--check_dataset_strategy warning` speaks one by one."""
+
+
+def level_of(remark: str) -> int:
+    """Of a remark on rows: some are warnings whatever `--check_dataset_strategy` says."""
+    return logging.WARNING if remark == PLAIN_ANSWER or is_about_media(remark) else logging.INFO
 
 
 @dataclass(frozen=True)
@@ -168,4 +172,4 @@ def say_formats(name: str, shards: Sequence[Shard]) -> None:
     elif not any(len(shard.fate) for shard in shards):
         log.warning("%s: there are no rows in it", name)
     for note, rows in notes.most_common():
-        log.log(logging.WARNING if note in GRAVE else logging.INFO, "%s: %s (%d rows)", name, note, rows)
+        log.log(level_of(note), "%s: %s (%d rows)", name, note, rows)

@@ -28,7 +28,7 @@ from swift.data.ledger import Entry, Ledger, Status
 from swift.data.packing import join, pack_groups
 from swift.data.parts import open_parts
 from swift.data.preprocess import Made, Outcome, Preprocessor
-from swift.data.row_table import GRAVE, speak_of
+from swift.data.row_table import level_of, speak_of
 from swift.data.source import START, Place, RowSource, SourceFile, SourceRow
 from swift.plan.data import Check, DataPlan
 from swift.prompts.bad_row import BadRow
@@ -278,7 +278,7 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
         for key in sorted(converted.unused):
             once(f"{label}: key not used: {key}", level=logging.INFO)
         for note in converted.notes:
-            once(f"{label}: {note}", level=logging.WARNING if note in GRAVE else logging.INFO)
+            once(f"{label}: {note}", level=level_of(note))
 
 
 def enter(row: SourceRow, outcome: Outcome, ledger: Ledger, check: Check, split: str) -> None:

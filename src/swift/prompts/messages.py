@@ -258,7 +258,10 @@ class _Content:
                 number = part.get("index")
                 aside.media.setdefault(medium, []).append(Beside(number if type(number) is int else None))
             else:
-                aside.media.setdefault(medium, []).append(text(link, f"{where}.{names[0]}"))
+                at = f"{where}.{names[0]}"
+                frames = link if medium == "videos" and isinstance(link, list | tuple) and link else None
+                shown = frames and [text(frame, f"{at}[{number}]") for number, frame in enumerate(frames)]
+                aside.media.setdefault(medium, []).append(shown or text(link, at))
             self.texts.append(MEDIA_TAGS[medium])
             self.after_text = ""
         else:

@@ -52,9 +52,12 @@ def _turns(body: ChatRequest, takes: Sequence[str]) -> tuple[list[Message], Medi
     aside = Aside()
     turns = _read(body.messages, aside)
     turns, named = out_of_text(turns) if takes else (turns, {})
-    media = {kind: [*aside.media.get(kind, []), *named.get(kind, [])] for kind in MEDIA_TAGS}
-    for kind, given in (("images", body.images), ("videos", body.videos), ("audios", body.audios)):
-        media[kind].extend(_links(kind, given))
+    given: dict[str, list[Any]] = {kind: [*aside.media.get(kind, []), *named.get(kind, [])] for kind in MEDIA_TAGS}
+    media: dict[str, list[Any]] = {
+        kind: [tuple(link) if isinstance(link, list) else link for link in given[kind]] for kind in MEDIA_TAGS
+    }
+    for kind, beside in (("images", body.images), ("videos", body.videos), ("audios", body.audios)):
+        media[kind].extend(_links(kind, beside))
     refuse_others(media, body, takes)
     carried = Media(tuple(media["images"]), tuple(media["videos"]), tuple(media["audios"]))
     return list(join_observations(_ordered(turns))), carried
