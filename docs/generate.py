@@ -10,6 +10,8 @@ import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from not_built import write_not_built
+
 from swift.catalog.render import write_models
 from swift.core.installation import extras
 from swift.params.render import write_reference
@@ -68,6 +70,7 @@ GENERATED: dict[str, Callable[[Path], None]] = {
     "docs/install.md": write_install,
     "src/swift/__init__.pyi": write_stubs,
     "docs/evidence.md": write_evidence,
+    "docs/not-built.md": write_not_built,
 }
 
 

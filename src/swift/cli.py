@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from swift.core.errors import CheckFailed, EnvironmentFault, NotBuilt, PeerLost, SwiftError, raise_together
+from swift.core.errors import CheckFailed, EnvironmentFault, PeerLost, SwiftError, raise_together
 
 OTHERS_SPEAK = 5.0
 """Seconds in which a launcher ends the other processes of a machine when one of them has failed, and told why.
@@ -93,7 +93,7 @@ def _dispatch(words: list[str]) -> int:
     from swift.params.commands import OWN, find_command
 
     if words[0] in OWN:
-        return _work_of(words[0], OWN[words[0]].run)(words[1:]) or 0
+        return _work_of(OWN[words[0]].run)(words[1:]) or 0
     command, _ = find_command(words[0])
     if helped := [word for word in words[1:] if word in ("-h", "--help", "--help-all", "--help_all")]:
         from swift.params.render import command_help
@@ -113,7 +113,7 @@ def _dispatch(words: list[str]) -> int:
     from swift.plan.mistakes import mistakes
 
     raise_together([*parsed.errors, *mistakes(parsed.args, unsure=bool(parsed.errors))])
-    run = _work_of(command.name, command.run)
+    run = _work_of(command.run)
     from swift.core.environment_faults import check_interpreter
     from swift.core.threads import wait_briefly
 
@@ -139,13 +139,11 @@ def _launched(words: list[str]) -> int | None:
     return None
 
 
-def _work_of(name: str, where: str) -> Callable[..., int | None]:
-    """The function that does the command's work. Raises NotBuilt when it does not exist yet."""
-    import importlib.util
+def _work_of(where: str) -> Callable[..., int | None]:
+    """The function that does a command's work."""
+    import importlib
 
     module, _, function = where.partition(":")
-    if importlib.util.find_spec("swift.commands") is None or importlib.util.find_spec(module) is None:
-        raise NotBuilt(f"`swift {name}` is not built yet: its flags are checked, its work is missing")
     return importlib.import_module(module).__dict__[function]
 
 

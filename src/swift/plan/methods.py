@@ -11,12 +11,15 @@ from types import MappingProxyType
 from typing import Literal
 
 from swift.core.did_you_mean import suggestion
-from swift.core.errors import NotBuilt, SwiftError
+from swift.core.errors import SwiftError
 from swift.params.args import Args
 from swift.params.frozen import Frozen
 
 Kind = Literal["chat", "pairs", "kto", "prompt"]
 """What a row becomes: one conversation, a pair of answers, one answer with a label, or a prompt to answer."""
+
+
+SFT = "swift.training.objectives.sft:build"
 
 
 class Method(Frozen):
@@ -25,8 +28,8 @@ class Method(Frozen):
     kind: Kind
     collator: str = "swift.training.batches:build"
     """`module:function` from a Setting (below) to what makes a batch of items."""
-    objective: str | None = None
-    """`module:function` from `swift.training.objectives.Setting` to an Objective; None is not built yet."""
+    objective: str = SFT
+    """`module:function` from `swift.training.objectives.Setting` to an Objective."""
 
     ranking: tuple[str, ...] = ()
     """Metrics besides the loss that tell a better checkpoint from a worse one."""
@@ -40,7 +43,6 @@ class Method(Frozen):
 GENERATED = ("rouge-1", "rouge-2", "rouge-l", "bleu-4")
 """Metrics of answers that are generated."""
 REWARDS = ("rewards/accuracies", "rewards/margins", "rewards/chosen", "nll_loss")
-SFT = "swift.training.objectives.sft:build"
 PAIRS = "swift.training.preference_batches:build_pairs"
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
@@ -81,14 +83,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 def method_name(args: Args) -> str:
     """The method that a training command asks for."""
     return args.values["rlhf_type"] if args.command == "rlhf" else args.command
-
-
-def plan_method(args: Args) -> str:
-    """The name of a method that can be carried out. Raises NotBuilt for one that cannot yet."""
-    name = method_name(args)
-    if METHODS[name].objective is None:
-        raise NotBuilt(f"--rlhf_type {name} is not built yet", where="--rlhf_type")
-    return name
 
 
 def plan_best_metric(args: Args) -> str:

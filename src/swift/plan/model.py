@@ -206,7 +206,7 @@ def _check_built(entry: ModelEntry, catalog: Catalog) -> None:
     """Raise NotBuilt, before anything is fetched, for a multimodal model that no family here carries out."""
     if entry.template != JINJA and catalog.family(entry) is None:
         raise NotBuilt(
-            f"{entry.name} is not built: its repository has code of its own, which is not run",
+            f"the model {entry.name} is not built: its repository has code of its own, which is not run",
             where="--model_type",
             next=f"use --model_id_or_path {catalog.templates.get(entry.template).successor}",
         )

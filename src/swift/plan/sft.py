@@ -12,7 +12,7 @@ from swift.params.args import Args
 from swift.params.groups import Train
 from swift.plan.data import DataPlan, plan_data
 from swift.plan.gpu_kernels import check_kernels
-from swift.plan.methods import plan_method
+from swift.plan.methods import method_name
 from swift.plan.model import ModelPlan, plan_model
 from swift.plan.prompt import PromptPlan, plan_prompt
 from swift.plan.quantization import check_stored
@@ -75,7 +75,7 @@ class SftPlan:
 
 def plan_sft(args: Args, catalog: Catalog, machine: Machine) -> SftPlan:
     """Decide a run from what was said. Raises SwiftError for anything that cannot work."""
-    method = plan_method(args)
+    method = method_name(args)
     args = with_own_defaults(args)
     model = plan_model(args, catalog, machine)
     check_kernels(args, machine, model)

@@ -40,10 +40,11 @@ def with_images(plan: SftPlan, images: MediaProcessor | None) -> SftPlan:
                 raise SwiftError(f"{flag} {does}, and this model has none", where=flag, next="leave it out")
         return plan
     data, entry, train, encodes = plan.data, plan.model.entry, plan.train, bool(images.family.opening)
+    shared = train.zero is not None or train.fsdp is not None
     for flag, given in (
         ("--rlhf_type ppo", plan.method == "ppo"),
-        ("--deepspeed", train.zero is not None and (plan.method == "grpo" or encodes)),
-        ("--fsdp", train.fsdp is not None and (plan.method == "grpo" or encodes)),
+        ("--rlhf_type grpo with --deepspeed or --fsdp", shared and plan.method == "grpo"),
+        ("--deepspeed or --fsdp, where an encoder reads the prompt,", shared and encodes),
         ("--reward_model_id_or_path", plan.alignment is not None and plan.alignment.reward_model is not None),
         ("--streaming", data.mode == "streaming"),
         ("--lazy_tokenize false", data.mode == "eager" and entry is not None and entry.multimodal),
@@ -55,7 +56,7 @@ def with_images(plan: SftPlan, images: MediaProcessor | None) -> SftPlan:
             raise NotBuilt(f"{flag} is not built yet for multimodal models", where=flag, next="leave it out")
     if encodes and (plan.method, plan.prompt.loss_scale) != ("sft", None):
         raise NotBuilt(
-            f"{plan.model.model_type}, whose encoder reads the prompt, is built for swift sft without --loss_scale",
+            f"the model {plan.model.model_type}, whose encoder reads the prompt, is built for sft without --loss_scale",
             where="--loss_scale, --rlhf_type",
             next="train answers whole, with swift sft",
         )

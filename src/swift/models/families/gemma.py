@@ -67,7 +67,10 @@ class Gemma3(Family):
     def __init__(self, config: Any, processor: Any, token_text: str):
         super().__init__(config, processor, token_text)
         if processor.do_pan_and_scan:
-            raise NotBuilt("Gemma3 with do_pan_and_scan is not built yet")
+            raise NotBuilt(
+                "Gemma3 with do_pan_and_scan is not built yet",
+                next="set do_pan_and_scan to false in preprocessor_config.json",
+            )
         self._pieces = config.mm_tokens_per_image
 
     def resized(self, size: Size) -> Size | None:

@@ -26,7 +26,10 @@ class GotOcr2(Family):
     def __init__(self, config: Any, processor: Any, token_text: str):
         super().__init__(config, processor, token_text)
         if processor.crop_to_patches:
-            raise NotBuilt("GOT-OCR2 with crop_to_patches is not built yet")
+            raise NotBuilt(
+                "GOT-OCR2 with crop_to_patches is not built yet",
+                next="set crop_to_patches to false in preprocessor_config.json",
+            )
         side = config.vision_config.image_size // config.vision_config.patch_size // CONVOLUTIONS
         self._pieces = side**2
 

@@ -33,7 +33,10 @@ class Llava(Family):
         super().__init__(config, processor, token_text)
         vision = config.vision_config
         if vision.model_type not in TOWERS:
-            raise NotBuilt(f"LLaVA on a tower of the kind {vision.model_type} is not built yet")
+            raise NotBuilt(
+                f"LLaVA on a tower of the kind {vision.model_type} is not built yet",
+                next=f"use one on {' or '.join(TOWERS)}",
+            )
         shape = processor.crop_size if processor.do_center_crop else processor.size
         patches = (shape["height"] // vision.patch_size) * (shape["width"] // vision.patch_size)
         dropped = config.vision_feature_select_strategy == "default"

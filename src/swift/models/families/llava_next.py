@@ -37,7 +37,10 @@ class LlavaNext(Family):
         super().__init__(config, processor, token_text)
         vision = config.vision_config
         if vision.model_type not in TOWERS:
-            raise NotBuilt(f"LLaVA-NeXT on a tower of the kind {vision.model_type} is not built yet")
+            raise NotBuilt(
+                f"LLaVA-NeXT on a tower of the kind {vision.model_type} is not built yet",
+                next=f"use one on {' or '.join(TOWERS)}",
+            )
         shape = processor.crop_size
         self._tile = shape["height"], shape["width"]
         self._patches = shape["height"] // vision.patch_size, shape["width"] // vision.patch_size
@@ -138,7 +141,9 @@ class LlavaOnevision(LlavaNext):
         self._video_token: int = config.video_token_id
         vision = config.vision_config
         if config.vision_feature_select_strategy != "full":
-            raise NotBuilt("LLaVA-OneVision is built for vision_feature_select_strategy full")
+            raise NotBuilt(
+                "LLaVA-OneVision is built for vision_feature_select_strategy full", next="use a model of llava-hf"
+            )
         side = vision.image_size // vision.patch_size
         self._tile, self._patches, self._extra = (vision.image_size,) * 2, (side, side), 0
         self._most = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
