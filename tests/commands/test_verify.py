@@ -50,6 +50,53 @@ def test_a_run_reports_itself_and_its_first_steps_are_repeated(
     assert f"rows {rows} was: 12 lines, " in told and "weights was" not in told and "code of swift was" not in told
 
 
+STOPS_ITSELF = """
+import os, signal, threading, time
+from pathlib import Path
+
+def stop(log=Path("run/logging.jsonl")):
+    while not log.is_file() or log.read_text().count('"loss"') < 2:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+threading.Thread(target=stop, daemon=True).start()
+"""
+
+
+def test_a_run_that_was_told_to_stop_reports_each_command_it_took(
+    tiny_llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"query": f"Say {n}", "response": f"{n} it is"} for n in range(12)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "stops.py").write_text(STOPS_ITSELF)
+    words = f"sft --model_id_or_path {tiny_llama_dir} --dataset rows.jsonl --output_dir run --batch_size 2".split()
+    words += [
+        "--add_output_dir_suffix",
+        "false",
+        "--logging_steps",
+        "1",
+        "--gradient_accumulation_steps",
+        "1",
+        "--report_to",
+        "none",
+    ]
+    begun = [*words, "--max_steps", "3000", "--learning_rate", "1e-3", "--custom_register_path", "stops.py"]
+    assert main(begun) == 75
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "stopped by a signal" in page and "go on with: swift" in page and "went on with" not in page
+
+    (last,) = (tmp_path / "run").glob("checkpoint-*")
+    more = ["--learning_rate", "1e-5", "--max_steps", str(int(last.name.partition("-")[2]) + 1)]
+    assert main([*words, *more, "--resume_from_checkpoint", str(last)]) == 0
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    first, _, then = page.partition("went on with")
+    assert "finished" in first and "stops.py" in first and "1e-05" in then and "time since it went on" in first
+    (tmp_path / "stops.py").write_text("")
+    capsys.readouterr()
+    assert main(["verify", "run", "--steps", "2"]) == 0, "the first steps are those of the first command"
+
+
 @pytest.fixture
 def pairs(tiny_llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A run of DPO from rows that are named relative to the folder it is started in."""

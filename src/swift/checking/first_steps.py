@@ -15,8 +15,9 @@ from swift.core.log import log
 from swift.core.machine import Machine
 from swift.core.probe import probe
 from swift.params.args import Args
+from swift.params.checkpoint_args import command_lines
 from swift.params.groups import Data, Model
-from swift.params.parse import read
+from swift.params.parse import Parsed, read
 from swift.plan.mistakes import mistakes
 from swift.plan.sft import plan_sft
 from swift.reports.run_files import Run, steps_of
@@ -94,9 +95,6 @@ def _losses(run: Run, steps: int) -> Losses:
 
 def _args_of(run: Run, machine: Machine) -> Args:
     """The flags the run was started with, those that place it left out. Raises SwiftError."""
-    words = shlex.split(str(run.args.get("command_line", "")))[1:]
-    if not words or words[0] not in ("sft", "pt", "rlhf"):
-        raise SwiftError(f"{run.folder} does not say with which command line it was trained")
     processes = int(run.args.get("world_size", 1))
     if processes != machine.world_size:
         raise SwiftError(
@@ -104,15 +102,32 @@ def _args_of(run: Run, machine: Machine) -> Args:
             why="sums come in another order",
             next="only runs of one process can be trained again here" if processes > 1 else "leave NPROC_PER_NODE out",
         )
-    parsed = read(words)
+    parsed = _begun_with(run)
     args = parsed.args
-    resume = args.values["resume_from_checkpoint"]
-    if resume == "auto" or (resume and Path(resume).expanduser().resolve().parent == run.folder.resolve()):
+    if _goes_on_in(run, args):
         args = args.with_values(resume_from_checkpoint=None)  # the first steps are those before it
     raise_together([*parsed.errors, *mistakes(args, unsure=bool(parsed.errors))])
     if args.values["resume_from_checkpoint"]:
         raise SwiftError(f"{run.folder} goes on from a checkpoint of another run", next="verify that one")
     return args
+
+
+def _begun_with(run: Run) -> Parsed:
+    """The command line that began the run, not those it went on with in its own folder. Raises SwiftError."""
+    lines = command_lines(run.args)
+    while lines:
+        words = shlex.split(lines.pop())[1:]
+        if not words or words[0] not in ("sft", "pt", "rlhf"):
+            break
+        parsed = read(words)
+        if not lines or not _goes_on_in(run, parsed.args):
+            return parsed
+    raise SwiftError(f"{run.folder} does not say with which command line it was trained")
+
+
+def _goes_on_in(run: Run, args: Args) -> bool:
+    resume = args.values["resume_from_checkpoint"]
+    return resume == "auto" or (resume and Path(resume).expanduser().resolve().parent == run.folder.resolve())
 
 
 def _again(args: Args, machine: Machine, folder: Path, steps: int) -> tuple[Losses, dict[str, str]]:

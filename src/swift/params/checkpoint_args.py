@@ -11,6 +11,8 @@ from swift.core.errors import SwiftError
 from swift.params.flag import Flag, Json
 
 SFT_ARGS = "sft_args.json"
+EARLIER = "earlier_command_lines"
+"""Where the arguments of a resumed run keep the command lines before its own."""
 ADAPTER_CONFIG = "adapter_config.json"
 INSIDE = ("default", "reft")
 """Folders in which checkpoints of `--tuner_backend swift` hold their adapter."""
@@ -50,6 +52,12 @@ def adapter_config(folder: Path) -> dict[str, Any]:
     if base is not None and not isinstance(base, str):
         raise SwiftError(f"{path} names no base: base_model_name_or_path is {base!r}", next="use another checkpoint")
     return fields
+
+
+def command_lines(saved: Mapping[str, Any]) -> list[str]:
+    """The command lines that a run was made with, in order: the one it began with, and those that it went on with."""
+    lines = [*saved.get(EARLIER, ()), saved.get("command_line")]
+    return [line for line in lines if isinstance(line, str) and line]
 
 
 def read_saved(ckpt_dir: str | os.PathLike[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from swift.core.transaction import write_file
+from swift.params.checkpoint_args import command_lines
 from swift.reports.chart import Chart
 from swift.reports.curves import main_curves, other_curves
 from swift.reports.document import document, facts, figure, table, text
@@ -61,8 +62,10 @@ def _parts(run: Run, told: Told) -> Iterator[str]:
     state = "good" if told.whole else "bad"
     yield f'<p class="{state}"><b>{text(told.ending)}</b>'
     done = "" if run.progress is None else f"step {run.progress[0]} of {run.progress[1]}"
-    yield facts({"steps": done, "folder": run.folder.resolve(), "time": _elapsed(run)})
-    yield f"<h2>The command that does it again</h2><pre>{text(run.args.get('command_line', ''))}</pre>"
+    lines = command_lines(run.args)
+    time = "time" if len(lines) < 2 else "time since it went on"
+    yield facts({"steps": done, "folder": run.folder.resolve(), time: _elapsed(run)})
+    yield from _commands(lines)
     yield f"<p>Whether it does: <code>swift verify {text(run.folder.resolve())}</code>"
     yield _warnings(told.warnings)
     yield from _numbers(run)
@@ -74,6 +77,12 @@ def _parts(run: Run, told: Told) -> Iterator[str]:
     yield "<h2>Environment</h2>" + facts(run.environment)
     there = [(name, what) for name, what in FILES if (run.folder / name).is_file()]
     yield "<h2>Files beside this one</h2>" + table(("file", "what"), there)
+
+
+def _commands(lines: Sequence[str]) -> Iterator[str]:
+    yield f"<h2>The command that does it again</h2><pre>{text(lines[0] if lines else '')}</pre>"
+    for line in lines[1:]:
+        yield f"<p>It was stopped, and went on with<pre>{text(line)}</pre>"
 
 
 def _elapsed(run: Run) -> str:

@@ -14,6 +14,7 @@ from swift.core.machine import Machine
 from swift.core.transaction import write_file
 from swift.data.packing import unpacked
 from swift.params.args import Args
+from swift.params.checkpoint_args import EARLIER, command_lines, read_saved
 from swift.params.form import given_line
 from swift.params.secrets import SECRETS
 from swift.plan.sft import SftPlan
@@ -56,8 +57,15 @@ def decided(plan: SftPlan) -> dict[str, Any]:
     }
 
 
-def saved_args(args: Args, plan: SftPlan, machine: Machine, run: Path, template_type: str) -> dict[str, Any]:
-    """Every flag with what became of it, and the computed values that later commands and people look for."""
+def saved_args(
+    args: Args, plan: SftPlan, machine: Machine, run: Path, template_type: str, resume: Path | None = None
+) -> dict[str, Any]:
+    """Every flag with what became of it, and the computed values that later commands and people look for.
+
+    A run that goes on from the checkpoint `resume` keeps the command lines of the run before.
+    """
+    goes_on = resume is not None and not plan.train.group.resume_only_model
+    before = command_lines(read_saved(resume)) if resume is not None and goes_on else []
     layers = args.values["hqq_dynamic_config_path"]
     values = {name: list(value) if isinstance(value, tuple) else value for name, value in args.values.items()}
     return {
@@ -65,6 +73,7 @@ def saved_args(args: Args, plan: SftPlan, machine: Machine, run: Path, template_
         **decided(plan),
         "command": args.command,
         "command_line": given_line(args),
+        **({EARLIER: before} if before else {}),
         "hqq_dynamic_config_path": None if layers is None else str(Path(layers).expanduser().resolve()),
         "template_type": template_type,
         "output_dir": str(run),

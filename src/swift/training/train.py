@@ -97,7 +97,7 @@ def _run(
         "first example, what is trained in ⟦⟧:\n%s",
         example(prepared.built.first, prepared.tokenizer, prepared.images),
     )
-    arguments = saved_args(args, plan, machine, run_dir, prepared.encoder.template_type)
+    arguments = saved_args(args, plan, machine, run_dir, prepared.encoder.template_type, resume)
     if plan.alignment is not None:
         arguments["ref_model_id_or_path"] = reference_source(plan, resume)
     if machine.first:
