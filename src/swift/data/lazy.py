@@ -5,7 +5,7 @@ They are made again when the row is asked for, so that memory holds a few number
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,8 @@ class LazyDataset:
         if images is None:
             return item
         try:
-            for shown in _shown(item):
-                images.check(shown)
+            for media in media_shown(item):
+                images.check(media)
         except BadMedium as error:
             # Its head was whole when the rows were read; what lies behind shows only in decoding.
             self._leave_out(index, error, instead)
@@ -109,7 +109,7 @@ class LazyDataset:
         )
 
 
-def _shown(item: dict[str, Any]) -> list[Media]:
+def media_shown(item: Mapping[str, Any]) -> list[Media]:
     """What an item shows; both answers of a pair mostly show the same."""
     media: list[Media] = []
     for name, value in item.items():

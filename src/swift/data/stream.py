@@ -24,14 +24,16 @@ from swift.data.dataset_files import dataset_files
 from swift.data.eager import EncodedDataset
 from swift.data.example_index import ExampleIndex
 from swift.data.formats import Converted
+from swift.data.lazy import LazyDataset, media_shown
 from swift.data.ledger import Entry, Ledger, Status
 from swift.data.packing import join, pack_groups
 from swift.data.parts import open_parts
-from swift.data.preprocess import Made, Outcome, Preprocessor
+from swift.data.preprocess import Made, Outcome, Preprocessor, refusal
 from swift.data.row_table import level_of, speak_of
 from swift.data.source import START, Place, RowSource, SourceFile, SourceRow
 from swift.plan.data import Check, DataPlan
 from swift.prompts.bad_row import BadRow
+from swift.prompts.images import BadMedium, MediaTokens
 
 GROUP = 64
 """Rows that are encoded together."""
@@ -233,7 +235,9 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
         """What the preprocessor makes of the rows; those looked at ahead need it no more."""
         ahead = self._ahead
         fresh = iter(self.preprocess([row for row in rows if row.place not in ahead]))
-        return [ahead.pop(row.place) if row.place in ahead else next(fresh) for row in rows]
+        outcomes = [ahead.pop(row.place) if row.place in ahead else next(fresh) for row in rows]
+        images = None if self.preprocess.encoder is None else self.preprocess.encoder.images
+        return outcomes if images is None else [_decoded(outcome, images) for outcome in outcomes]
 
     def take_first(self, count: int) -> tuple[list[dict[str, Any]], Place]:
         """The first `count` examples in the order of the files, and the place of the row after them."""
@@ -279,6 +283,17 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
             once(f"{label}: key not used: {key}", level=logging.INFO)
         for note in converted.notes:
             once(f"{label}: {note}", level=level_of(note))
+
+
+def _decoded(outcome: Outcome, images: MediaTokens) -> Outcome:
+    """The outcome, or the fault of media whose head was whole and that cannot be decoded after all."""
+    if isinstance(outcome.result, Made):
+        try:
+            for media in (media for example in outcome.result.examples for media in media_shown(example)):
+                images.check(media)
+        except BadMedium as error:
+            return replace(outcome, result=refusal(error))
+    return outcome
 
 
 def enter(row: SourceRow, outcome: Outcome, ledger: Ledger, check: Check, split: str) -> None:
@@ -377,6 +392,9 @@ def open_stream(plan: DataPlan, preprocess: Preprocessor, ledger: Ledger) -> tup
     train = stream(place, plan.buffer_size)
     train.look_ahead()
     if plan.val:
-        parts = open_parts(replace(plan, train=(), mix=(), train_sample=-1), preprocess, "tokens")
-        return train, EncodedDataset(ExampleIndex([part.table for part in parts], [part.val for part in parts]))
+        of_media = preprocess.encoder is not None and preprocess.encoder.images is not None
+        others = replace(plan, train=(), mix=(), train_sample=-1)
+        parts = open_parts(others, preprocess, "lengths" if of_media else "tokens")
+        index = ExampleIndex([part.table for part in parts], [part.val for part in parts])
+        return train, LazyDataset(index, preprocess, ledger.path) if of_media else EncodedDataset(index)
     return train, ListDataset(held_back) if held_back else None

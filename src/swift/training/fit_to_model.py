@@ -46,7 +46,6 @@ def with_images(plan: SftPlan, images: MediaProcessor | None) -> SftPlan:
         ("--rlhf_type grpo with --deepspeed or --fsdp", shared and plan.method == "grpo"),
         ("--deepspeed or --fsdp, where an encoder reads the prompt,", shared and encodes),
         ("--reward_model_id_or_path", plan.alignment is not None and plan.alignment.reward_model is not None),
-        ("--streaming", data.mode == "streaming"),
         ("--lazy_tokenize false", data.mode == "eager" and entry is not None and entry.multimodal),
         ("--predict_with_generate", train.generation is not None and (train.shards_weights or encodes)),
         ("--sft_type longlora", plan.tuner.sft_type == "longlora"),
@@ -60,7 +59,8 @@ def with_images(plan: SftPlan, images: MediaProcessor | None) -> SftPlan:
             where="--loss_scale, --rlhf_type",
             next="train answers whole, with swift sft",
         )
-    data = replace(data, mode="lazy", cache=None, media=default_media())
+    mode = "streaming" if data.mode == "streaming" else "lazy"
+    data = replace(data, mode=mode, cache=None, media=default_media())
     if train.distributed.ddp_find_unused_parameters is None:  # rows without images leave tower and projector out
         train = replace(train, distributed=train.distributed.replace(ddp_find_unused_parameters=True))
     return replace(plan, data=data, train=train, tuner=replace(plan.tuner, parts=images.family.parts))
