@@ -184,16 +184,28 @@ def test_what_does_not_go_together(
         assert expected in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("columns", [None, {"asked": "query", "said": "response"}])
 def test_questions_in_the_training_rows_are_named(
-    tiny_llama_dir: Path, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    columns: dict[str, str] | None,
+    tiny_llama_dir: Path,
+    config: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rows = tmp_path / "trained.jsonl"
-    asked = [{"query": "Other", "response": "x"}, {"query": "Say hello", "response": "hello"}]
-    rows.write_text("".join(json.dumps(row) + "\n" for row in asked))
-    checkpoint = shutil.copytree(tiny_llama_dir, tmp_path / "checkpoint-1")
-    saved = {"sft_type": "full", "template_type": "qwen", "dataset": [str(rows)]}
+    """Rows are found from another folder than the training was started in, by its own names of columns."""
+    query, response = columns or ("query", "response")
+    asked = [{query: "Other", response: "x"}, {query: "Say hello", response: "hello"}]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "trained.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    (tmp_path / "run" / "environment.json").write_text(json.dumps({"working folder": str(tmp_path)}))
+    checkpoint = shutil.copytree(tiny_llama_dir, tmp_path / "run" / "checkpoint-1")
+    saved = {"sft_type": "full", "template_type": "qwen", "dataset": ["trained.jsonl"], "columns": columns}
     (checkpoint / "sft_args.json").write_text(json.dumps(saved))
     _, _, report = evaluate(config, "--ckpt_dir", str(checkpoint), "--choice_scores", "letter")
     (seen,) = report["seen_in_training"]
     assert seen["question"].endswith("talk.jsonl:1") and seen["row"].endswith("trained.jsonl:2")
     assert "questions that stand in the training rows: 1" in capsys.readouterr().err
+    if columns is not None:
+        (checkpoint / "sft_args.json").write_text(json.dumps({**saved, "columns": None}))
+        _, _, report = evaluate(config, "--ckpt_dir", str(checkpoint), "--choice_scores", "letter")
+        assert report["seen_in_training"] is None and "was not checked: none of them can" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +19,16 @@ from swift.params.args import Args
 from swift.params.checkpoint_args import read_saved
 from swift.plan.data import DataPlan, plan_data
 from swift.prompts.types import Conversation, Preference
+from swift.reports.run_files import Run
 from swift.training.text_metrics import words
 
 SHINGLE = 8
 """Words by which a question is looked for before it is compared whole."""
 SHORT = 4
 """A question of fewer words counts only where it is a whole turn: many texts ask `Who?`."""
+SOURCES = ("dataset", "custom_train_dataset_path", "self_cognition_sample")
+TRAINED_ON = (*SOURCES, "columns", "model_name", "model_author")
+"""Flags of a training that say which rows it reads, and how."""
 Words = tuple[str, ...]
 
 
@@ -36,14 +41,22 @@ class Seen:
 
 
 def seen_in_training(checkpoint: Path, args: Args, catalog: Catalog, subsets: list[Subset]) -> list[Seen] | None:
-    """The questions that the training data sets of a checkpoint hold; None where the data sets cannot be read."""
-    named = read_saved(checkpoint).get("dataset")
-    if not named:
+    """The questions that the training data sets of a checkpoint hold; None where the data sets cannot be read.
+
+    They are read as its training read them: from the folder that it was started in, where that is still there.
+    """
+    saved = read_saved(checkpoint)
+    trained = {name: saved[name] for name in TRAINED_ON if saved.get(name)}
+    if not any(name in trained for name in SOURCES):
         return None
-    names = (named,) if isinstance(named, str) else tuple(named)
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in trained.items()}
+    if isinstance(values.get("dataset"), str):
+        values["dataset"] = (values["dataset"],)
+    started_in = Path(str(Run(checkpoint.resolve().parent).environment.get("working folder", ".")))
     try:
-        plan = plan_data(args.with_values(dataset=names, val_dataset=()), catalog)
-        return find(subsets, (row for text in _rows(plan) for row in text))
+        with chdir(started_in if started_in.is_dir() else Path()):
+            plan = plan_data(args.with_values(**values, val_dataset=()), catalog)
+            return find(subsets, _turns_of(plan))
     except SwiftError as error:
         log.warning("whether questions stand in the training rows was not checked: %s", error.what)
         return None
@@ -72,14 +85,19 @@ def find(subsets: list[Subset], turns: Iterable[tuple[str, str]]) -> list[Seen]:
     return [Seen(origin, place) for origin, place in seen.items()]
 
 
-def _rows(plan: DataPlan) -> Iterator[Iterator[tuple[str, str]]]:
-    """The turns of every row of the training data sets that can be read."""
+def _turns_of(plan: DataPlan) -> Iterator[tuple[str, str]]:
+    """The turns of every row of the training data sets that can be read. Raises SwiftError where none can."""
     preprocess = Preprocessor("chat")
+    read = False
     for spec in plan.train:
         source = RowSource(dataset_files(spec, plan))
         for number in range(len(source.files)):
             for chunk in chunks(source.rows_of(number)):
-                yield _turns(chunk.rows, preprocess)
+                for turn in _turns(chunk.rows, preprocess):
+                    read = True
+                    yield turn
+    if not read:
+        raise SwiftError("none of them can be read")
 
 
 def _turns(rows: Iterable[SourceRow], preprocess: Preprocessor) -> Iterator[tuple[str, str]]:
