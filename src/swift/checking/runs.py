@@ -205,8 +205,9 @@ def scores(run: Run, pairs: Sequence[dict[str, Any]]) -> list[float]:
     device = next(run.model.parameters()).device
     run.model.eval()
     with torch.no_grad():
-        batches = [run.objective.sums(run.model, send_to_device(run.collate([pair]), device)) for pair in pairs]
-    return [float(one.metrics[f"rewards/{side}"][0]) for side in ("chosen", "rejected") for one in batches]
+        moved: list[Any] = [send_to_device(run.collate([pair]), device) for pair in pairs]
+        sums = [run.objective.sums(run.model, batch) for batch in moved]
+    return [float(one.metrics[f"rewards/{side}"][0]) for side in ("chosen", "rejected") for one in sums]
 
 
 def log_likelihoods(run: Run, rows: Sequence[dict[str, Any]], *, before: int = 0) -> list[float]:
