@@ -16,6 +16,7 @@ from tests.fixtures.tiny_multimodal import write_llava, write_qwen2_vl
 
 from swift.cli import main
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "data" / "shapes.jsonl"
 Write = Callable[[Path, Path], Path]
 FAMILIES = {
     "llava1_5-7b-instruct": (write_llava, "<s>USER: {}\nASSISTANT:", "</s>"),
@@ -277,3 +278,11 @@ def test_a_type_with_code_of_its_own_is_refused_before_anything_is_fetched(
 ) -> None:
     assert main(["sft", "--model_type", "internvl2-2b", "--dataset", str(write_rows(tmp_path))]) == 2
     assert "OpenGVLab/InternVL3" in capsys.readouterr().err
+
+
+def test_the_rows_of_the_documentation(
+    model_type: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = f"--model_type {model_type} --model_id_or_path {model} --dataset {EXAMPLE} --output_dir {tmp_path}"
+    assert main(["sft", *words.split(), "--dry_run"]) == 0
+    assert "16 rows: 16 kept" in capsys.readouterr().err
