@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from swift.core.errors import CheckFailed, SwiftError
 from swift.plan.tuner import TunerPlan
+from swift.training.callbacks.loss_watch import NotANumber
 from swift.training.checkpoints import checkpoints
 from swift.training.loop import finish, resume_command, train
 from swift.training.objectives import Batch, Sums
@@ -229,6 +230,18 @@ def test_a_weight_that_is_no_number_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match="loss is nan at step 1") as raised:
         train(run)
     assert "model.layers.1.mlp.up_proj.weight (1 of " in str(raised.value)
+
+
+def test_a_frozen_weight_that_is_no_number_is_named_at_any_step(tmp_path: Path) -> None:
+    rows = Rows(8)
+    for number, item in enumerate(rows.items):
+        item["input_ids"] = [7 if number == 3 else 8, *[max(token, 8) for token in item["input_ids"][1:]]]
+    run = tiny_run(tmp_path / "run", tuner=LORA, train=rows, batch_size=1, accumulation=1, max_steps=8)
+    with torch.no_grad():
+        run.model.get_parameter("base_model.model.model.embed_tokens.weight")[7] = math.nan
+    with pytest.raises(NotANumber) as raised:
+        train(run)
+    assert raised.value.step > 1 and "embed_tokens.weight (64 of " in str(raised.value)
 
 
 def test_longest_rows_come_first_when_memory_is_tested(tmp_path: Path) -> None:

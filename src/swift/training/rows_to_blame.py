@@ -36,7 +36,7 @@ def blame(
     The weights are still those of before the step on a CPU, where a loss is looked at as it comes. On a GPU they may be
     no numbers any more; then all rows stay named.
     """
-    broken = broken_weight(_as_loaded(model)) if error.step <= 1 else None
+    broken = broken_weight(_as_loaded(model, trained=error.step <= 1))
     if broken is not None:
         error.why, error.next = f"the model was loaded with a weight that is not a number: {broken}", ANOTHER_COPY
     rows = train.examples if isinstance(train, PackedDataset) else train
@@ -51,10 +51,10 @@ def blame(
         error.next = "look at what is special there (a token, a number); the last checkpoint is good"
 
 
-def _as_loaded(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """On a GPU the step with the loss has been made, so that only weights that are not trained are as they were."""
+def _as_loaded(model: nn.Module, *, trained: bool) -> Iterator[tuple[str, torch.Tensor]]:
+    """Frozen weights, and before the first step the `trained` ones: on a GPU it has been made when the loss is seen."""
     for name, weight in model.named_parameters():
-        if not weight.requires_grad or weight.device.type == "cpu":
+        if not weight.requires_grad or (trained and weight.device.type == "cpu"):
             yield name, weight
 
 
