@@ -146,6 +146,11 @@ def dropout_in_evaluation(patch: pytest.MonkeyPatch, _: Path) -> None:
     patch.setattr(SwiftTrainer, "_loss_over", noisy)
 
 
+def training_loss_scaled(patch: pytest.MonkeyPatch, _: Path) -> None:
+    whole = SwiftTrainer.compute_loss
+    patch.setattr(SwiftTrainer, "compute_loss", lambda *given, **named: 1.01 * whole(*given, **named))
+
+
 def labels_one_off(patch: pytest.MonkeyPatch, _: Path) -> None:
     predicted_at = collator._predicted_at
     patch.setattr(collator, "_predicted_at", lambda labels, follows: predicted_at(labels, follows)[1:])
@@ -157,6 +162,7 @@ def labels_one_off(patch: pytest.MonkeyPatch, _: Path) -> None:
         (dropout_in_evaluation, "evaluated = by hand"),
         (labels_one_off, "evaluated = by hand"),
         (mean_of_means, "batch x accumulation"),
+        (training_loss_scaled, "batch x accumulation"),
         (leaking_packed_rows, "flat = packed = padded"),
         pytest.param(another_base, "adapter saved = loaded", marks=pytest.mark.slow),
         (another_base_that_nobody_compares, "adapter saved = loaded"),

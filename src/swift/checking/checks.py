@@ -128,7 +128,8 @@ class Checks:
     @cached_property
     def _plain(self) -> Numbers:
         """All rows in one flat batch."""
-        numbers = self._numbers(Layout(batch_size=len(self.subject.rows), accumulation=1))
+        layout = Layout(batch_size=len(self.subject.rows), accumulation=1)
+        numbers = runs.numbers_of(self.subject, self._new_folder(), layout, alone=self._gradients_are_plain)
         self._began = True
         return numbers
 
@@ -169,11 +170,17 @@ class Checks:
     def _numbers(self, layout: Layout) -> Numbers:
         return numbers_of(self.subject, self._new_folder(), layout)
 
+    @property
+    def _gradients_are_plain(self) -> bool:
+        """Whether a step takes the gradient of all that is trained: layers of LISA take turns, fp16 is scaled."""
+        train = self.subject.plan.train
+        return train.lisa is None and train.galore is None and train.dtype != "fp16"
+
     def _against_plain(self, name: str, what: str, *layouts: Layout) -> Result:
-        differences: dict[str, float] = {}
         plain = self._plain
         if not plain.moved > 0:
             raise ValueError("two steps of training change no weight")
+        differences = plain.beside_the_objective()
         for layout in layouts:
             for key, value in plain.differences(self._numbers(layout)).items():
                 differences[key] = _larger(differences.get(key, 0.0), value)

@@ -65,6 +65,8 @@ class Numbers:
     gradients: Sequence[float]
     before: Mapping[str, Tensor]
     after: Mapping[str, Tensor]
+    alone: tuple[float, float] | None = None
+    """Loss and norm of the gradient before the first step by the objective alone, where it was asked."""
 
     @property
     def moved(self) -> float:
@@ -79,9 +81,16 @@ class Numbers:
             "weights": _distance(self.after, other.after) / self.moved if self.moved else float("nan"),
         }
 
+    def beside_the_objective(self) -> dict[str, float]:
+        """How far the first step is off what the objective alone gives, as shares."""
+        if self.alone is None:
+            return {}
+        loss, gradient = self.alone
+        return {"loss": _most([loss], self.losses[:1]), "gradient": _most([gradient], self.gradients[:1] or [gradient])}
 
-def numbers_of(subject: Subject, folder: Path, layout: Layout) -> Numbers:
-    """Train `STEPS` steps without dropout, the rows laid out so."""
+
+def numbers_of(subject: Subject, folder: Path, layout: Layout, *, alone: bool = False) -> Numbers:
+    """Train `STEPS` steps without dropout, the rows laid out so; `alone` asks the objective before."""
     rows: Any = subject.rows
     if layout.packed:
         rows = PackedDataset(rows, max(int(rows.lengths.max()), subject.tokens // 2))
@@ -97,7 +106,25 @@ def numbers_of(subject: Subject, folder: Path, layout: Layout) -> Numbers:
     switch_off_dropout(run.model)
     if layout.padded:
         run = replace(run, collate=replace(cast(Any, run.collate), flat=False))
-    return _numbers(run)[0]
+    asked = _alone(run) if alone else None
+    return replace(_numbers(run)[0], alone=asked)
+
+
+def _alone(run: Run) -> tuple[float, float]:
+    """The loss of all rows and the norm of its gradient: the sums of the objective over its own denominators.
+
+    A training step that scales either of them does so in every layout of rows, where no comparison shows it.
+    """
+    run.model.train()
+    trained = [weight for weight in run.model.parameters() if weight.requires_grad]
+    batch: Any = send_to_device(run.collate([run.train[number] for number in range(len(run.train))]), trained[0].device)
+    with torch.autocast(trained[0].device.type, torch.bfloat16, enabled=run.plan.dtype == "bf16"):
+        sums = run.objective.sums(run.model, batch)
+    loss = (sums.loss / run.objective.denominator(batch).to(sums.loss.device)).sum()
+    term = tuners.regularizer(run.model)
+    loss = loss if term is None else loss + term
+    gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+    return loss.item(), sum(float(one.double().square().sum()) for one in gradients if one is not None) ** 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
