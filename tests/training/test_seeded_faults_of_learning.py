@@ -261,6 +261,7 @@ HEALTHY = {
     "rank 1": f"sft {ROWS} --lora_rank 1 --max_steps 40",
     "a usual weight decay at a high rate": f"sft {ROWS} --sft_type full --learning_rate 1e-2 --max_steps 60",
     "all weights at a millionth": f"sft {ROWS} --sft_type full --learning_rate 1e-6",
+    "adalora from chance, whose regularizer is large": f"sft {ROWS} --sft_type adalora --max_steps 12",
     "much dropout": f"sft {ROWS} --lora_dropout 0.5 --max_steps 30",
     "half of it warm-up": f"sft {ROWS} --warmup_ratio 0.5 --max_steps 60",
     "single rows": f"sft {ROWS} --batch_size 1 --max_steps 40",

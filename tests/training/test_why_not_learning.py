@@ -73,6 +73,7 @@ HEALTHY: dict[str, list[dict[str, float]]] = {
     "small model at its start": [{"loss": CHANCE, "acc": 0.0}] * 2,
     "chance while it warms up": [{"loss": CHANCE, "acc": 0.0, "learning_rate": 1e-6 * step} for step in range(2)]
     + [{"loss": CHANCE, "acc": 0.0, "learning_rate": 1e-4}],
+    "a regularizer beside the rows": [{"loss": CHANCE + 2, "regularizer": 2.0, "acc": 0.0}] * 2,
     "rows that differ": [{"loss": loss, "acc": 0.0} for loss in (0.2, 0.3, 2.0, 4.0, 0.6, 3.0, 2.2, 2.9, 0.9)],
     "single pairs": [{"loss": loss, "rewards/margins": 0.1} for loss in (0.69, 1.2, 0.4, 1.6, 0.3, 1.1, 1.3)],
     "slow": [{"loss": CHANCE - 0.01 * step, "acc": 0.0} for step in range(40)],

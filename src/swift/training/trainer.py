@@ -27,6 +27,7 @@ from swift.data.stream import StreamDataset
 from swift.plan.train import TrainPlan
 from swift.training import checkpoints
 from swift.training.batches import MicroBatch, pinned
+from swift.training.callbacks.curve_watch import REGULARIZER
 from swift.training.callbacks.loss_watch import LossCheck
 from swift.training.callbacks.resumed_schedule import ResumedSchedule
 from swift.training.callbacks.resumed_state import ResumedState
@@ -200,7 +201,10 @@ class SwiftTrainer(CheckpointTrainer):
         loss = (sums.loss * (counts * self.args.world_size / num_items_in_batch)).sum()
         assert self.model is not None
         term = tuners.regularizer(self.model)
-        return loss if term is None else loss + term / self._passes_of_step
+        if term is None:
+            return loss
+        self._metrics[REGULARIZER] = _pair(term, torch.ones_like(term)) + self._metrics.get(REGULARIZER, 0)
+        return loss + term / self._passes_of_step
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
         """A pass forward and backward. Raises CheckFailed, naming the rows, when a loss is not a number."""

@@ -16,6 +16,9 @@ LINES = 6
 """Lines of the log that are needed to see whether it does: the last third is compared with the first."""
 CHANCE_OF_PAIRS = math.log(2)
 
+REGULARIZER = "regularizer"
+"""The name of what a tuner adds to the loss of the rows."""
+
 
 class WatchedCurves(TrainerCallback):
     """Looks at each line of training beside those before.
@@ -81,7 +84,7 @@ class WatchedCurves(TrainerCallback):
         yield from self._of_loss(step)
 
     def _of_loss(self, step: int) -> Iterator[Cause]:
-        losses = [float(line["loss"]) for line in self._lines]
+        losses = [float(line["loss"]) - line.get(REGULARIZER, 0.0) for line in self._lines]
         of_pairs = "rewards/margins" in self._lines[-1]
         if not of_pairs and (self._vocabulary is None or "acc" not in self._lines[-1]):
             return
