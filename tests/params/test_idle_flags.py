@@ -66,7 +66,17 @@ def named(line: str) -> list[str]:
         ("deploy --model_type m --val_dataset v --stream false", "swift deploy: stream val_dataset"),
         ("app-ui --model_type m --verbose true", "swift app-ui: verbose"),
         (INFER + "--verbose true", "a chat: verbose"),
-        (INFER + "--val_dataset v --merge_device_map cpu", "--merge_lora false: merge_device_map"),
+        (INFER + "--val_dataset v --ckpt_dir c --merge_device_map cpu", "--merge_lora false: merge_device_map"),
+        (
+            INFER + "--val_dataset v --load_args_from_ckpt_dir false",
+            "a run without --ckpt_dir: load_args_from_ckpt_dir",
+        ),
+        (EXPORT + "--to_gguf q8_0 --hf_output_dir h", "swift export: hf_output_dir"),
+        (MERGE + "--merge_lora true", "swift merge-lora: merge_lora"),
+        (
+            "rlhf --rlhf_type grpo --model_type m --dataset d --reward_funcs format --reward_model_revision r",
+            "a run without --reward_model_id_or_path: reward_model_revision",
+        ),
         (INFER + "--val_dataset v --save_result false --result_dir r", "--save_result false: result_dir"),
     ],
 )

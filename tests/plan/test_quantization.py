@@ -242,6 +242,9 @@ def test_a_merge_takes_the_base_itself(catalog: Catalog, model: Path, tmp_path: 
     assert merge.model.quant is None and "in 4 bit" in merge.summary()
     whole = checkpoint(tmp_path / "of-whole", model, dtype="fp32")
     merge = plan_merge(parse(["merge-lora", "--ckpt_dir", str(whole), "--quantization_bit", "4"]), catalog, BARE)
+    for place, wrong in (("cuda:7", "device cuda:7, which is not here"), ("gpu", "'gpu', which is no device")):
+        with pytest.raises(SwiftError, match=f"--merge_device_map puts the model on {wrong}"):
+            plan_merge(parse(["merge-lora", "--ckpt_dir", str(whole), "--merge_device_map", place]), catalog, BARE)
     assert "--quantization_bit 4 is not followed" in merge.summary() and "trained" not in merge.summary()
 
 

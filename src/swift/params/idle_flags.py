@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
+from swift.params import leftovers
 from swift.params.alignment import ALGORITHMS, SAMPLES
 from swift.params.args import Args
 from swift.params.commands import COMMANDS, TRAINING
@@ -49,9 +50,24 @@ UNREAD: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "deploy": _SURFACE,
         "app-ui": (*_SURFACE, "verbose", "max_logprobs"),
         "eval": (*_SURFACE, "verbose", "max_logprobs"),
-        "export": ("sft_type", "show_dataset_sample", *_SCREEN, *_FILES, *_ENGINE, *_QUANT, *_VLLM, *_LMDEPLOY),
+        "export": (
+            *leftovers.IDLE_FLAGS,
+            *("sft_type", "show_dataset_sample", *_SCREEN, *_FILES, *_ENGINE, *_QUANT, *_VLLM, *_LMDEPLOY),
+        ),
         "merge-lora": (
-            *("sft_type", *_CHAT, *_ROWS, *_SCREEN, *_FILES, *_LENGTH, *_ENGINE, *_VLLM, *_LMDEPLOY, *ANSWERS),
+            *(
+                "sft_type",
+                "merge_lora",
+                *_CHAT,
+                *_ROWS,
+                *_SCREEN,
+                *_FILES,
+                *_LENGTH,
+                *_ENGINE,
+                *_VLLM,
+                *_LMDEPLOY,
+                *ANSWERS,
+            ),
             *("stop_words", "max_model_len", "quant_method", *_QUANT, *_PROMPT),
         ),
     }
@@ -208,6 +224,16 @@ def _loading(args: Args) -> Case:
     return f"--quant_method {method or 'bnb'}", _QUANT[len(_BNB) :] if method in (None, "bnb") else _BNB
 
 
+def _folder(args: Args) -> Case:
+    names = ("load_args_from_ckpt_dir", "merge_device_map", "save_safetensors")
+    return _NOTHING if args.values["ckpt_dir"] else ("a run without --ckpt_dir", names)
+
+
+def _reward_model(args: Args) -> Case:
+    named = args.command != "rlhf" or args.values["reward_model_id_or_path"]
+    return _NOTHING if named else ("a run without --reward_model_id_or_path", ("reward_model_revision",))
+
+
 def _merging(args: Args) -> Case:
     wanted = args.values["merge_lora"] or (args.values.get("to_ollama") or args.values.get("to_gguf"))
     return _NOTHING if wanted else ("--merge_lora false", ("merge_device_map", "save_safetensors"))
@@ -252,14 +278,14 @@ def _asking(args: Args) -> Case:
 
 _TRAINING_CASES: tuple[Callable[[Args], Case], ...] = (
     *(_stream, _validation, _evaluation, _saving, _pushing, _curves, _start, _names, _length, _warmup, _optimizer),
-    *(_mixing, _targets, _backend, _answering, _loading),
+    *(_mixing, _targets, _backend, _answering, _loading, _reward_model),
 )
 _OTHER_CASES: Mapping[str, tuple[Callable[[Args], Case], ...]] = MappingProxyType(
     {
-        "infer": (_talking, _merging, _loading),
-        "deploy": (_merging, _loading),
-        "app-ui": (_merging, _loading),
-        "eval": (_asking, _merging, _loading),
-        "export": (_handing_over, _converting, _calibrating, _merging),
+        "infer": (_talking, _folder, _merging, _loading),
+        "deploy": (_folder, _merging, _loading),
+        "app-ui": (_folder, _merging, _loading),
+        "eval": (_asking, _folder, _merging, _loading),
+        "export": (_handing_over, _converting, _calibrating, _folder, _merging),
     }
 )

@@ -16,6 +16,8 @@ from swift.plan.json_flag import json_mapping
 FLAG = "--device_map_config"
 WEIGHTLESS = ("disk", "meta")
 """Places where layers lie without a gradient."""
+SHARED = ("auto", "balanced", "balanced_low_0", "sequential")
+"""Words that lay a model over all devices."""
 _DEVICE = re.compile(r"(cpu|cuda|npu|mps)(?::(\d+))?")
 
 
@@ -26,7 +28,7 @@ def plan_device_map(args: Args, model: Model, machine: Machine) -> str | Mapping
         if not given:
             raise SwiftError(f"{FLAG} says nothing", where=FLAG, next="leave it out, or name parts and their devices")
         for module, device in given.items():
-            _check(module, device, machine)
+            _check(module, device, machine, FLAG)
         return _trainable(given, machine) if args.command in TRAINING else given
     if machine.device == "cpu":
         return None
@@ -35,7 +37,13 @@ def plan_device_map(args: Args, model: Model, machine: Machine) -> str | Mapping
     return "auto"
 
 
-def _check(module: str, device: object, machine: Machine) -> None:
+def require_place(place: str | None, flag: str, machine: Machine) -> None:
+    """Raise SwiftError for a place of the whole model that is none, or that this machine has not."""
+    if place is not None and place not in SHARED:
+        _check("", int(place) if place.isdecimal() else place, machine, flag)
+
+
+def _check(module: str, device: object, machine: Machine, flag: str) -> None:
     number, kind = None, machine.device
     if isinstance(device, int) and not isinstance(device, bool):
         number = device
@@ -43,8 +51,8 @@ def _check(module: str, device: object, machine: Machine) -> None:
         kind, number = found[1], int(found[2] or 0)
     elif device not in WEIGHTLESS:
         raise SwiftError(
-            f"{FLAG} puts {module or 'the model'} on {device!r}, which is no device",
-            where=FLAG,
+            f"{flag} puts {module or 'the model'} on {device!r}, which is no device",
+            where=flag,
             next='a device is a number, "cpu", "disk", or a name like "cuda:0"',
         )
     if number is None or (kind == "cpu" and device != number):
@@ -52,8 +60,8 @@ def _check(module: str, device: object, machine: Machine) -> None:
     count = machine.device_count if kind == machine.device else 0
     if not 0 <= number < count:
         raise SwiftError(
-            f"{FLAG} puts {module or 'the model'} on device {device}, which is not here",
-            where=FLAG,
+            f"{flag} puts {module or 'the model'} on device {device}, which is not here",
+            where=flag,
             why=f"there are {count} of {kind}, counted from 0" if count else "there is no such accelerator",
             next='use "cpu", or look whether CUDA_VISIBLE_DEVICES hides it',
         )

@@ -13,6 +13,7 @@ from swift.params.args import Args
 from swift.params.checkpoint_args import adapter_kind, read_saved
 from swift.params.form import given_line
 from swift.params.groups import Checkpoint
+from swift.plan.device_map import require_place
 from swift.plan.model import ModelPlan, plan_model
 from swift.plan.quantization import StoredQuant
 
@@ -112,7 +113,8 @@ def quantized_base(source: str, stored: StoredQuant, checkpoint: Path) -> SwiftE
 
 def _device_map(args: Args, machine: Machine) -> str | None:
     """`--merge_device_map`; unsaid it is auto for a merge alone, and cpu where the model is loaded again afterwards."""
+    given = args[Checkpoint].merge_device_map
+    require_place(given, "--merge_device_map", machine)
     if machine.device == "cpu":
         return None
-    given = args[Checkpoint].merge_device_map
     return given or ("auto" if args.command in ("merge-lora", "export") else "cpu")

@@ -14,6 +14,7 @@ from swift.params.args import Args
 from swift.params.form import given_line
 from swift.params.groups import Checkpoint, Data, Export, Hub
 from swift.plan.data import DataPlan, plan_data
+from swift.plan.device_map import require_place
 from swift.plan.model import ModelPlan, plan_model
 from swift.plan.prompt import PromptPlan, plan_prompt
 from swift.plan.quantization import ON_DISK
@@ -82,6 +83,7 @@ def plan_quantize(args: Args, catalog: Catalog, machine: Machine) -> QuantizePla
     model = plan_model(args.with_values(quantization_bit=0, quant_method=None), catalog, machine)
     _check_model(model)
     name = checkpoint.resolve() if checkpoint else model.model_type
+    require_place(export.quant_device_map, "--quant_device_map", machine)
     target = Path(export.quant_output_dir or f"{name}-{export.quant_method}-int{export.quant_bits}").expanduser()
     goes_on = export.to_gguf is not None or export.to_ollama or args[Hub].push_to_hub
     if target.exists() and not goes_on:
