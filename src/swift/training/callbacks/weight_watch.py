@@ -84,7 +84,7 @@ class WatchedWeights(TrainerCallback):
         rate = kwargs["lr_scheduler"].get_last_lr()[0]
         if self._samples:
             if self._steps == STEPS:
-                self._compare(state, rate, _decays(kwargs["optimizer"].param_groups))
+                self._compare(args, state, rate, _decays(kwargs["optimizer"].param_groups))
                 self._judged, self._samples = [], []
         elif self._steps >= 2 and 0 < args.learning_rate <= 2 * rate:
             self._samples, self._steps = self._sampled(), 0
@@ -102,7 +102,7 @@ class WatchedWeights(TrainerCallback):
             samples.append(_Sample(weight, places, weight.detach().flatten()[places].clone()))
         return samples
 
-    def _compare(self, state: TrainerState, rate: float, decays: Mapping[int, float]) -> None:
+    def _compare(self, args: TrainingArguments, state: TrainerState, rate: float, decays: Mapping[int, float]) -> None:
         """Tell a cause. The tensor that moves most, by its own size, speaks for all."""
         moved = [sample.moved() for sample in self._samples]
         share = sum(int((part != 0).sum()) for part in moved) / sum(map(len, moved))
@@ -115,7 +115,7 @@ class WatchedWeights(TrainerCallback):
         elif rate * decay * last > DECAYED and decay > USUAL and rate * decay > PULLED * max(steps):
             cause = _decayed(1 - math.exp(-rate * decay * last), last, rate * decay / max(steps))
         elif max(steps) * last < self._least:
-            cause = _too_small(max(steps), rate, last)
+            cause = _too_small(max(steps), args.learning_rate, last)
         else:
             return
         self._notebook.tell(cause, state.global_step + 1)
@@ -146,7 +146,7 @@ def _decayed(share: float, steps: int, pull: float) -> Cause:
 def _too_small(moved: float, rate: float, steps: int) -> Cause:
     return Cause(
         "steps too small to learn",
-        f"at a learning rate of {rate:.3g} a step moves the weights by {moved:.1g} of their size, all {steps} steps "
+        f"at --learning_rate {rate:.3g} a step moves the weights by {moved:.1g} of their size, all {steps} steps "
         f"by {moved * steps:.1g} at most",
         "raise --learning_rate; usual are 1e-4 for adapters and 1e-5 for all weights",
     )
