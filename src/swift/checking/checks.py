@@ -54,6 +54,8 @@ AFTER_A_PAUSE = {"loss": 1e-6, "gradient": 1e-5, "weights": 1e-5}
 """A resumed run does the very same again, on a GPU up to the order of its sums."""
 NEAR_0 = 1e-2
 """A smaller loss is judged by the difference itself: of one that is 0 there is no share."""
+FEWER_TOKENS = 4
+"""Of each prompt's answer that a merge compares by itself: here it is compared on the rows too."""
 NUMBERS = "numbers.pt"
 FAULTS = (SwiftError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
 """What a fault of the product shows as, where it is no difference; it fails the check that met it."""
@@ -282,7 +284,7 @@ class Checks:
         if plan.tuner.sft_type in NOT_MERGED:
             raise Skip(f"{plan.tuner.sft_type} is more than another weight and is not merged")
         args = parse(["merge-lora", "--ckpt_dir", str(self._whole.checkpoint), "--dtype", plan.model.dtype])
-        merged = merge(plan_merge(args, self.subject.catalog, self.subject.machine))
+        merged = merge(plan_merge(args, self.subject.catalog, self.subject.machine), new_tokens=FEWER_TOKENS)
         with served(self.subject, merged) as again:
             return self._alike(name, again)
 

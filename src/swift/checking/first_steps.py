@@ -85,6 +85,10 @@ def verify(folder: Path, steps: int) -> Verified:
 
 
 def _losses(run: Run, steps: int) -> Losses:
+    if not run.folder.is_dir():
+        raise SwiftError(
+            f"there is no folder {run.folder}", next="name the folder of a run: the one with logging.jsonl"
+        )
     logged = steps_of(run.events, "loss")
     if not logged:
         raise SwiftError(

@@ -76,8 +76,8 @@ class Report:
         return faults
 
 
-def merge(plan: MergePlan) -> Path:
-    """Make (or find) the merged folder of the plan and return it.
+def merge(plan: MergePlan, *, new_tokens: int = model_comparison.NEW_TOKENS) -> Path:
+    """Make (or find) the merged folder of the plan and return it; it is compared over so many tokens that it writes.
 
     Raises SwiftError for a wrong base, a damaged file or a full disk, and CheckFailed when the merged model does not
     answer as base + adapter; nothing is left under the target's name then.
@@ -99,7 +99,7 @@ def merge(plan: MergePlan) -> Path:
     base = models.load_model(exact, source)
     tuned = tuners.load(base, plan.checkpoint)
     prompt_ids = model_comparison.prompts(tokenizer, base.config.get_text_config().vocab_size)
-    seen = model_comparison.observe(tuned, prompt_ids)
+    seen = model_comparison.observe(tuned, prompt_ids, new_tokens)
     merged = tuners.merge(tuned)
     in_fp32 = model_comparison.compare(seen, merged)
     nn.Module.to(merged, dtype=TORCH_DTYPES[plan.model.dtype])  # transformers wraps `to` without its types

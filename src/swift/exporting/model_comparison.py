@@ -79,13 +79,13 @@ def prompts(tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> list[list[in
     return [sequence for sequence in ids if sequence]
 
 
-def observe(model: nn.Module, prompt_ids: list[list[int]]) -> Observation:
+def observe(model: nn.Module, prompt_ids: list[list[int]], new_tokens: int = NEW_TOKENS) -> Observation:
     """Let `model` continue each prompt greedily, and keep its logits over prompt and continuation."""
     sequences, all_logits, rounding = [], [], 0.0
     generator = torch.Generator().manual_seed(0)
-    cached = _cache_is_right(model, prompt_ids[0])
+    cached = _cache_is_right(model, prompt_ids[0], new_tokens)
     for prompt in prompt_ids:
-        continuation, step_by_step = _continue(model, prompt, cached=cached)
+        continuation, step_by_step = _continue(model, prompt, new_tokens, cached=cached)
         logits = _logits(model, (*prompt, *continuation))
         rounding = max(rounding, _difference(logits[len(prompt) - 1 : -1], step_by_step))
         with _rounded_otherwise(model, generator):
@@ -141,14 +141,14 @@ def _given(model: nn.Module, text: Sequence[int], step: Sequence[int]) -> dict[s
 
 
 @torch.inference_mode()
-def _continue(model: nn.Module, prompt: list[int], *, cached: bool) -> tuple[list[int], Tensor]:
-    """Greedy tokens and the logits they were taken from, (NEW_TOKENS, V).
+def _continue(model: nn.Module, prompt: list[int], new_tokens: int, *, cached: bool) -> tuple[list[int], Tensor]:
+    """Greedy tokens and the logits they were taken from, (new_tokens, V).
 
     An end token does not stop it, so that each prompt gives the same number of comparisons.
     """
     text, step, cache = list(prompt), prompt, None
     taken_from = []
-    for _ in range(NEW_TOKENS):
+    for _ in range(new_tokens):
         kept = {} if cache is None else {"past_key_values": cache}
         output = model(**_given(model, text, step), use_cache=cached, **kept)
         cache = output.get("past_key_values") if cached else None
@@ -159,13 +159,13 @@ def _continue(model: nn.Module, prompt: list[int], *, cached: bool) -> tuple[lis
     return text[len(prompt) :], torch.stack(taken_from)
 
 
-def _cache_is_right(model: nn.Module, prompt: list[int]) -> bool:
+def _cache_is_right(model: nn.Module, prompt: list[int], new_tokens: int) -> bool:
     """Whether the model's own cache gives its answers; many classes fail with it, or are wrong, in ways of their own.
 
     The noise of a wrong cache would pass for rounding, and allow any difference.
     """
     try:
-        continuation, step_by_step = _continue(model, prompt, cached=True)
+        continuation, step_by_step = _continue(model, prompt, new_tokens, cached=True)
     except Exception as error:  # whatever goes wrong on a way that is only tried, the way is not taken
         log.debug("%s: %s", type(error).__name__, error)
         return False
