@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,50 @@ def test_a_conversation_goes_on_after_a_blank_answer(tiny_llama_dir: Path) -> No
         with pytest.raises(swift.SwiftError, match=r"messages\[2\].content: expected some text"):
             talk.messages = [*said]
             talk(" ")
+
+
+@pytest.mark.parametrize(
+    ("messages", "sampling", "message"),
+    [
+        ({"role": "user", "content": "a"}, {}, "messages take a question, or a list of turns"),
+        (None, {}, "messages take a question, or a list of turns"),
+        (["a"], {}, "messages take a question, or a list of turns"),
+        ("a", {"max_new_tokens": 0}, "where: max_new_tokens="),
+        ("a", {"max_new_tokens": 1.5}, "where: max_new_tokens="),
+        ("a", {"temperature": -1}, "where: temperature="),
+        ("a", {"temperature": "hot"}, "where: temperature="),
+        ("a", {"seed": "a"}, "where: seed="),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(
+    asked: swift.Model, messages: Any, sampling: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(swift.SwiftError, match=message):
+        asked.generate(messages, **sampling)
+
+
+@pytest.fixture(scope="module")
+def asked(tiny_llama_dir: Path) -> Iterator[swift.Model]:
+    with swift.load(tiny_llama_dir, template_type="chatml") as model:
+        yield model
+
+
+def test_a_call_in_a_thread_trains(
+    tiny_llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(json.dumps({"query": f"Say {i}", "response": f"{i} it is"}) + "\n" for i in range(8))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    flags: dict[str, Any] = {"model_id_or_path": tiny_llama_dir, "dataset": "rows.jsonl", "max_steps": 1}
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(lambda: swift.sft(**flags, report_to="none")).result()
+    assert run.best is not None and "SIGTERM and Ctrl-C are not heard" in caplog.text
+
+
+def test_rows_are_files() -> None:
+    with pytest.raises(swift.SwiftError, match="dataset takes names and files") as refused:
+        swift.sft(model_type="smollm2-135m-instruct", dataset=[{"query": "a" * 200, "response": "b"}])
+    assert "JSONL" in str(refused.value.next) and len(str(refused.value.where)) <= 120
 
 
 def test_keywords_are_the_flags() -> None:

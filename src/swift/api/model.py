@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from swift.api.arguments import arguments
-from swift.core.errors import SwiftError
+from swift.core.errors import SwiftError, raise_together
 from swift.core.probe import probe
 from swift.params.args import Args
+from swift.params.commands import COMMANDS
+from swift.params.keywords import read_keywords
 from swift.prompts.bad_row import BadRow
 from swift.prompts.types import Conversation, Preference
 
@@ -78,6 +80,7 @@ class Model:
 
         if not self._open:
             raise SwiftError("the model is closed", next="load it again")
+        own = _sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
         encoder = self._prepared.encoder
         talk = conversation(messages, tools, media_in_text=encoder.images is not None)
         prompt = encoder.encode(talk, inference=True)[-1]
@@ -85,11 +88,11 @@ class Model:
         room = self._engine.engine.max_model_len - len(ids)
         if room < 1:
             raise SwiftError(f"the prompt has {len(ids)} tokens, the context holds {len(ids) + room}", where="messages")
-        sampling = self._prepared.sampling_of(room, tools=bool(talk.tools), seed=seed)
-        if max_new_tokens is not None:
-            sampling = replace(sampling, max_tokens=max(1, min(max_new_tokens, room)))
-        if temperature is not None:
-            sampling = replace(sampling, temperature=float(temperature))
+        sampling = self._prepared.sampling_of(room, tools=bool(talk.tools), seed=own.get("seed"))
+        if "max_new_tokens" in own:
+            sampling = replace(sampling, max_tokens=min(own["max_new_tokens"], room))
+        if "temperature" in own:
+            sampling = replace(sampling, temperature=own["temperature"])
         request = Request(
             id=f"call-{next(self._numbers)}",
             prompt_ids=tuple(ids),
@@ -136,6 +139,13 @@ class Chat:
         self.messages = [*self._system]
 
 
+def _sampling(**given: Any) -> dict[str, Any]:
+    """What was given, checked as the flags of these names are. Raises SwiftError."""
+    reading = read_keywords(COMMANDS["infer"], {name: value for name, value in given.items() if value is not None})
+    raise_together(reading.errors)
+    return {name: flag.value for name, flag in reading.flags.items()}
+
+
 def load(checkpoint: str | os.PathLike[str], **flags: Any) -> Model:
     """A checkpoint, a model's folder, a model_type or a hub id, ready to answer; `flags` are those of `swift infer`."""
     from swift.catalog import load_catalog
@@ -157,6 +167,13 @@ def conversation(
     `media_in_text`. Raises SwiftError naming the turn that is wrong."""
     from swift.data.formats import convert
 
+    listed = isinstance(messages, Sequence) and all(isinstance(turn, Mapping) for turn in messages)
+    if not isinstance(messages, str) and not listed:
+        raise SwiftError(
+            "messages take a question, or a list of turns",
+            where=f"messages={messages!r}"[:80],
+            next='[{"role": "user", "content": "…"}]',
+        )
     turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(map(_as_said, messages))
     try:
         given = {"messages": turns, **({"tools": list(tools)} if tools else {})}

@@ -13,6 +13,9 @@ from swift.params.commands import Command
 from swift.params.unknown_flags import unknown_flag
 from swift.params.values import BadValue, Plain, from_file
 
+SHOWN = 120
+"""Characters of a value that an error shows."""
+
 
 def read_keywords(command: Command, keywords: Mapping[str, Any]) -> Reading:
     """Flags by name with Python values: numbers, texts, paths, lists, mappings, booleans and None."""
@@ -25,10 +28,15 @@ def read_keywords(command: Command, keywords: Mapping[str, Any]) -> Reading:
         try:
             value = from_file(flag, _raw(given))
         except BadValue as bad:
-            reading.errors.append(SwiftError(f"{name} {bad.what}", where=f"{name}={given!r}", next=bad.next))
+            reading.errors.append(SwiftError(f"{name} {bad.what}", where=_said(name, given), next=bad.next))
             continue
         reading.add(command, flag, ParsedFlag(value, name, None, "cli"))
     return reading
+
+
+def _said(name: str, given: Any) -> str:
+    text = f"{name}={given!r}"
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
 
 def _raw(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from swift.core.did_you_mean import suggestion
 from swift.core.environment import FALSE, TRUE
-from swift.params.flag import Flag, Json, Kind, Range, Text
+from swift.params.flag import Flag, Json, Kind, OneOf, Range, Text
 from swift.params.flag_synonyms import CHOICES
 from swift.params.frozen import Frozen
 
@@ -56,7 +56,12 @@ def from_file(flag: Flag, raw: Any) -> Any:
         if not flag.many:
             raise BadValue(f"takes {_wanted(flag)}, not a list")
         if any(isinstance(item, list | dict) for item in raw):
-            raise BadValue("takes a flat list")
+            named = flag.marker(OneOf)
+            rows = named is not None and named.registry == "datasets"
+            raise BadValue(
+                "takes names and files" if rows else "takes a flat list",
+                next="write the rows into a JSONL file, a row a line, and name it" if rows else None,
+            )
         return _items(flag, [_word(item) for item in raw], split=False)
     word = _word(raw)
     return _items(flag, [word]) if flag.many else _scalar(flag, word.text, plain=word.plain)

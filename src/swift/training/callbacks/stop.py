@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,8 +47,12 @@ class StopOnSignal(TrainerCallback):
         """Handle both signals inside, and give back the handlers that were there before.
 
         One of several processes that is ending for a signal hears no other: its launcher sends one as soon as the first
-        of them has ended, and the others still have to say how to go on.
+        of them has ended, and the others still have to say how to go on. Only a main thread can handle signals.
         """
+        if threading.current_thread() is not threading.main_thread():
+            log.warning("trained in a thread, where SIGTERM and Ctrl-C are not heard: they end the run without saving")
+            yield
+            return
         before = {number: signal.signal(number, self._note) for number in EXIT_CODES}
         try:
             yield
