@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 
 class Endless(Exception):
     """A program was ended because it took too long; `memory` is its peak resident set until then, in GiB."""
@@ -20,20 +22,28 @@ class Endless(Exception):
 
 
 def watch(
-    command: list[str], folder: Path, log: Path, limit: float = math.inf
+    command: list[str], folder: Path, log: Path, limit: float = math.inf, threads: int = 2
 ) -> tuple[list[dict[str, Any]], float, float]:
     """Run `command` -> the lines of its log, peak resident set in GiB, seconds until the first line with a loss.
 
-    Raises Endless after `limit` seconds, SystemExit when the program fails.
+    Each line has `cpu` as well: the CPU seconds of the program and what it started, when the line was there. Raises
+    Endless after `limit` seconds, SystemExit when the program fails.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     began = time.monotonic()
     with (folder / "output.txt").open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
-        first, ended = 0.0, (0, 0, None)
+        first, ended, seconds = 0.0, (0, 0, None), list[float]()
         while not ended[0]:
-            if not first and log.is_file() and '"loss"' in log.read_text():
+            written = log.read_text() if log.is_file() else ""
+            if not first and '"loss"' in written:
                 first = time.monotonic() - began
+            seconds += [_cpu(process.pid)] * (written.count("\n") - len(seconds))
             time.sleep(0.02)
             if time.monotonic() - began > limit:
                 os.kill(process.pid, signal.SIGKILL)  # `Popen.kill` would take the exit status away
@@ -45,4 +55,16 @@ def watch(
     if status:
         raise SystemExit(f"{command} failed:\n{(folder / 'output.txt').read_text()[-2000:]}")
     assert usage is not None
-    return [json.loads(line) for line in log.read_text().splitlines()], usage.ru_maxrss / 2**20, first
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    seconds += [usage.ru_utime + usage.ru_stime] * (len(lines) - len(seconds))
+    return [{**line, "cpu": cpu} for line, cpu in zip(lines, seconds, strict=True)], usage.ru_maxrss / 2**20, first
+
+
+def _cpu(pid: int) -> float:
+    """CPU seconds of a program and of what it has started, until now."""
+    try:
+        program = psutil.Process(pid)
+        times = [each.cpu_times() for each in (program, *program.children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return 0.0
+    return sum(each.user + each.system for each in times) + times[0].children_user + times[0].children_system
