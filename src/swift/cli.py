@@ -90,7 +90,7 @@ def _dispatch(words: list[str]) -> int:
     if words[0].startswith("-"):
         raise SwiftError(f"{words[0]} stands before a command", next="swift COMMAND --flag …, see swift --help")
 
-    from swift.params.commands import OWN, find_command
+    from swift.params.commands import OWN, TRAINING, find_command
 
     if words[0] in OWN:
         return _work_of(OWN[words[0]].run)(words[1:]) or 0
@@ -119,8 +119,13 @@ def _dispatch(words: list[str]) -> int:
 
     check_interpreter()
     wait_briefly(os.environ)
-    if command.name in ("sft", "pt", "rlhf") and (code := _launched(words)) is not None:
-        return code
+    if command.name in TRAINING:
+        if (code := _launched(words)) is not None:
+            return code
+    elif command.name != "web-ui" and (
+        asked := [each for each in ("NPROC_PER_NODE", "NNODES") if os.environ.get(each)]
+    ):
+        parsed.warnings.append(f"swift {command.name} is one process: {' and '.join(asked)} does not count")
     parsed.say()
     return run(parsed.args) or 0
 

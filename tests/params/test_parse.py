@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from swift.cli import main
 from swift.core.errors import SeveralErrors, SwiftError
 from swift.params.commands import with_training_command
 from swift.params.groups import Data, Distributed, Lmdeploy, Model, Optim, Prompt, Rlhf, Train, Tuner
@@ -119,6 +120,35 @@ def test_deprecated_flags_say_what_replaced_them() -> None:
     assert len(parsed.warnings) == 2
     assert "--custom_train_dataset_path is deprecated: use --dataset" in parsed.warnings[1]
     assert read(["sft", "--train_dataset_sample", "-1"]).warnings == []
+
+
+def test_the_variables_of_the_web_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "SWIFT_UI_LANG": "en",
+        "WEBUI_SERVER": "0.0.0.0",
+        "WEBUI_PORT": "80",
+        "WEBUI_SHARE": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    page = parse(["web-ui"])
+    assert [page.values[name] for name in ("lang", "host", "port", "share")] == ["en", "0.0.0.0", 80, True]
+    assert page.origins["lang"] == "environment"
+    beside = read(["web-ui", "--port", "7"])
+    assert beside.args.values["port"] == 7 and beside.warnings == ["WEBUI_PORT does not count beside --port 7"]
+    monkeypatch.setenv("WEBUI_PORT", "x")
+    with pytest.raises(SwiftError, match="WEBUI_PORT takes a whole number, not `x`"):
+        parse(["web-ui"])
+
+
+@pytest.mark.parametrize("command", ["infer", "merge-lora", "eval", "export"])
+def test_processes_that_a_command_does_not_start_are_said(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NPROC_PER_NODE", "2")
+    (tmp_path / "config.json").write_text("{")
+    more = {"eval": ["--eval_dataset", "ceval"], "export": ["--quant_bits", "4"]}.get(command, [])
+    assert main([command, "--ckpt_dir", str(tmp_path), *more]) == 2
+    assert f"swift {command} is one process: NPROC_PER_NODE does not count" in capsys.readouterr().err
 
 
 def test_unknown_command() -> None:

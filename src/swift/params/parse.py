@@ -1,6 +1,6 @@
 """From a command line to `Args`: argv > file > checkpoint > the command's defaults > the fields' defaults.
 
-The environment gives secrets only (`swift.params.secrets`).
+The environment gives secrets (`swift.params.secrets`), and where the web page listens (`swift.params.page_variables`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from swift.params.config_file import read_file
 from swift.params.flag import Flag, Saved
 from swift.params.frozen import Frozen
 from swift.params.keywords import read_keywords
+from swift.params.page_variables import read_variables
 from swift.params.secrets import SECRETS, secrets_of_environment
 from swift.params.values import shown
 
@@ -96,7 +97,10 @@ def _read(spelled: str, path: str | None, cli: Reading) -> Parsed:
     except SwiftError as error:
         errors.append(error)
         saved = {}
-    args = _layered(command, short, explicit, saved)
+    variables, told, wrong = read_variables(command, explicit)
+    warnings += told
+    errors += wrong
+    args = _layered(command, short, explicit, saved, {**secrets_of_environment(), **variables})
     return Parsed(args, errors, warnings + deprecated.notes(args) + idle_flags.notes(args))
 
 
@@ -138,11 +142,16 @@ def _typed(flag: Flag, value: Any, folder: str) -> Any:
     return tuple(value) if isinstance(value, list) else (value,)
 
 
-def _layered(command: Command, short: dict[str, Any], explicit: dict[str, ParsedFlag], saved: dict[str, Any]) -> Args:
+def _layered(
+    command: Command,
+    short: dict[str, Any],
+    explicit: dict[str, ParsedFlag],
+    saved: dict[str, Any],
+    environment: dict[str, Any],
+) -> Args:
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
     overridden: dict[str, tuple[Any, Any]] = {}
-    secrets = secrets_of_environment()
     for name, flag in command.flags.items():
         if name in explicit:
             values[name], origins[name] = explicit[name].value, explicit[name].origin
@@ -154,8 +163,8 @@ def _layered(command: Command, short: dict[str, Any], explicit: dict[str, Parsed
             values[name], origins[name] = short[name], "cli"
         elif name in saved:
             values[name], origins[name] = saved[name], "checkpoint"
-        elif name in secrets:
-            values[name], origins[name] = secrets[name], "environment"
+        elif name in environment:
+            values[name], origins[name] = environment[name], "environment"
         else:
             values[name], origins[name] = flag.default, "command" if flag.from_command else "default"
     return Args(command.name, values, origins, overridden)
