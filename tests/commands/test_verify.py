@@ -84,7 +84,7 @@ def test_a_run_that_was_told_to_stop_reports_each_command_it_took(
     begun = [*words, "--max_steps", "3000", "--learning_rate", "1e-3", "--custom_register_path", "stops.py"]
     assert main(begun) == 75
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "stopped by a signal" in page and "go on with: swift" in page and "went on with" not in page
+    assert "stopped by a signal" in page and "go on with: swift sft --" in page and "went on with" not in page
 
     (last,) = (tmp_path / "run").glob("checkpoint-*")
     more = ["--learning_rate", "1e-5", "--max_steps", str(int(last.name.partition("-")[2]) + 1)]

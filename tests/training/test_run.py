@@ -328,10 +328,10 @@ def test_an_optimizer_that_cannot_work_here_is_refused_before_any_weights(
     assert told in "\n".join(caught.value.lines())
 
 
-def test_the_resume_command_names_the_checkpoint_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    words = ["swift", "sft", "--resume-from-checkpoint", "auto", "--system", "a b"]
-    monkeypatch.setattr("sys.argv", words)
-    assert resume_command(tmp_path, 7) == (f"swift sft --system 'a b' --resume_from_checkpoint {tmp_path}/checkpoint-7")
+def test_the_resume_command_names_the_checkpoint_once(tmp_path: Path) -> None:
+    line = "swift sft --resume-from-checkpoint auto --system 'a b'"
+    expected = f"swift sft --system 'a b' --resume_from_checkpoint {tmp_path}/checkpoint-7"
+    assert resume_command(line, tmp_path, 7) == expected
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,6 +79,8 @@ class Run:
     val_lengths: Sequence[int] | None = None
     where: Callable[[int], str] = str
     """`file:line` of a training row, for messages."""
+    command_line: str = "swift"
+    """The one that it was started with, or that does the same as the call from Python."""
     last_step: int | None = None
     """The step after which the run is left, as if it went on; None goes to the end."""
 
@@ -237,7 +238,7 @@ def _loop(trainer: SwiftTrainer, run: Run) -> None:
         raise Interrupted(
             f"stopped by a signal after step {trainer.state.global_step} of {trainer.state.max_steps}",
             exit_code=on_signal_exit_code(received),
-            next=resume_command(run.folder, trainer.state.global_step),
+            next=resume_command(run.command_line, run.folder, trainer.state.global_step),
         )
     if trainer.state.global_step < min(trainer.state.max_steps, run.last_step or trainer.state.max_steps):
         raise CheckFailed(
@@ -246,9 +247,9 @@ def _loop(trainer: SwiftTrainer, run: Run) -> None:
         )
 
 
-def resume_command(folder: Path, step: int) -> str:
-    """The command line that goes on from checkpoint `step`: the one of this process, with the checkpoint named."""
-    words = ["swift", *_without(sys.argv[1:], "--resume_from_checkpoint")]
+def resume_command(command_line: str, folder: Path, step: int) -> str:
+    """The command line that goes on from checkpoint `step`: the one of the run, with the checkpoint named."""
+    words = _without(shlex.split(command_line), "--resume_from_checkpoint")
     return shlex.join([*words, "--resume_from_checkpoint", str(folder / f"checkpoint-{step}")])
 
 

@@ -225,6 +225,7 @@ def assemble(
         val=val,
         save_into=partial(write_contents, _contents(prepared, model, arguments, objective)),
         resume=resume,
+        command_line=arguments.get("command_line", "swift"),
         evaluator=_answers(prepared, val),
         lengths=None if rows.lengths is None else rows.lengths.tolist(),
         val_lengths=() if val is None else None if val.lengths is None else val.lengths.tolist(),
