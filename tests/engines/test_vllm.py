@@ -240,7 +240,9 @@ def test_a_model_vllm_refuses_is_an_error(model_dir: Path) -> None:
 
 @needs_vllm
 def test_the_rank_is_rounded_up_to_one_vllm_has(tmp_path: Path) -> None:
-    assert engine_args(tmp_path, VllmSettings(enable_lora=True, max_lora_rank=10), {})["max_lora_rank"] == 16
+    settings = VllmSettings(enable_lora=True, max_lora_rank=10, adapts_all=True)
+    assert engine_args(tmp_path, settings, {})["max_lora_rank"] == 16
+    assert engine_args(tmp_path, settings, {})["enable_tower_connector_lora"]
     with pytest.raises(SwiftError, match="ranks up to"):
         engine_args(tmp_path, VllmSettings(enable_lora=True, max_lora_rank=4096), {})
 

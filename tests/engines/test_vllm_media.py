@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import itertools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from swift.data.image_files import ImageReader
 from swift.data.sound_files import SoundReader
 from swift.data.video_files import VideoReader
 from swift.engines.base import Engine, Request, SamplingParams
-from swift.engines.vllm_media import require_taken
+from swift.engines.vllm_media import require_adapted, require_taken
 from swift.models.families import MediaProcessor, Readers, load_media_processor
 from swift.prompts.types import Media
 
@@ -96,11 +97,49 @@ def test_what_vllm_is_not_given_is_refused(tmp_path: Path, smollm2_tokenizer_dir
         require_taken(None, Media(audios=("a.wav",)), {})
 
 
+def test_adapters_on_parts_that_vllm_would_leave_out_are_refused(tmp_path: Path, smollm2_tokenizer_dir: Path) -> None:
+    llava = media_side(write_tiny("llava", tmp_path / "llava", smollm2_tokenizer_dir))
+    qwen = media_side(write_tiny("qwen2_vl", tmp_path / "qwen", smollm2_tokenizer_dir))
+    (tmp_path / "adapter").mkdir()
+
+    def adapter(*modules: str) -> Path:
+        tensors = {f"base_model.model.model.{module}.lora_A.weight": torch.ones(1) for module in modules}
+        save_file(tensors, tmp_path / "adapter" / "adapter_model.safetensors")
+        return tmp_path / "adapter"
+
+    decoder = "language_model.layers.0.mlp.up_proj"
+    require_adapted(llava, adapter(decoder))
+    require_adapted(qwen, adapter(decoder, "visual.merger.mlp.0", "visual.blocks.0.attn.qkv"))
+    with pytest.raises(SwiftError, match="in the projector of the model"):
+        require_adapted(llava, adapter(decoder, "multi_modal_projector.linear_1"))
+    with pytest.raises(SwiftError, match="in the tower of the model"):
+        require_adapted(llava, adapter(decoder, "vision_tower.encoder.layers.0.mlp.fc1"))
+
+
 def heads_for_vllm(text: dict[str, Any]) -> None:
     """Its attention on a CPU wants heads of 32 numbers."""
     text |= {"num_attention_heads": 2, "num_key_value_heads": 1}
     if "rope_parameters" in text:
         text["rope_parameters"] = {**text["rope_parameters"], "mrope_section": [4, 6, 6]}
+
+
+ADAPTED = {"qwen2_vl": r".*(merger\.mlp\.0|blocks\.\d\.mlp\.fc1|layers\.\d\.mlp\.up_proj)"}
+ADAPTED["llava"] = r".*language_model\.layers\.\d\.mlp\.up_proj"
+"""What a LoRA is on: parts of all that vLLM puts it on."""
+
+
+def write_adapter(kind: str, model: Path, folder: Path) -> Path:
+    import peft
+
+    torch.manual_seed(1)
+    base = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
+    tuned = peft.get_peft_model(base, peft.LoraConfig(r=4, lora_alpha=8, target_modules=ADAPTED[kind]))
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    tuned.save_pretrained(str(folder))
+    return folder
 
 
 @needs_vllm
@@ -126,13 +165,15 @@ def test_answers_about_media_are_those_of_the_model(
     if kind == "qwen2_vl":
         media.append(Media(images=(pictures[1],), videos=((pictures[2],) * 4,), order=("videos", "images")))
 
+    adapters = {"first": write_adapter(kind, folder, tmp_path / "adapter")}
+
     async def about(engine: Engine) -> list[Any]:
         told = []
-        for number, each in enumerate(media):
+        for number, (adapter, each) in enumerate(itertools.product((None, "first"), media)):
             ids, sampling = prompt(images, tokenizer, each), SamplingParams(max_tokens=8, ignore_eos=True)
-            request = Request(id=str(number), prompt_ids=ids, sampling=sampling, media=each)
+            request = Request(id=str(number), prompt_ids=ids, sampling=sampling, media=each, adapter=adapter)
             answer = [token async for delta in engine.stream(request) for token in delta.token_ids]
-            (likely,) = await engine.log_probs(ids, [(5, 6, 7)], media=each)
+            (likely,) = await engine.log_probs(ids, [(5, 6, 7)], adapter, media=each)
             told.append((answer, [one.logprob for one in likely]))
         await engine.close()
         return told
@@ -143,17 +184,18 @@ def test_answers_about_media_are_those_of_the_model(
             max_model_len=1024,
             max_num_seqs=4,
             enforce_eager=True,
+            adapts_all=kind == "qwen2_vl",
             mm_processor_kwargs={"size": images.facts["size"]},
         )
-        theirs = await about(await VllmEngine.start(folder, tokenizer, settings, images=images))
+        theirs = await about(await VllmEngine.start(folder, tokenizer, settings, adapters, images=images))
 
         def load() -> Any:
             return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
 
-        return theirs, await about(TorchEngine(load, tokenizer, images=images))
+        return theirs, await about(TorchEngine(load, tokenizer, adapters=adapters, images=images))
 
     theirs, ours = asyncio.run(both())
-    assert len({str(answer) for answer, _ in ours}) == len(media) - 1
+    assert len({str(likely) for _, likely in ours}) == 2 * (len(media) - 1)  # one picture is shown twice
     assert [answer for answer, _ in theirs] == [answer for answer, _ in ours]
     for (_, one), (_, other) in zip(theirs, ours, strict=True):
         assert one == pytest.approx(other, abs=1e-4)

@@ -22,7 +22,7 @@ from uuid import uuid4
 from swift.core.errors import SwiftError
 from swift.core.optional_imports import installed
 from swift.engines.base import NOTHING_SHOWN, Delta, FinishReason, Request, SamplingParams, TokenLogprob
-from swift.engines.vllm_media import prompt_with_media, require_taken
+from swift.engines.vllm_media import prompt_with_media, require_adapted, require_taken
 from swift.engines.vllm_process import gauge_writer, interrupts_kept_from_children, leash, prepare_environment
 from swift.params.groups import Vllm
 from swift.prompts.types import Media
@@ -62,6 +62,8 @@ class VllmSettings:
     seed: int = 42
     hf_overrides: Mapping[str, Any] = field(default_factory=dict)
     """Changes of the model's config.json, such as its rope parameters."""
+    adapts_all: bool = False
+    """Whether adapters are put on the tower and the projector of a multimodal model too."""
     mm_processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Settings of vLLM's own image processor, which sees nothing here, but tells how large an image can be."""
 
@@ -253,6 +255,7 @@ class VllmEngine:
             raise SwiftError(
                 "this engine was started without adapters", where=folder, next="start it with --vllm_enable_lora true"
             )
+        await asyncio.to_thread(require_adapted, self._images, Path(folder))
         # Ids start at 1 and are never used twice, so a name that is given again means the new weights.
         lora = LoRARequest(name, self._next_lora_id(), folder)
         try:
@@ -333,6 +336,8 @@ def engine_args(model_dir: Path, settings: VllmSettings, adapters: Mapping[str, 
         values |= {
             "enable_lora": True,
             "max_lora_rank": _rank(settings.max_lora_rank),
+            # Otherwise vLLM leaves out what an adapter has there, and answers.
+            "enable_tower_connector_lora": settings.adapts_all,
             # Adapters in one batch; more of them take turns.
             "max_loras": max(4, len(adapters)),
         }

@@ -7,6 +7,7 @@ processor makes, so it is given what the model was trained on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swift.core.errors import NotBuilt, SwiftError
@@ -24,6 +25,9 @@ TAKEN: Mapping[str, tuple[str, ...]] = {
     "Qwen25VL": ("images", "videos"),
 }
 """Kinds of media by family that answers of vLLM were compared with those of the model here for."""
+ADAPTED = ("Qwen2VL", "Qwen25VL")
+"""Families whose adapters may change the projector and the tower too, and not only the decoder. Of others vLLM leaves
+such parts out without a word, or its process ends over them."""
 OF_THE_HOST = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts", "image_sizes")
 """Numbers that vLLM's models read on the CPU."""
 
@@ -47,6 +51,28 @@ def require_taken(images: MediaProcessor | None, media: Media, limits: Mapping[s
             )
     assert images is not None, "a model of text takes no media"
     return images
+
+
+def adapts_all(images: MediaProcessor | None) -> bool:
+    """Whether vLLM puts an adapter on all parts of the model."""
+    return images is not None and type(images.family).__name__ in ADAPTED
+
+
+def require_adapted(images: MediaProcessor | None, adapter: Path) -> None:
+    """Raise SwiftError for an adapter that changes parts of a multimodal model which vLLM would not change."""
+    if images is None or adapts_all(images):
+        return
+    from swift.tuners.tensor_files import read_tensors
+
+    paths = (name.removeprefix("base_model.model.") for name in read_tensors(adapter))
+    missing = sorted(set(map(images.family.parts.part_of, paths)) - {"decoder"})
+    if missing:
+        raise SwiftError(
+            f"vLLM does not put what the adapter changes in the {missing[0]} of the model on it",
+            where=str(adapter),
+            why="it would answer about images without that",
+            next="--merge_lora true, or --infer_backend pt",
+        )
 
 
 def prompt_with_media(images: MediaProcessor, ids: Sequence[int], media: Media) -> Any:
