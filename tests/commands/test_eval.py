@@ -95,7 +95,7 @@ def test_the_numbers_are_those_of_transformers(
     assert row["n"] == 6 and row["is_score"]
     assert row["low"] <= row["mean"] <= row["high"] and row["low"] < row["high"]
     assert row["mean"] == pytest.approx(sum(question["scores"].get("letter", 0) for question in questions) / 6)
-    assert "letter*" in shown and "exact*" in shown
+    assert "letter*" in shown and "exact*" in shown and "*: what counts as the score" in shown
     assert "Which word is number 3?" in (folder / "report.html").read_text()
 
 

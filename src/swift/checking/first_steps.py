@@ -54,7 +54,9 @@ class Verified:
             shown = "-" if again is None else f"{again:.8f}"
             lines.append(f"{step:>4}  {loss:>12.8f}  {shown:>12}  {'same' if again == loss else 'differs'}")
         if self.same:
-            lines.append(f"{self.folder}: the first {max(self.logged)} steps give the same losses, to the last digit")
+            steps = max(self.logged)
+            give = "step gives the same loss" if steps == 1 else f"{steps} steps give the same losses"
+            lines.append(f"{self.folder}: the first {give}, to the last digit")
         else:
             lines.append(f"{self.folder}: the losses differ")
         lines += [f"  {name} was: {was}, and is: {now}" for name, (was, now) in self.changed.items()]

@@ -82,6 +82,9 @@ def write_report(
     write_file(folder / "report.html", _page(facts, rows, records, other, seen or ()))
 
 
+LEGEND = "{}: what counts as the score of a suite; shares in percent, of n questions"
+
+
 def table(rows: Sequence[Row]) -> str:
     """The rows for people, numbers in percent; `*` marks the score of each suite."""
     cells = [("suite", "subset", "score", "n", "mean", "95 % interval")]
@@ -95,7 +98,7 @@ def table(rows: Sequence[Row]) -> str:
         )
         for row in rows
     ]
-    return aligned(cells)
+    return f"{aligned(cells)}\n{LEGEND.format('*')}"
 
 
 def _page(
@@ -109,7 +112,7 @@ def _page(
         facts_table(facts),
         "<h2>Scores</h2><table><tr><th>suite<th>subset<th>score<th>n<th>mean<th>95 % interval",
         *map(_row, rows),
-        "</table>",
+        f"</table><p class=soft>{LEGEND.format('bold')}",
     ]
     if other is not None:
         parts += [f"<h2>Compared with {text(other.folder)}</h2>", f"<pre>{text(other.table())}</pre>"]
