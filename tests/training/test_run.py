@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,17 @@ def test_without_auto_find_batch_size_the_error_is_shown(tmp_path: Path) -> None
     run = tiny_run(tmp_path / "run", objective=FitsTwo, batch_size=8, accumulation=1)
     with pytest.raises(RuntimeError, match="out of memory"):
         train(run)
+
+
+def test_a_rehearsal_knows_how_many_checkpoints_are_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny_run(tmp_path / "run", max_steps=3, save_strategy="steps", save_steps=1, save_total_limit=None)
+    whole = shutil.disk_usage(tmp_path)
+    for free, warned in ((whole.free, False), (700_000, True)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: whole._replace(free=free))
+        rehearsed(run)
+        assert any("3 checkpoints of 0.5 MiB each will be kept" in one.message for one in caplog.records) == warned
 
 
 @pytest.mark.parametrize(("size", "accumulation"), [(8, 1), (6, 2), (5, 1), (3, 4)])

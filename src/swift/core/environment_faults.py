@@ -99,7 +99,7 @@ def _os_error_in(message: str) -> int:
     """The number of the system's error in what a library written in Rust or C++ raises, 0 where there is none."""
     if match := re.search(r"\(os error (\d+)\)", message):
         return int(match[1])
-    if "PytorchStreamWriter failed writing" in message or "iostream error" in message:
+    if any(name in message for name in ("PytorchStreamWriter failed writing", "inline_container.cc", "iostream error")):
         return errno.ENOSPC
     return errno.EAGAIN if "can't start new thread" in message else 0
 

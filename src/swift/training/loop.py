@@ -91,7 +91,7 @@ def train(run: Run) -> SwiftTrainer:
     With `auto_find_batch_size`, a batch that does not fit is halved and the accumulation doubled, as often as needed,
     and the run goes on from its last checkpoint.
     """
-    _require_room(run)
+    require_room(run)
     kept: Kept | None = None
     if run.plan.group.auto_find_batch_size and run.plan.world_size > 1:
         log.warning("--auto_find_batch_size works with one process: of several, one that lacks memory ends the run")
@@ -122,7 +122,7 @@ def _as_its_own(plan: TrainPlan) -> TrainPlan:
     return replace(plan, group=plan.group.replace(resume_only_model=False, ignore_data_skip=False))
 
 
-def _require_room(run: Run) -> None:
+def require_room(run: Run) -> None:
     """What is trained is written whole, and AdamW keeps two numbers for each of it."""
     plan = run.plan
     if plan.group.save_strategy == "no":

@@ -153,7 +153,7 @@ def disk_estimate(
     state = 0 if plan.train.group.save_only_model else sizes.optimizer
     return DiskEstimate(
         checkpoint=written + state + _tokenizer_bytes(tokenizer) + CHECKPOINT_EXTRA,
-        checkpoints=_kept(plan.train, steps, per_epoch),
+        checkpoints=kept_checkpoints(plan.train, steps, per_epoch),
     )
 
 
@@ -194,7 +194,7 @@ def _tokenizer_bytes(tokenizer: PreTrainedTokenizerBase) -> int:
         return sum(path.stat().st_size for path in Path(folder).iterdir())
 
 
-def _kept(plan: TrainPlan, steps: int, per_epoch: int) -> int:
+def kept_checkpoints(plan: TrainPlan, steps: int, per_epoch: int) -> int:
     """Checkpoints left at the end of the run."""
     if plan.group.save_strategy == "no":
         return 0
