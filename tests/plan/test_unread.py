@@ -9,6 +9,7 @@ import pytest
 
 from swift.catalog import load_catalog
 from swift.core.errors import SwiftError
+from swift.core.log import another_command
 from swift.core.machine import Machine
 from swift.params.groups import Generate
 from swift.params.parse import parse
@@ -69,6 +70,18 @@ def test_auto_takes_an_engine_that_reads_the_positions() -> None:
     model = "--model_type qwen2_5-7b-instruct"
     assert plan(model, VLLM).engine.backend == "vllm"
     assert plan(f"{model} --rope_scaling yarn --max_length 65536", VLLM).engine.backend == "pt"
+
+
+def test_a_folder_has_no_revisions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    another_command()
+    words = f"--model_id_or_path {folder(tmp_path / 'm')} --model_revision v2 --check_model_is_latest false"
+    plan_infer(parse(["infer", *words.split()]), load_catalog(), Machine())
+    told = capsys.readouterr().err
+    assert f"a model in a folder ({tmp_path / 'm'}) does not read --model_revision, --check_model_is_latest" in told
+    plan_infer(
+        parse(["infer", "--model_type", "qwen2-0_5b-instruct", "--model_revision", "v2"]), load_catalog(), Machine()
+    )
+    assert "does not read" not in capsys.readouterr().err
 
 
 def test_of_machines(capsys: pytest.CaptureFixture[str]) -> None:

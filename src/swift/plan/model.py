@@ -14,6 +14,7 @@ from swift.catalog.entries import JINJA
 from swift.core.did_you_mean import nearby
 from swift.core.errors import NotBuilt, SwiftError
 from swift.core.hubs import TITLES, Source, default_hub
+from swift.core.log import once
 from swift.core.machine import Machine
 from swift.params.args import Args
 from swift.params.checkpoint_args import SFT_ARGS, adapter_config, adapter_folder
@@ -106,10 +107,17 @@ class ModelPlan:
         return "".join(f"; device {device}: {', '.join(names)}" for device, names in modules.items())
 
 
-def plan_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
+def plan_model(
+    args: Args,
+    catalog: Catalog,
+    machine: Machine,
+    *,
+    of_hub: tuple[str, ...] = ("model_revision", "check_model_is_latest"),
+) -> ModelPlan:
     """The model that the flags (and the checkpoint they name) ask for.
 
-    Raises SwiftError when there is none, when it cannot be found, or when the machine cannot load it as asked.
+    `of_hub` are the flags that count for a model of a hub alone. Raises SwiftError when there is none, when it cannot
+    be found, or when the machine cannot load it as asked.
     """
     model = args[Model]
     checkpoint = _checkpoint(args)
@@ -118,6 +126,9 @@ def plan_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
     source, hub = _source(args, given, entry)
     if entry is not None and entry.multimodal and hub != "local":
         _check_built(entry, catalog)
+    idle = [f"--{name}" for name in of_hub if hub == "local" and args.is_explicit(name) and args.changed(name)]
+    if idle:
+        once(f"a model in a folder ({source}) does not read {', '.join(idle)}")
     config = read_config(Path(source)) if hub == "local" else None
     dtype = plan_dtype(model.dtype, machine, _stored_dtype(entry, config))
     stored = stored_quant(config) if hub == "local" else _published(entry)

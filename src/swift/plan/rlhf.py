@@ -215,7 +215,7 @@ def _named_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPlan:
         model_revision=rlhf.ref_model_revision,
     )
     try:
-        return plan_model(named, catalog, machine)
+        return plan_model(named, catalog, machine, of_hub=("ref_model_revision",))
     except SwiftError as error:
         raise SwiftError(
             f"the reference model: {error.what}",

@@ -118,7 +118,7 @@ def plan_reward_model(args: Args, catalog: Catalog, machine: Machine) -> ModelPl
         source = adapter_config(inside).get("base_model_name_or_path")
     named = args.with_values(model_type=rlhf.reward_model_type, model_id_or_path=source, model_revision=revision)
     try:
-        return replace(plan_model(named, catalog, machine), adapter=adapter)
+        return replace(plan_model(named, catalog, machine, of_hub=("reward_model_revision",)), adapter=adapter)
     except SwiftError as error:
         raise SwiftError(
             f"the reward model: {error.what}", where="--reward_model_id_or_path", why=error.why, next=error.next
