@@ -94,7 +94,11 @@ def test_a_run_that_was_told_to_stop_reports_each_command_it_took(
     assert "finished" in first and "stops.py" in first and "1e-05" in then and "time since it went on" in first
     (tmp_path / "stops.py").write_text("")
     capsys.readouterr()
-    assert main(["verify", "run", "--steps", "2"]) == 0, "the first steps are those of the first command"
+    assert main(["verify", "run", "--steps", "9"]) == 0, "the first steps are those of the first command"
+    assert capsys.readouterr().out.count(" same\n") == min(9, int(last.name.partition("-")[2]))
+    assert main([*begun, "--resume_from_checkpoint", "run"]) == 2
+    told = capsys.readouterr().err
+    assert "run is not a checkpoint" in told and "--resume_from_checkpoint run/checkpoint-" in told
 
 
 @pytest.fixture

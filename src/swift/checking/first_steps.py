@@ -15,7 +15,7 @@ from swift.core.log import log
 from swift.core.machine import Machine
 from swift.core.probe import probe
 from swift.params.args import Args
-from swift.params.checkpoint_args import command_lines
+from swift.params.checkpoint_args import EARLIER_STEPS, command_lines
 from swift.params.groups import Data, Model
 from swift.params.parse import Parsed, read
 from swift.plan.mistakes import mistakes
@@ -79,7 +79,10 @@ def verify(folder: Path, steps: int) -> Verified:
         chdir(started_in if started_in.is_dir() else Path()),
         tempfile.TemporaryDirectory(prefix="swift-verify-") as scratch,
     ):
-        args = _args_of(run, machine)
+        args, until = _args_of(run, machine)
+        logged = {step: loss for step, loss in logged.items() if until is None or step <= until}
+        if not logged:
+            raise SwiftError(f"{run.folder} logged no step before it went on from step {until}")
         again, read = _again(args, machine, Path(scratch), max(logged))
         changed = changes(run.environment, {**environment(machine), **read})
     again = {step: loss for step, loss in again.items() if step in logged}
@@ -99,8 +102,11 @@ def _losses(run: Run, steps: int) -> Losses:
     return {step: loss for step, loss in logged.items() if step <= max(steps, min(logged))}
 
 
-def _args_of(run: Run, machine: Machine) -> Args:
-    """The flags the run was started with, those that place it left out. Raises SwiftError."""
+def _args_of(run: Run, machine: Machine) -> tuple[Args, int | None]:
+    """The flags the run was started with, those that place it left out, and the step up to which they count.
+
+    Raises SwiftError.
+    """
     processes = int(run.args.get("world_size", 1))
     if processes != machine.world_size:
         raise SwiftError(
@@ -108,26 +114,29 @@ def _args_of(run: Run, machine: Machine) -> Args:
             why="sums come in another order",
             next="only runs of one process can be trained again here" if processes > 1 else "leave NPROC_PER_NODE out",
         )
-    parsed = _begun_with(run)
+    parsed, until = _begun_with(run)
     args = parsed.args
     if _goes_on_in(run, args):
         args = args.with_values(resume_from_checkpoint=None)  # the first steps are those before it
     raise_together([*parsed.errors, *mistakes(args, unsure=bool(parsed.errors))])
     if args.values["resume_from_checkpoint"]:
         raise SwiftError(f"{run.folder} goes on from a checkpoint of another run", next="verify that one")
-    return args
+    return args, until
 
 
-def _begun_with(run: Run) -> Parsed:
-    """The command line that began the run, not those it went on with in its own folder. Raises SwiftError."""
-    lines = command_lines(run.args)
+def _begun_with(run: Run) -> tuple[Parsed, int | None]:
+    """The command line that began the run, not those it went on with in its own folder, and the last step that it did.
+
+    None for the step where it did all. Raises SwiftError.
+    """
+    lines, until = command_lines(run.args), [*run.args.get(EARLIER_STEPS, ()), None]
     while lines:
         words = shlex.split(lines.pop())[1:]
         if not words or words[0] not in ("sft", "pt", "rlhf"):
             break
         parsed = read(words)
         if not lines or not _goes_on_in(run, parsed.args):
-            return parsed
+            return parsed, until[min(len(lines), len(until) - 1)]
     raise SwiftError(f"{run.folder} does not say with which command line it was trained")
 
 

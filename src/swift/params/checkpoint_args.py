@@ -11,8 +11,8 @@ from swift.core.errors import SwiftError
 from swift.params.flag import Flag, Json
 
 SFT_ARGS = "sft_args.json"
-EARLIER = "earlier_command_lines"
-"""Where the arguments of a resumed run keep the command lines before its own."""
+EARLIER, EARLIER_STEPS = "earlier_command_lines", "earlier_steps"
+"""Where the arguments of a resumed run keep the command lines before its own, and the step up to which each counts."""
 ADAPTER_CONFIG = "adapter_config.json"
 INSIDE = ("default", "reft")
 """Folders in which checkpoints of `--tuner_backend swift` hold their adapter."""

@@ -14,12 +14,13 @@ from swift.core.machine import Machine
 from swift.core.transaction import write_file
 from swift.data.packing import unpacked
 from swift.params.args import Args
-from swift.params.checkpoint_args import EARLIER, command_lines, read_saved
+from swift.params.checkpoint_args import EARLIER, EARLIER_STEPS, command_lines, read_saved
 from swift.params.form import given_line
 from swift.params.secrets import SECRETS
 from swift.plan.sft import SftPlan
 from swift.plan.tuner import Parts
 from swift.prompts.types import IGNORED, Media
+from swift.training.checkpoints import step_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,8 +65,10 @@ def saved_args(
 
     A run that goes on from the checkpoint `resume` keeps the command lines of the run before.
     """
-    goes_on = resume is not None and not plan.train.group.resume_only_model
-    before = command_lines(read_saved(resume)) if resume is not None and goes_on else []
+    before: dict[str, Any] = {}
+    if resume is not None and not plan.train.group.resume_only_model:
+        saved = read_saved(resume)
+        before = {EARLIER: command_lines(saved), EARLIER_STEPS: [*saved.get(EARLIER_STEPS, ()), step_of(resume)]}
     layers = args.values["hqq_dynamic_config_path"]
     values = {name: list(value) if isinstance(value, tuple) else value for name, value in args.values.items()}
     return {
@@ -73,7 +76,7 @@ def saved_args(
         **decided(plan),
         "command": args.command,
         "command_line": given_line(args),
-        **({EARLIER: before} if before else {}),
+        **before,
         "hqq_dynamic_config_path": None if layers is None else str(Path(layers).expanduser().resolve()),
         "template_type": template_type,
         "output_dir": str(run),

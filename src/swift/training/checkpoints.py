@@ -63,8 +63,8 @@ def _age(folder: Path) -> tuple[int, int]:
 def require(folder: Path, *, whole_state: bool) -> None:
     """Raise SwiftError when `folder` cannot be gone on from; `whole_state` asks for the optimizer and the rest too."""
     flag = "--resume_from_checkpoint"
-    if step_of(folder) < 0 and not (folder / SFT_ARGS).is_file():
-        inside = checkpoints(folder)
+    inside = checkpoints(folder)
+    if step_of(folder) < 0 and (inside or not (folder / SFT_ARGS).is_file()):
         raise SwiftError(
             f"{folder} is not a checkpoint", where=flag, next=f"{flag} {inside[-1]}" if inside else f"{flag} auto"
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from swift.params.checkpoint_args import EARLIER
+from swift.params.checkpoint_args import EARLIER, EARLIER_STEPS
 from swift.params.chinese import command_zh
 from swift.params.commands import COMMANDS
 from swift.reports.chart import Chart, chart
@@ -76,7 +76,7 @@ def compared(runs: Mapping[str, Run]) -> list[tuple[str, Chart]]:
 
 def differences(runs: Mapping[str, Run]) -> list[tuple[str, list[str]]]:
     """The settings in which runs differ, and their values."""
-    places = ("output_dir", "logging_dir", "command_line", EARLIER)
+    places = ("output_dir", "logging_dir", "command_line", EARLIER, EARLIER_STEPS)
     names = dict.fromkeys(name for run in runs.values() for name in run.args if name not in places)
     rows = [(name, [str(run.args.get(name, "")) for run in runs.values()]) for name in names]
     return [(name, values) for name, values in rows if len(set(values)) > 1]
