@@ -90,8 +90,9 @@ def test_over_http(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert deployed.end() == 0
 
 
-def test_merged(run: Path) -> None:
+def test_merged(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["merge-lora", "--ckpt_dir", str(run / "checkpoint-3")]) == 0
+    assert f"try it: swift deploy --ckpt_dir {run / 'checkpoint-3-merged'}" in capsys.readouterr().err
     argv = ["deploy", "--ckpt_dir", str(run / "checkpoint-3-merged")]
     # A machine on which vLLM is installed, and bf16 pays: scores are the engine's that has the head, in fp32.
     machine = Machine(packages=frozenset({"vllm"}))

@@ -25,6 +25,7 @@ def exported(args: Args) -> Path:
     from swift.exporting.merge_first import with_merged
     from swift.models.gguf.unpack import with_unpacked
     from swift.params.groups import Checkpoint, Data, Export, Hub, Model
+    from swift.plan.reward_model import how_to_try
 
     to_ollama, push, to_peft = args[Export].to_ollama, args[Hub].push_to_hub, args[Export].to_peft_format
     to_gguf, quantize = args[Export].to_gguf is not None, bool(args[Export].quant_bits)
@@ -51,7 +52,7 @@ def exported(args: Args) -> Path:
         _check_conversion(args, catalog, machine)
     if args[Checkpoint].merge_lora:
         args = with_merged(args, catalog, machine)
-        log.info("try it: swift infer --ckpt_dir %s", args[Checkpoint].ckpt_dir)
+        log.info("try it: %s", how_to_try(args[Checkpoint].ckpt_dir or ""))
         results = [Path(args[Checkpoint].ckpt_dir or "").expanduser()]
     if quantize:  # the merged weights, which stay where they are
         results = [_quantize(args, catalog, machine)]
@@ -94,13 +95,14 @@ def _to_peft(args: Args, catalog: Catalog, machine: Machine) -> Args:
     from swift.core.quick_imports import quick_imports
     from swift.params.groups import Checkpoint
     from swift.plan.model import plan_model
+    from swift.plan.reward_model import how_to_try
 
     model = plan_model(args.with_values(quantization_bit=0, quant_method=None), catalog, machine)
     with quick_imports():
         from swift.exporting.to_peft import to_peft
 
     target = to_peft(Path(args[Checkpoint].ckpt_dir or "").expanduser(), model)
-    log.info("try it: swift infer --ckpt_dir %s", target)
+    log.info("try it: %s", how_to_try(target))
     return args.with_values(ckpt_dir=str(target))
 
 

@@ -21,6 +21,7 @@ def merged(args: Args) -> Path:
     from swift.core.quick_imports import quick_imports
     from swift.params.groups import Data, Model
     from swift.plan.merge import plan_merge
+    from swift.plan.reward_model import how_to_try
 
     plan = plan_merge(args, load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info), probe())
     log.info(plan.summary())
@@ -29,5 +30,5 @@ def merged(args: Args) -> Path:
         from swift.exporting.merge import merge
 
     folder = merge(plan)
-    log.info("try it: swift infer --ckpt_dir %s", folder)
+    log.info("try it: %s", how_to_try(folder))
     return folder

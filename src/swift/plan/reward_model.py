@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,12 @@ HEAD_FILES = ("value_head.safetensors", "value_head.bin")
 def has_head(folder: Path) -> bool:
     """Whether the model or adapter in `folder` scores answers. Raises SwiftError for a classifier of several labels."""
     return head_file(folder) is not None or is_classifier(folder)
+
+
+def how_to_try(folder: str | Path) -> str:
+    """The command that asks what lies in `folder`: a reward model answers nothing, but scores answers."""
+    command = "deploy" if has_head(Path(folder)) else "infer"
+    return shlex.join(["swift", command, "--ckpt_dir", str(folder)])
 
 
 def head_file(folder: Path, names: Sequence[str] = HEAD_FILES) -> Path | None:

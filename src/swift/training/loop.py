@@ -19,7 +19,7 @@ from swift.core.errors import CheckFailed, Interrupted
 from swift.core.log import log
 from swift.data.stream import StreamDataset
 from swift.hub.checkpoint_uploader import Pusher
-from swift.plan.reward_model import has_head
+from swift.plan.reward_model import how_to_try
 from swift.plan.train import TrainPlan
 from swift.plan.tuner import TunerPlan
 from swift.training.artifacts import length_info, write_training_args
@@ -298,9 +298,8 @@ def finish(trainer: SwiftTrainer, run: Run) -> dict[str, Any]:
     log.info("images_dir: %s", run.folder / "images")
     if run.pusher is not None and best:
         log.info("pushed to %s", run.pusher.finish(Path(best)))
-    if best:  # a reward model answers nothing, but scores answers
-        command = "deploy" if has_head(Path(best)) else "infer"
-        log.info("try it:  %s", shlex.join(["swift", command, "--ckpt_dir", best]))
+    if best:
+        log.info("try it:  %s", how_to_try(best))
     return summary
 
 
