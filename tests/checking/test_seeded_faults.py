@@ -27,7 +27,9 @@ from swift.engines import factory
 from swift.plan.rlhf import LossPlan
 from swift.training import artifacts
 from swift.training.objectives import orpo
+from swift.training.objectives.dpo import LOSSES, dpo
 from swift.training.objectives.kto import KtoObjective
+from swift.training.objectives.pairs import Pairs
 from swift.training.objectives.reference import evaluating
 from swift.training.preference_batches import CollateUnpaired
 from swift.training.trainer import SwiftTrainer
@@ -252,6 +254,21 @@ def test_odds_of_orpo_are_seen_where_answers_are_likely(
     with Checks(subject_of(planned(words)), tmp_path, words) as checks:
         (result,) = checks.results(["evaluated = by hand"])
     assert result.status == "failed", result.line()
+
+
+@pytest.mark.parametrize("loss_type", sorted(PAIRED.keys() & LOSSES.keys()))
+def test_a_loss_by_hand_is_that_of_training(loss_type: str) -> None:
+    assert PAIRED.keys() >= LOSSES.keys() - {"bco_pair", "aot", "aot_pair"}
+    loss = LossPlan(algorithm="dpo", loss_type=loss_type, beta=0.3, label_smoothing=0.1)
+    mine, theirs = (
+        (Weighed(-3.0, 4.0, 4), Weighed(-9.0, 5.0, 5)),
+        (Weighed(-5.0, 4.0, 4), Weighed(-8.0, 5.0, 5)),
+    )
+    logs = [torch.tensor([one.log_prob], dtype=torch.float64) for one in (*mine, *theirs)]
+    pairs = Pairs(logs[0], logs[1], torch.tensor([4.0]), torch.tensor([5.0]), logs[2], logs[3])
+    assert PAIRED[loss_type](mine, theirs, loss) == pytest.approx(
+        dpo(pairs, loss, torch.zeros(())).losses.item(), rel=1e-6
+    )
 
 
 def test_answers_of_probability_1_and_0_have_odds() -> None:

@@ -129,6 +129,43 @@ def _squared(mine: Ends, theirs: Ends, loss: LossPlan) -> float:
     return (chosen - rejected - 1 / (2 * loss.beta)) ** 2
 
 
+def _robust(mine: Ends, theirs: Ends, loss: LossPlan) -> float:
+    """Robust DPO (arXiv 2403.00409, equation 9)."""
+    logit, flipped = loss.beta * _margin(mine, theirs), loss.label_smoothing
+    return ((1 - flipped) * _softplus(-logit) - flipped * _softplus(logit)) / (1 - 2 * flipped)
+
+
+def _reverse_kl(mine: Ends, theirs: Ends, loss: LossPlan) -> float:
+    """EXO of two answers (arXiv 2402.00856, equation 16)."""
+    logit, rest = loss.beta * _margin(mine, theirs), loss.label_smoothing
+    better = math.exp(-_softplus(-logit)) * (-_softplus(-logit) - math.log(1 - rest))
+    return better + math.exp(-_softplus(logit)) * (-_softplus(logit) - math.log(rest))
+
+
+def _noise_contrastive(mine: Ends, theirs: Ends, loss: LossPlan) -> float:
+    """NCA of two answers (arXiv 2402.05369)."""
+    chosen, rejected = _rewards(mine, theirs, loss)
+    return _softplus(-chosen) + _softplus(chosen) / 2 + _softplus(rejected) / 2
+
+
+def _self_play(mine: Ends, theirs: Ends, loss: LossPlan) -> float:
+    """SPPO (arXiv 2405.00675, equation 4.7), one answer always winning: its log-ratio goes to 1 / (2 beta)."""
+    chosen, rejected = (reward / loss.beta for reward in _rewards(mine, theirs, loss))
+    return (chosen - 1 / (2 * loss.beta)) ** 2 + (rejected + 1 / (2 * loss.beta)) ** 2
+
+
+def _anchored_up(mine: Ends, theirs: Ends, loss: LossPlan) -> float:
+    """APO-zero (arXiv 2408.06266, equation 7)."""
+    chosen, rejected = _rewards(mine, theirs, loss)
+    return math.exp(-_softplus(chosen)) + math.exp(-_softplus(-rejected))
+
+
+def _anchored_down(mine: Ends, theirs: Ends, loss: LossPlan) -> float:
+    """APO-down (arXiv 2408.06266, equation 8)."""
+    chosen, rejected = _rewards(mine, theirs, loss)
+    return math.exp(-_softplus(-chosen)) + math.exp(-_softplus(chosen - rejected))
+
+
 def _simpo(mine: Ends, theirs: Ends, loss: LossPlan) -> float:
     """SimPO (arXiv 2405.14734, equation 6)."""
     chosen, rejected = (own.log_prob / own.weight for own in mine)
@@ -146,6 +183,12 @@ PAIRED: Mapping[str, Callable[[Ends, Ends, LossPlan], float]] = {
     "sigmoid": _logistic,
     "hinge": _hinge,
     "ipo": _squared,
+    "robust": _robust,
+    "exo_pair": _reverse_kl,
+    "nca_pair": _noise_contrastive,
+    "sppo_hard": _self_play,
+    "apo_zero": _anchored_up,
+    "apo_down": _anchored_down,
     "simpo": _simpo,
     "orpo": _odds_ratio,
 }
@@ -184,6 +227,11 @@ def _start(row: dict[str, Any]) -> int:
 
 def _ratios(ask: Ask, reference: Ask, rows: Rows) -> list[float]:
     return [mine.log_prob - theirs.log_prob for mine, theirs in zip(ask(rows), reference(rows), strict=True)]
+
+
+def _rewards(mine: Ends, theirs: Ends, loss: LossPlan) -> tuple[float, float]:
+    chosen, rejected = (loss.beta * (own.log_prob - other.log_prob) for own, other in zip(mine, theirs, strict=True))
+    return chosen, rejected
 
 
 def _margin(mine: Ends, theirs: Ends) -> float:
