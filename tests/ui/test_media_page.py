@@ -139,6 +139,26 @@ def test_images_are_chosen_pasted_and_dropped_and_the_answer_is_that_of_infer(
         assert not [line for line in complaints(browser) if "favicon" not in line]
 
 
+def test_a_question_that_gets_no_answer_goes_back_into_the_box(tmp_path: Path, smollm2_tokenizer_dir: Path) -> None:
+    model = write_tiny("qwen2_vl", tmp_path / "tiny", smollm2_tokenizer_dir)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    answer = expected(model, "qwen2-vl-2b-instruct", {"query": "Who?"}, tmp_path)
+    with page_of(model, "qwen2-vl-2b-instruct") as address, opened() as browser:
+        browser.get(address)
+        until(lambda: find(browser, "#box textarea"))
+        find(browser, "#box input[type=file]").send_keys(str(tmp_path / "broken.png"))
+        until(lambda: browser.find_elements("css selector", "#box .thumbnail-item"))
+        find(browser, "#box textarea").send_keys("Who?")
+        find(browser, "#box button.submit-button").click()
+        until(lambda: "broken image: no image format that is known (broken.png)" in browser.page_source)
+        until(lambda: find(browser, "#box textarea").get_attribute("value") == "Who?")
+        until(lambda: find(browser, "#box button.submit-button"))
+        browser.execute_script("document.querySelector('#box .delete-button').click()")
+        until(lambda: not browser.find_elements("css selector", "#box .thumbnail-item"))
+        find(browser, "#box button.submit-button").click()
+        until(lambda: any(answer.split()[0] in text for text in answers(browser)))
+
+
 def test_sounds_are_taken_where_the_model_hears_and_nothing_where_it_reads(
     tmp_path: Path, smollm2_tokenizer_dir: Path, tiny_llama_dir: Path
 ) -> None:

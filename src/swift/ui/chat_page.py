@@ -21,7 +21,7 @@ from gradio.themes import Soft
 
 from swift.core.end_signals import taken_by
 from swift.core.errors import SwiftError
-from swift.ui.chat_turn import Controls, Measured, Talker, Turn
+from swift.ui.chat_turn import Controls, Measured, Talker, Turn, unanswered
 from swift.ui.translations import CHINESE, ENGLISH, EXAMPLES
 
 T = TypeVar("T")
@@ -155,7 +155,7 @@ class ChatPage:
             """After `event`: show the stop button, stream the answer, show the send button, keep the talk."""
             busy = event.then(lambda: gr.update(submit_btn=False, stop_btn=True), None, box, show_progress="hidden")
             told = busy.then(
-                self._answer, [talk, *controls], [talk, facts], show_progress="minimal", concurrency_limit=None
+                self._answer, [talk, *controls], [talk, facts, box], show_progress="minimal", concurrency_limit=None
             )
             free = told.then(lambda: gr.update(submit_btn=True, stop_btn=False), None, box, show_progress="hidden")
             free.then(lambda *shown: shown, [talk, facts], saved, show_progress="hidden")
@@ -211,7 +211,9 @@ class ChatPage:
         top_p: float,
         max_tokens: int,
         request: gr.Request,
-    ) -> Iterator[tuple[list[Turn], str]]:
+    ) -> Iterator[tuple[list[Turn], str, Any]]:
+        """The talk with the answer as it grows. A question that gets none goes back into the box, as no model would
+        take two in a row."""
         if not history or history[-1]["role"] != "user":
             return
         controls = Controls(
@@ -223,19 +225,22 @@ class ChatPage:
         )
         mine = self._under_way[str(request.session_hash)] = _UnderWay()
         measured = Measured()
-        shown: list[Turn] = history
+        text, failed = "", False
         try:
             for text in self._talker.answer(history, controls, mine.stop, measured):
-                shown = [*history, {"role": "assistant", "content": text}]
-                yield ([] if mine.dropped else shown), ""
+                yield ([] if mine.dropped else _with(history, text)), "", gr.skip()
         except SwiftError as error:
-            raise gr.Error(" ".join(filter(None, (error.what, error.next))), print_exception=False) from error
+            failed = True
+            gr.Warning(html.escape(_said(error)), duration=30)  # behind gr.Error the page would not go on
         finally:
             mine.running = False
         if mine.dropped:  # a piece that was on its way to the browser may have filled the new chat again
-            yield [], ""
+            yield [], "", gr.skip()
+        elif failed or (not text and mine.stop.is_set()):
+            before, question = unanswered(history)
+            yield before, "", gr.update(value=question if self._takes else question["text"])
         else:
-            yield shown, _facts(measured, _words(request), stopped=mine.stop.is_set())
+            yield _with(history, text), _facts(measured, _words(request), stopped=mine.stop.is_set()), gr.skip()
 
     def _stop(self, request: gr.Request) -> None:
         """End the answer of this tab, if one is under way."""
@@ -273,6 +278,17 @@ def _facts(measured: Measured, words: dict[str, str], *, stopped: bool) -> str:
     if measured.speed is not None:
         parts.append(f"{measured.speed:.1f} {words['tokens']}/s")
     return f'<span role="status">{html.escape(" · ".join(parts))}</span>'
+
+
+def _with(history: list[Turn], answer: str) -> list[Turn]:
+    return [*history, {"role": "assistant", "content": answer}]
+
+
+def _said(error: SwiftError) -> str:
+    """What is wrong, why, of which file, and what to do, on one line."""
+    where = Path(error.where).name if error.where and os.path.isabs(error.where) else None
+    parts = (f"{error.what}{f': {error.why}' if error.why else ''}{f' ({where})' if where else ''}", error.next)
+    return ". ".join(filter(None, parts))
 
 
 def _example(history: list[Turn], chosen: gr.SelectData) -> list[Turn]:

@@ -69,13 +69,21 @@ def conversation(history: Sequence[Turn], system: str) -> Conversation:
             media[kind].append(file)
             carried += MEDIA_TAGS[kind]
         text = text_of(turn["content"])
-        if not text:
+        if not text and turn["role"] == "user":
             continue
         messages.append(Message(turn["role"], carried + text))
         carried = ""
     if carried:
         messages.append(Message("user", carried))
     return Conversation(tuple(messages), media=Media(tuple(images), tuple(videos), tuple(audios)))
+
+
+def unanswered(history: Sequence[Turn]) -> tuple[list[Turn], dict[str, Any]]:
+    """The talk up to its last answer, and what was asked since: its text, and paths of its files."""
+    end = next((at + 1 for at in reversed(range(len(history))) if history[at]["role"] == "assistant"), 0)
+    asked = [turn["content"] for turn in history[end:]]
+    texts, files = filter(None, map(text_of, asked)), [file for content in asked for file in files_of(content)]
+    return list(history[:end]), {"text": "\n".join(texts), "files": files}
 
 
 def kind_of(file: str) -> str:
