@@ -8,6 +8,7 @@ import pytest
 
 from swift.core.errors import SwiftError
 from swift.params.commands import COMMANDS, find_command
+from swift.params.flag_synonyms import BY_ITSELF, FOREIGN
 from swift.params.parse import parse
 from swift.params.unknown_flags import unknown_flag
 
@@ -239,3 +240,10 @@ def test_choices(flag: str, typo: str, meant: str) -> None:
 
 def test_nothing_alike_points_to_the_list() -> None:
     assert "--help-all" in str(unknown_flag(COMMANDS["sft"], "xyzzy"))
+
+
+def test_what_needs_no_flag_is_said() -> None:
+    for name, instead in BY_ITSELF.items():
+        assert unknown_flag(COMMANDS["sft"], name).next == instead
+        assert all(flag in COMMANDS["sft"].flags for flag in re.findall(r"--(\w+)", instead))
+        assert name not in COMMANDS["sft"].flags and name not in FOREIGN

@@ -37,6 +37,19 @@ MEDIA_SETTINGS += ("max_slice_nums", "video_max_slice_nums", "max_num_frames", "
 """What the 2.5 release reads from the environment, in capitals, and `--model_kwargs` names: how images are resized, and
 which frames of videos are shown. Other tools have some of them as flags."""
 
+_BEST = "the best checkpoint is kept and named at the end: --eval_steps, --metric_for_best_model"
+BY_ITSELF: Mapping[str, str] = {
+    "load_best_model_at_end": _BEST,
+    "save_best_model": _BEST,
+    **dict.fromkeys(
+        ("early_stopping", "early_stopping_patience", "early_stop_interval"), f"a run goes to its end; {_BEST}"
+    ),
+    "greater_is_better": "it follows from --metric_for_best_model: of a loss the lowest is best, else the highest",
+    "do_train": "the command says it: `swift sft`, `swift infer`, `swift eval`",
+    "do_eval": "rows are evaluated where there are any: --val_dataset, --dataset_test_ratio",
+    "save_last": "the last checkpoint is always kept",
+}
+"""Flags of other tools for what happens here without one, or never does."""
 FOREIGN: Mapping[str, str] = {
     # For each name, our flags of that meaning: the first that the command has is suggested.
     # models

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from swift.core.did_you_mean import closest
 from swift.core.errors import SwiftError
-from swift.params.commands import COMMANDS, Command
-from swift.params.flag_synonyms import FOREIGN, MEDIA_SETTINGS
+from swift.params.commands import COMMANDS, TRAINING, Command
+from swift.params.flag_synonyms import BY_ITSELF, FOREIGN, MEDIA_SETTINGS
 
 
 def unknown_flag(command: Command, name: str) -> SwiftError:
@@ -21,6 +21,8 @@ def unknown_flag(command: Command, name: str) -> SwiftError:
             f"--{name} is not a flag of `swift {command.name}`: it is a setting of the models that have it",
             next=f"--model_kwargs '{{\"{setting}\": …}}'{fewer}",
         )
+    if (instead := BY_ITSELF.get(name.lower())) is not None and command.name in TRAINING:
+        return SwiftError(f"--{name} is not a flag of `swift {command.name}`", next=instead)
     owners = [other.name for other in COMMANDS.values() if name in other.flags]
     meant = _meant(command, name.lower())
     what = f"--{name} is not a flag of `swift {command.name}`"
