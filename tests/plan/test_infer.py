@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from swift.catalog import load_catalog
@@ -23,6 +25,16 @@ def test_rows_are_answered_where_there_are_some() -> None:
     assert plan_infer(parse(model), load_catalog(), Machine()).rows is None
     with pytest.raises(SwiftError, match="no rows to answer"):
         plan_infer(parse([*model, "--eval_human", "false"]), load_catalog(), Machine())
+
+
+def test_the_adapter_inside_a_run_is_named(tmp_path: Path) -> None:
+    words = f"deploy --model_type smollm2-135m-instruct --lora_modules a={tmp_path}".split()
+    for inside, named in ((None, "such as OUTPUT/checkpoint-100"), (tmp_path / "checkpoint-3", "a={}")):
+        if inside is not None:
+            inside.mkdir()
+        with pytest.raises(SwiftError, match="holds no adapter") as error:
+            plan_infer(parse(words), load_catalog(), Machine(), answers_rows=False)
+        assert named.format(inside) in str(error.value.next)
 
 
 def test_what_generate_would_follow_and_answers_do_not() -> None:

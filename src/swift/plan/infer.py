@@ -17,7 +17,7 @@ from swift.params.groups import Checkpoint, Data, Generate, Infer, Lmdeploy, Vll
 from swift.plan.answer_dtype import Speedup, in_faster_dtype
 from swift.plan.data import DataPlan, plan_data
 from swift.plan.gguf import CONVERTED, GgufType, answering_type
-from swift.plan.model import ModelPlan, is_adapter, plan_model, read_config
+from swift.plan.model import ModelPlan, is_adapter, newest_checkpoint, plan_model, read_config
 from swift.plan.prompt import PromptPlan, plan_prompt
 from swift.plan.quantization import check_stored
 from swift.plan.reward_model import local_reward_model
@@ -289,11 +289,14 @@ def _lora_modules(modules: tuple[str, ...]) -> list[tuple[str, Path]]:
         name, _, path = text.partition("=")
         folder = Path(path).expanduser()
         if not is_adapter(folder):
+            inside = newest_checkpoint(folder) if path else None
             errors.append(
                 SwiftError(
                     f"{folder} holds no adapter",
                     where=f"--lora_modules {text}",
-                    next="name a folder with adapter_config.json, such as OUTPUT/checkpoint-100",
+                    next=f"--lora_modules {name}={inside}"
+                    if inside
+                    else "name a folder with adapter_config.json, such as OUTPUT/checkpoint-100",
                 )
             )
         elif adapter_kind(folder) == "llamapro":

@@ -177,7 +177,7 @@ def _checkpoint(args: Args) -> Path | None:
     folder = Path(given).expanduser()
     if is_adapter(folder) or (folder / "config.json").is_file():
         return folder
-    inside = _newest_checkpoint(folder)
+    inside = newest_checkpoint(folder)
     raise SwiftError(
         f"{folder} is not a checkpoint",
         where="--ckpt_dir",
@@ -265,7 +265,7 @@ def _check_model_folder(folder: Path, args: Args, given: _Given) -> None:
             next=f"--ckpt_dir {folder}" if args.command not in TRAINING else f"--resume_from_checkpoint {folder}",
         )
     if not (folder / "config.json").is_file():
-        inside = None if args.command in TRAINING else _newest_checkpoint(folder)
+        inside = None if args.command in TRAINING else newest_checkpoint(folder)
         next = f"--ckpt_dir {inside}" if inside else "give the folder that holds config.json and the weights"
         raise SwiftError(f"{folder} is not a model", where=flag, why="it has no config.json", next=next)
     if (folder / SFT_ARGS).is_file() and args.command not in TRAINING and not given.from_checkpoint:
@@ -277,7 +277,7 @@ def _check_model_folder(folder: Path, args: Args, given: _Given) -> None:
         )
 
 
-def _newest_checkpoint(folder: Path) -> Path | None:
+def newest_checkpoint(folder: Path) -> Path | None:
     """A checkpoint in the run folder, or in the runs below an output folder: the newest version's highest step."""
     checkpoints = [path for depth in ("", "*/", "*/*/") for path in folder.glob(f"{depth}checkpoint-[0-9]*")]
     return max(checkpoints, key=_age, default=None)
