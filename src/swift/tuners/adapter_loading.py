@@ -67,9 +67,10 @@ def put_on(
 
     from swift.tuners import initial_factors
     from swift.tuners.fused_experts import in_terms_of
+    from swift.tuners.older_names import by_names_of
 
     refuse_kind(adapter)
-    adapter = in_terms_of(model, adapter)
+    adapter = by_names_of(model, in_terms_of(model, adapter))
     adapter = replace(adapter, config=copy.deepcopy(adapter.config))  # PEFT writes into it
     adapter.config.inference_mode = not trainable
     adapter.config.base_model_name_or_path = model.name_or_path or None

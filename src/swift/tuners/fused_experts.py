@@ -31,7 +31,7 @@ def in_terms_of(model: nn.Module, adapter: Adapter) -> Adapter:
     if not isinstance(adapter.config, peft.LoraConfig):
         return adapter
     layers = {key: LORA.sub("", key.removeprefix(PREFIX)) for key in adapter.tensors if LORA.search(key)}
-    own = _own_layers(model)
+    own = own_layers(model)
     old = {key for key, layer in layers.items() if layer not in own and ".experts." in layer}
     if not old:
         return adapter
@@ -77,7 +77,7 @@ def _unturned(adapter: Adapter, why: str) -> SwiftError:
     )
 
 
-def _own_layers(model: Any) -> set[str]:
+def own_layers(model: Any) -> set[str]:
     base = model.get_base_model() if isinstance(model, peft.PeftModel) else model
     kinds = (*linear_kinds(), nn.Embedding, nn.Conv1d, nn.Conv2d)
     # Under another adapter a layer is the wrapper's base_layer.
