@@ -158,6 +158,14 @@ def test_a_run_goes_on_from_its_last_checkpoint_where_a_longer_row_does_not_fit(
     assert [("from checkpoint-2" in line, "8 rows a step" in line) for line in told] == [(True, True)] * 2
 
 
+def test_rows_that_are_left_out_of_an_epoch_stay_left_out_in_smaller_batches(tmp_path: Path) -> None:
+    """Fourteen rows make one batch of eight, and three of four."""
+    options: dict[str, Any] = {"max_steps": 4, "dataloader_drop_last": True, "batch_size": 8, "accumulation": 1}
+    expected = losses(train(tiny_run(tmp_path / "same", train=Rows(14), **options)))
+    run = tiny_run(tmp_path / "run", train=Rows(14), objective=FitsTwo, auto_find_batch_size=True, **options)
+    assert losses(train(run)) == pytest.approx(expected, rel=1e-6)
+
+
 def test_an_evaluation_that_does_not_fit_is_halved_alone(tmp_path: Path) -> None:
     class EvaluatesTwo(SftObjective):
         def sums(self, model: nn.Module, batch: Batch) -> Sums:

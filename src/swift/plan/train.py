@@ -75,6 +75,8 @@ class TrainPlan:
     batch_size: int
     """Rows of a micro-batch; halved where memory is short (`--auto_find_batch_size`), with `accumulation` doubled."""
     accumulation: int
+    given_batch_size: int | None = None
+    """Where it was halved: what it was, by which `--dataloader_drop_last` still counts."""
     pass_tokens: int | None = None
     """The most tokens of a forward pass, into which the rows of an optimizer step are laid; None keeps the
     micro-batches as they are. Decided when the rows are known, see `swift.training.passes`."""
@@ -143,9 +145,8 @@ class TrainPlan:
         """
         if self.reuse is not None:
             return self._reusing(self.reuse, rows)
-        drop_last, max_steps = self.group.dataloader_drop_last, self.group.max_steps
-        batches = rows // self.batch_size if drop_last else math.ceil(rows / self.batch_size)
-        batches = batches // self.data_parallel if drop_last else math.ceil(batches / self.data_parallel)
+        max_steps = self.group.max_steps
+        batches = math.ceil((rows - self.left_out(rows)) / (self.batch_size * self.data_parallel))
         if batches == 0:
             raise SwiftError(
                 f"{rows} rows make no full batch of {self.batch_size * self.data_parallel}: there is nothing to train",
@@ -167,7 +168,8 @@ class TrainPlan:
 
     def left_out(self, rows: int) -> int:
         """How many of so many rows each epoch leaves out, as they make no full batch of all processes."""
-        return rows % (self.batch_size * self.data_parallel) if self.group.dataloader_drop_last else 0
+        whole = (self.given_batch_size or self.batch_size) * self.data_parallel
+        return rows % whole if self.group.dataloader_drop_last else 0
 
     def warmup(self, steps: int) -> int:
         """Warm-up steps of a run of `steps`, the first of which has a learning rate of 0."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sized
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
 from transformers import TrainingArguments
 from transformers.trainer_utils import seed_worker
+
+from swift.plan.train import TrainPlan
 
 
 class DealtBatches(Sampler[list[int]]):
@@ -19,34 +22,36 @@ class DealtBatches(Sampler[list[int]]):
     `batch_size`: accelerate fills up to that with rows of the start, which would count twice.
     """
 
-    def __init__(self, sampler: Sampler[int], size: int, processes: int, *, drop_last: bool):
-        """`size` rows each; `drop_last` leaves out what makes no full one for every process."""
+    drop_last = False
+    """What accelerate asks for: nothing more is to be left out."""
+
+    def __init__(self, sampler: Sampler[int], size: int, processes: int, *, left_out: int):
+        """`size` rows each; the last `left_out` rows of every epoch are in none."""
         self.sampler = sampler
         """accelerate puts one into its place that knows the epoch."""
-        self.drop_last = drop_last
-        self._size, self._processes = size, processes
+        self._size, self._processes, self._left_out = size, processes, left_out
 
     def __len__(self) -> int:
         sampler: Any = self.sampler
-        rows = len(sampler)
-        share = self._size * self._processes
-        return (rows // share if self.drop_last else math.ceil(rows / share)) * self._processes
+        return math.ceil((len(sampler) - self._left_out) / (self._size * self._processes)) * self._processes
 
     def __iter__(self) -> Iterator[list[int]]:
-        batches = iter(BatchSampler(self.sampler, self._size, self.drop_last))
+        sampler: Any = self.sampler
+        rows = islice(sampler, len(sampler) - self._left_out)
+        batches = iter(BatchSampler(rows, self._size, drop_last=False))
         for _ in range(len(self)):
             yield next(batches, [])
 
 
 def train_loader(
-    rows: Dataset, args: TrainingArguments, collate: Callable[[list[dict[str, Any]]], Any], processes: int
+    rows: Dataset, args: TrainingArguments, collate: Callable[[list[dict[str, Any]]], Any], plan: TrainPlan
 ) -> DataLoader:
-    """The micro-batches of all of so many `processes`, for accelerate to deal."""
+    """The micro-batches of all processes, for accelerate to deal."""
     assert isinstance(rows, Sized)
     order: Sampler[int] = (
         SequentialSampler(rows) if args.train_sampling_strategy == "sequential" else RandomSampler(rows)
     )
-    dealt = DealtBatches(order, args.train_batch_size, processes, drop_last=args.dataloader_drop_last)
+    dealt = DealtBatches(order, args.train_batch_size, plan.data_parallel, left_out=plan.left_out(len(rows)))
     return DataLoader(
         rows,
         batch_sampler=dealt,

@@ -71,7 +71,8 @@ def halved(plan: TrainPlan) -> TrainPlan:
     rows = plan.batch_size * plan.accumulation
     size = next(size for size in range(plan.batch_size // 2, 0, -1) if rows % size == 0)
     tokens = plan.pass_tokens and max(1, plan.pass_tokens * size // plan.batch_size)
-    return replace(plan, batch_size=size, accumulation=rows // size, pass_tokens=tokens)
+    given = plan.given_batch_size or plan.batch_size
+    return replace(plan, batch_size=size, given_batch_size=given, accumulation=rows // size, pass_tokens=tokens)
 
 
 def say_smaller(before: TrainPlan, now: TrainPlan, since: str) -> None:

@@ -138,7 +138,7 @@ class SwiftTrainer(CheckpointTrainer):
             loader = super().get_train_dataloader()
         else:
             rows: Any = self.train_dataset
-            dealt = train_loader(rows, self.args, self.data_collator, self._plan.data_parallel)
+            dealt = train_loader(rows, self.args, self.data_collator, self._plan)
             loader = self.accelerator.prepare_data_loader(dealt)
         if self._sequence is not None:
             shard: Any = loader.batch_sampler
