@@ -72,6 +72,12 @@ def named(line: str) -> list[str]:
             "a run without --ckpt_dir: load_args_from_ckpt_dir",
         ),
         (EXPORT + "--to_gguf q8_0 --hf_output_dir h", "swift export: hf_output_dir"),
+        (
+            INFER + "--val_dataset v --truncation_strategy truncation_left",
+            "a command without --max_length: truncation_strategy",
+        ),
+        (INFER + "--val_dataset v --model_name x", "a run without self-cognition rows: model_name"),
+        (INFER + "--val_dataset v --dataset_seed 7", "a run with --val_dataset: dataset_seed"),
         (MERGE + "--merge_lora true", "swift merge-lora: merge_lora"),
         (
             "rlhf --rlhf_type grpo --model_type m --dataset d --reward_funcs format --reward_model_revision r",
@@ -104,6 +110,7 @@ def test_named(line: str, expected: str) -> None:
         EXPORT + "--quant_bits 4 --quant_method gptq --dataset d --quant_seqlen 9",
         EVAL + "--model_type m --temperature 1 --max_model_len 9 --eval_nproc 3",
         "deploy --model_type m --verbose false --max_length 9 --max_num_seqs 3",
+        INFER + "--val_dataset v#9 --dataset_seed 7 --max_length 9 --truncation_strategy truncation_left",
         INFER + "--val_dataset v --verbose true --show_dataset_sample 3 --top_p 0.5",
     ],
 )

@@ -220,6 +220,12 @@ def test_arguments_of_a_checkpoint_that_no_run_had(tmp_path: Path, saved: dict[s
     assert message in str(error.value) and error.value.next and "sft_args.json" in str(error.value)
 
 
+def test_what_a_checkpoint_leaves_open_is_the_default(tmp_path: Path) -> None:
+    (tmp_path / "sft_args.json").write_text(json.dumps({"dtype": None, "dataset": None, "system": None}))
+    args = parse(["infer", "--ckpt_dir", str(tmp_path), "--load_dataset_config", "true"])
+    assert (args.values["dtype"], args.values["dataset"], args.values["system"]) == ("AUTO", (), None)
+
+
 def test_lists_from_a_checkpoint_and_from_words_are_alike(checkpoint: Path) -> None:
     args = parse(["infer", "--ckpt_dir", str(checkpoint), "--load_dataset_config", "--dataset", "train.jsonl"])
     assert dict(args.overridden) == {}

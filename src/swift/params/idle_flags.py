@@ -224,6 +224,11 @@ def _loading(args: Args) -> Case:
     return f"--quant_method {method or 'bnb'}", _QUANT[len(_BNB) :] if method in (None, "bnb") else _BNB
 
 
+def _limit(args: Args) -> Case:
+    limit = args.values["max_length"]
+    return _NOTHING if limit is not None and limit > 0 else ("a command without --max_length", ("truncation_strategy",))
+
+
 def _folder(args: Args) -> Case:
     names = ("load_args_from_ckpt_dir", "merge_device_map", "save_safetensors")
     return _NOTHING if args.values["ckpt_dir"] else ("a run without --ckpt_dir", names)
@@ -244,7 +249,11 @@ def _talking(args: Args) -> Case:
     rows, human = any(args.values[name] for name in named), args.values["eval_human"]
     if human or (human is None and not rows):
         return "a chat", ("verbose", *_CHAT, *_ROWS)
-    return ("a run with --val_dataset", ("dataset", "dataset_test_ratio")) if args.values["val_dataset"] else _NOTHING
+    if not args.values["val_dataset"]:
+        return _NOTHING
+    sampled = any("#" in str(name) for name in args.values["val_dataset"]) or args.values["val_dataset_sample"]
+    seed = () if sampled else ("dataset_seed",)
+    return "a run with --val_dataset", ("dataset", "dataset_test_ratio", *seed)
 
 
 def _handing_over(args: Args) -> Case:
@@ -282,10 +291,10 @@ _TRAINING_CASES: tuple[Callable[[Args], Case], ...] = (
 )
 _OTHER_CASES: Mapping[str, tuple[Callable[[Args], Case], ...]] = MappingProxyType(
     {
-        "infer": (_talking, _folder, _merging, _loading),
-        "deploy": (_folder, _merging, _loading),
-        "app-ui": (_folder, _merging, _loading),
-        "eval": (_asking, _folder, _merging, _loading),
+        "infer": (_talking, _names, _limit, _folder, _merging, _loading),
+        "deploy": (_limit, _folder, _merging, _loading),
+        "app-ui": (_limit, _folder, _merging, _loading),
+        "eval": (_asking, _limit, _folder, _merging, _loading),
         "export": (_handing_over, _converting, _calibrating, _folder, _merging),
     }
 )

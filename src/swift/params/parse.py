@@ -126,6 +126,7 @@ def _saved(command: Command, explicit: dict[str, ParsedFlag]) -> dict[str, Any]:
         flag.name: _typed(flag, saved[flag.name], value("ckpt_dir"))
         for flag in command.flags.values()
         if (mark := flag.marker(Saved)) is not None and mark.part in parts and flag.name in saved
+        if saved[flag.name] is not None or flag.optional  # nothing is said there of the others
     }
 
 
