@@ -340,18 +340,19 @@ class Encoder:
         if limit is None or longest <= limit:
             return 0
         excess = longest - limit
-        if self.plan.truncation_strategy == "delete" or any(excess > self._spare(one) for one in encoded):
+        spared = [spare for one in encoded if (spare := self._spare(one)) is not None]
+        if self.plan.truncation_strategy == "delete" or any(excess > spare for spare in spared):
             raise TooLong(longest, limit, origin)
         return excess
 
-    def _spare(self, encoded: Encoded) -> int:
-        """How many tokens stand before the first medium and before what opens it: all, where nothing is shown."""
+    def _spare(self, encoded: Encoded) -> int | None:
+        """How many tokens stand before the first medium and before what opens it; None where nothing is shown."""
         if self.images is None:
-            return 0 if self._template_media and encoded.media.any else len(encoded.input_ids)
+            return 0 if self._template_media and encoded.media.any else None
         pieces = {token: name for name, token in self.images.tokens.items()}
         first = next((at for at, token in enumerate(encoded.input_ids) if token in pieces), None)
         if first is None:
-            return len(encoded.input_ids)
+            return None
         texts = self.images.written(encoded.media, self._media_text).values()
         heads = [text.partition(pieces[encoded.input_ids[first]]) for of_kind in texts for text in of_kind]
         head = max((head.strip() for head, name, _ in heads if name), key=len, default="")
