@@ -33,6 +33,8 @@ def processor_in(folder: Path, kind: str) -> Any:
         ("qwen2_vl", {"max_pixels": 100352.5}, "a whole number above 0"),
         ("qwen2_vl", {"fps": 0}, "a number above 0"),
         ("qwen2_vl", {"max_pixels": 784, "min_pixels": 1568}, "min_pixels is 1568, and max_pixels is 784"),
+        ("qwen2_vl", {"fps_min_frames": 10, "fps_max_frames": 4}, "nothing is within both"),
+        ("qwen2_vl", {"fps": 2, "nframes": 4}, "each says how many frames are shown"),
         ("qwen2_vl", {"do_resize": False}, "whatever do_resize says"),
         ("internvl", {"max_num": 0}, "max_num of --model_kwargs is 0"),
         ("internvl", {"max_pixels": 784}, "names max_pixels"),

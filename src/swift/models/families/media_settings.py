@@ -18,6 +18,8 @@ from swift.params.flag_synonyms import MEDIA_SETTINGS
 
 RATES = ("fps",)
 """Those that need not be whole numbers."""
+PAIRS = ("min_pixels", "max_pixels"), ("video_min_pixels", "video_max_pixels"), ("fps_min_frames", "fps_max_frames")
+"""The least and the most of something."""
 FLAG = "--model_kwargs"
 
 
@@ -40,13 +42,19 @@ def given_settings(family: type[Family], processor: Any, kwargs: Mapping[str, An
         if name in known:
             _check(name, value, f"{name} of {FLAG}", FLAG)
     values = {**_environment(known), **kwargs}
-    for fewest, most in (("min_pixels", "max_pixels"), ("video_min_pixels", "video_max_pixels")):
-        if fewest in values and most in values and values[fewest] > values[most]:
-            raise SwiftError(
-                f"{fewest} is {values[fewest]}, and {most} is {values[most]}: no picture has both",
-                where=" and ".join(dict.fromkeys(FLAG if name in kwargs else name.upper() for name in (fewest, most))),
-            )
+    for pair in PAIRS:
+        if set(pair) <= values.keys() and values[pair[0]] > values[pair[1]]:
+            raise _at_odds(pair, values, kwargs, "nothing is within both")
+    if {"fps", "nframes"} <= values.keys():
+        raise _at_odds(("fps", "nframes"), values, kwargs, "each says how many frames are shown")
     return values
+
+
+def _at_odds(pair: tuple[str, str], values: Mapping[str, Any], kwargs: Mapping[str, Any], why: str) -> SwiftError:
+    first, second = pair
+    where = " and ".join(dict.fromkeys(FLAG if name in kwargs else name.upper() for name in pair))
+    what = f"{first} is {values[first]}, and {second} is {values[second]}"
+    return SwiftError(what, why=why, where=where, next="leave one of them out")
 
 
 def _check(name: str, value: Any, said: str, where: str) -> None:
