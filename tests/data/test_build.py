@@ -206,3 +206,14 @@ def test_a_user_converter_that_fails_makes_bad_rows(encoder: Encoder, tmp_path: 
 
     assert len(built.train) == 2
     assert "KeyError: 'reply'" in entries(tmp_path / "ledger")[1]["detail"]
+
+
+def test_that_a_model_of_text_is_not_shown_pictures_is_a_warning(
+    encoder: Encoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = write_rows(
+        tmp_path / "rows.jsonl", [{"query": "q", "response": "r", "images": ["https://example.org/a.png"]}]
+    )
+    run(encoder, tmp_path / "ledger", "--dataset", str(rows), "--no_cache")
+    (said,) = [record for record in caplog.records if "videos or audios are left out" in record.message]
+    assert said.levelname == "WARNING"

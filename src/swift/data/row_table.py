@@ -16,7 +16,7 @@ from swift.core.log import log
 from swift.data.columns import in_words
 from swift.data.formats import PLAIN_ANSWER
 from swift.data.ledger import Entry, bad_row_error
-from swift.data.preprocess import Preprocessor
+from swift.data.preprocess import MEDIA_LEFT_OUT, Preprocessor
 from swift.data.sample_and_split import Indices
 from swift.data.shard import UNUSABLE, Shard
 from swift.data.source import Place, RowSource, SourceRow
@@ -31,7 +31,8 @@ WARNINGS = 20
 
 def level_of(remark: str) -> int:
     """Of a remark on rows: some are warnings whatever `--check_dataset_strategy` says."""
-    return logging.WARNING if remark == PLAIN_ANSWER or is_about_media(remark) else logging.INFO
+    grave = remark in (PLAIN_ANSWER, MEDIA_LEFT_OUT) or is_about_media(remark)
+    return logging.WARNING if grave else logging.INFO
 
 
 @dataclass(frozen=True)
