@@ -25,6 +25,14 @@ COLOURS = {
 }
 
 
+MODEL_TYPES = {
+    "llava": "llava1_5-7b-instruct",
+    "qwen2_vl": "qwen2-vl-2b-instruct",
+    "smolvlm": "smolvlm-256m-instruct",
+    "gemma3": "gemma3-4b-instruct",
+}
+
+
 def write_squares(folder: Path, name: str, count: int, seed: int) -> Path:
     """Rows that ask for the colour of a square in a place of its own on grey."""
     random.seed(seed)
@@ -70,14 +78,15 @@ def share_served(checkpoint: Path, rows: Path, folder: Path) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["llava", "qwen2_vl"])
+@pytest.mark.parametrize("kind", ["llava", "qwen2_vl", "smolvlm", "gemma3"])
 def test_colours_are_learned_and_named_on_squares_not_seen(
     kind: str, tmp_path: Path, smollm2_tokenizer_dir: Path
 ) -> None:
-    model_type = {"llava": "llava1_5-7b-instruct", "qwen2_vl": "qwen2-vl-2b-instruct"}[kind]
+    model_type = MODEL_TYPES[kind]
     model = write_tiny(kind, tmp_path / "tiny", smollm2_tokenizer_dir)
     seen, unseen = write_squares(tmp_path, "seen", 30, 0), write_squares(tmp_path, "unseen", 18, 1)
-    flags = ("--sft_type", "full", "--learning_rate", "0.003", "--batch_size", "6", "--save_steps", "75")
+    template = () if kind in ("llava", "qwen2_vl") else ("--template_type", "qwen2-vl")  # others have their tokenizer's
+    flags = (*template, "--sft_type", "full", "--learning_rate", "0.003", "--batch_size", "6", "--save_steps", "75")
     flags = (*flags, "--save_total_limit", "2", "--freeze_vit", "false")
     output = train(model_type, model, seen, tmp_path / "output", "--max_steps", "150", *flags)
     assert share_right(output / "checkpoint-150", unseen, tmp_path / "answers") >= 0.9
@@ -87,7 +96,7 @@ def test_colours_are_learned_and_named_on_squares_not_seen(
 
     learned = output / "checkpoint-150"
     assert share_served(learned, unseen, tmp_path) >= 0.9
-    base = ("--max_steps", "10", "--learning_rate", "0.0001", "--batch_size", "6", "--quantization_bit", "4")
+    base = (*template, "--max_steps", "10", "--learning_rate", "0.0001", "--batch_size", "6", "--quantization_bit", "4")
     on_quantized = train(model_type, learned, seen, tmp_path / "quantized", *base) / "checkpoint-10"
     assert share_right(on_quantized, unseen, tmp_path / "quantized-answers") >= 0.9
     assert share_right(on_quantized, unseen, tmp_path / "merged-answers", "--merge_lora", "true") >= 0.9
