@@ -139,6 +139,7 @@ def test_json_stays_whole() -> None:
         (["--model_kwargs", "{'a': 1}"], "is not valid JSON"),
         (["--model_kwargs", '{"a": ' * 3000], "it is nested too deeply"),
         (["--model_kwargs", '{"a": ' + "9" * 5000 + "}"], "is no JSON that can be read"),
+        (["--adam_beta1", "1"], "--adam_beta1 must be at least 0 and below 1, not 1"),
         (["--seed", "-1"], "--seed must be from 0 to 4294967295, not -1"),
         (["--dataset_seed", "4294967296"], "--dataset_seed must be from 0 to 4294967295"),
         (["--seed", "9" * 5000], "takes no number of 5000 digits"),

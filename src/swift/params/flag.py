@@ -43,17 +43,21 @@ class Range(Frozen):
     also: tuple[float, ...] = ()
     above: bool = False
     """Whether `low` itself is left out."""
+    below: bool = False
+    """Whether `high` itself is left out."""
 
     def __contains__(self, value: float) -> bool:
         if value in self.also:
             return True
         if self.low is not None and (value < self.low or (self.above and value == self.low)):
             return False
-        return self.high is None or value <= self.high
+        return self.high is None or (value < self.high if self.below else value <= self.high)
 
     def __str__(self) -> str:
         low = f"{'above' if self.above else 'at least'} {self.low:g}" if self.low is not None else ""
-        if self.high is not None and self.low is not None and not self.above:
+        if self.high is not None and self.below:
+            text = f"{low} and below {self.high:g}".removeprefix(" and ")
+        elif self.high is not None and self.low is not None and not self.above:
             text = f"from {self.low:g} to {self.high:.10g}"
         elif self.high is not None:
             text = f"{low} and at most {self.high:.10g}".removeprefix(" and ")

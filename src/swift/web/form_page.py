@@ -94,7 +94,7 @@ class Field:
         if limits is None:
             return ""
         low = "" if limits.low is None else f"{'>' if limits.above else '≥'} {limits.low:g}"
-        high = "" if limits.high is None else f"≤ {limits.high:g}"
+        high = "" if limits.high is None else f"{'<' if limits.below else '≤'} {limits.high:.10g}"
         return ", ".join(filter(None, (low, high, *(f"{value:g}" for value in limits.also))))
 
     @property

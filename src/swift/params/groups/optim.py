@@ -29,9 +29,9 @@ class Optim(Frozen):
     """Weight decay."""
     max_grad_norm: Annotated[float, Range(0)] = 1.0
     """Norm to which gradients are clipped."""
-    adam_beta1: Annotated[float, Range(0, 1)] = 0.9
+    adam_beta1: Annotated[float, Range(0, 1, below=True)] = 0.9
     """Adam beta1."""
-    adam_beta2: Annotated[float, Range(0, 1)] = 0.95
+    adam_beta2: Annotated[float, Range(0, 1, below=True)] = 0.95
     """Adam beta2."""
     adam_epsilon: Annotated[float, Range(0)] = 1e-08
     """Adam epsilon."""
