@@ -53,8 +53,9 @@ def test_the_notebook_runs_from_top_to_bottom(
 
 @pytest.mark.slow
 def test_the_notebook_in_jupyter(tmp_path: Path, smollm2_dir: Path) -> None:
-    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
-    pytest.importorskip("ipykernel")
+    import nbclient
+    import nbformat
+
     (tmp_path / "data").symlink_to(EXAMPLES / "data")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbclient.NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(tmp_path)}}).execute()

@@ -221,7 +221,7 @@ def test_what_is_not_built_is_refused_in_one_line(
     rows = write_rows(tmp_path)
     words = ["sft", "--model_id_or_path", str(model), "--model_type", model_type, "--dataset", str(rows)]
     words += ["--output_dir", str(tmp_path / "output")]
-    for flags in (["--streaming", "true", "--max_steps", "1"], ["--lazy_tokenize", "false"]):
+    for flags in (["--sft_type", "longlora"], ["--lazy_tokenize", "false"]):
         assert main([*words, *flags]) == 2
         assert f"{flags[0]}" in capsys.readouterr().err.splitlines()[-3]
     assert main(["sft", *flags_of(tiny_llama_dir, rows, tmp_path), "--freeze_vit", "true"]) == 2

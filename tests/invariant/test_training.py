@@ -161,7 +161,7 @@ def test_a_resumed_run_goes_by_its_own_metric(tmp_path: Path) -> None:
         "save_total_limit": None,
         "eval_steps": 1,
         "save_steps": 1,
-        "evaluator": lambda _: {"rouge-l": next(scores)},
+        "evaluator": lambda *_: {"rouge-l": next(scores)},
     }
     run = tmp_path / "run"
     before = train(tiny_run(run, **options, max_steps=2, learning_rate=0.01))
