@@ -38,6 +38,7 @@ def processor_in(folder: Path, kind: str) -> Any:
         ("qwen2_vl", {"do_resize": False}, "whatever do_resize says"),
         ("internvl", {"max_num": 0}, "max_num of --model_kwargs is 0"),
         ("internvl", {"max_pixels": 784}, "names max_pixels"),
+        ("internvl", {"xyzzy": 1}, "leave xyzzy out"),
     ],
 )
 def test_what_is_no_setting_is_refused_by_its_name(kind: str, given: dict, said: str, tmp_path: Path) -> None:

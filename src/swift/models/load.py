@@ -158,7 +158,7 @@ def _set(config: PretrainedConfig, plan: ModelPlan, known: Mapping[str, Any]) ->
             raise SwiftError(
                 f"--model_kwargs names {name}, which {plan.model_type} does not have",
                 where="--model_kwargs",
-                next=suggestion(name, known),
+                next=suggestion(name, known) or f"leave {name} out; config.json of the model has the names",
             )
         setattr(config, name, value)
 

@@ -35,7 +35,7 @@ def given_settings(family: type[Family], processor: Any, kwargs: Mapping[str, An
             raise SwiftError(
                 f"{FLAG} names {name}, which neither the model nor its image processor has",
                 where=FLAG,
-                next=suggestion(name, [*known, *own]),
+                next=suggestion(name, [*known, *own]) or f"leave {name} out",
             )
         if name == "do_resize" and not value:
             raise SwiftError("images are resized as the model was trained, whatever do_resize says", where=FLAG)
