@@ -57,6 +57,16 @@ def test_rows_in_are_rows_out_and_a_bad_one_says_why(
     assert "rouge-l" in given.err and "exact-match" in given.err
 
 
+def test_variables_of_media_that_a_model_of_text_does_not_read_are_said(
+    tiny_llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MAX_PIXELS", "50176")
+    data = tmp_path / "rows.jsonl"
+    data.write_text(json.dumps(ROWS[0]) + "\n")
+    assert infer(tiny_llama_dir, tmp_path / "results", "--val_dataset", str(data)) == 0
+    assert "MAX_PIXELS is set, and this model does not read it" in capsys.readouterr().err
+
+
 def test_answers_that_are_not_kept_are_scored_all_the_same(
     tiny_llama_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

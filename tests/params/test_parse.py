@@ -140,6 +140,19 @@ def test_the_variables_of_the_web_page(monkeypatch: pytest.MonkeyPatch) -> None:
         parse(["web-ui"])
 
 
+def test_variables_of_old_scripts_that_do_not_count_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"LOG_LEVEL": "info", "USE_TORCHACC": "0", "PAI_OUTPUT_TENSORBOARD": ""}.items():
+        monkeypatch.setenv(name, value)
+    assert read(["sft"]).warnings == []
+    for name, value in {"LOG_LEVEL": "ERROR", "USE_TORCHACC": "1", "PAI_OUTPUT_TENSORBOARD": "/x"}.items():
+        monkeypatch.setenv(name, value)
+    said = read(["sft"]).warnings
+    assert [line.split(":")[0] for line in said] == [
+        f"the environment variable {name} does not count"
+        for name in ("LOG_LEVEL", "USE_TORCHACC", "PAI_OUTPUT_TENSORBOARD")
+    ]
+
+
 @pytest.mark.parametrize("command", ["infer", "merge-lora", "eval", "export"])
 def test_processes_that_a_command_does_not_start_are_said(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path

@@ -10,6 +10,7 @@ from swift.core.errors import SwiftError
 from swift.models.known_decoders import known_decoder
 from swift.models.processor_files import PREPROCESSOR
 from swift.plan.model import ModelPlan
+from swift.plan.unread import say_unread_variables
 
 if TYPE_CHECKING:
     from swift.models.families import MediaProcessor
@@ -50,3 +51,4 @@ def _none(plan: ModelPlan) -> None:
             where="--rescale_image",
             next="leave it out",
         )
+    say_unread_variables()

@@ -1,4 +1,5 @@
 """What 2.5 has in its code for backends that are not part of it, and no page of it explains: refused, with what to use.
+Its environment variables that nothing reads are named.
 
 A row names the flag, the commands (all when empty), the values (any but the default when empty), what they were for,
 and the way to the same end.
@@ -6,6 +7,9 @@ and the way to the same end.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from swift.core.errors import SwiftError
@@ -50,6 +54,23 @@ TABLE: tuple[Leftover, ...] = (
 
 IDLE_FLAGS = ("megatron_output_dir", "hf_output_dir")
 """Flags that only matter with work that the table refuses."""
+VARIABLES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "LOG_LEVEL": ("INFO", "every line is written, to standard error"),
+        "USE_TORCHACC": ("0", f"TorchAcc is not used here; {_SEVERAL}"),
+        "PAI_OUTPUT_TENSORBOARD": ("", "--logging_dir says where curves are written"),
+    }
+)
+"""Environment variables of 2.5 that nothing reads: the value that says nothing new, and what is the case instead."""
+
+
+def notes(env: Mapping[str, str] = os.environ) -> list[str]:
+    """One line for each variable of 2.5 that does not count."""
+    return [
+        f"the environment variable {name} does not count: {instead}"
+        for name, (usual, instead) in VARIABLES.items()
+        if env.get(name, usual).upper() not in ("", usual)
+    ]
 
 
 def check(args: Args) -> list[SwiftError]:

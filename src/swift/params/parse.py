@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swift.core.errors import SwiftError, raise_together
-from swift.params import deprecated, idle_flags
+from swift.params import deprecated, idle_flags, leftovers
 from swift.params.args import Args, Origin
 from swift.params.argv import ParsedFlag, Reading, read_words
 from swift.params.checkpoint_args import SFT_ARGS, read_saved
@@ -101,7 +101,7 @@ def _read(spelled: str, path: str | None, cli: Reading) -> Parsed:
     warnings += told
     errors += wrong
     args = _layered(command, short, explicit, saved, {**secrets_of_environment(), **variables})
-    return Parsed(args, errors, warnings + deprecated.notes(args) + idle_flags.notes(args))
+    return Parsed(args, errors, [*warnings, *deprecated.notes(args), *idle_flags.notes(args), *leftovers.notes()])
 
 
 def _contradicts(short: dict[str, Any], explicit: dict[str, ParsedFlag], spelled: str) -> list[SwiftError]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection
 from pathlib import Path
 
 from swift.core.errors import SwiftError
-from swift.core.log import log
+from swift.core.log import log, once
 from swift.core.machine import Machine
 from swift.params.args import Args
+from swift.params.flag_synonyms import MEDIA_SETTINGS
 from swift.params.takes_effect import ENGINES
 from swift.plan.model import ModelPlan, read_config
 
@@ -29,6 +32,13 @@ def say_unread_by_machine(args: Args, machine: Machine) -> None:
         _say(args, "a run of one process", OF_PROCESSES)
     if machine.device == "cpu":
         _say(args, "a CPU", ("gpu_memory_fraction",))
+
+
+def say_unread_variables(known: Collection[str] = ()) -> None:
+    """Log the settings of media in the environment that a model does not read, which has those of `known`."""
+    for name in MEDIA_SETTINGS:
+        if name not in known and os.environ.get(name.upper()):
+            once(f"the environment variable {name.upper()} is set, and this model does not read it")
 
 
 def _say(args: Args, what: str, names: list[str] | tuple[str, ...]) -> None:

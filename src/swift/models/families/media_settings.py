@@ -12,9 +12,8 @@ from transformers import BaseImageProcessor
 
 from swift.core.did_you_mean import suggestion
 from swift.core.errors import SwiftError, first_line
-from swift.core.log import once
 from swift.models.families.base import Family
-from swift.params.flag_synonyms import MEDIA_SETTINGS
+from swift.plan.unread import say_unread_variables
 
 RATES = ("fps",)
 """Those that need not be whole numbers."""
@@ -74,9 +73,7 @@ def _environment(known: Sequence[str]) -> dict[str, float]:
         except ValueError as error:
             raise SwiftError(f"{name.upper()} is {text!r}", where=name.upper(), why="it must be a number") from error
         _check(name, values[name], name.upper(), name.upper())
-    for name in MEDIA_SETTINGS:
-        if name not in known and name.upper() in os.environ:
-            once(f"the environment variable {name.upper()} is set, and this model does not read it")
+    say_unread_variables(known)
     return values
 
 
