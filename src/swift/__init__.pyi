@@ -1435,6 +1435,7 @@ def rlhf(
 def check(
     config: str | PathLike[str] | None = None,
     *,
+    command: str | None = None,
     rlhf_type: Literal["dpo", "orpo", "simpo", "kto", "cpo", "rm", "ppo", "grpo"] | None = None,
     ref_model_type: str | PathLike[str] | None = None,
     ref_model_id_or_path: str | PathLike[str] | None = None,
@@ -1976,12 +1977,12 @@ def infer(
     show_dataset_sample: int = -1,
     verbose: bool | None = None,
     stream: bool = True,
-    lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
+    lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] | Mapping[str, str | PathLike[str]] = (),
     result_dir: str | PathLike[str] | None = None,
     save_result: bool = True,
     max_logprobs: int = 20,
     seed: int = 42,
-    vllm_lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
+    vllm_lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] | Mapping[str, str | PathLike[str]] | None = None,
     model_type: str | PathLike[str] | None = None,
     model_id_or_path: str | PathLike[str] | None = None,
     model_revision: str | PathLike[str] | None = None,
@@ -2067,7 +2068,7 @@ def infer(
         show_dataset_sample: Rows to answer, -1 for all.
         verbose: Print prompt and answer of each row (true) or a progress bar (false).
         stream: Show answers while they are written.
-        lora_modules: More adapters, written NAME=PATH.
+        lora_modules: More adapters to choose among, written NAME=PATH.
         result_dir: Folder of the result file.
         save_result: Write each answer to the result file.
         max_logprobs: Most log probabilities a request may ask for.
@@ -2154,12 +2155,12 @@ def merge(
     show_dataset_sample: int = -1,
     verbose: bool | None = None,
     stream: bool = True,
-    lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
+    lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] | Mapping[str, str | PathLike[str]] = (),
     result_dir: str | PathLike[str] | None = None,
     save_result: bool = True,
     max_logprobs: int = 20,
     seed: int = 42,
-    vllm_lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
+    vllm_lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] | Mapping[str, str | PathLike[str]] | None = None,
     model_type: str | PathLike[str] | None = None,
     model_id_or_path: str | PathLike[str] | None = None,
     model_revision: str | PathLike[str] | None = None,
@@ -2245,7 +2246,7 @@ def merge(
         show_dataset_sample: Rows to answer, -1 for all.
         verbose: Print prompt and answer of each row (true) or a progress bar (false).
         stream: Show answers while they are written.
-        lora_modules: More adapters, written NAME=PATH.
+        lora_modules: More adapters to choose among, written NAME=PATH.
         result_dir: Folder of the result file.
         save_result: Write each answer to the result file.
         max_logprobs: Most log probabilities a request may ask for.
@@ -2353,12 +2354,12 @@ def export(
     show_dataset_sample: int = -1,
     verbose: bool | None = None,
     stream: bool = True,
-    lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
+    lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] | Mapping[str, str | PathLike[str]] = (),
     result_dir: str | PathLike[str] | None = None,
     save_result: bool = True,
     max_logprobs: int = 20,
     seed: int = 42,
-    vllm_lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
+    vllm_lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] | Mapping[str, str | PathLike[str]] | None = None,
     model_type: str | PathLike[str] | None = None,
     model_id_or_path: str | PathLike[str] | None = None,
     model_revision: str | PathLike[str] | None = None,
@@ -2467,7 +2468,7 @@ def export(
         show_dataset_sample: Rows to answer, -1 for all.
         verbose: Print prompt and answer of each row (true) or a progress bar (false).
         stream: Show answers while they are written.
-        lora_modules: More adapters, written NAME=PATH.
+        lora_modules: More adapters to choose among, written NAME=PATH.
         result_dir: Folder of the result file.
         save_result: Write each answer to the result file.
         max_logprobs: Most log probabilities a request may ask for.
@@ -2572,12 +2573,12 @@ def evaluate(
     show_dataset_sample: int = -1,
     verbose: bool | None = None,
     stream: bool = True,
-    lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
+    lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] | Mapping[str, str | PathLike[str]] = (),
     result_dir: str | PathLike[str] | None = None,
     save_result: bool = True,
     max_logprobs: int = 20,
     seed: int = 42,
-    vllm_lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
+    vllm_lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] | Mapping[str, str | PathLike[str]] | None = None,
     model_type: str | PathLike[str] | None = None,
     model_id_or_path: str | PathLike[str] | None = None,
     model_revision: str | PathLike[str] | None = None,
@@ -2678,7 +2679,7 @@ def evaluate(
         show_dataset_sample: Rows to answer, -1 for all.
         verbose: Print prompt and answer of each row (true) or a progress bar (false).
         stream: Show answers while they are written.
-        lora_modules: More adapters, written NAME=PATH.
+        lora_modules: More adapters to choose among, written NAME=PATH.
         result_dir: Folder of the result file.
         save_result: Write each answer to the result file.
         max_logprobs: Most log probabilities a request may ask for.
@@ -2777,12 +2778,12 @@ def deploy(
     show_dataset_sample: int = -1,
     verbose: bool | None = True,
     stream: bool = True,
-    lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
+    lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] | Mapping[str, str | PathLike[str]] = (),
     result_dir: str | PathLike[str] | None = None,
     save_result: bool = True,
     max_logprobs: int = 20,
     seed: int = 42,
-    vllm_lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
+    vllm_lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] | Mapping[str, str | PathLike[str]] | None = None,
     model_type: str | PathLike[str] | None = None,
     model_id_or_path: str | PathLike[str] | None = None,
     model_revision: str | PathLike[str] | None = None,
@@ -2880,7 +2881,7 @@ def deploy(
         show_dataset_sample: Rows to answer, -1 for all.
         verbose: Print prompt and answer of each row (true) or a progress bar (false).
         stream: Show answers while they are written.
-        lora_modules: More adapters, written NAME=PATH.
+        lora_modules: More adapters to choose among, written NAME=PATH.
         result_dir: Folder of the result file.
         save_result: Write each answer to the result file.
         max_logprobs: Most log probabilities a request may ask for.
@@ -2967,12 +2968,12 @@ def load(
     show_dataset_sample: int = -1,
     verbose: bool | None = None,
     stream: bool = True,
-    lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
+    lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] | Mapping[str, str | PathLike[str]] = (),
     result_dir: str | PathLike[str] | None = None,
     save_result: bool = True,
     max_logprobs: int = 20,
     seed: int = 42,
-    vllm_lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
+    vllm_lora_modules: str | PathLike[str] | Sequence[str | PathLike[str]] | Mapping[str, str | PathLike[str]] | None = None,
     model_type: str | PathLike[str] | None = None,
     model_id_or_path: str | PathLike[str] | None = None,
     model_revision: str | PathLike[str] | None = None,
@@ -3058,7 +3059,7 @@ def load(
         show_dataset_sample: Rows to answer, -1 for all.
         verbose: Print prompt and answer of each row (true) or a progress bar (false).
         stream: Show answers while they are written.
-        lora_modules: More adapters, written NAME=PATH.
+        lora_modules: More adapters to choose among, written NAME=PATH.
         result_dir: Folder of the result file.
         save_result: Write each answer to the result file.
         max_logprobs: Most log probabilities a request may ask for.

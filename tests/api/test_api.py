@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 import swift
 from swift.api.arguments import arguments
 from swift.core.log import log, once
-from swift.params.commands import COMMANDS
+from swift.params.commands import COMMANDS, find_command
 from swift.params.parse import parse, read_call
 from swift.params.stubs import CALLS, NOT_KEYWORDS, stubs
 
@@ -111,6 +113,77 @@ def test_a_call_in_a_thread_trains(
     assert run.best is not None and "SIGTERM and Ctrl-C are not heard" in caplog.text
 
 
+def test_one_call_trains_at_a_time(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    inner: list[str] = []
+
+    def second(*_: Any) -> str:
+        with pytest.raises(swift.SwiftError) as refused:
+            swift.sft(**flags)
+        inner.append(str(refused.value))
+        return "x"
+
+    rows = "".join(json.dumps({"query": f"Say {i}", "response": f"{i} it is"}) + "\n" for i in range(8))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    flags: dict[str, Any] = {"model_id_or_path": tiny_llama_dir, "dataset": tmp_path / "rows.jsonl", "dry_run": True}
+    with patch("swift.training.dry_run.preview", second):
+        swift.sft(**flags)
+    assert "another call trains in this process" in inner[0]
+    assert swift.sft(**flags).best is None  # the first has let go
+
+
+def test_a_run_that_was_stopped_has_its_checkpoints(tmp_path: Path) -> None:
+    for step, best in ((2, None), (4, "elsewhere/checkpoint-2"), (10, "elsewhere/checkpoint-2")):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "trainer_state.json").write_text(json.dumps({"best_model_checkpoint": best}))
+    (tmp_path / "logging.jsonl").write_text('{"loss": 2.5, "step": 1}\n{"last_model_checkpoint": "checkpoint-4"}\n')
+    run = swift.Run(str(tmp_path))  # type: ignore[arg-type]
+    assert (run.best, run.last) == (tmp_path / "checkpoint-2", tmp_path / "checkpoint-10")
+    assert run.metrics == {"loss": 2.5, "step": 1}
+    (tmp_path / "checkpoint-10" / "trainer_state.json").unlink()
+    assert run.best == run.last
+
+
+def test_a_package_that_is_not_there_is_named_with_the_line_that_brings_it(
+    tiny_llama_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"query": "a", "response": "b"}\n' * 8)
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')\n")
+    code = """import sys, swift
+for call in (lambda: swift.sft(model_id_or_path=sys.argv[1], dataset="rows.jsonl"), lambda: swift.load(sys.argv[1])):
+    try: call()
+    except swift.SwiftError as error: print(error)
+"""
+    words = [sys.executable, "-c", code, str(tiny_llama_dir)]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=env, check=True)
+    assert done.stdout.count("the package `torch` cannot be imported") == 2
+    assert done.stdout.count(" -m pip install ") == 2
+
+
+def test_adapters_have_names(tmp_path: Path) -> None:
+    called = read_call("deploy", None, {"lora_modules": {"a": tmp_path, "b": "there,or=here"}})
+    assert called.args.values["lora_modules"] == (f"a={tmp_path}", "b=there,or=here")
+    (tmp_path / "run.yaml").write_text("vllm_lora_modules:\n  a: there\n  b: here\n")
+    assert read_call("app-ui", str(tmp_path / "run.yaml"), {}).args.values["lora_modules"] == ("a=there", "b=here")
+    for wrong in ({"a": 3}, {"a": ["there"]}):
+        with pytest.raises(swift.SwiftError, match="a mapping of names to texts"):
+            arguments("deploy", None, {"lora_modules": wrong})
+
+
+@pytest.mark.parametrize("command", ["sft", "pt", "rlhf", "dpo", "rm"])
+def test_a_check_is_of_the_training_that_is_named(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[Any] = []
+    monkeypatch.setattr("swift.checking.subject.planned_of", planned.append)
+    lines: list[list[str]] = []
+    monkeypatch.setattr("swift.checking.checks.verdict_of", lambda _, words: lines.append(words))
+    cities = EXAMPLES / "data" / "cities.jsonl"
+    swift.check(command=command, model_type="smollm2-135m-instruct", dataset=cities)
+    assert planned[0].command == find_command("rlhf" if command == "rm" else command)[0].name == lines[0][0]
+    if command in ("dpo", "rm"):
+        assert planned[0].values["rlhf_type"] == command and command in lines[0]
+
+
 def test_rows_are_files() -> None:
     with pytest.raises(swift.SwiftError, match="dataset takes names and files") as refused:
         swift.sft(model_type="smollm2-135m-instruct", dataset=[{"query": "a" * 200, "response": "b"}])
@@ -171,6 +244,12 @@ def test_other_calls_refuse_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         pass
     with pytest.raises(swift.SwiftError):
         swift.load(tmp_path / "nothing")
+    with pytest.raises(swift.SwiftError, match="a model is named by a text or a path, not int"):
+        swift.load(3)  # type: ignore[arg-type]
+    with pytest.raises(swift.SwiftError, match="a file of flags, not dict"):
+        swift.sft({"model_type": "smollm2-135m-instruct"})  # type: ignore[arg-type]
+    with pytest.raises(swift.SwiftError, match="`infer` is no training"):
+        swift.check(command="infer", model_type="smollm2-135m-instruct")
     monkeypatch.setenv("NPROC_PER_NODE", "2")
     with pytest.raises(swift.SwiftError, match="NPROC_PER_NODE"):
         swift.sft(model_type="smollm2-135m-instruct", dataset=["self-cognition"])
@@ -208,6 +287,7 @@ def test_stubs_name_what_is_there() -> None:
     for name, (command, _) in CALLS.items():
         body = text.partition(f"def {name}(")[2].partition(") ->")[0]
         keywords = {line.strip().split(":")[0] for line in body.splitlines() if ":" in line} - {"config"}
+        keywords -= {"command"} if name == "check" else set()
         assert keywords == set(COMMANDS[command].flags) - set(NOT_KEYWORDS)
 
 

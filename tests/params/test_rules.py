@@ -104,6 +104,8 @@ BROKEN: list[tuple[Rule, str, str]] = [
     (rules.lora_starts_in_a_known_way, TRAIN + "--init_lora_weights pissa_niter_0", "does not take `pissa_niter_0`"),
     (rules.boft_counts_blocks_or_their_size, TRAIN + "--boft_block_num 2 --boft_block_size 8", "exclude each other"),
     (rules.lora_modules_have_names, "infer --model_type m --lora_modules x", "is not NAME=FOLDER"),
+    (rules.one_model_answers, "infer --model_type m --lora_modules a=b", "--ckpt_dir b asks that one"),
+    (rules.one_model_answers, "eval --model_type m --lora_modules a=b c=d", "adapters to choose among"),
     (rules.tls_has_both_files, "deploy --model_type m --ssl_certfile x", "--ssl_certfile needs --ssl_keyfile too"),
     (rules.a_public_address_is_whole, "web-ui --public_url gpu.example/swift", "is no address"),
     (rules.hub_pushes_have_a_name, "export --model_type m --push_to_hub", "add --hub_model_id"),

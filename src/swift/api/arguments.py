@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from swift.core.environment_faults import check_interpreter
+from swift.core.environment_faults import check_interpreter, explain
 from swift.core.errors import SwiftError, raise_together
 from swift.core.launch import wants_processes
 from swift.core.log import another_command
@@ -18,8 +19,26 @@ from swift.plan.mistakes import mistakes
 ConfigFile = str | os.PathLike[str] | None
 
 
+@contextmanager
+def faults_told() -> Iterator[None]:
+    """Raise as SwiftError what the command line would report as a fault of the machine: a package that is not
+    installed, a full disk, too little memory."""
+    try:
+        yield
+    except SwiftError:
+        raise
+    except Exception as error:
+        if fault := explain(error):
+            raise fault from error
+        raise
+
+
 def arguments(command: str, config: ConfigFile, flags: Mapping[str, Any]) -> Args:
     """The arguments of a command; `config` is a file of flags, which `flags` win over. Raises SwiftError."""
+    if config is not None and not isinstance(config, str | os.PathLike):
+        raise SwiftError(
+            f"the first argument is a file of flags, not {type(config).__name__}", next="flags are keywords: f(**flags)"
+        )
     parsed = read_call(command, None if config is None else os.fspath(config), flags)
     raise_together([*parsed.errors, *mistakes(parsed.args, unsure=bool(parsed.errors))])
     if parsed.args.values["print_config"]:

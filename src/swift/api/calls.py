@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swift.api.arguments import ConfigFile, arguments, require_one_process
+from swift.api.arguments import ConfigFile, arguments, faults_told, require_one_process
 from swift.api.results import Endpoint, Evaluation, Run
 from swift.core.errors import SwiftError
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 TICK = 0.2
 """Seconds between two looks at a server that is being started, so that Ctrl-C is heard."""
+
+
+_TRAINING = threading.Lock()
+"""Held by the call that trains."""
 
 
 def sft(config: ConfigFile = None, **flags: Any) -> Run:
@@ -38,21 +42,30 @@ def rlhf(config: ConfigFile = None, **flags: Any) -> Run:
     return _train("rlhf", config, flags)
 
 
-def check(config: ConfigFile = None, **flags: Any) -> Verdict:
-    """Whether a training computes what it should, as `swift check`: of `sft`, or with `rlhf_type` of `rlhf`.
+@faults_told()
+def check(config: ConfigFile = None, *, command: str | None = None, **flags: Any) -> Verdict:
+    """Whether a training computes what it should, as `swift check`.
 
+    `command` is that of the training: sft, pt, rlhf, dpo, … rm; None means rlhf where `rlhf_type` is given, else sft.
     -> the verdict: `failed`, `results` and `text()`. A check that fails raises nothing.
     """
     from swift.checking.checks import verdict_of
     from swift.checking.subject import planned_of
+    from swift.params.commands import SHORT, TRAINING
     from swift.params.form import given_line
 
-    command = "rlhf" if flags.get("rlhf_type") is not None else "sft"
-    require_one_process(command)
-    args = arguments(command, config, flags)
-    return verdict_of(planned_of(args), shlex.split(given_line(args))[1:])
+    if command == "rm":  # which has no short command
+        command, flags = "rlhf", {"rlhf_type": "rm", **flags}
+    if command not in (None, *TRAINING, *SHORT):
+        raise SwiftError(f"`{command}` is no training", where="command", next=", ".join((*TRAINING, *SHORT, "rm")))
+    name = command or ("rlhf" if flags.get("rlhf_type") is not None else "sft")
+    require_one_process(name)
+    args = arguments(name, config, flags)
+    with _alone():
+        return verdict_of(planned_of(args), shlex.split(given_line(args))[1:])
 
 
+@faults_told()
 def infer(config: ConfigFile = None, **flags: Any) -> list[dict[str, Any]]:
     """Answer the rows of `val_dataset`, as `swift infer`. -> a record for each row, in order.
 
@@ -70,6 +83,7 @@ def infer(config: ConfigFile = None, **flags: Any) -> list[dict[str, Any]]:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+@faults_told()
 def merge(config: ConfigFile = None, **flags: Any) -> Path:
     """Fold the adapter of `ckpt_dir` into its model, as `swift merge-lora`. -> the folder of the merged model."""
     from swift.commands.merge_lora import merged
@@ -77,6 +91,7 @@ def merge(config: ConfigFile = None, **flags: Any) -> Path:
     return merged(arguments("merge-lora", config, flags))
 
 
+@faults_told()
 def export(config: ConfigFile = None, **flags: Any) -> Path:
     """Merge, quantize, convert or push, as `swift export`. -> the last file or folder that was written."""
     from swift.commands.export import exported
@@ -84,6 +99,7 @@ def export(config: ConfigFile = None, **flags: Any) -> Path:
     return exported(arguments("export", config, flags))
 
 
+@faults_told()
 def evaluate(config: ConfigFile = None, **flags: Any) -> Evaluation:
     """Measure a model or a server, as `swift eval`."""
     from swift.commands.eval import evaluated
@@ -137,13 +153,30 @@ def deploy(config: ConfigFile = None, **flags: Any) -> Iterator[Endpoint]:
         raise SwiftError("the server ended before its model was loaded")
 
 
+@faults_told()
 def _train(command: str, config: ConfigFile, flags: dict[str, Any]) -> Run:
     from swift.commands.sft import trained
 
     require_one_process(command)
     args = arguments(command, config, flags)
     try:
-        folder, _ = trained(args)
+        with _alone():
+            folder, _ = trained(args)
     except SystemExit as end:  # another process of the run has told why
         raise SwiftError(f"the run ended with exit code {end.code}: another of its processes failed") from end
     return Run(folder)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Train in one thread at a time. Raises SwiftError where another one trains."""
+    if not _TRAINING.acquire(blocking=False):
+        raise SwiftError(
+            "another call trains in this process",
+            why="two would draw from the same random numbers, and neither could be repeated",
+            next="train one after the other, or each in a process of its own",
+        )
+    try:
+        yield
+    finally:
+        _TRAINING.release()

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from swift.api.arguments import arguments
+from swift.api.arguments import arguments, faults_told
 from swift.core.errors import SwiftError, raise_together
 from swift.core.probe import probe
 from swift.params.args import Args
@@ -26,6 +26,7 @@ Messages = str | Sequence[Mapping[str, Any]]
 class Model:
     """A model with its engine. Close it, or use it as a context manager, to give its memory back."""
 
+    @faults_told()
     def __init__(self, args: Args):
         """Load what the arguments of `swift infer` name. Raises SwiftError."""
         from swift.catalog import load_catalog
@@ -150,6 +151,8 @@ def load(checkpoint: str | os.PathLike[str], **flags: Any) -> Model:
     """A checkpoint, a model's folder, a model_type or a hub id, ready to answer; `flags` are those of `swift infer`."""
     from swift.catalog import load_catalog
 
+    if not isinstance(checkpoint, str | os.PathLike):
+        raise SwiftError(f"a model is named by a text or a path, not {type(checkpoint).__name__}", where="checkpoint")
     named = os.fspath(checkpoint)
     if Path(named).expanduser().is_dir():
         flags = {"ckpt_dir": named, **flags}

@@ -22,6 +22,9 @@ class Run:
 
     folder: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder).expanduser())
+
     @property
     def log(self) -> list[dict[str, Any]]:
         """Every event that was logged, in order: losses, evaluations, and at the end the summary."""
@@ -38,13 +41,25 @@ class Run:
 
     @property
     def best(self) -> Path | None:
-        """The checkpoint with the best evaluation, None where none was saved."""
-        return self._noted("best_model_checkpoint")
+        """The checkpoint with the best evaluation, of a run that goes on or was stopped too; the last where nothing was
+        evaluated, None where none was saved."""
+        from swift.training.checkpoints import TRAINER_STATE
+
+        if (last := self.last) is None:
+            return None
+        try:
+            noted = json.loads((last / TRAINER_STATE).read_text(encoding="utf-8"))["best_model_checkpoint"]
+        except (OSError, ValueError, KeyError):  # of another tool
+            noted = None
+        best = last if noted is None else self.folder / Path(noted).name  # wherever the run's folder lies now
+        return best if best.is_dir() else last
 
     @property
     def last(self) -> Path | None:
         """The last checkpoint, None where none was saved."""
-        return self._noted("last_model_checkpoint")
+        from swift.training.checkpoints import checkpoints
+
+        return next(reversed(checkpoints(self.folder)), None)
 
     def load(self, **flags: Any) -> Model:
         """The best checkpoint, ready to answer; `flags` are those of `swift infer`. Raises SwiftError without one."""
@@ -57,10 +72,6 @@ class Run:
     def chat(self, **flags: Any) -> Chat:
         """A conversation with the best checkpoint: `chat = run.chat(); print(chat("Who are you?"))`."""
         return self.load(**flags).chat()
-
-    def _noted(self, name: str) -> Path | None:
-        noted = next((event[name] for event in reversed(self.log) if event.get(name)), None)
-        return None if noted is None else Path(noted)
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,10 @@ class Json(Frozen):
     names: tuple[str, ...] = ()
 
 
+class Named(Frozen):
+    """A list of NAME=VALUE; a mapping in a file of flags and from Python."""
+
+
 class OneOf(Frozen):
     """The name of an entry of a catalog registry: "models", "templates" or "datasets"."""
 

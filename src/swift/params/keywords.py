@@ -55,10 +55,9 @@ def _raw(value: Any) -> Any:
         import json
 
         try:
-            json.dumps(dict(value))
+            return json.loads(json.dumps(dict(value), default=os.fspath))
         except (TypeError, ValueError, RecursionError) as error:
             raise BadValue(f"takes what JSON can hold: {error}") from error
-        return dict(value)
     if isinstance(value, list | tuple | set | frozenset):
         return [_raw(item) for item in value]
     raise BadValue(f"takes no {type(value).__name__}")

@@ -213,6 +213,16 @@ def lora_modules_have_names(args: Args) -> Mistakes:
             )
 
 
+def one_model_answers(args: Args) -> Mistakes:
+    named = args.values.get("lora_modules", ())
+    if args.command in ("infer", "eval") and named:
+        folder = str(named[0]).partition("=")[2] or "FOLDER"
+        yield SwiftError(
+            f"swift {args.command} asks one model, and --lora_modules names adapters to choose among",
+            next=f"--ckpt_dir {folder} asks that one; swift deploy and swift app-ui switch",
+        )
+
+
 def tls_has_both_files(args: Args) -> Mistakes:
     pair = ("ssl_keyfile", "ssl_certfile")
     given = [name for name in pair if args.values.get(name)]
@@ -261,6 +271,7 @@ _RULES: tuple[Callable[[Args], Mistakes], ...] = (
     lora_starts_in_a_known_way,
     boft_counts_blocks_or_their_size,
     lora_modules_have_names,
+    one_model_answers,
     tls_has_both_files,
     a_public_address_is_whole,
     hub_pushes_have_a_name,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from swift.params.commands import COMMANDS, Command
-from swift.params.flag import Deprecated, Flag, Json
+from swift.params.flag import Deprecated, Flag, Json, Named
 from swift.params.render import first_sentence
 
 CALLS = {
@@ -68,7 +68,8 @@ def stubs() -> str:
 
 def _call(name: str, command: Command, result: str) -> str:
     text = _function(name, "    config: str | PathLike[str] | None = None,", command, result, command.summary)
-    if name == "check":  # of `sft`, unless it is given
+    if name == "check":  # of `sft`, unless one of them is given
+        text = text.replace("    *,", "    *,\n    command: str | None = None,", 1)
         text = re.sub(r"(    rlhf_type: .*?) = .*,", r"\1 | None = None,", text, count=1)
         text = text.replace(command.summary, "Whether a training on these rows computes what it should", 1)
     return text
@@ -105,6 +106,8 @@ def annotation(flag: Flag) -> str:
     if flag.many:
         item = f"{scalar} | None" if flag.empty_items else scalar
         scalar = f"{scalar} | Sequence[{item}]"
+    if flag.marker(Named) is not None:
+        scalar += " | Mapping[str, str | PathLike[str]]"
     return f"{scalar} | None" if flag.optional else scalar
 
 

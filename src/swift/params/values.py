@@ -9,7 +9,7 @@ from typing import Any
 
 from swift.core.did_you_mean import suggestion
 from swift.core.environment import FALSE, TRUE
-from swift.params.flag import Flag, Json, Kind, OneOf, Range, Text
+from swift.params.flag import Flag, Json, Kind, Named, OneOf, Range, Text
 from swift.params.flag_synonyms import CHOICES
 from swift.params.frozen import Frozen
 
@@ -48,6 +48,8 @@ def from_file(flag: Flag, raw: Any) -> Any:
     """The value of a flag in a file, from Plain, str (quoted), None, a list of these, or a dict. Raises BadValue."""
     if raw is None:
         return _nothing(flag)
+    if isinstance(raw, dict) and flag.marker(Named) is not None:
+        return _named(flag, raw)
     if isinstance(raw, dict):
         if flag.marker(Json) is None:
             raise BadValue(f"takes {_wanted(flag)}, not a mapping")
@@ -65,6 +67,14 @@ def from_file(flag: Flag, raw: Any) -> Any:
         return _items(flag, [_word(item) for item in raw], split=False)
     word = _word(raw)
     return _items(flag, [word]) if flag.many else _scalar(flag, word.text, plain=word.plain)
+
+
+def _named(flag: Flag, mapping: dict[Any, Any]) -> tuple[str, ...]:
+    """NAME=VALUE of each item of a mapping."""
+    for name, value in mapping.items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            raise BadValue(f"takes a mapping of names to texts, not {name!r}: {value!r}", next='"NAME": "VALUE"')
+    return tuple(f"{name}={value}" for name, value in mapping.items())
 
 
 class _Word(Frozen):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from swift.params.flag import Alias, Basic, Range
+from swift.params.flag import Alias, Basic, Named, Range
 from swift.params.frozen import Frozen
 
 
@@ -24,8 +24,8 @@ class Infer(Frozen):
     """Print prompt and answer of each row (true) or a progress bar (false); None means a bar from 100 rows on."""
     stream: bool = True
     """Show answers while they are written."""
-    lora_modules: tuple[str, ...] = ()
-    """More adapters, written NAME=PATH; that of ckpt_dir is called default-lora."""
+    lora_modules: Annotated[tuple[str, ...], Named()] = ()
+    """More adapters to choose among, written NAME=PATH; that of ckpt_dir is called default-lora."""
     result_dir: str | None = None
     """Folder of the result file; None means CKPT_DIR/infer_result."""
     save_result: bool = True
@@ -34,5 +34,5 @@ class Infer(Frozen):
     """Most log probabilities a request may ask for."""
     seed: Annotated[int, Range(0, 2**32 - 1)] = 42
     """Seed of everything random."""
-    vllm_lora_modules: Annotated[tuple[str, ...] | None, Alias("lora_modules")] = None
+    vllm_lora_modules: Annotated[tuple[str, ...] | None, Alias("lora_modules"), Named()] = None
     """Another spelling of lora_modules."""
