@@ -14,11 +14,12 @@ from PIL import __version__ as PIL_VERSION
 
 from swift.core.log import once
 from swift.data.local_media import state_of
+from swift.data.missing_pixels import PNG, missing_pixels
 from swift.data.pixel_cache import PixelCache
 from swift.prompts.image_header import FORMATS, PIL_FAULTS, bad_image, bytes_of, checked_size, named, upright_size
 from swift.prompts.images import BadImage
 
-PREPARED = "v2"
+PREPARED = "v3"
 """Changes with what is done to an image here, so that pixels an older version made are not taken for its own."""
 
 
@@ -110,9 +111,6 @@ def _seen_to_be_whole(path: str) -> bool:
     return False
 
 
-PNG = b"\x89PNG\r\n\x1a\n"
-
-
 def _whole_png(content: mmap.mmap) -> bool:
     place, pixels = len(PNG), False
     while place + 12 <= len(content):
@@ -135,11 +133,14 @@ def _is_image(body: bytes) -> None:
 
 def _decoded(file: str | io.BytesIO, source: str) -> Image.Image:
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        content = Path(file).read_bytes() if isinstance(file, str) else file.getvalue()
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             checked_size(image, source)
             if getattr(image, "is_animated", False):  # their number would be counted, and may be a million
                 once("images of several frames are in the rows: the first frame of each is used")
             image.load()
+            if why := missing_pixels(image, content):
+                raise BadImage("broken image", why=why, where=named(source))
             ImageOps.exif_transpose(image, in_place=True)
             return _rgb(_srgb(image, source))
     except PIL_FAULTS as error:
