@@ -66,10 +66,26 @@ def test_an_adapter_is_merged_first(
     small_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    checkpoint = adapter(small_dir, tmp_path / "checkpoint-1", saved_args=True)
-    assert main(["export", "--ckpt_dir", str(checkpoint), "--template_type", "chatml", "--to_ollama", "true"]) == 0
-    report = json.loads((tmp_path / "tiny-llama-ollama" / "gguf_report.json").read_text())
-    assert report["source"] == str(tmp_path / "checkpoint-1-merged")
+    (tmp_path / "My Run").mkdir()
+    for name in ("checkpoint-1", "checkpoint-2"):
+        checkpoint = adapter(small_dir, tmp_path / "My Run" / name, saved_args=True)
+        words = [
+            "--ckpt_dir",
+            str(checkpoint.relative_to(tmp_path)),
+            "--template_type",
+            "chatml",
+            "--to_ollama",
+            "true",
+        ]
+        assert main(["export", *words]) == 0
+        folder = checkpoint.with_name(f"{name}-ollama")
+        report = json.loads((folder / "gguf_report.json").read_text())
+        assert Path(report["source"]).name == f"{name}-merged"
+        assert f"ollama create my-run-{name} -f '{folder}/Modelfile'" in capsys.readouterr().err
+    assert main(["export", *words, "--merge_lora", "true"]) == 0  # a folder named by what is merged
+    folder = folder.with_name("checkpoint-2-merged-ollama")
+    assert f"ollama create my-run-checkpoint-2-merged -f '{folder}/Modelfile'" in capsys.readouterr().err
+    assert main(["export", *words, "--merge_lora", "true"]) == 2 and "exists" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -127,8 +127,12 @@ def _check_conversion(args: Args, catalog: Catalog, machine: Machine) -> None:
     from swift.params.groups import Checkpoint, Export
 
     if args[Export].to_ollama:
-        from swift.plan.ollama import plan_ollama
+        from swift.plan.merge import plan_merge
+        from swift.plan.ollama import plan_ollama, target_of
 
+        if args[Checkpoint].merge_lora:  # the folder is named by what is merged
+            target = target_of(args, plan_merge(args, catalog, machine).target)
+            args = args.with_values(ollama_output_dir=str(target))
         plan = plan_ollama(args, catalog, machine)
 
         from swift.exporting.ollama import make_modelfile, require_weights
@@ -177,6 +181,7 @@ def _to_ollama(args: Args, catalog: Catalog, machine: Machine) -> Path:
     from swift.plan.ollama import plan_ollama
 
     plan = plan_ollama(args, catalog, machine)
+    name = plan.name
     log.info(plan.summary())
 
     from swift.exporting.ollama import make_modelfile, require_weights, write_modelfile
@@ -184,9 +189,10 @@ def _to_ollama(args: Args, catalog: Catalog, machine: Machine) -> Path:
     modelfile, encoder = make_modelfile(plan, catalog)  # what is wrong with the prompt shows before anything is merged
     if plan.model.adapter is not None:
         require_weights(plan, encoder)
-        plan = plan_ollama(with_merged(args.with_values(merge_lora=True), catalog, machine), catalog, machine)
+        merged = with_merged(args.with_values(merge_lora=True), catalog, machine)
+        plan = plan_ollama(merged.with_values(ollama_output_dir=str(plan.target)), catalog, machine)
     path = write_modelfile(modelfile, encoder, plan)
-    log.info("try it: %s", shlex.join(["ollama", "create", plan.model.model_type, "-f", str(path)]))
+    log.info("try it: %s", shlex.join(["ollama", "create", name, "-f", str(path)]))
     return path
 
 

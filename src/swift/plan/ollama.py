@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,15 @@ class OllamaPlan:
     command: str
     """What was given, for the model card."""
 
+    @property
+    def name(self) -> str:
+        """What to call it in Ollama. That of a checkpoint names run and step: each is a model of its own."""
+        if self.checkpoint is None:
+            return self.model.model_type
+        folder = self.checkpoint.resolve()
+        name = f"{folder.parent.name}-{folder.name}" if folder.name.startswith("checkpoint-") else folder.name
+        return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._") or self.model.model_type
+
     def summary(self) -> str:
         """One line for people."""
         return f"for Ollama, {self.model.summary()}, template {self.prompt.template_type} -> {self.target}"
@@ -51,7 +61,8 @@ def plan_ollama(args: Args, catalog: Catalog, machine: Machine) -> OllamaPlan:
             where="--gguf_output_dir",
             next="leave it out, or export once with --to_gguf alone",
         )
-    target = Path(export.ollama_output_dir or f"{model.model_type}-ollama").expanduser()
+    given = Path(checkpoint).expanduser() if checkpoint else None
+    target = target_of(args, given.resolve() if given else Path(model.model_type))
     if target.exists() and not args[Hub].push_to_hub:
         raise SwiftError(
             f"{target} exists", where="--ollama_output_dir", next="remove it, or name a folder that does not exist"
@@ -59,7 +70,7 @@ def plan_ollama(args: Args, catalog: Catalog, machine: Machine) -> OllamaPlan:
     return OllamaPlan(
         model=model,
         prompt=plan_prompt(args, catalog, model.entry.template if model.entry else None),
-        checkpoint=Path(checkpoint).expanduser() if checkpoint else None,
+        checkpoint=given,
         target=target,
         type=export.to_gguf or "f16",
         generate=args[Generate],
@@ -67,6 +78,11 @@ def plan_ollama(args: Args, catalog: Catalog, machine: Machine) -> OllamaPlan:
         min_agreement=export.gguf_min_agreement,
         command=given_line(args),
     )
+
+
+def target_of(args: Args, source: Path) -> Path:
+    """The folder for Ollama that is made of the model in `source`."""
+    return Path(args[Export].ollama_output_dir or f"{source}-ollama").expanduser()
 
 
 def converts(folder: Path) -> bool:

@@ -36,7 +36,7 @@ class Export(Frozen):
     to_ollama: bool = False
     """Export for ollama."""
     ollama_output_dir: str | None = None
-    """Output directory of the ollama export; default {model_type}-ollama in the current directory."""
+    """Output directory of the ollama export; default {ckpt_dir or model_type}-ollama."""
     to_gguf: Annotated[Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] | None, Ours()] = None
     """Convert to a GGUF file of this type for llama.cpp and Ollama, and check it in llama.cpp; an adapter is merged
     first."""
