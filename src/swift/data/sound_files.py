@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +15,14 @@ from numpy.typing import NDArray
 from swift.core.optional_imports import need
 from swift.data.image_fetch import Bounds
 from swift.data.local_media import state_of
+from swift.data.sound_ends import whole
 from swift.prompts.image_header import bytes_of, named
 from swift.prompts.images import BadAudio
 
 BOUNDS = Bounds(bytes=2**28, seconds=120.0)
-SLACK = 8
-"""Bytes by which heads of whole files are wrong: some programs count the first eight of the file."""
+KINDS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3", "NIST", "HTK")
+"""Files of which it can be seen that they are whole. libsndfile reads others, cut off or not, as what is there."""
+LENGTH_UNKNOWN = 2**63 - 1
 MAX_SAMPLES = 2**29
 """Of all channels: more than that is two gigabytes decoded."""
 
@@ -73,9 +74,13 @@ def _opened(file: str | io.BytesIO, source: str) -> Iterator[Any]:
     """The file as soundfile has it. Raises BadAudio for what cannot be read, in the block too."""
     soundfile = need("soundfile", extra="audio", why="reading sounds")
     try:
-        if (missing := _cut_off(file)) > 0:
-            raise BadAudio("broken audio", why=f"it ends {missing} bytes before its head says", where=named(source))
-        with soundfile.SoundFile(file) as sound:
+        with soundfile.SoundFile(whole(file)) as sound:
+            if sound.format not in KINDS:
+                why = f"{sound.format} does not tell where it ends; WAV, FLAC, OGG and MP3 do"
+                raise BadAudio("broken audio", why=why, where=named(source))
+            if sound.frames == LENGTH_UNKNOWN:
+                why = "its head does not say how long it is, as of what is written into a pipe; write it into a file"
+                raise BadAudio("broken audio", why=why, where=named(source))
             if not sound.frames:
                 raise BadAudio("broken audio", why="it has no samples", where=named(source))
             if sound.frames * sound.channels > MAX_SAMPLES:
@@ -84,35 +89,6 @@ def _opened(file: str | io.BytesIO, source: str) -> Iterator[Any]:
             yield sound
     except (soundfile.SoundFileError, OSError, ValueError, TypeError, MemoryError) as error:
         raise BadAudio("broken audio", why=str(error) or type(error).__name__, where=named(source)) from error
-
-
-def _cut_off(file: str | io.BytesIO) -> int:
-    """How many bytes a file lacks at its end by its head, which libsndfile passes over: the sound would be a shorter
-    one. 0 where the head does not say how long it is, as in what ffmpeg writes into a pipe."""
-    if isinstance(file, str):
-        with open(file, "rb") as opened:
-            head, length = opened.read(28), os.fstat(opened.fileno()).st_size
-    else:
-        head, length = bytes(file.getbuffer()[:28]), file.getbuffer().nbytes
-    stated, start = _stated(head)
-    missing = stated + start - length
-    return missing if stated not in (0, 2**32 - 1, 2**64 - 1) and missing > SLACK else 0
-
-
-def _stated(head: bytes) -> tuple[int, int]:
-    """How many bytes follow by the head of a file, and from which place on; nothing for kinds that say it elsewhere."""
-    match head[:4], head[8:12]:
-        case b"RIFF", b"WAVE":
-            return int.from_bytes(head[4:8], "little"), 8
-        case (b"RIFX", b"WAVE") | (b"FORM", b"AIFF" | b"AIFC"):
-            return int.from_bytes(head[4:8], "big"), 8
-        case b"RF64", b"WAVE":
-            return int.from_bytes(head[20:28], "little"), 8
-        case b"riff", _:  # Sony's W64
-            return int.from_bytes(head[16:24], "little"), 0
-        case b".snd", _:
-            return int.from_bytes(head[8:12], "big"), int.from_bytes(head[4:8], "big")
-    return 0, 0
 
 
 def count_of(file: str | io.BytesIO, source: str, rate: int) -> int:
