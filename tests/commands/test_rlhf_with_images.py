@@ -95,14 +95,21 @@ class Oracle:
         after = self.tokenizer(answer + self.end, add_special_tokens=False)["input_ids"]
         return sum(self.of_ids(row, root, before, after)), len(after)
 
-    @torch.no_grad()
     def of_ids(self, row: dict[str, Any], root: Path, before: list[int], after: list[int]) -> list[float]:
         """Of each token `after` a prompt."""
-        ids, inputs = torch.tensor([before + after]), self._inputs(row, root)
+        logits = self._run(row, root, before + after).logits[0, len(before) - 1 : -1].float()
+        return logits.log_softmax(-1).gather(1, torch.tensor(after)[:, None])[:, 0].tolist()
+
+    def hidden(self, row: dict[str, Any], root: Path, ids: list[int]) -> torch.Tensor:
+        """(T, H) the last hidden states of a row's tokens."""
+        return self._run(row, root, ids, output_hidden_states=True).hidden_states[-1][0].float()
+
+    @torch.no_grad()
+    def _run(self, row: dict[str, Any], root: Path, given: list[int], **how: bool) -> Any:
+        ids, inputs = torch.tensor([given]), self._inputs(row, root)
         if self.qwen and inputs:
             inputs["mm_token_type_ids"] = (ids == self.image_token).long()
-        logits = self.model(input_ids=ids, **inputs).logits[0, len(before) - 1 : -1].float()
-        return logits.log_softmax(-1).gather(1, torch.tensor(after)[:, None])[:, 0].tolist()
+        return self.model(input_ids=ids, **inputs, **how)
 
     def _inputs(self, row: dict[str, Any], root: Path) -> dict[str, Any]:
         images = [Image.open(root / name) for name in row.get("images", [])]

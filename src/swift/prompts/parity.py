@@ -157,7 +157,14 @@ def _of_images(saved: Mapping[str, Any], encoder: Encoder) -> list[str]:
     """How `encoder` treats images otherwise than a certificate says."""
     mine, theirs = {} if encoder.images is None else encoder.images.facts, saved.get("images", {})
     return [
-        f"images: {name} is {mine.get(name)}, in the checkpoint {theirs.get(name)}"
+        f"images: {name} is {own}, in the checkpoint {other}" for name, own, other in different_facts(mine, theirs)
+    ]
+
+
+def different_facts(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What two models say otherwise of how images are treated: name, and what each says of it."""
+    return [
+        (name, mine.get(name), theirs.get(name))
         for name in sorted(mine.keys() | theirs.keys())
         if mine.get(name) != theirs.get(name)
     ]

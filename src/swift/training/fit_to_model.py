@@ -9,6 +9,7 @@ from swift.core.errors import NotBuilt, SwiftError
 from swift.core.log import log
 from swift.models.limits import Limits
 from swift.models.vocabulary import embedded_tokens
+from swift.params.alignment import ON_OWN_ANSWERS
 from swift.plan.data import default_media
 from swift.plan.sft import SftPlan
 
@@ -42,10 +43,8 @@ def with_images(plan: SftPlan, images: MediaProcessor | None) -> SftPlan:
     data, entry, train, encodes = plan.data, plan.model.entry, plan.train, bool(images.family.opening)
     shared = train.zero is not None or train.fsdp is not None
     for flag, given in (
-        ("--rlhf_type ppo", plan.method == "ppo"),
-        ("--rlhf_type grpo with --deepspeed or --fsdp", shared and plan.method == "grpo"),
+        (f"--rlhf_type {plan.method} with --deepspeed or --fsdp", shared and plan.method in ON_OWN_ANSWERS),
         ("--deepspeed or --fsdp, where an encoder reads the prompt,", shared and encodes),
-        ("--reward_model_id_or_path", plan.alignment is not None and plan.alignment.reward_model is not None),
         ("--lazy_tokenize false", data.mode == "eager" and entry is not None and entry.multimodal),
         ("--predict_with_generate", train.generation is not None and (train.shards_weights or encodes)),
         ("--sft_type longlora", plan.tuner.sft_type == "longlora"),

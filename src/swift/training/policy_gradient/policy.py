@@ -8,24 +8,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from accelerate.utils import send_to_device
 from torch import Tensor
 
-from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.engines.base import SamplingParams
 from swift.models.value_head import ValueHead
 from swift.plan.rlhf import ReferencePlan
 from swift.plan.roll_outs import AnswersPlan
-from swift.training.batches import tokens_in
 from swift.training.objectives import Batch, Setting
 from swift.training.objectives.answer_log_probs import AnswerLogProbs
 from swift.training.objectives.reference import Reference, build_reference
+from swift.training.policy_gradient.answer_batches import batch_of
 from swift.training.policy_gradient.rollouts import Rollout
 from swift.training.policy_gradient.sampling import sample
 from swift.training.policy_gradient.schedule import Schedule
 from swift.training.policy_gradient.shares import gathered, share
-from swift.training.preference_batches import answers, media_inputs
+from swift.training.preference_batches import media_inputs
 
 GAP = 0.05
 """Mean difference of log-probabilities from which the engine and the training forward pass are not one model."""
@@ -125,20 +123,9 @@ class Policy:
         return {name: torch.cat(some).float().cpu() for name, some in parts.items()}
 
     def batch(self, given: Sequence[Rollout]) -> Batch:
-        """Answers as a batch on the model's device, with the count of its `tokens`, which the Trainer adds up."""
+        """Answers as a batch of the trained model."""
         setting = self._setting
-        media = media_inputs(setting)
-        items = [one.item if media is None else {**one.item, **self._shown(one)} for one in given]
-        batch = answers(items, setting.flat, setting.pad_id, media=media)
-        moved: Any = send_to_device(batch, setting.base.device)
-        return {**moved, "tokens": tokens_in(batch)}
-
-    def _shown(self, one: Rollout) -> dict[str, Any]:
-        """The `media` of a prompt, where it has any. Raises SwiftError where they cannot be decoded any more."""
-        prompt = self._schedule.prompts[one.row]
-        if prompt["row"] != one.row:
-            raise SwiftError("its media could be decoded when it was answered, and now they cannot", where=one.origin)
-        return {name: value for name, value in prompt.items() if name == "media"}
+        return batch_of(setting, given, setting.base, setting.flat, media_inputs(setting))
 
     def flat(self, given: Sequence[Rollout], name: str) -> Tensor:
         """(N) one number of each token, one answer after the other."""

@@ -38,7 +38,7 @@ def build(setting: Setting) -> Objective:
     nn.init.zeros_(head.summary.bias)
     if setting.resume is not None:
         read_head(head, setting.resume, (CRITIC,))
-    objective = PpoObjective(setting, plan, head, RewardModel(plan.reward_model, setting.pad_id))
+    objective = PpoObjective(setting, plan, head, RewardModel(setting, plan.reward_model))
     setting.model.add_module(NAME, head)
     return objective
 

@@ -26,7 +26,7 @@ class Rewards:
         self._functions = load_rewards(plan.functions, plan.plugins)
         self._reward_model: RewardModel | None = None
         if plan.reward_model is not None:
-            self._reward_model = RewardModel(plan.reward_model, setting.pad_id)
+            self._reward_model = RewardModel(setting, plan.reward_model)
 
     def __call__(self, answered: list[Rollout]) -> list[Rollout]:
         """The answers with their rewards and the sum of these as their score. Raises SwiftError for an answer that no
