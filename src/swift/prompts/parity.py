@@ -156,9 +156,7 @@ def check(saved: Mapping[str, Any], encoder: Encoder) -> list[str]:
 def _of_images(saved: Mapping[str, Any], encoder: Encoder) -> list[str]:
     """How `encoder` treats images otherwise than a certificate says."""
     mine, theirs = {} if encoder.images is None else encoder.images.facts, saved.get("images", {})
-    return [
-        f"images: {name} is {own}, in the checkpoint {other}" for name, own, other in different_facts(mine, theirs)
-    ]
+    return [f"images: {name} is {own}, in the checkpoint {other}" for name, own, other in different_facts(mine, theirs)]
 
 
 def different_facts(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
