@@ -174,6 +174,22 @@ def test_generation_settings_in_use_are_written(tiny_llama_dir: Path, tmp_path: 
     assert written(again)[0]["response"] == written(other)[0]["response"]
 
 
+def test_a_seed_that_is_given_to_a_chat_draws_the_same_answers_again(
+    tiny_llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers(name: str, *words: str) -> list[str]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\nclear\nHello\n"))
+        sampled = ("--do_sample", "true", "--temperature", "1", "--top_k", "0", "--top_p", "1")
+        assert infer(tiny_llama_dir, tmp_path / name, *sampled, *words) == 0
+        return [row["response"] for row in written(tmp_path / name)]
+
+    drawn = answers("first", "--seed", "7")
+    assert answers("again", "--seed", "7") == drawn
+    assert drawn[0] != drawn[1]
+    assert answers("other", "--seed", "8")[0] == drawn[1]
+    assert answers("without") != drawn
+
+
 def test_a_chat_through_a_pipe(
     tiny_llama_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

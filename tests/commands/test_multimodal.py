@@ -221,9 +221,10 @@ def test_what_is_not_built_is_refused_in_one_line(
     rows = write_rows(tmp_path)
     words = ["sft", "--model_id_or_path", str(model), "--model_type", model_type, "--dataset", str(rows)]
     words += ["--output_dir", str(tmp_path / "output")]
-    for flags in (["--sft_type", "longlora"], ["--lazy_tokenize", "false"]):
-        assert main([*words, *flags]) == 2
-        assert f"{flags[0]}" in capsys.readouterr().err.splitlines()[-3]
+    assert main([*words, "--sft_type", "longlora"]) == 2
+    assert "--sft_type" in capsys.readouterr().err.splitlines()[-3]
+    assert main([*words, "--dry_run", "true", "--lazy_tokenize", "false", "--preprocess_num_proc", "2"]) == 0
+    assert "does not read --lazy_tokenize false, --preprocess_num_proc" in capsys.readouterr().err
     assert main(["sft", *flags_of(tiny_llama_dir, rows, tmp_path), "--freeze_vit", "true"]) == 2
     assert "this model has none" in capsys.readouterr().err
     assert main(["sft", *flags_of(tiny_llama_dir, rows, tmp_path), "--rescale_image", "1000"]) == 2

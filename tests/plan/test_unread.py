@@ -14,6 +14,7 @@ from swift.core.machine import Machine
 from swift.params.groups import Generate
 from swift.params.parse import parse
 from swift.plan.infer import InferPlan, plan_infer, plan_sampling, say_greedy
+from swift.plan.sft import plan_sft
 from swift.plan.unread import say_unread_by_machine
 
 CPU = Machine()
@@ -45,6 +46,26 @@ def plan(words: str, machine: Machine = CPU, command: str = "infer") -> InferPla
 )
 def test_of_engines(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, words: str, said: str) -> None:
     plan(f"--model_id_or_path {folder(tmp_path / 'm')} {words}", command=command)
+    told = capsys.readouterr().err
+    assert (said in told) if said else ("does not read" not in told)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--fsdp full_shard --answer_samples 3 --temperature 0", "does not read --answer_samples, --temperature"),
+        ("--fsdp full_shard --predict_with_generate true --temperature 0", ""),
+        ("--answer_samples 3", ""),
+        ("--fsdp full_shard", ""),
+    ],
+)
+def test_of_weights_that_are_shared_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, said: str
+) -> None:
+    model = folder(tmp_path / "m")
+    given = f"sft --model_id_or_path {model} --dataset {model / 'config.json'} {words}"
+    decided = plan_sft(parse(given.split()), load_catalog(), Machine(world_size=2, local_world_size=2))
+    assert (decided.samples is None) == ("--fsdp" in words)
     told = capsys.readouterr().err
     assert (said in told) if said else ("does not read" not in told)
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from swift.catalog import load_catalog
+from swift.core.machine import Machine
 from swift.engines.base import JSON_OBJECT, Constraint
+from swift.params.parse import parse
+from swift.plan.infer import plan_infer
+from swift.plan.serve import plan_serve
 from swift.serving.tools import joined
 
 from .scripted import ScriptedEngine
@@ -87,6 +93,19 @@ def test_a_flag_brings_token_counts_back_into_every_chunk(start) -> None:
     assert [c["usage"]["completion_tokens"] for c in events(httpx.post(url, json=body))] == [1, 1, 2, 3, 3]
     told = events(httpx.post(url, json={**body, "stream_options": {"include_usage": True}}))
     assert [chunk["usage"] is None for chunk in told] == [True] * 5 + [False]
+
+
+@pytest.mark.parametrize(("words", "drawn"), [(("--seed", "7"), [7, 5, 8]), ((), [None, 5, None])])
+def test_requests_have_the_seeds_of_the_server_where_it_was_given_one(
+    start, tiny_llama_dir: Path, words: tuple[str, ...], drawn: list[int | None]
+) -> None:
+    args = parse(["deploy", "--model_id_or_path", str(tiny_llama_dir), "--infer_backend", "pt", *words])
+    infer = plan_infer(args, load_catalog(), Machine(), answers_rows=False)
+    running = start(first_seed=plan_serve(args, infer, is_chat=True).first_seed)
+    for own in ({}, {"seed": 5}, {}):
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "a"}], **own}
+        assert httpx.post(f"{running.url}/v1/chat/completions", json=body).status_code == 200
+    assert [request.sampling.seed for request in running.engine.requests] == drawn
 
 
 @pytest.mark.parametrize("stop", ["", [], [""], ["", "two"], None])

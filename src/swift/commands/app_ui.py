@@ -15,7 +15,7 @@ def run(args: Args) -> int:
     from swift.exporting.merge_first import with_merged
     from swift.models.gguf.unpack import with_unpacked
     from swift.params.groups import Data, Model, Page
-    from swift.plan.infer import plan_infer, say_greedy
+    from swift.plan.infer import plan_infer, say_greedy, seeds
 
     need("gradio", extra="ui", why="swift app-ui")
     machine = probe()
@@ -41,7 +41,10 @@ def run(args: Args) -> int:
     )
     check_free(page.host, page.port)
     with SyncEngine(lambda: start(plan, prepared)) as engine:
-        talker = Talker(engine, prepared.encoder, prepared.sampling_of, prepared.encoders)
+        drawn = seeds(plan.first_seed)
+        talker = Talker(
+            engine, prepared.encoder, lambda room: prepared.sampling_of(room, seed=next(drawn)), prepared.encoders
+        )
         takes = () if prepared.images is None else prepared.images.kinds
         shown = ChatPage(talker, plan.model.model_type, controls, takes=takes).build()
         serve(shown, page.host, page.port, share=page.share, public_url=page.public_url)

@@ -19,7 +19,7 @@ from swift.engines.base import Request
 from swift.engines.factory import Prepared
 from swift.engines.sync_engine import Reply, SyncEngine
 from swift.inference.result_file import Results, fields, open_results
-from swift.plan.infer import InferPlan
+from swift.plan.infer import InferPlan, seeds
 from swift.prompts.media_links import out_of_text, plain_link
 from swift.prompts.messages import MEDIA_TAGS
 from swift.prompts.types import Conversation, Media, Message
@@ -60,6 +60,7 @@ class Chat:
         self._results = results
         self._one_turn = one_turn
         self._read_line = read
+        self._seeds = seeds(plan.first_seed)
         self._several_lines = False
         self._system: str | None = None
         self._tools: tuple[dict[str, Any], ...] = ()
@@ -168,7 +169,7 @@ class Chat:
                 why=f"the model's context holds {self._engine.engine.max_model_len}",
                 next="type clear to start a new one",
             )
-        sampling = self._prepared.sampling_of(room, tools=bool(self._tools))
+        sampling = self._prepared.sampling_of(room, tools=bool(self._tools), seed=next(self._seeds))
         adapter = self._plan.engine.default_adapter
         request = Request(id="chat", prompt_ids=tuple(ids), sampling=sampling, adapter=adapter, media=prompt.media)
         return request, conversation

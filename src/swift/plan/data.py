@@ -61,6 +61,8 @@ class DataPlan:
     strict: bool
     max_drop_ratio: float
     max_rewritten_ratio: float
+    keeps_tokens: bool
+    """Whether `--lazy_tokenize false` was said."""
     cache: Path | None
     """Folder of the token cache; None switches it off."""
     buffer_size: int
@@ -112,6 +114,7 @@ def plan_data(args: Args, catalog: Catalog, *, multimodal: bool = False, media: 
         strict=data.strict,
         max_drop_ratio=data.max_drop_ratio,
         max_rewritten_ratio=data.max_rewritten_ratio,
+        keeps_tokens=data.lazy_tokenize is False,
         cache=None if data.no_cache else Path(data.cache_dir) if data.cache_dir else default_cache(),
         pixels=None if data.no_cache else default_pixels(Path(data.cache_dir) if data.cache_dir else default_cache()),
         buffer_size=data.streaming_buffer_size,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,6 +135,8 @@ class InferPlan:
     """The folder `--ckpt_dir` names, an adapter's or a whole model's."""
     overwrite_generation_config: bool
     seed: int
+    first_seed: int | None
+    """`--seed` where it was given: of the first answer to somebody who asks; each later one has the next."""
 
     def summary(self) -> str:
         """The plan in a few lines."""
@@ -183,7 +186,13 @@ def plan_infer(
         checkpoint=checkpoint,
         overwrite_generation_config=settings.overwrite_generation_config,
         seed=infer.seed,
+        first_seed=infer.seed if args.is_explicit("seed") else None,
     )
+
+
+def seeds(first: int | None) -> Iterator[int | None]:
+    """The seed of each answer to somebody who asks; without a `first` one each draws by itself."""
+    return repeat(None) if first is None else count(first)
 
 
 def _unquantized(args: Args) -> Args:

@@ -63,6 +63,8 @@ class ServePlan:
     """Whether streams carry token counts in every chunk unless the request says otherwise."""
     limit_tokens: bool = False
     """Whether `--max_new_tokens` was said, and so limits answers that ask for no limit."""
+    first_seed: int | None = None
+    """Of the first request that brings no seed; the next has the next one. None: each draws by itself."""
 
     def defaults(self, sampling: SamplingPlan) -> Defaults:
         """What a request that says nothing gets: the flags over the model's own generation config."""
@@ -104,6 +106,7 @@ def plan_serve(args: Args, infer: InferPlan, *, is_chat: bool) -> ServePlan:
         allowed_origins=serve.allowed_origins,
         counts_every_chunk=serve.stream_usage == "every",
         limit_tokens=args.is_explicit("max_new_tokens"),
+        first_seed=infer.first_seed,
     )
 
 

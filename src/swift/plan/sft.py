@@ -20,6 +20,7 @@ from swift.plan.rlhf import AlignmentPlan, plan_alignment, with_own_defaults
 from swift.plan.samples import SamplesPlan, plan_samples
 from swift.plan.train import TrainPlan, plan_train
 from swift.plan.tuner import TunerPlan, plan_tuner
+from swift.plan.unread import say_unread_by_shares
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +95,13 @@ def plan_sft(args: Args, catalog: Catalog, machine: Machine) -> SftPlan:
     if method == "rm" and train.distributed.ddp_find_unused_parameters is None:  # scores leave the last layer out
         train = replace(train, distributed=train.distributed.replace(ddp_find_unused_parameters=True))
     alignment = plan_alignment(args, catalog, machine, tuner) if args.command == "rlhf" else None
+    samples = plan_samples(args, tuner)
     if train.shards_weights:  # shares come from the host, weight by weight
         model = replace(model, device_map=None)
         alignment = alignment and alignment.shared_out()
+        if samples is not None:
+            say_unread_by_shares(args)
+            samples = None
     return SftPlan(
         command=args.command,
         method=method,
@@ -106,7 +111,7 @@ def plan_sft(args: Args, catalog: Catalog, machine: Machine) -> SftPlan:
         data=data,
         train=train,
         alignment=alignment,
-        samples=plan_samples(args, tuner),
+        samples=samples,
         eval_after=_questions(args, method),
         dry_run=args[Train].dry_run,
     )

@@ -9,8 +9,10 @@ from pathlib import Path
 from swift.core.errors import SwiftError
 from swift.core.log import log, once
 from swift.core.machine import Machine
+from swift.params.alignment import SAMPLES
 from swift.params.args import Args
 from swift.params.flag_synonyms import MEDIA_SETTINGS
+from swift.params.idle_flags import ANSWERS
 from swift.params.takes_effect import ENGINES
 from swift.plan.model import ModelPlan, read_config
 
@@ -32,6 +34,12 @@ def say_unread_by_machine(args: Args, machine: Machine) -> None:
         _say(args, "a run of one process", OF_PROCESSES)
     if machine.device == "cpu":
         _say(args, "a CPU", ("gpu_memory_fraction",))
+
+
+def say_unread_by_shares(args: Args) -> None:
+    """Log the flags of answers before and after training, which one process gives: here none has all weights."""
+    answers = () if args.values.get("predict_with_generate") else ANSWERS
+    _say(args, "a run whose processes share weights out", (SAMPLES, *answers))
 
 
 def say_unread_variables(known: Collection[str] = ()) -> None:

@@ -27,6 +27,7 @@ def sampling(
     max_logprobs: int,
     grammar: Constraint | None,
     ends: tuple[tuple[str, ...], tuple[int, ...]],
+    seed: int | None,
 ) -> SamplingParams:
     """How to answer `body` when `room` tokens are left and the tokenizer has `vocabulary` tokens.
 
@@ -54,7 +55,7 @@ def sampling(
         length_penalty=defaults.length_penalty if body.length_penalty is None else body.length_penalty,
         num_beams=body.num_beams or defaults.num_beams,
         n=answers(body),
-        seed=body.seed,
+        seed=seed,
         min_tokens=min(body.min_tokens or 0, room),
         stop=tuple(dict.fromkeys((*stop, *end_texts))),
         stop_token_ids=tuple(dict.fromkeys((*(body.stop_token_ids or ()), *end_ids))),

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from swift.core.errors import SwiftError
 from swift.engines.base import Engine, Reader, SamplingParams
-from swift.plan.infer import DEFAULT_LORA
+from swift.plan.infer import DEFAULT_LORA, seeds
 from swift.plan.serve import Defaults, ServePlan
 from swift.prompts.encode import Encoder, TooLong
 from swift.prompts.images import BadMedium
@@ -90,6 +90,7 @@ class Service:
         self.created = int(time.time())
         self._loaded: Loaded | None = None
         self.closed = False
+        self._seeds = seeds(plan.first_seed)
         # One thread for all: tokenizers are not made for several at once, and the event loop must not wait for them.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encode")
 
@@ -213,6 +214,7 @@ class Service:
                 max_logprobs=self.plan.max_logprobs,
                 grammar=held,
                 ends=(ends, encoder.stop_token_ids),
+                seed=next(self._seeds) if body.seed is None else body.seed,
             ),
             use=use,
             syntax=syntax,

@@ -40,12 +40,11 @@ def with_images(plan: SftPlan, images: MediaProcessor | None) -> SftPlan:
             if given:
                 raise SwiftError(f"{flag} {does}, and this model has none", where=flag, next="leave it out")
         return plan
-    data, entry, train, encodes = plan.data, plan.model.entry, plan.train, bool(images.family.opening)
+    data, train, encodes = plan.data, plan.train, bool(images.family.opening)
     shared = train.zero is not None or train.fsdp is not None
     for flag, given in (
         (f"--rlhf_type {plan.method} with --deepspeed or --fsdp", shared and plan.method in ON_OWN_ANSWERS),
         ("--deepspeed or --fsdp, where an encoder reads the prompt,", shared and encodes),
-        ("--lazy_tokenize false", data.mode == "eager" and entry is not None and entry.multimodal),
         ("--predict_with_generate", train.generation is not None and (train.shards_weights or encodes)),
         ("--sft_type longlora", plan.tuner.sft_type == "longlora"),
         ("--sequence_parallel_size", plan.train.sequence_parallel > 1),
@@ -58,6 +57,10 @@ def with_images(plan: SftPlan, images: MediaProcessor | None) -> SftPlan:
             where="--loss_scale, --rlhf_type",
             next="train answers whole, with swift sft",
         )
+    ahead = {"--lazy_tokenize false": data.keeps_tokens, "--preprocess_num_proc": data.num_proc > 1}
+    if data.mode != "streaming" and any(ahead.values()):
+        idle = ", ".join(flag for flag, given in ahead.items() if given)
+        log.warning("rows with media are encoded when they are asked for, which does not read %s", idle)
     mode = "streaming" if data.mode == "streaming" else "lazy"
     data = replace(data, mode=mode, cache=None, media=default_media())
     if train.distributed.ddp_find_unused_parameters is None:  # rows without images leave tower and projector out

@@ -107,7 +107,7 @@ def _run(
         _look_at_rows(prepared, run_dir)
     run = replace(with_model(prepared, arguments, run_dir, resume), saved=report)
     samples = None
-    if machine.first and not plan.train.shards_weights:  # one process cannot answer alone
+    if machine.first:
         samples = answer_samples(plan, prepared, run_dir, resume)
     if samples is not None and not samples.base_stays:
         samples.take("before", run.model)
@@ -289,7 +289,10 @@ def answer_samples(plan: SftPlan, prepared: Prepared, run_dir: Path, resume: Pat
     """The prompts that are answered before and after training; None where none is wanted, or an encoder reads them."""
     count = 0 if plan.samples is None else plan.samples.of_run(prepared.steps)
     encodes = prepared.images is not None and bool(prepared.images.family.opening)  # its rows are no prompts
-    if plan.samples is None or not count or encodes:
+    if plan.samples is None or not count:
+        return None
+    if encodes:
+        log.info("no answers before and after: the model's encoder reads the prompts")
         return None
     rows = rows_to_sample(prepared.built.train, prepared.built.val, prepared.built.first, count)
     samples = AnswerSamples(run_dir, rows, prepared.encoder, plan.samples, plan.train.group.seed, prepared.images)
