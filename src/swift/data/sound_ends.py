@@ -26,7 +26,7 @@ def whole(file: str | io.BytesIO) -> str | io.BytesIO:
         head, length = opened.read(1024), opened.seek(0, io.SEEK_END)
         if head[:4] == b"OggS":
             opened.seek(max(0, length - 2 * PAGE))
-            _check_pages(opened.read())
+            check_pages(opened.read())
         elif head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0"):
             opened.seek(0)
             return _heard_whole(opened.read()) or file
@@ -81,7 +81,7 @@ def _chunks_end(file: BinaryIO, length: int) -> tuple[int, int]:
     return place, 0
 
 
-def _check_pages(tail: bytes) -> None:
+def check_pages(tail: bytes) -> None:
     """The last page of OGG says that it is the last. Raises ValueError where it does not, or is not whole."""
     start = tail.rfind(b"OggS")
     page = tail[start:]

@@ -16,6 +16,7 @@ from swift.core.optional_imports import need
 from swift.data.image_fetch import Bounds
 from swift.data.image_files import PREPARED, ImageReader
 from swift.data.local_media import state_of
+from swift.data.video_ends import check_end
 from swift.prompts.image_header import MAX_PIXELS, bytes_of, named
 from swift.prompts.images import BadVideo, Clip
 
@@ -106,11 +107,10 @@ def _frames_of_data(source: str, numbers: tuple[int, ...]) -> tuple[Image.Image,
     return _frames(io.BytesIO(bytes_of(source, BadVideo)), numbers, source)
 
 
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpegts,mpeg,mpegvideo,m4v"
-FORMATS += ",h264,hevc,obu,ivf,ogg,gif,apng,mxf"
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpegts,mpeg,ivf,ogg,gif,apng,mxf"
 ALONE = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-"""Containers that hold what they show. FFmpeg would follow playlists and session descriptions to other files, to other
-machines and to ports of this one, whoever sent them."""
+"""Containers that hold what they show and say when, which bare streams of pictures do not. FFmpeg would follow
+playlists and session descriptions to other files, to other machines and to ports of this one, whoever sent them."""
 
 
 @contextmanager
@@ -127,6 +127,9 @@ def _opened(file: str | io.BytesIO, source: str) -> Iterator[tuple[Any, Any]]:
                 raise BadVideo("broken video", why="no kind of pictures that is known", where=named(source))
             stream.thread_type = "AUTO"
             yield container, stream
+    except av.ArgumentError as error:
+        why = "no container of videos that is known, such as MP4, MOV, MKV, WebM and AVI"
+        raise BadVideo("broken video", why=why, where=named(source)) from error
     except (av.FFmpegError, OSError, ValueError, EOFError, OverflowError, MemoryError) as error:
         raise BadVideo("broken video", why=str(error) or type(error).__name__, where=named(source)) from error
 
@@ -134,6 +137,7 @@ def _opened(file: str | io.BytesIO, source: str) -> Iterator[tuple[Any, Any]]:
 def clip_of(file: str | io.BytesIO, source: str) -> Clip:
     """What a video is; `source` is its name for messages. Raises BadVideo."""
     with _opened(file, source) as (container, stream):
+        check_end(file)
         width, height = stream.codec_context.width, stream.codec_context.height
         if not width or not height or width * height > MAX_PIXELS:
             raise BadVideo("broken video", why=f"frames of {width}x{height} pixels", where=named(source))
