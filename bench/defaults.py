@@ -34,6 +34,8 @@ from train import BATCH, _rows, smollm2
 
 CACHE = Path.home() / ".cache" / "swift" / "bench"
 LOOPS = Path(__file__).parent / "loops"
+SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+"""What SmolLM2's template puts before each row, for those who do not read it."""
 BARS = {"bare": 1.0, "trl": 3.5, "llamafactory": 2.5, "ms-swift": 2.5}
 """How many times as fast as each of them, in tokens a second of training."""
 
@@ -92,14 +94,13 @@ def _options() -> argparse.Namespace:
 
 
 def _tokens(model: Path, rows: list[dict[str, str]]) -> int:
-    """Tokens of all rows, as a chat of two turns without a system text."""
+    """Tokens of all rows, as chats of two turns behind the system text of the model's template."""
     tokenizer = AutoTokenizer.from_pretrained(model)
-    texts = [
-        f"<|im_start|>user\n{row['instruction']}\n{row['input']}<|im_end|>\n"
-        f"<|im_start|>assistant\n{row['output']}<|im_end|>\n"
-        for row in rows
-    ]
-    return sum(len(ids) for ids in tokenizer(texts).input_ids)
+    chats = []
+    for row in rows:
+        asked = "\n".join(filter(None, (row["instruction"], row["input"])))
+        chats.append([{"role": "user", "content": asked}, {"role": "assistant", "content": row["output"]}])
+    return sum(len(tokenizer(text).input_ids) for text in tokenizer.apply_chat_template(chats, tokenize=False))
 
 
 def _run(name: str, work: Work, tokens: int, limit: float) -> tuple[float, float, float] | None:
@@ -203,7 +204,12 @@ def _llamafactory(work: Work) -> list[str]:
 def _ms_swift(work: Work) -> list[str]:
     flags = {
         **{"model": work.model, "dataset": work.rows, "output_dir": work.folder, "add_version": "false"},
-        **{"model_type": "llama", "template": "chatml", "torch_dtype": "float32"},  # bf16, its default, asks for a GPU
+        **{
+            "system": SYSTEM,
+            "model_type": "llama",
+            "template": "chatml",
+            "torch_dtype": "float32",
+        },  # bf16, its default, asks for a GPU
     }
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     return [str(CACHE / "ms-swift" / "bin" / "swift"), "sft", *words]

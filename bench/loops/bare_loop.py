@@ -38,7 +38,8 @@ def main() -> None:
     for line in Path(rows).read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         user = "\n".join(filter(None, (row["instruction"], row["input"])))
-        prompt = f"<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n"
+        asked = [{"role": "user", "content": user}]  # with the system text of the model's template, as everybody has it
+        prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
         encoded.append((tokenizer(prompt).input_ids, tokenizer(f"{row['output']}<|im_end|>\n").input_ids))
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32, attn_implementation="inside_sequences")
     config = LoraConfig(r=8, lora_alpha=32, lora_dropout=0.0, target_modules=["q_proj", "k_proj", "v_proj"])
