@@ -39,6 +39,27 @@ def test_equals_the_plain_loss_in_value_and_all_gradients(
     assert torch.equal(hits, linear(hidden, weight, bias).argmax(1) == labels)
 
 
+@pytest.mark.parametrize("columns", [1, 7, V, 1000])
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_frozen_head_by_columns(columns: int, weighted: bool, biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_module, "COLUMNS", columns)
+    hidden, weight, bias, labels, weights = tensors(torch.float64)
+    weight, bias = weight.detach(), bias.detach() if biased else None
+    if bias is not None:
+        bias[:8] = -torch.inf  # tokens that cannot be, a whole chunk of them
+        labels = labels.clamp(min=8)
+    logits = linear(hidden * 300, weight, bias)  # far apart, so that what is summed before has to be scaled
+    nll = cross_entropy(logits, labels, reduction="none")
+    expected = (nll * weights).sum() if weighted else nll.sum()
+    (wanted,) = torch.autograd.grad(expected * 0.3, hidden)
+    value, hits = linear_cross_entropy(hidden * 300, weight, bias, labels, weights if weighted else None)
+    (got,) = torch.autograd.grad(value * 0.3, hidden)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
+    assert torch.equal(hits, logits.argmax(1) == labels)
+
+
 @pytest.mark.parametrize("rows", [1, 8, 1000])
 @pytest.mark.parametrize("frozen", [True, False])
 def test_log_probs_carry_whatever_gradient_later_algebra_gives_each(
@@ -82,3 +103,4 @@ def test_no_label_is_no_loss() -> None:
     value.backward()
     assert value.item() == 0
     assert hits.numel() == 0
+    assert linear_cross_entropy(hidden[:0], weight.detach(), None, torch.empty(0, dtype=torch.long), None)[0] == 0
