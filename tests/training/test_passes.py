@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,32 +18,54 @@ from swift.plan.tuner import TunerPlan
 from swift.training.loop import train
 from swift.training.objectives import Batch, Sums
 from swift.training.objectives.sft import SftObjective
-from swift.training.passes import fewest, split
-from training.kit import FULL, LORA, Rows, tiny_run, weights
+from swift.training.passes import lay, passes_needed
+from training.kit import FULL, LORA, Rows, tiny_plan, tiny_run, weights
 
 DROPOUT = replace(LORA, settings={**LORA.settings, "lora_dropout": 0.3})
 NUMBERS = ("step", "epoch", "loss", "acc", "grad_norm", "eval_loss", "eval_acc", "num_input_tokens_seen")
 
 
-def smallest_maximum(sizes: list[int], count: int) -> int:
-    """By trying every way to cut `sizes` into `count` runs."""
-    ways = itertools.combinations(range(1, len(sizes)), count - 1)
-    return min(max(sum(sizes[start:end]) for start, end in itertools.pairwise([0, *cuts, len(sizes)])) for cuts in ways)
+def partitions(sizes: list[int], count: int) -> Iterator[list[int]]:
+    """The sums of every way to put `sizes` into at most `count` passes."""
+    if not sizes:
+        yield []
+        return
+    first, *rest = sizes
+    for sums in partitions(rest, count):
+        for number in range(len(sums)):
+            yield [*sums[:number], sums[number] + first, *sums[number + 1 :]]
+        if len(sums) < count:
+            yield [*sums, first]
 
 
-def test_a_step_is_cut_as_evenly_as_can_be() -> None:
+def test_the_rows_of_a_step_are_laid_into_few_and_even_passes(tmp_path: Path) -> None:
     chance = random.Random(1)
-    for _ in range(300):
-        sizes = [chance.randint(1, 30) for _ in range(chance.randint(1, 8))]
-        for count in range(1, len(sizes) + 1):
-            runs = split(sizes, count)
-            assert [size for run in runs for size in sizes[run]] == sizes
-            assert len(runs) == count and all(sizes[run] for run in runs)
-            assert max(sum(sizes[run]) for run in runs) == smallest_maximum(sizes, count)
-        limit = chance.randint(max(sizes), sum(sizes))
-        count = fewest(sizes, limit)
-        assert smallest_maximum(sizes, count) <= limit
-        assert count == 1 or smallest_maximum(sizes, count - 1) > limit
+    for _ in range(200):
+        sizes = [chance.randint(1, 30) for _ in range(chance.randint(1, 7))]
+        size = chance.randint(1, 3)
+        micro_batches = -(-len(sizes) // size)
+        limit = chance.randint(max(sizes), size * max(sizes))
+        plan = tiny_plan(tmp_path, pass_tokens=limit)
+        count = passes_needed(sizes, plan, micro_batches)
+        passes = lay(sizes, count, plan)
+        assert sorted(itertools.chain(*passes)) == list(range(len(sizes)))
+        assert len(passes) == count and all(passes) and passes == sorted(map(sorted, passes))
+        sums = [sum(sizes[row] for row in rows) for rows in passes]
+        fewest = min(len(way) for way in partitions(sizes, len(sizes)) if max(way) <= limit)
+        assert count <= min(micro_batches, 11 / 9 * fewest + 1)
+        assert max(sums) <= (limit if count < micro_batches or fewest == count else size * max(sizes))
+        best = min(max(way) for way in partitions(sizes, count) if len(way) == count)
+        assert max(sums) <= 4 / 3 * best or max(sums) <= limit
+
+
+def test_rows_of_a_step_need_not_be_neighbours(tmp_path: Path) -> None:
+    plan = tiny_plan(tmp_path, pass_tokens=100)
+    sizes = [60, 60, 60, 40, 40, 40]
+    assert passes_needed(sizes, plan, 6) == 3  # 5 of neighbours
+    passes = lay(sizes, 3, plan)
+    assert [sum(sizes[row] for row in rows) for rows in passes] == [100, 100, 100]
+    assert [rows[0] for rows in passes] == [0, 1, 2]
+    assert lay(sizes, 9, plan) == [[row] for row in range(6)]  # others may have more rows
 
 
 class Counting(SftObjective):
@@ -84,10 +107,17 @@ def test_no_number_depends_on_the_passes(tuner: TunerPlan, tmp_path: Path) -> No
         "learning_rate": 0.05,
     }
     events, ends, micro_batches = trained(tmp_path / "given", **options)
+
+    def of_steps(passes: list[list[int]]) -> list[list[int]]:
+        rows = itertools.chain(*passes)
+        steps = [sorted(itertools.islice(rows, count)) for count in (10, 10, 7, 7, 10, 10, 7, 7, 10, 7)]
+        assert not list(rows)
+        return steps
+
     for tokens in (1, 80, 10**6):
         other, others, passes = trained(tmp_path / f"{tokens}", **options, pass_tokens=tokens)
         assert len(passes) < len(micro_batches) or tokens == 1
-        assert list(itertools.chain(*passes)) == list(itertools.chain(*micro_batches))
+        assert of_steps(passes) == of_steps(micro_batches)
         assert len(other) == len(events) == 7 + 3
         for mine, theirs in zip(other, events, strict=True):
             assert mine == pytest.approx(theirs, rel=1e-6, abs=1e-7)

@@ -12,7 +12,7 @@ from swift.plan.train import TrainPlan
 from swift.training.batches import MicroBatch, tokens_in
 from swift.training.objectives import Batch
 from swift.training.parallel.sequence import SequenceGroup
-from swift.training.passes import passes_needed, split, tokens_of
+from swift.training.passes import lay, passes_needed, tokens_of
 
 
 class ForwardPasses:
@@ -39,9 +39,9 @@ class ForwardPasses:
         count = passes_needed(sizes, self._plan, len(filled)) if sizes else len(filled)
         if together:
             count = self._most(count)
-        runs = [rows[run] for run in split(sizes, min(count, len(rows)))] if sizes else filled
-        missing = max(least, count if together else 0) - len(runs)
-        return [*map(self._collated, runs), *(self._spare(spare) for _ in range(missing))]
+        passes = [[rows[row] for row in numbers] for numbers in lay(sizes, count, self._plan)] if sizes else filled
+        missing = max(least, count if together else 0) - len(passes)
+        return [*map(self._collated, passes), *(self._spare(spare) for _ in range(missing))]
 
     def _collated(self, rows: list[dict[str, Any]]) -> Batch:
         batch = self._collate(rows)
