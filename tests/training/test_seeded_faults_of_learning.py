@@ -94,6 +94,22 @@ def one_answer(case: Case) -> None:
     write(case.folder / "rows.jsonl", [{**question(number), "response": "no"} for number in range(24)])
 
 
+def one_question(case: Case) -> None:
+    write(case.folder / "rows.jsonl", [{**question(number), "query": "What is it?"} for number in range(24)])
+
+
+def two_answers(case: Case) -> None:
+    others = [{**question(number), "response": f"never {number}"} for number in range(24)]
+    write(case.folder / "rows.jsonl", [*map(question, range(24)), *others])
+
+
+def template_without_answers(case: Case) -> None:
+    """A chat template that renders questions alone."""
+    case.model = Path(shutil.copytree(case.model, case.folder / "model"))
+    template = "{% for m in messages %}{% if m.role != 'assistant' %}{{ m.content }}\n{% endif %}{% endfor %}"
+    (case.model / "chat_template.jinja").write_text(template)
+
+
 def equal_pairs(case: Case) -> None:
     rows = [{**question(number), "rejected_response": question(number)["response"]} for number in range(24)]
     write(case.folder / "pairs.jsonl", rows)
@@ -152,6 +168,11 @@ def long_answers(case: Case) -> None:
 ROWS = "--dataset {folder}/rows.jsonl"
 IN_ERROR: dict[str, tuple[Any, str, str]] = {
     "all labels masked": (empty_answers, f"sft {ROWS}", "no row can be used: empty value 24"),
+    "a template that writes no answers": (
+        template_without_answers,
+        f"sft {ROWS} --template_type jinja",
+        "next: name a registered template with --template_type if the chat template writes no answers",
+    ),
     "an adapter without a gradient": (a_head_of_zeros, f"sft {ROWS}", "gradient of the first step is 0"),
     "a token without numbers": (
         a_token_without_numbers,
@@ -179,6 +200,8 @@ IN_ERROR: dict[str, tuple[Any, str, str]] = {
 IN_FOLDER: dict[str, tuple[Any, str, str]] = {
     "a learning rate of 0": (None, f"sft {ROWS} --learning_rate 0", "a learning rate of 0"),
     "identical answers": (one_answer, f"sft {ROWS}", "identical answers"),
+    "identical questions": (one_question, f"sft {ROWS}", "identical questions"),
+    "contradicting answers": (two_answers, f"sft {ROWS}", "one question with several answers"),
     "validation rows that are trained on": (
         None,
         f"sft {ROWS} --val_dataset {{folder}}/rows.jsonl",

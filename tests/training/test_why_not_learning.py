@@ -130,6 +130,23 @@ def test_questions_that_are_cut_off() -> None:
     assert named([*whole, *VARIED[:8]], plain_text=True) == [] == named([*whole[:8], *VARIED])
 
 
+def test_questions_that_are_the_same() -> None:
+    def asked(question: int, answer: int, **more: Any) -> dict[str, Any]:
+        return {"input_ids": [7, question, answer, 3], "labels": [-100, -100, answer, 3], **more}
+
+    several = ["one question with several answers"]
+    assert named([asked(1, number) for number in range(20)]) == ["identical questions"]
+    assert named([asked(1, number) for number in range(20)], effort=OF_LAZY_ROWS) == ["identical questions"]
+    assert named([asked(number // 2, number) for number in range(20)]) == several
+    assert named([asked(number // 2, number // 2) for number in range(20)]) == []  # rows that are there twice
+    assert named([asked(min(number, 12), number) for number in range(20)]) == several
+    assert named([asked(min(number, 13), number) for number in range(20)]) == []  # seven may be chance
+    assert named([asked(min(number, 92), number) for number in range(100)]) == []  # as may eight of a hundred
+    assert named([asked(1, number, label=True) for number in range(20)]) == []  # good and bad answers of KTO
+    plain = [{"input_ids": [7, number, 3], "labels": [-100, number, 3]} for number in range(20)]
+    assert named(plain, plain_text=True) == [] and named([asked(1, 5), *plain[:8], *VARIED]) == []
+
+
 def test_from_the_command_line(tiny_llama_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"query": f"Say {n}", "response": "no"}) + "\n" for n in range(12)))

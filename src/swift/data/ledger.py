@@ -23,6 +23,11 @@ STATUSES: tuple[Status, ...] = ("kept", "truncated", "dropped")
 FILE_NAME = "data_ledger.jsonl"
 FLUSHED = 1000
 """Lines that are written together."""
+UNTRAINED = "nothing to train on"
+"""Why a row is dropped whose every label is masked."""
+NO_ANSWERS = (
+    "name a registered template with --template_type if the chat template writes no answers, or train one of each row"
+)
 SHOWN = 5
 """Bad rows that are shown in the log."""
 
@@ -142,7 +147,9 @@ class Ledger:
                 f"no row can be used: {self._dropped_by_reason()}",
                 where=str(self.path) if self.path else None,
                 why=why,
-                next=_mended(first, "mend the rows that are named, or choose other data"),
+                next=NO_ANSWERS
+                if set(self.reasons) == {UNTRAINED}
+                else _mended(first, "mend the rows that are named, or choose other data"),
             )
         if self.trained == 0:
             raise SwiftError("no token of the data is trained", why="every label is masked", next="check the template")

@@ -20,6 +20,7 @@ from swift.data.column_proposal import proposal
 from swift.data.columns import names, replaced
 from swift.data.fields import LABELS
 from swift.data.formats import PLAIN_ANSWER, Converted, convert
+from swift.data.ledger import UNTRAINED
 from swift.data.media_archives import placed
 from swift.data.source import SourceFile, SourceRow
 from swift.plan.data import Rounds
@@ -263,7 +264,7 @@ def _made(encoded: list[Encoded], encoder: Encoder) -> Made | BadRow:
     shown = encoder.images is not None
     examples = [_example(one, shown=shown) for one, count in zip(encoded, trained, strict=True) if count]
     if not examples:
-        return BadRow("nothing to train on", key="labels", expected="at least one trained token", value=0)
+        return BadRow(UNTRAINED, key="labels", expected="at least one trained token", value=0)
     return Made(
         examples,
         sum(len(one.input_ids) for one in encoded),
@@ -303,7 +304,7 @@ def _encode_preference(encoder: Encoder, row: Row, how: Preprocessor) -> Made | 
     if any(encoder.opens_twice(answer.input_ids) for answer in answers):
         return _opened_twice(encoder)
     if not all(_trained(answer) for answer in answers):
-        return BadRow("nothing to train on", key="labels", expected="at least one trained token", value=0)
+        return BadRow(UNTRAINED, key="labels", expected="at least one trained token", value=0)
     shown = encoder.images is not None
     if how.kind == "kto":
         example = {**_example(ends.chosen, shown=shown), "label": row.label}

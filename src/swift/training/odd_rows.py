@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,6 +12,8 @@ from swift.training.why_not_learning import Cause
 
 FEW_ANSWERS = 8
 """Fewer equal answers than this may be chance, or all that there is to learn."""
+ONE_IN = 4
+"""Rows that ask what another one asks are named from one in so many on: fewer may be meant."""
 ANSWERS = ("labels", "chosen_labels")
 PARTS = ("input_ids", "chosen_input_ids", "rejected_input_ids")
 Tokens = tuple[tuple[int, ...], ...]
@@ -52,7 +55,9 @@ def in_rows(
 ) -> list[Cause]:
     """The causes in conversations, pairs of answers or prompts. `text` gives what token ids read as."""
     looked_at = [train[place] for place in range(0, len(train), max(1, len(train) // effort.answers))]
-    causes = [_same_answers(looked_at), None if plain_text else _no_questions(looked_at)]
+    causes = [_same_answers(looked_at)]
+    if not plain_text:
+        causes += [_no_questions(looked_at), _same_questions(train, effort)]
     if val is not None:
         causes.append(_seen_rows(train, val, text, effort))
     return [cause for cause in causes if cause is not None]
@@ -68,6 +73,37 @@ def _same_answers(rows: Sequence[Mapping[str, Any]]) -> Cause | None:
         "identical answers",
         f"the {len(rows)} rows that were looked at all have the same {'' if side == 'labels' else 'better '}answer",
         "look at the column of the answers (--columns names it): a model learns to say this, whatever is asked",
+    )
+
+
+def _same_questions(train: Rows, effort: Effort) -> Cause | None:
+    """Of conversations. A question is what stands before the first trained token; pairs repeat theirs on purpose."""
+    answers: defaultdict[int, set[int]] = defaultdict(set)
+    asked = Counter[int]()
+    for place in _within(range(len(train)), train.lengths, effort.text_tokens or effort.tokens):
+        row = train[place]
+        if "labels" not in row or "label" in row:
+            return None
+        ids = tuple(row["input_ids"])
+        begin = next((at for at, label in enumerate(row["labels"]) if label != IGNORED), 0)
+        if begin <= 1:  # plain text, and at most a token of the beginning
+            continue
+        question = hash(ids[:begin])
+        asked[question] += 1
+        answers[question].add(hash(ids[begin:]))
+    several = sum(rows for question, rows in asked.items() if len(answers[question]) > 1)
+    if several < max(FEW_ANSWERS, asked.total() / ONE_IN):
+        return None
+    if len(asked) == 1:
+        return Cause(
+            "identical questions",
+            f"the {several} rows that were looked at all ask the same, and have other answers",
+            "look at the column of the questions (--columns names it): a model learns to say any of these answers",
+        )
+    return Cause(
+        "one question with several answers",
+        f"{several} of the {asked.total()} rows that were looked at ask what another one asks, and answer otherwise",
+        "leave out the wrong ones if they contradict each other: a model learns a mix of them",
     )
 
 
