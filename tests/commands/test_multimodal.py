@@ -223,8 +223,8 @@ def test_what_is_not_built_is_refused_in_one_line(
     words += ["--output_dir", str(tmp_path / "output")]
     assert main([*words, "--sft_type", "longlora"]) == 2
     assert "--sft_type" in capsys.readouterr().err.splitlines()[-3]
-    assert main([*words, "--dry_run", "true", "--lazy_tokenize", "false", "--preprocess_num_proc", "2"]) == 0
-    assert "does not read --lazy_tokenize false, --preprocess_num_proc" in capsys.readouterr().err
+    assert main([*words, "--dry_run", "true", "--preprocess_num_proc", "2"]) == 0
+    assert "does not read --preprocess_num_proc" in capsys.readouterr().err
     assert main(["sft", *flags_of(tiny_llama_dir, rows, tmp_path), "--freeze_vit", "true"]) == 2
     assert "this model has none" in capsys.readouterr().err
     assert main(["sft", *flags_of(tiny_llama_dir, rows, tmp_path), "--rescale_image", "1000"]) == 2

@@ -13,13 +13,12 @@ from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.data.columns import refuse_absent
 from swift.data.dataset import MapDataset, length_report
-from swift.data.eager import EncodedDataset
 from swift.data.example_index import ExampleIndex
-from swift.data.lazy import LazyDataset
 from swift.data.ledger import Ledger
 from swift.data.packing import PackedDataset
 from swift.data.parts import account, open_parts
 from swift.data.preprocess import Preprocessor
+from swift.data.shown_rows import Rows, rows_of
 from swift.plan.data import DataPlan
 from swift.prompts.encode import Encoder
 from swift.prompts.parity import preflight
@@ -38,7 +37,7 @@ class Built:
     `lengths`, which is None for a stream.
     """
 
-    train: EncodedDataset | PackedDataset | LazyDataset | StreamDataset
+    train: Rows | PackedDataset | StreamDataset
     val: MapDataset | None
     first: Mapping[str, Any]
     """The first training example; that of a stream is the first of its files."""
@@ -56,7 +55,7 @@ def build(plan: DataPlan, encoder: Encoder, ledger: Ledger) -> Built:
         raise SwiftError("no training data", next="--dataset FILE, a name or a hub id")
     _check_packing(plan)
     preprocess = Preprocessor(plan.kind, encoder, plan.rounds, plan.check == "discard", plan.plain_text)
-    train: EncodedDataset | PackedDataset | LazyDataset | StreamDataset
+    train: Rows | PackedDataset | StreamDataset
     val: MapDataset | None
     if plan.mode == "streaming":
         from swift.data.stream import open_stream  # brings torch, which nothing else here needs
@@ -74,7 +73,7 @@ def build(plan: DataPlan, encoder: Encoder, ledger: Ledger) -> Built:
 
 def _map_style(
     plan: DataPlan, preprocess: Preprocessor, ledger: Ledger
-) -> tuple[EncodedDataset | PackedDataset | LazyDataset, MapDataset | None]:
+) -> tuple[Rows | PackedDataset, MapDataset | None]:
     parts = open_parts(plan, preprocess, "lengths" if plan.mode == "lazy" else "tokens")
     for part in parts:
         account(part, ledger)
@@ -82,7 +81,7 @@ def _map_style(
     tables = [part.table for part in parts]
     refuse_absent(plan.columns, (shard for table in tables for shard in table.shards))
     sides = {"train": [part.train for part in parts], "val": [part.val for part in parts]}
-    stored: list[EncodedDataset | PackedDataset | LazyDataset] = []
+    stored: list[Rows | PackedDataset] = []
     for name, chosen in sides.items():
         index = ExampleIndex(tables, chosen)
         if name == "train" and not len(index):
@@ -94,7 +93,7 @@ def _map_style(
         if not len(index):
             continue
         log.info("%s %s", name, length_report(index.lengths))
-        examples = LazyDataset(index, preprocess, ledger.path) if plan.mode == "lazy" else EncodedDataset(index)
+        examples = rows_of(index, preprocess, ledger, lazy=plan.mode == "lazy")
         stored.append(_packed(examples, plan, name) if plan.packing else examples)
     return stored[0], stored[1] if len(stored) > 1 else None
 
@@ -106,7 +105,7 @@ def _check_packing(plan: DataPlan) -> None:
         raise SwiftError("preference rows cannot be packed", next="leave out --packing")
 
 
-def _packed(examples: EncodedDataset | LazyDataset, plan: DataPlan, name: str) -> PackedDataset:
+def _packed(examples: Rows, plan: DataPlan, name: str) -> PackedDataset:
     assert plan.max_length is not None
     packed = PackedDataset(examples, plan.max_length)
     log.info("%s: packed %d rows into %d sequences, %.1f%% full", name, len(examples), len(packed), 100 * packed.fill)

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swift.core.errors import SwiftError
-from swift.data.eager import EncodedDataset
-from swift.data.lazy import LazyDataset
+from swift.data.shown_rows import Rows
 from swift.prompts.types import Media
 
 
@@ -95,7 +94,7 @@ def unpacked(item: Mapping[str, Any]) -> list[dict[str, Any]]:
 class PackedDataset:
     """The examples of a data set, packed. Bins stand in the order of their first row."""
 
-    def __init__(self, examples: EncodedDataset | LazyDataset, capacity: int):
+    def __init__(self, examples: Rows, capacity: int):
         self.examples = examples
         self.capacity = capacity
         self.bins = [sorted(bin_) for bin_ in best_fit(examples.lengths, capacity)]

@@ -16,10 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swift.prompts.types import Media
+
 MAGIC = b"swift-shard-2\n"
 KEPT, TRUNCATED, UNUSABLE, UNENCODED = range(4)
 """Fates of a row. `UNUSABLE` rows do not convert, `UNENCODED` ones convert but give no example (too long, say)."""
 ALIGNMENT = 8
+MEDIA = "media"
+"""What the names of columns end with whose lists are bytes: JSON of what an example shows, as it is referred to."""
 LENGTH = "length"
 """The column of a shard whose tokens are not kept."""
 
@@ -78,7 +82,10 @@ class Shard:
 
     def example(self, index: int) -> dict[str, Any]:
         """One example as the trainer takes it."""
-        return {name: column[index] for name, column in self.columns.items()}
+        columns = self.columns.items()
+        media = {name: _media(column[index]) for name, column in columns if name.endswith(MEDIA)}
+        others = {name: column[index] for name, column in columns if name not in media}
+        return {**others, **{name: shown for name, shown in media.items() if shown.any}}
 
     def pack(self) -> bytes:
         """The shard as bytes: magic, header length, JSON header, aligned arrays."""
@@ -147,13 +154,26 @@ def columns_of(examples: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
     if not examples:
         return {}
     columns = {}
-    for name, first in examples[0].items():
-        values = [example[name] for example in examples]
-        if not isinstance(first, list):
+    for name in examples[0]:
+        values = [_as_list(example[name]) for example in examples]
+        if not isinstance(values[0], list):
             columns[name] = Column(np.array(values))
             continue
-        kind = np.float32 if name.endswith("loss_scale") else np.int32
+        kind = np.float32 if name.endswith("loss_scale") else np.uint8 if name.endswith(MEDIA) else np.int32
         offsets = np.zeros(len(values) + 1, dtype=np.int64)
         np.cumsum([len(value) for value in values], out=offsets[1:])
         columns[name] = Column(np.concatenate([np.asarray(value, dtype=kind) for value in values]), offsets)
     return columns
+
+
+def _as_list(value: Any) -> Any:
+    return list(json.dumps(vars(value)).encode()) if isinstance(value, Media) else value
+
+
+def _media(written: Sequence[int]) -> Media:
+    """Media from their JSON, which has lists for tuples."""
+    return Media(**{name: _tuples(values) for name, values in json.loads(bytes(written)).items()})
+
+
+def _tuples(values: list[Any]) -> tuple[Any, ...]:
+    return tuple(tuple(value) if isinstance(value, list) else value for value in values)

@@ -21,15 +21,14 @@ from swift.core.log import log, once
 from swift.data.columns import in_words, refuse_absent
 from swift.data.dataset import ListDataset, MapDataset
 from swift.data.dataset_files import dataset_files
-from swift.data.eager import EncodedDataset
 from swift.data.example_index import ExampleIndex
 from swift.data.formats import Converted
-from swift.data.lazy import LazyDataset, media_shown
 from swift.data.ledger import Entry, Ledger, Status
 from swift.data.packing import join, pack_groups
 from swift.data.parts import open_parts
 from swift.data.preprocess import Made, Outcome, Preprocessor, refusal
 from swift.data.row_table import level_of, speak_of
+from swift.data.shown_rows import media_shown, rows_of
 from swift.data.source import START, Place, RowSource, SourceFile, SourceRow
 from swift.plan.data import Check, DataPlan
 from swift.prompts.bad_row import BadRow
@@ -396,5 +395,5 @@ def open_stream(plan: DataPlan, preprocess: Preprocessor, ledger: Ledger) -> tup
         others = replace(plan, train=(), mix=(), train_sample=-1)
         parts = open_parts(others, preprocess, "lengths" if of_media else "tokens")
         index = ExampleIndex([part.table for part in parts], [part.val for part in parts])
-        return train, LazyDataset(index, preprocess, ledger.path) if of_media else EncodedDataset(index)
+        return train, rows_of(index, preprocess, ledger, lazy=of_media)
     return train, ListDataset(held_back) if held_back else None

@@ -23,6 +23,7 @@ from swift.data.shard import KEPT, LENGTH, TRUNCATED, UNENCODED, UNUSABLE, Colum
 from swift.data.source import SourceRow
 from swift.data.token_cache import TokenCache
 from swift.prompts.bad_row import BadRow
+from swift.prompts.types import Media
 
 CHUNK = 512
 """Rows of a file that are encoded, stored and lost together."""
@@ -127,8 +128,13 @@ def _length(example: dict[str, Any]) -> int:
 
 
 def _complete(examples: list[dict[str, Any]]) -> None:
-    """Where some examples of a chunk have weights, the others weigh 1 everywhere."""
+    """Where some examples of a chunk have weights, the others weigh 1 everywhere, and where some show something, the
+    others show nothing."""
     for prefix in ("", "chosen_", "rejected_"):
+        shown = f"{prefix}media"
+        if any(shown in example for example in examples):
+            for example in examples:
+                example.setdefault(shown, Media())
         name = f"{prefix}loss_scale"
         if any(name in example for example in examples):
             for example in examples:

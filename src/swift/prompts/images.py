@@ -85,6 +85,10 @@ class MediaTokens(Protocol):
         """Width and height of an image as it is shown to the model. Raises BadImage."""
         ...
 
+    def counts(self, media: Media) -> Mapping[int, int]:
+        """How often each of the tokens, by its id, stands in a prompt that shows these media. Raises BadMedium."""
+        ...
+
     def check(self, media: Media) -> None:
         """Raise BadMedium for what cannot be decoded."""
         ...

@@ -27,7 +27,8 @@ def fit_to_model(plan: SftPlan, limits: Limits, tokenizer: PreTrainedTokenizerBa
 
 
 def with_images(plan: SftPlan, images: MediaProcessor | None) -> SftPlan:
-    """The plan for rows with images: encoded when they are asked for, and nothing of them kept between runs.
+    """The plan for rows with images: encoded when they are asked for if nothing else was said, and nothing of them kept
+    between runs, in which the files that they name may change.
 
     Raises SwiftError for what is not done with images, and for `--freeze_vit` where there is no tower.
     """
@@ -57,12 +58,12 @@ def with_images(plan: SftPlan, images: MediaProcessor | None) -> SftPlan:
             where="--loss_scale, --rlhf_type",
             next="train answers whole, with swift sft",
         )
-    ahead = {"--lazy_tokenize false": data.keeps_tokens, "--preprocess_num_proc": data.num_proc > 1}
-    if data.mode != "streaming" and any(ahead.values()):
-        idle = ", ".join(flag for flag, given in ahead.items() if given)
-        log.warning("rows with media are encoded when they are asked for, which does not read %s", idle)
-    mode = "streaming" if data.mode == "streaming" else "lazy"
+    if data.mode != "streaming" and data.num_proc > 1:
+        log.warning("rows with media are encoded in one process, which does not read --preprocess_num_proc")
+    mode = "lazy" if data.mode == "eager" and not data.keeps_tokens else data.mode
     data = replace(data, mode=mode, cache=None, media=default_media())
+    if train.group.dataloader_num_workers is None and mode != "streaming":  # media are decoded beside the training
+        train = replace(train, workers=1)
     if train.distributed.ddp_find_unused_parameters is None:  # rows without images leave tower and projector out
         train = replace(train, distributed=train.distributed.replace(ddp_find_unused_parameters=True))
     return replace(plan, data=data, train=train, tuner=replace(plan.tuner, parts=images.family.parts))

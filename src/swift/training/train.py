@@ -21,6 +21,8 @@ from swift.catalog import Catalog
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.core.machine import Machine
+from swift.data.eager import EncodedDataset
+from swift.data.lazy import LazyDataset
 from swift.hub.checkpoint_uploader import Pusher
 from swift.params.args import Args
 from swift.params.checkpoint_args import SFT_ARGS, adapter_folder
@@ -130,16 +132,16 @@ def _look_at_rows(prepared: Prepared, run_dir: Path) -> None:
     train, val = map(_rows, (prepared.built.train, prepared.built.val))
     if train is None or prepared.images is not None:
         return
-    effort = OF_LAZY_ROWS if isinstance(train, data.LazyDataset) else Effort()
+    effort = OF_LAZY_ROWS if isinstance(train, LazyDataset) else Effort()
     text, plain_text = prepared.encoder.tokens.decode, prepared.plan.data.plain_text
     for cause in in_rows(train, val, text, plain_text=plain_text, effort=effort):
         Notebook(run_dir).tell(cause, 0)
 
 
-def _rows(rows: object) -> data.EncodedDataset | data.LazyDataset | None:
+def _rows(rows: object) -> EncodedDataset | LazyDataset | None:
     """The rows, packed or not, where each can be had by its number."""
     rows = rows.examples if isinstance(rows, data.PackedDataset) else rows
-    return rows if isinstance(rows, data.EncodedDataset | data.LazyDataset) else None
+    return rows if isinstance(rows, EncodedDataset | LazyDataset) else None
 
 
 def with_model(prepared: Prepared, arguments: dict[str, Any], run_dir: Path, resume: Path | None) -> Run:

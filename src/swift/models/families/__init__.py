@@ -114,6 +114,14 @@ class MediaProcessor:
         """
         return {kind: side.written(media.of(kind), form) for kind, side in self._of.items() if media.of(kind)}
 
+    def counts(self, media: Media) -> dict[int, int]:
+        """How often each token stands in a prompt that shows these media. Raises BadMedium."""
+        found = dict.fromkeys(self.tokens.values(), 0)
+        for kind, written in self.written(media, MediaText()).items():
+            name, token = self.family.tokens[kind]
+            found[token] += sum(text.count(name) for text in written)
+        return found
+
     def size(self, source: str) -> tuple[int, int]:
         """Width and height of an image as it is in the file, upright. Raises BadImage when it cannot be used."""
         return self._size(source)
