@@ -56,8 +56,10 @@ class Module:
         for node in module.tree.body:
             if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
                 target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-                several = isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
-                pairs = zip(target.elts, node.value.elts, strict=False) if several else [(target, node.value)]
+                if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                    pairs = list(zip(target.elts, node.value.elts, strict=False))
+                else:
+                    pairs = [(target, node.value)]
                 module.constants |= {each.id: value for each, value in pairs if isinstance(each, ast.Name)}
         for node in ast.walk(module.tree):
             module.parents |= dict.fromkeys(ast.iter_child_nodes(node), node)
@@ -100,7 +102,8 @@ def text(node: ast.expr | None, names: Names, module: Module) -> str:
 
 def _items(of: ast.Tuple, module: Module) -> Iterator[str]:
     for item in of.elts:
-        inside = module.constants.get(item.value.id) if isinstance(item, ast.Starred) else None
+        starred = item.value if isinstance(item, ast.Starred) else None
+        inside = module.constants.get(starred.id) if isinstance(starred, ast.Name) else None
         yield from _items(inside, module) if isinstance(inside, ast.Tuple) else [text(item, {}, module)]
 
 

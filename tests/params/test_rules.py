@@ -106,6 +106,11 @@ BROKEN: list[tuple[Rule, str, str]] = [
     (rules.lora_modules_have_names, "infer --model_type m --lora_modules x", "is not NAME=FOLDER"),
     (rules.one_model_answers, "infer --model_type m --lora_modules a=b", "--ckpt_dir b asks that one"),
     (rules.one_model_answers, "eval --model_type m --lora_modules a=b c=d", "adapters to choose among"),
+    (
+        rules.frozen_parameters_are_names,
+        TRAIN + "--sft_type full --freeze_parameters 0.5",
+        "--freeze_parameters_ratio 0.5",
+    ),
     (rules.tls_has_both_files, "deploy --model_type m --ssl_certfile x", "--ssl_certfile needs --ssl_keyfile too"),
     (rules.a_public_address_is_whole, "web-ui --public_url gpu.example/swift", "is no address"),
     (rules.hub_pushes_have_a_name, "export --model_type m --push_to_hub", "add --hub_model_id"),

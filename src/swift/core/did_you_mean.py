@@ -30,11 +30,13 @@ def suggestion(name: str, candidates: Iterable[str], shown: str = "{}") -> str |
 def nearby(path: str | os.PathLike[str]) -> str | None:
     """For a path that is not there: the name most like it where it should be, or what lies there."""
     parent, name = os.path.split(os.path.abspath(path))
+    folders_only = not os.path.isdir(parent)
     while not os.path.isdir(parent):
         parent, name = os.path.split(parent)
     names = sorted(child for child in os.listdir(parent) if not child.startswith("."))
+    meant = [child for child in names if not folders_only or os.path.isdir(os.path.join(parent, child))]
     listing = f"{parent} holds {', '.join(names[:5])}" if names else f"{parent} is empty"
-    return suggestion(name, names, os.path.join(os.path.relpath(parent), "{}").removeprefix("./")) or listing
+    return suggestion(name, meant, os.path.join(os.path.relpath(parent), "{}").removeprefix("./")) or listing
 
 
 def likeness(left: str, right: str) -> float:

@@ -47,6 +47,7 @@ BY_ITSELF: Mapping[str, str] = {
     "greater_is_better": "it follows from --metric_for_best_model: of a loss the lowest is best, else the highest",
     "do_train": "the command says it: `swift sft`, `swift infer`, `swift eval`",
     "do_eval": "rows are evaluated where there are any: --val_dataset, --dataset_test_ratio",
+    "max_prompt_length": "--max_length holds for a whole row; --truncation_strategy truncation_left cuts its prompt",
     "save_last": "the last checkpoint is always kept",
 }
 """Flags of other tools for what happens here without one, or never does."""
@@ -259,6 +260,7 @@ FOREIGN: Mapping[str, str] = {
     "stage": "rlhf_type",
     "pref_beta": "beta",
     "kl_beta": "beta",
+    "sft_beta": "rpo_alpha",
     "ref_model": "ref_model_id_or_path",
     "reward_model_path": "reward_model_id_or_path",
     "reward_functions": "reward_funcs",

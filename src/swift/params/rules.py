@@ -223,6 +223,15 @@ def one_model_answers(args: Args) -> Mistakes:
         )
 
 
+def frozen_parameters_are_names(args: Args) -> Mistakes:
+    for item in args.values.get("freeze_parameters", ()):
+        if re.fullmatch(r"[01]?\.?\d*", item):
+            yield SwiftError(
+                f"--freeze_parameters takes beginnings of names, not {item}",
+                next=f"--freeze_parameters_ratio {item} freezes that share",
+            )
+
+
 def tls_has_both_files(args: Args) -> Mistakes:
     pair = ("ssl_keyfile", "ssl_certfile")
     given = [name for name in pair if args.values.get(name)]
@@ -272,6 +281,7 @@ _RULES: tuple[Callable[[Args], Mistakes], ...] = (
     boft_counts_blocks_or_their_size,
     lora_modules_have_names,
     one_model_answers,
+    frozen_parameters_are_names,
     tls_has_both_files,
     a_public_address_is_whole,
     hub_pushes_have_a_name,
