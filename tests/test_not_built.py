@@ -61,7 +61,7 @@ def test_each_row_says_what_to_do_instead(page: ModuleType) -> None:
     [
         ("--fsdp no_shard", "--fsdp no_shard is not built"),
         ("--fsdp full_shard --quantization_bit 4", "--quantization_bit is not built yet with --fsdp, which"),
-        ("--sequence_parallel_size 2 --streaming true", "--streaming is not built yet with --sequence_parallel_size"),
+        ("--sequence_parallel_size 2 --loss_name long-ce", "--loss_name long-ce is not built yet with --sequence"),
         ("--sequence_parallel_size 2 --sft_type longlora", "--sft_type longlora is not built yet with --sequence"),
     ],
 )

@@ -90,6 +90,21 @@ def test_a_row_that_is_computed_together_trains_the_same(processes: int, flags: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_a_streamed_row_that_is_computed_together_trains_the_same(processes: int, launch: Launch) -> None:
+    flags = [*FULL, "--streaming", "true", "--streaming_val_size", "4", "--streaming_buffer_size", "8"]
+    one = launch("one", 1, *flags)
+    together = launch("together", processes, *flags, "--sequence_parallel_size", "2")
+    assert losses(together) == pytest.approx(losses(one), rel=2e-6)
+    assert furthest(one, together) < 5e-6
+    half = "--resume_from_checkpoint", str(together / "checkpoint-2")
+    # Sums over four processes are rounded in another order until DDP has put its buckets together.
+    on = launch("on", processes, *flags, "--sequence_parallel_size", "2", *half)
+    assert furthest(on, together) <= (0 if processes == 2 else 1e-7)
+    assert furthest(launch("alone", 1, *flags, *half), one) < 5e-6
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", [["--deepspeed", ZERO_3], ["--fsdp", "full_shard"]], ids=["zero3", "fsdp"])
 def test_processes_with_fewer_rows_to_answer_wait_for_the_others(engine: list[str], launch: Launch) -> None:
     if "--deepspeed" in engine:

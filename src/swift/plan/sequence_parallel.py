@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from swift.core.errors import NotBuilt, SwiftError, raise_together
 from swift.core.machine import Machine
 from swift.params.args import Args
-from swift.params.groups import Data, Distributed, Model, Train
+from swift.params.groups import Distributed, Model, Train
 from swift.plan.methods import method_name
 
 FLAG = "--sequence_parallel_size"
@@ -40,7 +40,6 @@ def _misfits(args: Args, machine: Machine, size: int, sft_type: str) -> Iterator
     given = {
         f"swift {method}": method in ("ppo", "grpo"),
         "--rlhf_type rm": method == "rm",
-        "--streaming": args[Data].streaming,
         "--sft_type longlora": sft_type == "longlora",
         "--acc_strategy sentence": train.acc_strategy == "sentence",
         "--loss_name long-ce": train.loss_name == "long-ce",

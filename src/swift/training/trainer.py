@@ -141,7 +141,7 @@ class SwiftTrainer(CheckpointTrainer):
             dealt = train_loader(rows, self.args, self.data_collator, self._plan)
             loader = self.accelerator.prepare_data_loader(dealt)
         if self._sequence is not None:
-            shard: Any = loader.batch_sampler
+            shard: Any = loader.batch_sampler if self._stream is None else loader.dataset
             shard.num_processes, shard.process_index = self._sequence.rows, self._sequence.row
         keep_workers_apart(loader)
         return loader
