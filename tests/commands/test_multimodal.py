@@ -188,6 +188,22 @@ def test_an_image_that_breaks_only_when_decoded_costs_its_row_and_not_the_run(
     ].items()
 
 
+@pytest.mark.parametrize("mode", [[], ["--packing", "true"], ["--streaming", "true"]])
+def test_a_run_whose_images_all_break_when_decoded_ends_with_one_message(
+    mode: list[str], tmp_path: Path, smollm2_tokenizer_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = FAMILIES["qwen2-vl-2b-instruct"][0](tmp_path / "tiny", smollm2_tokenizer_dir)
+    (tmp_path / "hollow.png").write_bytes(png(60, 60))
+    rows, row = tmp_path / "rows.jsonl", {"query": "<image>?", "response": "x", "images": ["hollow.png"]}
+    rows.write_text(f"{json.dumps(row)}\n" * 3)
+    words = ["--model_type", "qwen2-vl-2b-instruct", "--model_id_or_path", str(model), "--dataset", str(rows)]
+    words += ["--output_dir", str(tmp_path / "output"), "--dataset_test_ratio", "0", "--max_steps", "2"]
+    assert main(["sft", *words, *mode, "--max_length", "256"]) == 2
+    error = capsys.readouterr().err.rpartition("error: ")[2]
+    what = "no row can be used" if "--streaming" in mode else "no row has media that can be decoded"
+    assert error.startswith(what) and "hollow.png" in error and f"{rows}:" in error and "next: mend" in error
+
+
 def test_a_dry_run_shows_an_image_as_one_line(
     model_type: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

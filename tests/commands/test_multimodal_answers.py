@@ -171,12 +171,15 @@ def test_images_of_rows_that_cannot_be_used_are_named_and_the_others_answered(tr
     rows = trained.folder / "bad.jsonl"
     (trained.folder / "text.png").write_text("no image")
     good = json.loads(trained.rows.read_text().splitlines()[0])
-    bad = [{**good, "images": ["text.png"]}, {**good, "images": ["gone.png"]}, {**good, "images": []}]
+    (trained.folder / "hollow.png").write_bytes(png(60, 60))  # whole but for its pixels
+    bad = [{**good, "images": names} for names in (["text.png"], ["gone.png"], [], ["hollow.png"])]
     rows.write_text("".join(json.dumps(row) + "\n" for row in [*bad, good]))
     answers = trained.infer(rows)
-    assert [row["response"] is None for row in answers] == [True, True, True, False]
-    for row, reason in zip(answers, ("broken image", "missing file", "1 <image> and the row 0 images"), strict=False):
-        assert reason in row["error"]
+    assert [row["response"] is None for row in answers] == [True] * 4 + [False]
+    reasons = ("broken image: ", "missing file", "1 <image> and the row 0 images", "broken image: ")
+    for number, (row, reason) in enumerate(zip(answers, reasons, strict=False), 1):
+        assert reason in row["error"] and row["error"].endswith(f"({rows}:{number})")
+        assert all(name in row["error"] for name in bad[number - 1]["images"])
 
 
 def test_a_chat_at_the_terminal_asks_for_the_image(
@@ -269,12 +272,12 @@ def test_videos_are_answered_as_by_infer_and_refused_by_the_name_of_the_field(
         assert response.status_code == 200, response.text
         assert response.json()["choices"][0]["message"]["content"] == answer
     cut = "data:video/mp4;base64," + base64.b64encode(video.read_bytes()[:900]).decode()
-    whole = write_video(trained.folder / "b.avi", 60, 10, (64, 48), codec="mpeg4").read_bytes()
-    (trained.folder / "cut.avi").write_bytes(whole[: len(whole) * 3 // 4])  # found when its frames are decoded
+    whole = write_video(trained.folder / "b.mp4", 60, 10, (64, 48), head_first=True).read_bytes()
+    (trained.folder / "cut.mp4").write_bytes(whole[: len(whole) * 3 // 4])  # found when its frames are decoded
     refused = {
         "one.txt": "no such file",
         cut: "broken video",
-        "cut.avi": "cannot be decoded",
+        "cut.mp4": "cannot be decoded",
         "http://127.0.0.1:9/a.mp4": "not a public address",
     }
     for source, reason in refused.items():

@@ -23,6 +23,16 @@ class SwiftError(Exception):
         self.why = why
         self.next = next
 
+    @property
+    def reason(self) -> str:
+        """What and why, for where the place is known."""
+        return ": ".join(filter(None, (self.what, self.why)))
+
+    @property
+    def one_line(self) -> str:
+        """What, why and where, for a list of rows."""
+        return self.reason if self.where is None else f"{self.reason} ({self.where})"
+
     def lines(self) -> list[str]:
         """The message as it is printed, at most four lines."""
         labelled = (("where", self.where), ("why", self.why), ("next", self.next))

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swift.core.errors import SwiftError
 from swift.data.shown_rows import Rows
 from swift.prompts.types import Media
 
@@ -105,11 +104,9 @@ class PackedDataset:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Raises SwiftError where no sequence has a row that can be used."""
-        for place in range(index, index + len(self)):
-            items = self.examples.usable(self.bins[place % len(self)])
-            if items:
-                return join(items)
-        raise SwiftError("no row has media that can be decoded")
+        while not (items := self.examples.usable(self.bins[index % len(self)])):
+            index += 1
+        return join(items)
 
     @property
     def lengths(self) -> NDArray[np.int64]:

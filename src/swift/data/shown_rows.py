@@ -33,20 +33,21 @@ class ShownRows:
     def __init__(self, rows: EncodedDataset | LazyDataset, images: MediaTokens, ledger: Path | None):
         """`ledger` is the file that rows are entered in whose media break."""
         self._rows, self._images, self._ledger = rows, images, ledger
+        self._broken: dict[int, BadMedium] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Raises SwiftError for a row that is not what it was when the run began."""
-        for place in range(index, index + len(self)):
-            item = self._usable(place % len(self), "the row behind it is trained instead")
-            if item is not None:
-                return item
-        raise SwiftError("no row has media that can be decoded")
+        """Raises SwiftError for a row that is not what it was when the run began, and where no row's media can be
+        decoded."""
+        while (item := self._usable(index % len(self), "the row behind it is trained instead")) is None:
+            index += 1
+        return item
 
     def usable(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """The items of these numbers whose media can be decoded. Raises SwiftError as `[]` does."""
+        """The items of these numbers whose media can be decoded. Raises SwiftError as `[]` does, and where there are
+        no others."""
         items = [self._usable(number, "those packed with it are trained without it") for number in numbers]
         return [item for item in items if item is not None]
 
@@ -75,11 +76,20 @@ class ShownRows:
                     raise changed(self.origin(index), why, next="leave media as they are while a run reads them")
 
     def _leave_out(self, index: int, error: BadMedium, instead: str) -> None:
-        once(f"{self.origin(index)} cannot be used, {instead}: {error}")
+        once(f"{self.origin(index)} cannot be used, {instead}: {error.one_line}")
+        self._broken.setdefault(index, error)
         if self._ledger is not None:
             source, _, line = self.origin(index).rpartition(":")
             fault = refusal(error)
             enter_late(self._ledger, Entry(source, int(line), "dropped", fault.reason, fault.detail))
+        if len(self._broken) == len(self):
+            first, why = next(iter(self._broken.items()))
+            raise SwiftError(
+                "no row has media that can be decoded",
+                where=self.origin(first),
+                why=why.one_line,
+                next="mend the files that are named, or choose other data",
+            )
 
     @property
     def lengths(self) -> NDArray[np.int64]:

@@ -102,7 +102,7 @@ def _heard_whole(content: bytes) -> io.BytesIO | None:
     stated = frames.stated or 0
     # Some programs count the frame in front with them.
     if frames.count + 1 < stated or (frames.count < stated and frames.lacking):
-        raise ValueError(f"it ends after {frames.count} of {stated} frames")
+        raise ValueError(f"{frames.count} of {stated} frames are in it")
     if not stated and frames.lacking:
         raise ValueError(f"its last frame ends {frames.lacking} bytes early")
     return io.BytesIO(counted(content, frames))

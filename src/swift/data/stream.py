@@ -115,6 +115,8 @@ class StreamDataset(IterableDataset):  # type: ignore[type-arg]
                 if number >= skip:
                     yield item
             skip = 0
+        if not self.handed_out:
+            self.ledger.judge()
         self.epoch += 1
 
     def state_dict(self, consumed: int | None = None) -> dict[str, Any]:

@@ -130,7 +130,9 @@ def _opened(file: str | io.BytesIO, source: str) -> Iterator[tuple[Any, Any]]:
     except av.ArgumentError as error:
         why = "no container of videos that is known, such as MP4, MOV, MKV, WebM and AVI"
         raise BadVideo("broken video", why=why, where=named(source)) from error
-    except (av.FFmpegError, OSError, ValueError, EOFError, OverflowError, MemoryError) as error:
+    except av.FFmpegError as error:
+        raise BadVideo("broken video", why=error.strerror, where=named(source)) from error
+    except (OSError, ValueError, EOFError, OverflowError, MemoryError) as error:
         raise BadVideo("broken video", why=str(error) or type(error).__name__, where=named(source)) from error
 
 

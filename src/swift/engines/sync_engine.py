@@ -188,9 +188,7 @@ def _next(deltas: queue.SimpleQueue[Any]) -> Any:
 def _lenient(request: Request, deltas: queue.SimpleQueue[Any]) -> Iterator[Delta]:
     while (item := _next(deltas)) is not None:
         if isinstance(item, SwiftError):
-            yield Delta(
-                request_id=request.id, finish_reason="error", error=" ".join(filter(None, (item.what, item.why)))
-            )
+            yield Delta(request_id=request.id, finish_reason="error", error=item.one_line)
             return  # nothing follows an error
         if isinstance(item, BaseException):
             raise item

@@ -109,9 +109,8 @@ def _answers(tasks: Sequence[Task], answerer: Answerer, concurrent: int) -> Gene
         try:
             return await answerer.answer(engine, task.question, task.conversation)
         except SwiftError as error:
-            reason = " ".join(filter(None, (error.what, error.why)))
-            log.warning("%s: %s", task.question.origin, reason)
-            return Answer(error=reason)
+            log.warning("%s: %s", task.question.origin, error.one_line)
+            return Answer(error=error.one_line)
 
     with ExitStack() as stack:
         yield from answers_in_order(lambda: stack.enter_context(SyncEngine(answerer.start)), answer, tasks, concurrent)

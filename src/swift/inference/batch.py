@@ -79,6 +79,8 @@ def _replies(
         for delta in deltas:
             reply.add(delta)
             show.piece(delta)
+        if reply.error is not None:
+            reply.error += f" ({row.origin})"
         yield row, reply
 
 
@@ -89,7 +91,7 @@ def _request(plan: InferPlan, prepared: Prepared, engine: SyncEngine, row: Quest
     try:
         prompt = prepared.encoder.encode(row.conversation, inference=True)[-1]
     except SwiftError as error:
-        return " ".join(filter(None, (error.what, error.why))) + f" ({row.origin})"
+        return f"{error.one_line} ({row.origin})"
     ids = tuple(prompt.input_ids)
     room = engine.engine.max_model_len - len(ids)
     if room < 1:

@@ -186,7 +186,7 @@ class Chat:
             reply.finish_reason = "abort"
             print(" (stopped)", end="")
         except SwiftError as error:
-            reply.error = " ".join(filter(None, (error.what, error.why)))
+            reply.error = error.one_line
             return reply
         print("" if self._plan.stream else reply.text)
         return reply

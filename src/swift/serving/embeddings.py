@@ -50,7 +50,7 @@ async def read(service: Service, http: HttpRequest, work: Awaitable[T], tokens: 
         try:
             return await until_gone(http, work)
         except SwiftError as error:
-            raise ApiError(400, " ".join(filter(None, (error.what, error.why))), param=param) from error
+            raise ApiError(400, error.reason, param=param) from error
         finally:
             service.metrics.duration.observe(time.monotonic() - started)
             service.metrics.answered(tokens, 0, 0)

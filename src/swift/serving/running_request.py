@@ -64,7 +64,7 @@ class Job:
                 places = self.prepared.places.get(error.key, ())
                 raise refusal(error, places[0] if len(places) == 1 else error.key) from error
             except SwiftError as error:
-                message = " ".join(filter(None, (error.what, error.why)))
+                message = error.reason
                 given = error.where if error.where in Generation.model_fields else None
                 raise ApiError(400, message, param=self.prepared.blame or given) from error
             finally:
@@ -83,7 +83,7 @@ class Job:
                     *(engine.log_probs(ids[:1], [ids[1:]], self.prepared.adapter, top) for ids in longer)
                 )
             except SwiftError as error:
-                raise ApiError(400, " ".join(filter(None, (error.what, error.why))), param="echo") from error
+                raise ApiError(400, error.reason, param="echo") from error
         rest = iter(told)
         return [
             [TokenLogprob(self.service.text(ids[:1]), ids[0], 0.0), *(next(rest)[0] if ids[1:] else ())]

@@ -283,7 +283,7 @@ class Service:
         except TooLong as error:
             raise ApiError(400, error.what, param="messages", code="context_length_exceeded") from error
         except SwiftError as error:
-            raise ApiError(400, " ".join(filter(None, (error.what, error.why))), param="messages") from error
+            raise ApiError(400, error.reason, param="messages") from error
         ids = prompt.input_ids
         if begun:
             ids = ids + self.loaded.engine.tokenizer(begun, add_special_tokens=False)["input_ids"]
@@ -295,7 +295,7 @@ class Service:
         except BadMedium as error:
             raise refusal(error, blamed(error, talk.media, body, encoder.images)) from error
         except SwiftError as error:
-            raise ApiError(400, " ".join(filter(None, (error.what, error.why))), param=param) from error
+            raise ApiError(400, error.reason, param=param) from error
 
     async def _apart(self, work: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
