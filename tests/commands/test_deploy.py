@@ -67,7 +67,7 @@ class Deployed:
 
 @pytest.fixture(scope="module")
 def deployed(tiny_llama_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    flags = "--served_model_name tiny --verbose false --log_interval 1 --max_new_tokens 12"
+    flags = "--served_model_name tiny --verbose false --log_interval 1 --max_new_tokens 12 --allow_private_urls true"
     folder = tmp_path_factory.mktemp("deploy")
     running = Deployed(folder, "--model_id_or_path", str(tiny_llama_dir), *flags.split())
     assert 503 in running.wait_ready(), "the port answers before the model is loaded"
@@ -86,6 +86,10 @@ def test_what_it_prints_works_as_printed(deployed: Deployed, tmp_path: Path) -> 
     program.write_text(deployed.out[deployed.out.index("from openai") :])
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and done.stdout.strip(), done.stderr
+
+
+def test_flags_of_media_are_named_for_a_model_of_text(deployed: Deployed) -> None:
+    assert "a model of text does not read --allow_private_urls" in deployed.err
 
 
 def test_log_has_statistics_and_no_prompt(deployed: Deployed) -> None:

@@ -17,3 +17,9 @@ def test_a_missing_folder_is_like_no_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert nearby("output/run/checkpoint-1") == f"{tmp_path} holds rows.jsonl, v2.output"
     (tmp_path / "outputs").mkdir()
     assert nearby("output/run/checkpoint-1") == "did you mean outputs?"
+
+
+def test_one_of_the_other_kind_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "adapter_model.safetensors").touch()
+    assert nearby(tmp_path / "adapter_model.safetensors") == f"it is a file: its folder is {tmp_path}"
+    assert nearby(tmp_path) == "it is a folder, which holds adapter_model.safetensors"

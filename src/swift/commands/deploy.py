@@ -42,6 +42,7 @@ def server(args: Args, ready: Callable[[Server, int], None]) -> Iterator[Server]
     from swift.params.groups import Data, Model
     from swift.plan.infer import plan_infer, say_greedy
     from swift.plan.serve import plan_serve
+    from swift.plan.unread import say_unread_by_text
 
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         need(module, extra="serve", why="swift deploy")
@@ -63,6 +64,8 @@ def server(args: Args, ready: Callable[[Server, int], None]) -> Iterator[Server]
     def load(loop: asyncio.AbstractEventLoop) -> Loaded:
         prepared = prepare(infer, catalog, scores=True)
         say_greedy(infer.generate, prepared.sampling)
+        if prepared.images is None:
+            say_unread_by_text(args)
         if infer.engine.backend == "pt":
             # Bound to no event loop, so the weights are loaded without holding up the server's.
             engine = asyncio.run(start(infer, prepared))

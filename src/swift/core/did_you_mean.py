@@ -28,7 +28,15 @@ def suggestion(name: str, candidates: Iterable[str], shown: str = "{}") -> str |
 
 
 def nearby(path: str | os.PathLike[str]) -> str | None:
-    """For a path that is not there: the name most like it where it should be, or what lies there."""
+    """For a path that is not there: the name most like it where it should be, or what lies there.
+
+    For one that is of the other kind: what it holds, or the folder it is in.
+    """
+    if os.path.isdir(path):
+        held = sorted(child for child in os.listdir(path) if not child.startswith("."))
+        return "it is a folder, which " + (f"holds {', '.join(held[:5])}" if held else "is empty")
+    if os.path.exists(path):
+        return f"it is a file: its folder is {os.path.dirname(os.path.abspath(path))}"
     parent, name = os.path.split(os.path.abspath(path))
     folders_only = not os.path.isdir(parent)
     while not os.path.isdir(parent):

@@ -42,6 +42,11 @@ def say_unread_by_shares(args: Args) -> None:
     _say(args, "a run whose processes share weights out", (SAMPLES, *answers))
 
 
+def say_unread_by_text(args: Args) -> None:
+    """Log the flags of a server about media of requests, of which a model of text takes none."""
+    _say(args, "a model of text", ("allow_private_urls", "allowed_media_dir"))
+
+
 def say_unread_variables(known: Collection[str] = ()) -> None:
     """Log the settings of media in the environment that a model does not read, which has those of `known`."""
     for name in MEDIA_SETTINGS:
