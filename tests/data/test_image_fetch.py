@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -93,6 +94,31 @@ def test_a_redirect_into_ones_own_network_is_refused(monkeypatch: pytest.MonkeyP
     with answering(to_inside) as url:
         assert "127.0.0.1:9/secret is not a public address" in refusal(url, Bounds(private=False))
     assert len(seen) == 2
+
+
+def test_a_name_is_looked_up_once_and_what_was_checked_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name server may say a public address first and one of this machine when it is asked again."""
+    real, asked = socket.getaddrinfo, []
+
+    def turning(host: str | bytes, *rest: Any, **named: Any) -> Any:
+        if host not in ("turns.example", b"turns.example"):
+            return real(host, *rest, **named)
+        asked.append(host)
+        return real("93.184.216.34" if len(asked) == 1 else "127.0.0.1", *rest, **named)
+
+    connect, reached = socket.socket.connect, []
+
+    def recorded(self: socket.socket, address: tuple[str, int]) -> None:
+        reached.append(address[0])
+        connect(self, address)  # the tests let nothing out
+
+    monkeypatch.setattr(socket, "getaddrinfo", turning)
+    monkeypatch.setattr(socket.socket, "connect", recorded)
+    with answering(HEAD, b"secret") as here:
+        url = here.replace("127.0.0.1", "turns.example")
+        assert "connection attempts failed" in refusal(url, Bounds(private=False))
+        assert len(asked) == 1 and set(reached) == {"93.184.216.34"}
+        assert "not a public address" in refusal(url, Bounds(private=False))
 
 
 def test_a_name_and_a_password_are_sent_for_rows_and_refused_for_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import shutil
@@ -173,6 +174,30 @@ def test_request_that_is_too_large(module_server, chunked: bool) -> None:
     )
     assert answer.status_code == 413
     assert answer.json()["error"]["param"] == "body"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
+        (b'{"messages": ' + b'{"a":' * 50_000 + b"1" + b"}" * 50_001, "nested too deeply"),
+        (b'{"messages": "\xff"}', "no UTF-8"),
+    ],
+)
+def test_json_that_cannot_be_read(module_server, body: bytes, reason: str) -> None:
+    answer = httpx.post(f"{module_server.url}/v1/chat/completions", content=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["code"]) == (400, "body", "json_invalid")
+    assert reason in error["message"]
+
+
+def test_a_body_that_is_compressed_is_not_unpacked(module_server) -> None:
+    packed = gzip.compress(b'{"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}')
+    answer = httpx.post(
+        f"{module_server.url}/v1/chat/completions", content=packed, headers={"Content-Encoding": "gzip"}
+    )
+    assert answer.status_code == 415 and answer.json()["error"]["param"] == "Content-Encoding"
+    assert "compressed (gzip)" in answer.json()["error"]["message"]
 
 
 def test_wrong_path_method_and_type(module_server) -> None:

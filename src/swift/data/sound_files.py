@@ -88,7 +88,9 @@ def _opened(file: str | io.BytesIO, source: str) -> Iterator[Any]:
                 raise BadAudio("audio too large", why=why, where=named(source))
             yield sound
     except soundfile.LibsndfileError as error:
-        raise BadAudio("broken audio", why=error.error_string.removeprefix("Error : "), where=named(source)) from error
+        raise BadAudio(
+            "broken audio", why=error.error_string.removeprefix("Error : ").rstrip("."), where=named(source)
+        ) from error
     except (soundfile.SoundFileError, OSError, ValueError, TypeError, MemoryError) as error:
         raise BadAudio("broken audio", why=str(error) or type(error).__name__, where=named(source)) from error
 

@@ -155,6 +155,8 @@ def _handle_errors(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 400:  # of which FastAPI says no more
+            return errors.response(errors.unread_body(error.__cause__))
         message = f"{error.detail}: {request.method} {request.url.path}" if error.status_code == 404 else error.detail
         answer = errors.response(ApiError(error.status_code, f"{message}.", param=_param(error.status_code)))
         answer.headers.update(error.headers or {})
@@ -172,7 +174,7 @@ def _handle_errors(app: FastAPI, service: Service) -> None:
 
 
 def _param(status: int) -> str | None:
-    return {400: "body", 404: "path", 405: "method"}.get(status)
+    return {404: "path", 405: "method"}.get(status)
 
 
 async def _log_statistics(service: Service) -> None:

@@ -64,6 +64,13 @@ def response(error: ApiError) -> JSONResponse:
     return JSONResponse(envelope(error), status_code=error.status, headers=headers)
 
 
+def unread_body(error: BaseException | None) -> ApiError:
+    """For a body at which reading JSON failed otherwise than by its grammar."""
+    reasons = {RecursionError: "it is nested too deeply", UnicodeDecodeError: "it is no UTF-8"}
+    reason = next((why for kind, why in reasons.items() if isinstance(error, kind)), "it cannot be read")
+    return ApiError(400, f"The body is not valid JSON: {reason}.", param="body", code="json_invalid")
+
+
 def from_validation(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
     """Pydantic's errors: 400 for text that is no JSON, 422 for JSON of the wrong shape. Repeats no value of `body`."""
     first = errors[0]

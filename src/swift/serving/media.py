@@ -155,7 +155,7 @@ def _checked(kind: str, source: str, body: bytes | None, field: str, policy: Med
 def refusal(fault: BadMedium, field: str) -> ApiError:
     """What a client is told of a medium that cannot be used."""
     said = ": ".join(filter(None, (fault.what, fault.why)))
-    return ApiError(400, f"{said[:1].upper()}{said[1:]}.", param=field)
+    return ApiError(400, f"{said[:1].upper()}{said[1:].rstrip('.')}.", param=field)
 
 
 def blamed(fault: BadMedium, media: Media, body: ChatRequest, tokens: MediaTokens | None) -> str:

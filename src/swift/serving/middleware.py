@@ -42,6 +42,7 @@ class Guards:
         send = self._counted(scope, send)
         try:
             self._check_key(scope)
+            _refuse_compressed(Headers(scope=scope))
             # Only answers are drained: /health and /metrics go on to the end.
             with self._service.gate.request() if scope["method"] == "POST" else nullcontext():
                 body = await _whole_body(Headers(scope=scope), receive, self._service.max_body_bytes)
@@ -80,6 +81,13 @@ class Guards:
                 raise _Stalled from None
 
         return counted
+
+
+def _refuse_compressed(headers: Headers) -> None:
+    coding = headers.get("content-encoding", "identity")
+    if coding.strip().lower() not in ("", "identity"):
+        message = f"The body is compressed ({coding[:40]}): send it as it is."
+        raise ApiError(415, message, param="Content-Encoding")
 
 
 def _as_meant(scope: Scope) -> Scope:
