@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.engines.architectures import tiny_model
 from transformers import AutoModelForCausalLM
 
 import swift.training.train
 from swift import models, tuners
-from swift.checking.by_hand import PAIRED
 from swift.checking.checks import Checks
-from swift.checking.served import Weighed
+from swift.checking.formulas import PAIRED, Weighed, number, paired
+from swift.checking.steps_by_hand import decaying
 from swift.checking.subject import Subject, planned, subject_of
 from swift.checking.verdict import Result
 from swift.data import collator
@@ -40,6 +41,7 @@ IN_ONE_PROCESS = (
     "gradient checkpointing on = off",
     "resumed = uninterrupted",
     "evaluated = by hand",
+    "steps = by hand",
     "adapter saved = loaded",
     "merged = adapter",
     "prompt of training = of the server",
@@ -158,9 +160,61 @@ def labels_one_off(patch: pytest.MonkeyPatch, _: Path) -> None:
     patch.setattr(collator, "_predicted_at", lambda labels, follows: predicted_at(labels, follows)[1:])
 
 
+def clipped_before_the_mean(patch: pytest.MonkeyPatch, _: Path) -> None:
+    whole = SwiftTrainer.training_step
+
+    def training_step(self: Any, model: Any, *rest: Any) -> torch.Tensor:
+        trained = [weight for weight in model.parameters() if weight.requires_grad]
+        before = [weight.grad for weight in trained]
+        model.zero_grad()
+        loss = whole(self, model, *rest)
+        torch.nn.utils.clip_grad_norm_(trained, self.args.max_grad_norm)
+        for weight, gradient in zip(trained, before, strict=True):
+            if gradient is not None:
+                weight.grad += gradient
+        return loss
+
+    patch.setattr(SwiftTrainer, "training_step", training_step)
+
+
+def told_otherwise(name: str, value: Any) -> Callable[[pytest.MonkeyPatch, Path], None]:
+    """A setting of the optimizer that is not what the flags say."""
+
+    def fault(patch: pytest.MonkeyPatch, _: Path) -> None:
+        settings = SwiftTrainer.get_optimizer_cls_and_kwargs
+
+        def others(*given: Any) -> tuple[Any, dict[str, Any]]:
+            kind, own = settings(*given)
+            return kind, {**own, name: value(own[name])}
+
+        patch.setattr(SwiftTrainer, "get_optimizer_cls_and_kwargs", staticmethod(others))
+
+    return fault
+
+
+def no_decay(patch: pytest.MonkeyPatch, _: Path) -> None:
+    patch.setattr(SwiftTrainer, "get_decay_parameter_names", lambda *_: [])
+
+
+def a_weight_left_out(patch: pytest.MonkeyPatch, _: Path) -> None:
+    create = SwiftTrainer.create_optimizer
+
+    def forgetful(self: Any, *given: Any) -> torch.optim.Optimizer:
+        optimizer = create(self, *given)
+        optimizer.param_groups[-1]["params"].pop()
+        return optimizer
+
+    patch.setattr(SwiftTrainer, "create_optimizer", forgetful)
+
+
 @pytest.mark.parametrize(
     ("fault", "caught_by"),
     [
+        (told_otherwise("lr", lambda rate: 2 * rate), "steps = by hand"),
+        (told_otherwise("betas", lambda betas: betas[::-1]), "steps = by hand"),
+        (clipped_before_the_mean, "steps = by hand"),
+        pytest.param(no_decay, "steps = by hand", marks=pytest.mark.slow),
+        pytest.param(a_weight_left_out, "steps = by hand", marks=pytest.mark.slow),
         (dropout_in_evaluation, "evaluated = by hand"),
         (labels_one_off, "evaluated = by hand"),
         (mean_of_means, "batch x accumulation"),
@@ -256,26 +310,23 @@ def test_odds_of_orpo_are_seen_where_answers_are_likely(
     assert result.status == "failed", result.line()
 
 
-@pytest.mark.parametrize("loss_type", sorted(PAIRED.keys() & LOSSES.keys()))
+@pytest.mark.parametrize("loss_type", sorted(LOSSES))
 def test_a_loss_by_hand_is_that_of_training(loss_type: str) -> None:
-    assert PAIRED.keys() >= LOSSES.keys() - {"bco_pair", "aot", "aot_pair"}
     loss = LossPlan(algorithm="dpo", loss_type=loss_type, beta=0.3, label_smoothing=0.1)
-    mine, theirs = (
-        (Weighed(-3.0, 4.0, 4), Weighed(-9.0, 5.0, 5)),
-        (Weighed(-5.0, 4.0, 4), Weighed(-8.0, 5.0, 5)),
-    )
-    logs = [torch.tensor([one.log_prob], dtype=torch.float64) for one in (*mine, *theirs)]
-    pairs = Pairs(logs[0], logs[1], torch.tensor([4.0]), torch.tensor([5.0]), logs[2], logs[3])
-    assert PAIRED[loss_type](mine, theirs, loss) == pytest.approx(
-        dpo(pairs, loss, torch.zeros(())).losses.item(), rel=1e-6
-    )
+    logs = torch.tensor([[-3.0, -6.0, -2.0], [-9.0, -4.0, -3.5], [-5.0, -3.0, -7.0], [-8.0, -2.0, -1.0]]).double()
+    chosen, rejected, *reference = (tuple(Weighed(one, 4.0, 4) for one in each) for each in logs)
+    mine, theirs = (list(zip(*ends, strict=True)) for ends in ((chosen, rejected), reference))
+    tokens = torch.full((3,), 4.0)
+    pairs = Pairs(logs[0], logs[1], tokens, tokens, logs[2], logs[3])
+    told = float(paired(mine, theirs, loss, 0.2))
+    assert told == pytest.approx(dpo(pairs, loss, torch.tensor(0.2)).losses.mean().item(), rel=1e-6)
 
 
 def test_answers_of_probability_1_and_0_have_odds() -> None:
-    certain, never = Weighed(0.0, 4.0, 4), Weighed(-4e4, 4.0, 4)
+    certain, never = Weighed(number(0.0), 4.0, 4), Weighed(number(-4e4), 4.0, 4)
     loss = LossPlan(algorithm="orpo", loss_type="orpo", beta=0.1)
     for mine, expected in (((certain, certain), math.log(2)), ((certain, never), 0.0), ((never, certain), 1e4)):
-        assert PAIRED["orpo"](mine, mine, loss) / loss.beta == pytest.approx(expected, rel=2e-3)
+        assert float(PAIRED["orpo"](mine, mine, loss)) / loss.beta == pytest.approx(expected, rel=2e-3)
 
 
 def test_layouts_of_a_model_that_gets_padded_rows_are_not_called_alike(
@@ -284,3 +335,9 @@ def test_layouts_of_a_model_that_gets_padded_rows_are_not_called_alike(
     monkeypatch.setattr(swift.training.train, "_keep_inside", lambda *_: False)  # as where attention leaks
     (result,) = check("flat = packed = padded")
     assert result.status == "skipped" and "padded" in result.detail
+
+
+@pytest.mark.parametrize("name", ["llama", "mamba", "xlstm", "dbrx"])
+def test_what_decays_by_hand_is_what_decays_in_training(name: str) -> None:
+    model = tiny_model(name)
+    assert decaying(model) == set(SwiftTrainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]

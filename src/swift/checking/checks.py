@@ -1,4 +1,4 @@
-"""The nine checks, in the order of the report; each compares two ways of the product that must agree."""
+"""The ten checks, in the order of the report; each compares two ways of the product that must agree."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from swift.checking import by_hand, runs
+from swift.checking import by_hand, runs, steps_by_hand
 from swift.checking.runs import Layout, Numbers, Whole, log_likelihoods, numbers_of, unweighted
 from swift.checking.served import AT_ONCE, Served, prompt_fault, questions, served
 from swift.checking.subject import Planned, Subject, chosen, subject_of
@@ -41,10 +41,12 @@ ALLOWED = {
     "fp32": {
         **{"loss": 5e-5, "gradient": 1e-3, "weights": 2e-2},
         **{"log-likelihood": 1e-4, "written": 2e-4, "score": 1e-3, "evaluated": 1e-4},
+        "steps": 2e-3,
     },
     "bf16": {
         **{"loss": 5e-3, "gradient": 1e-1, "weights": 5e-1},
         **{"log-likelihood": 1e-2, "written": 5e-2, "score": 1e-1, "evaluated": 2e-2},
+        "steps": 2e-1,
     },
 }
 """How far two ways may differ, as shares, by the precision; fp16 is judged as bf16."""
@@ -103,6 +105,7 @@ class Checks:
             "one process = two": self._processes,
             "resumed = uninterrupted": self._resumed,
             "evaluated = by hand": self._evaluated,
+            "steps = by hand": self._stepped,
             f"{loaded} saved = loaded": self._loaded,
             "merged = adapter": self._merged,
             "prompt of training = of the server": self._prompts,
@@ -259,16 +262,27 @@ class Checks:
         if (reason := by_hand.why_not(self.subject)) is not None:
             raise Skip(reason)
         whole, rows = self._whole, self._rows
-        compute = partial(by_hand.by_hand, self.subject, self._served)
+        ask = self._served.scored if self._scores else self._served.weighed
         mine = whole.evaluated(range(len(rows)))
-        detail, share = f"{mine:.6g} by the formula over what the server tells", _share(mine, compute(rows))
-        if numbers := by_hand.cornered(self.subject, rows):
-            few = [rows[number] for number in numbers]
-            with whole.likelier(by_hand.beyond_the_corner(self.subject, few)):
-                mine = whole.evaluated(numbers)
-                share = _larger(share, _share(mine, compute(few, whole.weighed)))
-            detail += f", {mine:.6g} beyond its corner"
+        with by_hand.reference_of(self.subject, lambda: self._served) as reference:
+            compute = partial(by_hand.by_hand, self.subject, reference=reference, shift=whole.shift)
+            share = _share(mine, float(compute(rows, ask)))
+            detail = f"{mine:.6g} by the formula over what the server tells"
+            if numbers := by_hand.cornered(self.subject, rows):
+                few, sides = [rows[number] for number in numbers], []
+                for more in (True, False):
+                    with whole.likelier(by_hand.beyond_the_corner(self.subject, few), more):
+                        sides.append(whole.evaluated(numbers))
+                        share = _larger(share, _share(sides[-1], float(compute(few, whole.weighed))))
+                detail += f", {sides[0]:.6g} and {sides[1]:.6g} on both sides of its corner"
         return judged(name, detail, {"evaluated": share}, self._allowed)
+
+    def _stepped(self, name: str) -> Result:
+        if (reason := steps_by_hand.why_not(self.subject)) is not None:
+            raise Skip(reason)
+        with by_hand.reference_of(self.subject, lambda: self._served) as reference:
+            share, most = runs.stepped(self.subject, self._new_folder(), reference)
+        return judged(name, f"{steps_by_hand.STEPS} steps, most off {most}", {"steps": share}, self._allowed)
 
     def _loaded(self, name: str) -> Result:
         self._require_texts()

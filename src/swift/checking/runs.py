@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from swift import tuners
-from swift.checking.served import Weighed
+from swift.checking import steps_by_hand
+from swift.checking.by_hand import Ask
+from swift.checking.formulas import Weighed
 from swift.checking.subject import Subject
 from swift.core.errors import Interrupted
 from swift.data import Built
@@ -27,9 +30,11 @@ from swift.training.artifacts import saved_args
 from swift.training.batches import Collate
 from swift.training.loop import Run, train
 from swift.training.objectives.answer_log_probs import AnswerLogProbs, TokenScores, token_counts
+from swift.training.objectives.preference import SHIFT_FILE
 from swift.training.objectives.sft import SftObjective
 from swift.training.preference_batches import answers
 from swift.training.prepare import Prepared
+from swift.training.row_order import row_order
 from swift.training.train import switch_off_dropout, with_model
 from swift.training.trainer import SwiftTrainer
 
@@ -127,6 +132,27 @@ def _alone(run: Run) -> tuple[float, float]:
     return loss.item(), sum(float(one.double().square().sum()) for one in gradients if one is not None) ** 0.5
 
 
+def stepped(subject: Subject, folder: Path, reference: Ask) -> tuple[float, str]:
+    """How far the weights are off after steps of half of the rows each, from those that are stepped by hand.
+
+    -> the share, and the weights of which it is.
+    """
+    rows, half = subject.rows, len(subject.rows) // 2
+    at_once = half if _together(subject) else max(1, half - 2)
+    plan = replace(subject.plan.train, batch_size=at_once, accumulation=-(-half // at_once))
+    run = _run(subject, plan, rows, folder, steps=steps_by_hand.OF)
+    switch_off_dropout(run.model)
+    run.model.train()
+    orders = [row_order(len(rows), plan.data_seed + epoch) for epoch in range(steps_by_hand.STEPS)]
+    steps = [[rows[number] for number in part] for order in orders for part in (order[:half], order[half:])]
+    before = _weights(run.model, every=False)
+    settings, rates = steps_by_hand.walk(subject, run.model, steps[: steps_by_hand.STEPS], reference)
+    walked = _weights(run.model, every=False)
+    _put({name: weight for name, weight in run.model.named_parameters() if name in before}, before)
+    numbers = _numbers(replace(run, plan=settings.told(subject, run.plan), last_step=steps_by_hand.STEPS))[0]
+    return steps_by_hand.furthest(walked, before, numbers.after, rates)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Whole:
     """A run of three steps that saves each, with the user's own dropout, as it was never stopped."""
@@ -149,16 +175,21 @@ class Whole:
         self.trainer.eval_dataset = Subset(self.run.train, numbers)
         return self.trainer.evaluate()["eval_loss"]
 
+    def shift(self, _rewards: Sequence[float]) -> float:
+        """The mean of all rewards of the run, of a loss that keeps it."""
+        kept = json.loads((self.checkpoint / SHIFT_FILE).read_text(encoding="utf-8"))
+        return kept["total"] / kept["count"]
+
     @contextmanager
-    def likelier(self, rows: Sequence[dict[str, Any]]) -> Iterator[None]:
-        """The weights two steps from where they started, towards what rows of text train, whatever was learned."""
+    def likelier(self, rows: Sequence[dict[str, Any]], more: bool) -> Iterator[None]:
+        """The weights two steps from where they started, towards what rows of text train or away from it."""
         trained = {name: weight for name, weight in self.run.model.named_parameters() if name in self.numbers.after}
         _put(trained, self.numbers.before)
         optimizer = torch.optim.Adam(trained.values(), lr=self.rate)
         self.run.model.eval()
         for _ in range(STEPS):
             optimizer.zero_grad()
-            self._scores(rows).log_probs.sum().neg().backward()
+            (self._scores(rows).log_probs.sum() * (-1 if more else 1)).backward()
             optimizer.step()
         optimizer.zero_grad()
         yield
@@ -170,7 +201,8 @@ class Whole:
         with torch.no_grad():
             told = [self._scores([row]) for row in rows]
         return [
-            Weighed(float(scores.sums()), float(token_counts(scores.batch)), len(scores.log_probs)) for scores in told
+            Weighed(scores.sums()[0].double().cpu(), float(token_counts(scores.batch)), len(scores.log_probs))
+            for scores in told
         ]
 
     def _scores(self, rows: Sequence[dict[str, Any]]) -> TokenScores:
@@ -204,17 +236,21 @@ def recomputed(subject: Subject, folder: Path) -> Numbers:
 def _uninterrupted(subject: Subject, *, saves: bool) -> TrainPlan:
     """A step takes half of the rows, so their order counts too."""
     train, half = subject.plan.train, len(subject.rows) // 2
-    alignment = subject.plan.alignment
-    together = alignment is not None and alignment.loss.loss_type in DEPENDS_ON_MICRO_BATCH
     return replace(
         train,
         group=train.group.replace(save_strategy="steps" if saves else "no", max_steps=UNINTERRUPTED),
         batch_size=half,
-        eval_batch_size=len(subject.rows) if together else half,
+        eval_batch_size=len(subject.rows) if _together(subject) else half,
         learning_rate=_far(subject),
         save_steps=INTERRUPTED_AT,
         save_total_limit=None,
     )
+
+
+def _together(subject: Subject) -> bool:
+    """Whether the loss of a row depends on the others of its micro-batch."""
+    alignment = subject.plan.alignment
+    return alignment is not None and alignment.loss.loss_type in DEPENDS_ON_MICRO_BATCH
 
 
 def _asking(subject: Subject) -> Subject:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from swift.checking.formulas import Weighed, number
 from swift.checking.subject import Subject, chosen
 from swift.data.prompt_rows import Question, prompt_rows
 from swift.engines.base import Engine, Request, SamplingParams, TokenLogprob
@@ -28,15 +29,6 @@ AT_ONCE = 4
 """Rows that are with the engine at the same time."""
 WRITTEN = 6
 """Tokens of an answer that the engine writes itself."""
-
-
-@dataclass(frozen=True)
-class Weighed:
-    """What an engine thinks of the tokens that a row trains, summed with their weights."""
-
-    log_prob: float
-    weight: float
-    tokens: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +51,11 @@ class Served:
 
     def log_likelihoods(self, rows: Sequence[dict[str, Any]]) -> list[float]:
         """The mean log-likelihood of the tokens that each row trains, row by row."""
-        return [one.log_prob / one.weight for one in self.weighed(rows)]
+        return [float(one.log_prob) / one.weight for one in self.weighed(rows)]
+
+    def scored(self, rows: Sequence[dict[str, Any]]) -> list[Weighed]:
+        """The same of a reward model: a score for each row."""
+        return [Weighed(number(score), 1.0, 1) for score in self.scores(rows)]
 
     def scores(self, rows: Sequence[dict[str, Any]]) -> list[float]:
         """What the value head gives for each row."""
@@ -183,7 +179,7 @@ async def _weighed(engine: Engine, row: dict[str, Any], *, adapter: str | None) 
             ((mine,),) = await engine.log_probs(tuple(ids[:place]), [(labels[place],)], adapter, media=shown)
         counts = row["loss_scale"][place] if row.get("loss_scale") else 1.0
         total, weight = total + counts * mine.logprob, weight + counts
-    return Weighed(total, weight, len(trained))
+    return Weighed(number(total), weight, len(trained))
 
 
 async def _written(engine: Engine, row: dict[str, Any], *, adapter: str | None) -> tuple[dict[str, Any], float]:

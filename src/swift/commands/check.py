@@ -16,10 +16,10 @@ USAGE = """usage: swift check [sft|pt|rlhf|dpo|â€¦] [FILE.yaml] [--flag value â€
 
 Takes every flag of `swift sft`, or of the training command named. On your model and a few of your rows it trains
 a handful of steps in ways that must agree, and compares: batch x accumulation; flat, packed and padded rows; gradient
-checkpointing on and off; one process and two; a resumed run and one that was never stopped; an adapter in memory,
-loaded, and merged; the prompts of training and those of the server. fp32, unless --dtype says otherwise. Prints a line
-for each and writes JSON to --result_path, else into a folder below --output_dir. Exit code 0: all agree, 1: some do
-not, 2: bad input."""
+checkpointing on and off; one process and two; a resumed run and one that was never stopped; losses and steps, and the
+same by hand; an adapter in memory, loaded, and merged; the prompts of training and those of the server. fp32, unless
+--dtype says otherwise. Prints a line for each and writes JSON to --result_path, else into a folder below --output_dir.
+Exit code 0: all agree, 1: some do not, 2: bad input."""
 FOLDER_OF_PROCESSES = "SWIFT_CHECK_FOLDER"
 """Set for the processes that a check starts: where the first of them leaves its numbers."""
 
