@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -182,6 +183,15 @@ def test_a_check_is_of_the_training_that_is_named(command: str, monkeypatch: pyt
     assert planned[0].command == find_command("rlhf" if command == "rm" else command)[0].name == lines[0][0]
     if command in ("dpo", "rm"):
         assert planned[0].values["rlhf_type"] == command and command in lines[0]
+
+
+@pytest.mark.parametrize("call", [swift.sft, partial(swift.rlhf, rlhf_type="dpo")])
+def test_tokens_of_another_tokenizer_are_refused(call: Any, tiny_llama_dir: Path, tmp_path: Path) -> None:
+    rows = [{"query": f"Say {i}", "response": f"{i} it is", "rejected_response": "no"} for i in range(8)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags: dict[str, Any] = {"model_id_or_path": tiny_llama_dir, "dataset": tmp_path / "rows.jsonl", "dry_run": True}
+    with pytest.raises(swift.SwiftError, match="deepseek2 writes the token 100000, which this tokenizer has not"):
+        call(**flags, template_type="deepseek2", output_dir=tmp_path / "out")
 
 
 def test_rows_are_files() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -117,5 +118,13 @@ def test_a_chat_template_of_the_tokenizer(
 ) -> None:
     words = ["--model_id_or_path", str(tiny_llama_dir), "--ollama_output_dir", str(tmp_path / "new")]
     assert main(["export", *words, "--to_ollama", "true"]) == 2
-    assert "--template_type" in capsys.readouterr().err
+    assert "next: --template_type chatml writes the same prompts\n" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+    assert main(["export", *words, "--to_ollama", "true", "--template_type", "deepseek2"]) == 2
+    assert "writes the token 100000, which this tokenizer has not" in capsys.readouterr().err
+    own = tmp_path / "own"
+    shutil.copytree(tiny_llama_dir, own)
+    (own / "chat_template.jinja").write_text("{% for m in messages %}<{{ m.role }}> {{ m.content }}{% endfor %}")
+    words = ["--model_id_or_path", str(own), "--ollama_output_dir", str(tmp_path / "new")]
+    assert main(["export", *words, "--to_ollama", "true"]) == 2
+    assert "no registered template writes the same prompts; --to_gguf q8_0" in capsys.readouterr().err

@@ -21,7 +21,18 @@ from swift.training.prepare import prepare
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 MODEL = "qwen2-vl-2b-instruct"
-FLAGS = ("--lora_dropout", "0", "--batch_size", "2", "--max_steps", "6", "--logging_steps", "1", "--learning_rate", "0.01")
+FLAGS = (
+    "--lora_dropout",
+    "0",
+    "--batch_size",
+    "2",
+    "--max_steps",
+    "6",
+    "--logging_steps",
+    "1",
+    "--learning_rate",
+    "0.01",
+)
 AHEAD = ("--lazy_tokenize", "false")
 
 

@@ -21,7 +21,7 @@ from swift.data.preprocess import Preprocessor
 from swift.data.shown_rows import Rows, rows_of
 from swift.plan.data import DataPlan
 from swift.prompts.encode import Encoder
-from swift.prompts.parity import preflight
+from swift.prompts.parity import preflight, require_known_tokens
 
 if TYPE_CHECKING:
     from swift.data.stream import StreamDataset
@@ -66,6 +66,7 @@ def build(plan: DataPlan, encoder: Encoder, ledger: Ledger) -> Built:
         with ledger:
             train, val = _map_style(plan, preprocess, ledger)
         first, where = train[0], train.origin(0)
+    require_known_tokens(encoder, first)
     if plan.kind == "chat":
         preflight(encoder, first, where)
     return Built(train, val, first)

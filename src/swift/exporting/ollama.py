@@ -7,6 +7,7 @@ from pathlib import Path
 
 from swift import models
 from swift.catalog import Catalog
+from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.core.transaction import write_folder
 from swift.core.writable import require_writable, writing
@@ -16,10 +17,14 @@ from swift.models.limits import limits_of
 from swift.plan.gguf import FILE
 from swift.plan.infer import SamplingPlan, plan_sampling
 from swift.plan.ollama import OllamaPlan, converts
-from swift.prompts.encode import Encoder
+from swift.prompts.encode import Encoder, build_encoder
+from swift.prompts.jinja import JinjaTemplate
 from swift.prompts.ollama import Modelfile, modelfile_template
+from swift.prompts.parity import differences_from_own, require_known_tokens, require_same_template
+from swift.prompts.types import Conversation, Message
 
 MODELFILE = "Modelfile"
+QUESTION = Conversation((Message("user", "What is 2+2?"),))
 CONTEXT = 8192
 """Tokens that Ollama keeps room for, at most, where nobody asks for more."""
 ROOM = "make room, or give --ollama_output_dir a folder where there is some"
@@ -31,7 +36,35 @@ def make_modelfile(plan: OllamaPlan, catalog: Catalog) -> tuple[Modelfile, Encod
     Raises SwiftError for a template that Ollama cannot express or that is not the one the checkpoint was trained with.
     """
     encoder = make_encoder(plan, catalog)
+    require_known_tokens(encoder, {"input_ids": encoder.prompt_ids(QUESTION)})
+    if isinstance(encoder.template, JinjaTemplate):
+        raise SwiftError("Ollama cannot take a Jinja chat template", next=_in_its_place(plan, catalog, encoder))
     return modelfile_template(encoder.template, encoder.tokens.tokenizer), encoder
+
+
+def _in_its_place(plan: OllamaPlan, catalog: Catalog, encoder: Encoder) -> str:
+    """Which registered template writes the prompts of a tokenizer's own, if one does."""
+    tokenizer = encoder.tokens.tokenizer
+    for name in catalog.templates:
+        try:
+            other = build_encoder(replace(plan.prompt, template_type=name), tokenizer, catalog)
+            require_known_tokens(other, {"input_ids": other.prompt_ids(QUESTION)})
+            modelfile_template(other.template, tokenizer)
+        except SwiftError:  # it asks for tokens that there are not, or is none that Ollama can take
+            continue
+        if all("tool" in line.partition(":")[0] for line in differences_from_own(other)):
+            return f"--template_type {name} writes the same prompts" + _but_for_tools(plan, other)
+    return "no registered template writes the same prompts; --to_gguf q8_0 makes a file that holds the chat template"
+
+
+def _but_for_tools(plan: OllamaPlan, other: Encoder) -> str:
+    """What else to say where the checkpoint refuses the other template for how it writes tools."""
+    try:
+        if plan.checkpoint is not None:
+            require_same_template(plan.checkpoint, other, ignore=False)
+    except SwiftError:
+        return ", but for tools: give --ignore_template_mismatch true with it"
+    return ""
 
 
 def require_weights(plan: OllamaPlan, encoder: Encoder) -> None:

@@ -80,7 +80,11 @@ def open_repository(id: str, *, hub: HubName, token: str | None, private: bool) 
     where = f"{TITLES[hub]} ({client.endpoint()})"
     reason = _no_network(hub)
     if reason:
-        raise SwiftError(f"cannot push to {id}: {reason}", where=where)
+        raise SwiftError(
+            f"cannot push to {id}: {reason}",
+            where=where,
+            next="check the network or proxy, or push to the other hub (USE_HF=1 is Hugging Face)",
+        )
     whole, is_private = client.open_repository(id, token=token, private=private)
     if private and is_private is False:
         raise SwiftError(

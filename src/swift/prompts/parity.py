@@ -237,6 +237,20 @@ def preflight(encoder: Encoder, row: Mapping[str, Sequence[int]], where: str | N
         )
 
 
+def require_known_tokens(encoder: Encoder, row: Mapping[str, Any]) -> None:
+    """Refuse a template that writes ids of another tokenizer, as those that name a token by its number may."""
+    tokenizer = encoder.tokens.tokenizer
+    ids = {id for name in row if name.endswith("input_ids") for id in row[name] if id >= len(tokenizer)}
+    strange = sorted(id for id in ids if tokenizer.convert_ids_to_tokens(id) is None)
+    if strange:
+        raise SwiftError(
+            f"the template {encoder.template_type} writes the token {strange[0]}, which this tokenizer has not",
+            where=f"--template_type {encoder.template_type}",
+            why=f"the tokenizer has {len(tokenizer)} tokens",
+            next="name the template of this model",
+        )
+
+
 def _contains(tokens: Sequence[int], part: Sequence[int]) -> bool:
     size = len(part)
     return size > 0 and any(list(tokens[i : i + size]) == list(part) for i in range(len(tokens) - size, -1, -1))
