@@ -10,6 +10,7 @@ import pytest
 
 from swift.catalog import load_catalog
 from swift.core.errors import SwiftError
+from swift.core.log import another_command
 from swift.core.machine import Machine
 from swift.params.parse import parse
 from swift.plan.deepspeed import ZeroPlan
@@ -54,6 +55,25 @@ def test_flags_fill_what_a_configuration_leaves_open(zero: Any, tmp_path: Path) 
     assert config["train_batch_size"] == 18
     assert config["torch_autocast"]["dtype"] == "bfloat16"
     assert config["zero_optimization"] == given["zero_optimization"]
+
+
+def test_what_flags_say_instead_is_named_with_its_values(zero: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    another_command()
+    given = {
+        "zero_optimization": {"stage": 2},
+        "optimizer": {"type": "AdamW", "params": {"lr": "auto"}},
+        "scheduler": {"type": "WarmupLR", "params": {"warmup_min_lr": "auto", "warmup_num_steps": 9}},
+        "activation_checkpointing": {"partition_activations": True, "cpu_checkpointing": False},
+    }
+    assert not {"optimizer", "scheduler", "activation_checkpointing"} & zero(given).config.keys()
+    said = [line.partition("`")[2] for line in capsys.readouterr().err.splitlines() if "is left out" in line]
+    assert said == [
+        "optimizer` is left out; what counts: --optim and --learning_rate",
+        'scheduler` is left out, whatever its type "WarmupLR", warmup_num_steps 9; '
+        "what counts: --lr_scheduler_type, --warmup_ratio and --warmup_steps",
+        "activation_checkpointing` is left out, whatever its partition_activations true; "
+        "what counts: --gradient_checkpointing",
+    ]
 
 
 @pytest.mark.parametrize(

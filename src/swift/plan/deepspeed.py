@@ -23,10 +23,14 @@ FLAG = "--deepspeed"
 PRESET_FILES = Path(swift.catalog.__file__).parent / "deepspeed"
 ELEMENTWISE = {"adamw_torch": ("Adam", "AdamW"), "adamw_torch_fused": ("Adam", "AdamW"), "sgd": ("SGD",)}
 """Optimizers that step each number by itself, so flat pieces of weights will do, and DeepSpeed's names of them."""
-LEFT_TO_FLAGS = ("optimizer", "scheduler")
+LEFT_TO_FLAGS = {
+    "optimizer": "--optim and --learning_rate",
+    "scheduler": "--lr_scheduler_type, --warmup_ratio and --warmup_steps",
+    "activation_checkpointing": "--gradient_checkpointing",
+}
+"""Sections that are left out, and the flags that decide instead."""
 OBEYED = (
     *LEFT_TO_FLAGS,
-    "activation_checkpointing",
     "aio",
     "bf16",
     "comms_logger",
@@ -87,9 +91,7 @@ def plan_deepspeed(
             *_contradictions(config, {**flags, **_of_optimizer(args, learning_rate, config)}),
         ]
     )
-    for section in LEFT_TO_FLAGS:
-        if section in config:
-            once(f"{FLAG}: `{section}` is left out; --optim, --learning_rate and --lr_scheduler_type say the same")
+    _say_left_out(config)
     return ZeroPlan(
         stage=stage,
         offloads=any(_device(zero, part) != "none" for part in ("offload_optimizer", "offload_param")),
@@ -103,6 +105,24 @@ def plan_deepspeed(
             **_precision(dtype),
         },
     )
+
+
+def _say_left_out(config: Mapping[str, Any]) -> None:
+    """Name the sections that are left out, with what they say that no flag was compared with."""
+    for section, flags in LEFT_TO_FLAGS.items():
+        if section not in config:
+            continue
+        params = config[section].get("params", {})
+        said = {f"{section}.{name}": value for name, value in config[section].items() if name != "params"}
+        said |= {f"{section}.params.{name}": value for name, value in params.items()}
+        own = [
+            f"{path.rpartition('.')[2]} {json.dumps(value)}"
+            for path, value in said.items()
+            if path not in FLAGS_OF and value not in ("auto", None, False)
+        ]
+        once(
+            f"{FLAG}: `{section}` is left out{', whatever its ' + ', '.join(own) if own else ''}; what counts: {flags}"
+        )
 
 
 def _preset(name: Any) -> dict[str, Any]:
@@ -122,6 +142,8 @@ def _malformed(config: Mapping[str, Any]) -> Iterator[SwiftError]:
             )
         elif name in SECTIONS and not isinstance(value, Mapping):
             yield SwiftError(f"{FLAG}: `{name}` is {json.dumps(value)} and no object", where=FLAG)
+        elif name in LEFT_TO_FLAGS and not isinstance(value.get("params", {}), Mapping):
+            yield SwiftError(f"{FLAG}: `{name}.params` is {json.dumps(value['params'])} and no object", where=FLAG)
     zero = config.get("zero_optimization", {})
     stage = zero.get("stage", "missing") if isinstance(zero, Mapping) else 0
     if isinstance(zero, Mapping) and (stage not in (1, 2, 3) or isinstance(stage, (bool, float))):
@@ -140,7 +162,7 @@ def _malformed(config: Mapping[str, Any]) -> Iterator[SwiftError]:
         )
 
 
-SECTIONS = ("zero_optimization", "optimizer", "scheduler", "bf16", "fp16")
+SECTIONS = ("zero_optimization", *LEFT_TO_FLAGS, "bf16", "fp16")
 
 
 def _misfits(args: Args, machine: Machine, stage: int, sft_type: str, dtype: str) -> Iterator[SwiftError]:
