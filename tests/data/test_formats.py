@@ -438,9 +438,13 @@ def test_columns_of_media_as_people_and_tables_fill_them(tmp_path: Path, monkeyp
         ([""], ()),
         ([{"bytes": None, "path": None}, {"path": path}], (path,)),
         ([{"bytes": content}], (f"data:;base64,{content}",)),
+        ([{"type": "image", "image": path}], (path,)),
     ]:
         row = convert({"query": "q", "response": "r", "images": given}).row
         assert isinstance(row, Conversation) and row.media.images == read, given
+    # Something that nobody reads is no empty place: the row would be trained without its picture.
+    with pytest.raises(BadRow, match="a path, url or bytes"):
+        convert({"query": "q", "response": "r", "images": [{"file": path}]})
 
 
 def media_turns(*users: Any, **columns: Any) -> dict[str, Any]:

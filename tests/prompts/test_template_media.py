@@ -13,7 +13,7 @@ from PIL import Image
 import swift
 from swift.catalog import load_catalog
 from swift.core.errors import SwiftError
-from swift.prompts.grounding import BARE, OUTSIDE, UNNAMED, grounded, objects
+from swift.prompts.grounding import BARE, OUTSIDE, REVERSED, TINY, UNNAMED, grounded, objects
 from swift.prompts.media_links import out_of_text
 from swift.prompts.template_media import one_a_turn
 from swift.prompts.types import Conversation, Media, Message
@@ -211,10 +211,16 @@ def test_what_is_odd_about_objects_is_said() -> None:
         ({**GRID, "bbox": [0, 0, 1001, 9]},),
         ({**CAT, "image": None},),
         (CAT, DOG),
+        ({**CAT, "bbox": [30, 20, 10, 40]},),
+        ({**GRID, "bbox": [30, 20, 40, 10]},),
+        ({**CAT, "bbox": [30, 20, 10, 40], "bbox_type": None},),
+        ({**CAT, "bbox": [0.25, 0.2, 0.5, 1]},),
+        ({**CAT, "bbox": [0, 0, 1, 1]},),
+        ({**CAT, "bbox": [0.25, 0.2, 0.5, 1], "bbox_type": "norm_1"},),
     ):
         conversation = Conversation(asked, media=Media(images=("a.png",), objects=given))
         said.append(grounded(conversation, form, lambda _: (50, 100))[1])
-    assert said == [(BARE,), (OUTSIDE,), (OUTSIDE,), (), (UNNAMED,)]
+    assert said == [(BARE,), (OUTSIDE,), (OUTSIDE,), (), (UNNAMED,), *[(REVERSED,)] * 3, (TINY,), (), ()]
     assert grounded(Conversation((Message("user", "boxes"),)), form, lambda _: (1, 1))[1] == ()
 
 

@@ -97,16 +97,18 @@ def _together(tagged: list[Any], column: list[tuple[str, Any]], kind: str) -> li
 
 def _is_empty(link: Any) -> bool:
     """Whether a place of a column has nothing in it, as tables leave it where other rows have more."""
-    return link in (None, "") or (isinstance(link, dict) and not any(map(link.get, _NAMES)))
+    return link in (None, "") or (isinstance(link, dict) and not any(link.values()))
 
 
-_NAMES = ("path", "url", "bytes")
+_NAMES = ("path", "url", "bytes", "image", "video", "audio")
 """Where a medium is, in the objects that libraries write for it."""
 
 
 def _located(link: Any, key: str, folder: Path | None, there: bool) -> str:
     if isinstance(link, dict):
-        link = next((link[name] for name in _NAMES if link.get(name)), None)
+        given, link = link, next((link[name] for name in _NAMES if link.get(name)), None)
+        if link is None:
+            raise BadRow("wrong type", key=key, expected="a path, url or bytes in it", value=given)
     link = plain_link(text(link, key))
     if not there or link.startswith(REMOTE) or os.path.isfile(link):
         return link

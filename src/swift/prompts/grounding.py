@@ -18,6 +18,10 @@ REFERENCE, BOX = "<ref-object>", "<bbox>"
 UNNAMED = "objects that its text has no tag for are left out"
 BARE = "<ref-object> or <bbox> stands for no object: it is trained as it stands"
 OUTSIDE = "a box reaches beyond its image"
+REVERSED = "a box ends before it begins: its numbers are read as x1, y1, x2, y2, not as x, y, width, height"
+TINY = (
+    'a box of fractions is read as pixels, so that nothing is in it: "bbox_type": "norm_1" says that it counts images'
+)
 GRID = 999
 """The largest coordinate that is written: boxes are given in thousandths of the image's width and height."""
 TYPES = ("real", "norm_1", "norm_1000", None)
@@ -97,7 +101,7 @@ def grounded(
         for message in conversation.messages
     ]
     remarks = (UNNAMED,) if max(used.values()) < len(things) else ()
-    return replace(conversation, messages=tuple(messages)), (*remarks, *([OUTSIDE] if scale.outside else []))
+    return replace(conversation, messages=tuple(messages)), (*remarks, *scale.remarks)
 
 
 def _texts(
@@ -127,8 +131,12 @@ class _Boxes:
     ):
         self._images = images
         self._size, self._box_size = size, box_size
-        self.outside = False
-        """Whether one of them reached beyond its image."""
+        self.remarks: dict[str, None] = {}
+        """What is odd about them."""
+
+    def _remark(self, remark: str, *, odd: bool) -> None:
+        if odd:
+            self.remarks[remark] = None
 
     def __call__(self, thing: Mapping[str, Any], key: str, form: MediaText) -> str:
         given, kind = thing.get("bbox"), thing.get("bbox_type", "real")
@@ -140,17 +148,20 @@ class _Boxes:
         return form.boxes.replace("{{boxes}}", written)
 
     def _scaled(self, box: Box, kind: str | None, number: Any, key: str) -> Box:
+        self._remark(REVERSED, odd=box[2] < box[0] or box[3] < box[1])
         if not self._images or kind is None:
             return box
+        fractions = any(isinstance(value, float) and not value.is_integer() for value in box)
+        self._remark(TINY, odd=kind == "real" and fractions and max(box) <= 1)
         if kind == "norm_1000" and self._box_size is None:
-            self.outside |= min(box) < 0 or max(box) > 1000
+            self._remark(OUTSIDE, odd=min(box) < 0 or max(box) > 1000)
             return box
         if not isinstance(number, int) or not 0 <= number < len(self._images):
             raise BadGrounding("wrong object", why=f"{key}.image is {number!r}, the row has {len(self._images)} images")
         image = self._images[number]
         width, height = {"norm_1": (1, 1), "norm_1000": (1000, 1000)}.get(kind) or self._size(image)
         shares = [value / side for value, side in zip(box, (width, height, width, height), strict=True)]
-        self.outside |= not all(0 <= share <= 1 for share in shares)
+        self._remark(OUTSIDE, odd=not all(0 <= share <= 1 for share in shares))
         if self._box_size is None:
             return [int(share * GRID) for share in shares]
         pixels = self._box_size(image)
