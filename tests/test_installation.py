@@ -117,11 +117,13 @@ def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(doctor, "extras", lambda: {"serve": absent})
     outside = [one for one in requirements() if one.name == "torch"]
     assert outside[0].fit == "ok" and outside[0].range.startswith(">=")
-    monkeypatch.setattr("swift.core.installation.requires", lambda _: ["torch<1.0", "not-there>=2", "x; extra == 'y'"])
+    declared = ["torch<1.0", "not-there>=2", "x; extra == 'y'", "numpy<1.0; extra == 'serve'"]
+    monkeypatch.setattr("swift.core.installation.requires", lambda _: declared)
     assert main(["doctor"]) == 1
     told = capsys.readouterr().out
     assert "deploy: pip install 'swift-llm[serve]'" in told
     assert "is outside the tested range: pip install 'torch<1.0'" in told
+    assert "is outside the tested range <1.0: pip install 'swift-llm[serve]'" in told
     assert "not-there is not installed: pip install 'not-there>=2'" in told
     assert requires("swift-llm")
     assert main(["doctor", "--jsn"]) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import subprocess
 import sys
@@ -63,6 +64,18 @@ def test_the_line_brings_all_that_is_missing(
     fault = explain(ModuleNotFoundError("No module named 'torch'", name="torch"))
     assert fault is not None and fault.next is not None and f" -m pip install {line}" in fault.next
     assert all(f"'{name}>=" in fault.next for name in missing)
+
+
+def test_a_package_that_gives_up_its_own_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "giving_up").mkdir()
+    (tmp_path / "giving_up" / "__init__.py").write_text("from giving_up import inside\n")
+    (tmp_path / "giving_up" / "inside.py").write_text("raise ImportError('libnowhere.so is not there')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError) as raised:
+        importlib.import_module("giving_up")
+    fault = explain(raised.value)
+    assert fault is not None and fault.what == "the package `giving_up` cannot be imported: libnowhere.so is not there"
+    assert fault.next is not None and fault.next.endswith("giving_up")
 
 
 def test_a_cache_that_cannot_be_made() -> None:

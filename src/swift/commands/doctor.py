@@ -59,7 +59,14 @@ def look() -> dict[str, Any]:
     ]
     devices, troubles = _devices()
     parts = [
-        {"name": one.name, "what": one.what, "commands": list(one.commands), "missing": one.missing, "pip": one.pip}
+        {
+            "name": one.name,
+            "what": one.what,
+            "commands": list(one.commands),
+            "missing": one.missing,
+            "outside": [{"name": each.name, "version": each.version, "tested": each.range} for each in one.outside],
+            "pip": one.pip,
+        }
         for one in extras().values()
     ]
     words = {"missing": "is not installed", "outside": "is outside the tested range"}
@@ -165,10 +172,13 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield "Optional parts"
     for part in facts["extras"]:
-        state = "ok" if not part["missing"] else "-"
+        state = "-" if part["missing"] else "!" if part["outside"] else "ok"
         yield f"  {state:<4}{part['name']:<12}{part['what']}"
         if part["missing"]:
             yield f"      {', '.join(part['commands'])}: {part['pip']}"
+        for one in part["outside"]:
+            tested = f"outside the tested range {one['tested']}"
+            yield f"      {one['name']} {one['version']} is {tested}: {part['pip']}"
     for name, found in facts["engines"].items():
         yield f"  {'ok' if found else '-':<4}{name:<12}{found or 'an environment of its own: docs/install.md'}"
     yield ""

@@ -47,11 +47,9 @@ def explain(error: BaseException) -> EnvironmentFault | None:
         return EnvironmentFault("the machine is out of memory", next=_NEXT[errno.ENOMEM])
     if isinstance(error, RuntimeError) and (room := _ROOM.search(str(error))):
         return EnvironmentFault(f"there is not enough memory: {room[0].strip('. ')}", next=_NEXT[errno.ENOMEM])
-    if isinstance(error, ImportError) and error.name is not None and error.name.partition(".")[0] != "swift":
+    if isinstance(error, ImportError) and (package := (error.name or _raised_in(error)).partition(".")[0]) != "swift":
         return EnvironmentFault(
-            f"the package `{error.name.partition('.')[0]}` cannot be imported: {error.msg}",
-            where=error.path,
-            next=_install(error.name.partition(".")[0]),
+            f"the package `{package}` cannot be imported: {error.msg}", where=error.path, next=_install(package)
         )
     if isinstance(error, OSError) and error.filename is not None:
         return _explain_path(error, Path(os.fsdecode(error.filename)))
@@ -62,6 +60,14 @@ def explain(error: BaseException) -> EnvironmentFault | None:
     if "No usable temporary directory" in str(error):
         return EnvironmentFault("there is no folder for temporary files", next="export TMPDIR=FOLDER")
     return None
+
+
+def _raised_in(error: BaseException) -> str:
+    """The module whose code raised the error."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return "swift" if at is None else str(at.tb_frame.f_globals.get("__name__"))
 
 
 def _install(package: str) -> str:

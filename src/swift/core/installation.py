@@ -33,6 +33,11 @@ class Extra:
         return tuple(module for module in self.modules if not installed(module))
 
     @property
+    def outside(self) -> tuple[Requirement, ...]:
+        """What is installed of it in another version than the tested ones."""
+        return tuple(one for one in requirements(self.name) if one.fit == "outside")
+
+    @property
     def pip(self) -> str:
         """The line that installs it."""
         return f"pip install '{DISTRIBUTION}[{self.name}]'"
@@ -40,7 +45,7 @@ class Extra:
 
 @dataclass(frozen=True, kw_only=True)
 class Requirement:
-    """A package that every installation needs, with its tested range."""
+    """A package that every installation needs, or an optional part of it, with its tested range."""
 
     name: str
     range: str
@@ -72,13 +77,16 @@ def extras() -> Mapping[str, Extra]:
     )
 
 
-def requirements() -> Iterator[Requirement]:
-    """The packages of the core, as the installed metadata declares them, in its order."""
+def requirements(extra: str = "") -> Iterator[Requirement]:
+    """The packages of the core, or those that an extra adds, as the installed metadata declares them, in its order."""
     from packaging.requirements import Requirement as Declared
 
     for line in requires(DISTRIBUTION) or ():
         declared = Declared(line)
-        if declared.marker is not None and not declared.marker.evaluate({"extra": ""}):
+        marker = declared.marker
+        of_core = marker is None or marker.evaluate({"extra": ""})
+        of_extra = marker is not None and not of_core and marker.evaluate({"extra": extra})
+        if not (of_extra if extra else of_core):
             continue
         try:
             found = version(declared.name)
