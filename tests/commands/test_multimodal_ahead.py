@@ -1,4 +1,4 @@
-"""Rows with media that are tokens before training (`--lazy_tokenize false`): the run is that of rows encoded one by one."""
+"""Rows with media that are tokens before training (`--lazy_tokenize false`) train as those encoded one by one."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from swift.data.image_files import ImageReader
 from swift.data.sound_files import SoundReader
 from swift.data.video_files import VideoReader
 from swift.engines.base import Engine, Request, SamplingParams
-from swift.engines.vllm_media import require_adapted, require_taken
+from swift.engines.vllm_media import require_adapted, require_same_places, require_taken
 from swift.models.families import MediaProcessor, Readers, load_media_processor
 from swift.prompts.types import Media
 
@@ -97,6 +97,16 @@ def test_what_vllm_is_not_given_is_refused(tmp_path: Path, smollm2_tokenizer_dir
         require_taken(None, Media(audios=("a.wav",)), {})
 
 
+def test_places_that_vllm_would_lay_out_otherwise_are_refused(tmp_path: Path, smollm2_tokenizer_dir: Path) -> None:
+    model = write_tiny("qwen3_vl", tmp_path / "qwen3", smollm2_tokenizer_dir)
+    images, config = media_side(model), AutoConfig.from_pretrained(model).to_dict()
+    require_same_places(images, config)
+    del config["text_config"]["rope_parameters"]["mrope_interleaved"]
+    require_same_places(None, config)
+    with pytest.raises(SwiftError, match="does not say mrope_interleaved"):
+        require_same_places(images, config)
+
+
 def test_adapters_on_parts_that_vllm_would_leave_out_are_refused(tmp_path: Path, smollm2_tokenizer_dir: Path) -> None:
     llava = media_side(write_tiny("llava", tmp_path / "llava", smollm2_tokenizer_dir))
     qwen = media_side(write_tiny("qwen2_vl", tmp_path / "qwen", smollm2_tokenizer_dir))
@@ -119,12 +129,15 @@ def test_adapters_on_parts_that_vllm_would_leave_out_are_refused(tmp_path: Path,
 def heads_for_vllm(text: dict[str, Any]) -> None:
     """Its attention on a CPU wants heads of 32 numbers."""
     text |= {"num_attention_heads": 2, "num_key_value_heads": 1}
+    if "head_dim" in text:
+        text["head_dim"] = 32
     if "rope_parameters" in text:
         text["rope_parameters"] = {**text["rope_parameters"], "mrope_section": [4, 6, 6]}
 
 
 ADAPTED = {"qwen2_vl": r".*(merger\.mlp\.0|blocks\.\d\.mlp\.fc1|layers\.\d\.mlp\.up_proj)"}
-ADAPTED["llava"] = r".*language_model\.layers\.\d\.mlp\.up_proj"
+ADAPTED["qwen3_vl"] = r".*(merger.*\.linear_fc1|blocks\.\d\.mlp\.linear_fc1|layers\.\d\.mlp\.up_proj)"
+ADAPTED["llava"] = ADAPTED["internvl"] = r".*language_model\.layers\.\d\.mlp\.up_proj"
 """What a LoRA is on: parts of all that vLLM puts it on."""
 
 
@@ -144,7 +157,7 @@ def write_adapter(kind: str, model: Path, folder: Path) -> Path:
 
 @needs_vllm
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::ResourceWarning")
-@pytest.mark.parametrize("kind", ["qwen2_vl", "llava"])
+@pytest.mark.parametrize("kind", ["qwen2_vl", "qwen3_vl", "llava", "internvl"])
 def test_answers_about_media_are_those_of_the_model(
     kind: str, tmp_path: Path, smollm2_tokenizer_dir: Path, pictures: list[str]
 ) -> None:
@@ -162,7 +175,7 @@ def test_answers_about_media_are_those_of_the_model(
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     shown = [(pictures[0],), (pictures[2],), (pictures[2], pictures[1]), (pictures[0],)]
     media = [Media(images=each) for each in shown]
-    if kind == "qwen2_vl":
+    if kind.startswith("qwen"):
         media.append(Media(images=(pictures[1],), videos=((pictures[2],) * 4,), order=("videos", "images")))
 
     adapters = {"first": write_adapter(kind, folder, tmp_path / "adapter")}
@@ -184,7 +197,7 @@ def test_answers_about_media_are_those_of_the_model(
             max_model_len=1024,
             max_num_seqs=4,
             enforce_eager=True,
-            adapts_all=kind == "qwen2_vl",
+            adapts_all=kind.startswith("qwen"),
             mm_processor_kwargs={"size": images.facts["size"]},
         )
         theirs = await about(await VllmEngine.start(folder, tokenizer, settings, adapters, images=images))

@@ -188,9 +188,10 @@ async def start(plan: InferPlan, prepared: Prepared) -> Engine:
 
 def _changes(plan: InferPlan, prepared: Prepared) -> dict[str, Any]:
     """What --model_kwargs changes for vLLM, of the model and of its image processor, and what adapters may change."""
-    from swift.engines.vllm_media import adapts_all
+    from swift.engines.vllm_media import adapts_all, require_same_places
 
     config, images = models.load_config(plan.model, prepared.source).to_dict(), prepared.images
+    require_same_places(images, config)
     of_model = {name: value for name, value in plan.model.model_kwargs.items() if name in config}
     of_images = {} if images is None or "size" not in images.facts else {"size": images.facts["size"]}
     return {"hf_overrides": of_model, "mm_processor_kwargs": of_images, "adapts_all": adapts_all(images)}

@@ -23,12 +23,16 @@ TAKEN: Mapping[str, tuple[str, ...]] = {
     "LlavaNext": ("images",),
     "Qwen2VL": ("images", "videos"),
     "Qwen25VL": ("images", "videos"),
+    "Qwen3VL": ("images", "videos"),
+    "InternVL": ("images",),
 }
 """Kinds of media by family that answers of vLLM were compared with those of the model here for."""
-ADAPTED = ("Qwen2VL", "Qwen25VL")
+ADAPTED = ("Qwen2VL", "Qwen25VL", "Qwen3VL")
 """Families whose adapters may change the projector and the tower too, and not only the decoder. Of others vLLM leaves
 such parts out without a word, or its process ends over them."""
-OF_THE_HOST = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts", "image_sizes")
+BEGUN = ("Qwen3VL",)
+"""Families in whose videos vLLM looks for the token that begins the first frame, too."""
+OF_THE_HOST = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts", "image_sizes", "image_num_patches")
 """Numbers that vLLM's models read on the CPU."""
 
 
@@ -75,6 +79,21 @@ def require_adapted(images: MediaProcessor | None, adapter: Path) -> None:
         )
 
 
+def require_same_places(images: MediaProcessor | None, config: Mapping[str, Any]) -> None:
+    """Raise SwiftError for a Qwen3-VL `config` whose pieces of an image vLLM would put into other places.
+
+    transformers lays the coordinates of a place out by turns whatever the file says; vLLM wants to be told.
+    """
+    if images is None or type(images.family).__name__ != "Qwen3VL":
+        return
+    if not config["text_config"]["rope_parameters"].get("mrope_interleaved"):
+        raise SwiftError(
+            "config.json of the model does not say mrope_interleaved, without which vLLM places images otherwise",
+            where="rope_parameters of text_config",
+            next='write "mrope_interleaved": true there, or use --infer_backend pt',
+        )
+
+
 def prompt_with_media(images: MediaProcessor, ids: Sequence[int], media: Media) -> Any:
     """A prompt as vLLM's engine has it once it is processed. Raises SwiftError for media that do not fit the ids."""
     import torch
@@ -86,27 +105,42 @@ def prompt_with_media(images: MediaProcessor, ids: Sequence[int], media: Media) 
     ranges: dict[str, list[Any]] = {}
     for one in images.apart(ids, media):
         name = MODALITIES[one.kind]
-        first, length = one.places[0], one.places[-1] + 1 - one.places[0]
+        begun = one.kind == "videos" and type(images.family).__name__ in BEGUN
+        first = one.places[0] - begun
+        length = one.places[-1] + 1 - first
         own = torch.zeros(length, dtype=torch.bool)
         own[[place - first for place in one.places]] = True
-        fields = {key: _field(name, key, value) for key, value in _inputs(one).items()}
-        items.setdefault(name, []).extend(MultiModalKwargsItems.from_hf_inputs(_inputs(one), fields)[name])
+        inputs = _inputs(images, one)
+        fields = {key: _field(name, key, value, _laid_out(images)) for key, value in inputs.items()}
+        items.setdefault(name, []).extend(MultiModalKwargsItems.from_hf_inputs(inputs, fields)[name])
         hashes.setdefault(name, []).append(one.digest.hex())
         ranges.setdefault(name, []).append(PlaceholderRange(first, length, None if own.all() else own))
     return mm_input(list(ids), MultiModalKwargsItems(items), hashes, ranges)
 
 
-def _inputs(one: Shown) -> dict[str, Any]:
+def _inputs(images: MediaProcessor, one: Shown) -> dict[str, Any]:
+    """What vLLM's model is given of a medium."""
+    import torch
+
     from swift.models.families import OF_TOKENS
 
-    return {name: value for name, value in one.inputs.items() if name not in OF_TOKENS}
+    inputs = {name: value for name, value in one.inputs.items() if name not in OF_TOKENS}
+    if not _laid_out(images):
+        return inputs
+    told = {"image_num_patches": len(inputs["pixel_values"]), "image_token_id": images.family.tokens[one.kind][1]}
+    return {**inputs, **{name: torch.tensor([number]) for name, number in told.items()}}
 
 
-def _field(modality: str, name: str, value: Any) -> Any:
+def _laid_out(images: MediaProcessor) -> bool:
+    """Whether the tiles of images lie end to end, be it one tile, and their number and token are told."""
+    return type(images.family).__name__ == "InternVL"
+
+
+def _field(modality: str, name: str, value: Any, laid_out: bool) -> Any:
     """Whether tensors of several media are stacked, or laid end to end as the patches of Qwen-VL are."""
     import torch
     from vllm.multimodal.inputs import MultiModalFieldConfig  # pyright: ignore[reportMissingImports]  # as above
 
-    if len(value) == 1:
+    if len(value) == 1 and not (laid_out and name == "pixel_values"):
         return MultiModalFieldConfig.batched(modality, keep_on_cpu=name in OF_THE_HOST)
     return MultiModalFieldConfig.flat_from_sizes(modality, torch.tensor([len(value)]))

@@ -12,7 +12,7 @@ from peft.utils.other import get_pattern_key
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightRenaming, apply_renamings
+from transformers.core_model_loading import WeightRenaming
 
 from swift.tuners.adapter_files import Adapter
 from swift.tuners.fused_experts import LORA, PREFIX, own_layers
@@ -42,7 +42,10 @@ def by_names_of(model: nn.Module, adapter: Adapter) -> Adapter:
 
 
 def _renamed(layer: str, renamings: list[WeightRenaming]) -> str:
-    return apply_renamings(f"{layer}.weight", renamings).removesuffix(".weight")
+    name = f"{layer}.weight"
+    for renaming in renamings:  # as vLLM's older transformers can too
+        name, _ = renaming.rename_source_key(name)
+    return name.removesuffix(".weight")
 
 
 def _key(key: str, found: Mapping[str, str]) -> str:
