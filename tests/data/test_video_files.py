@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,6 +136,34 @@ def test_a_video_that_was_written_while_it_was_shown_says_no_length(tmp_path: Pa
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(BadVideo, match="bytes early"):
         read.clip(str(path))
+
+
+def with_cover(path: Path, shown: str | None) -> Path:
+    """A video, or a sound where nothing is `shown`, whose first pictures are its cover."""
+    with av.open(str(path), "w") as container:
+        cover: Any = container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 64, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        other: Any = container.add_stream(shown or "aac", rate=8 if shown else 16000)
+        if shown:
+            other.width, other.height, other.pix_fmt = 32, 32, "yuv420p"
+            frames = [av.VideoFrame.from_image(picture(number, 16, (32, 32))) for number in range(16)]
+        else:
+            frames = [av.AudioFrame.from_ndarray(np.zeros((1, 16000), dtype=np.float32), "fltp", "mono")]
+            frames[0].sample_rate = 16000
+        red = av.VideoFrame.from_image(Image.new("RGB", (64, 64), "red")).reformat(format="yuvj420p")
+        for stream, frame in ((cover, red), (cover, None), *((other, frame) for frame in [*frames, None])):
+            for packet in stream.encode(frame):
+                container.mux(packet)
+    return path
+
+
+def test_a_cover_is_no_video(tmp_path: Path) -> None:
+    for name in ("a.mp4", "a.mkv"):
+        clip = read.clip(str(with_cover(tmp_path / name, "libx264")))
+        assert (clip.width, clip.frames) == (32, 16), name
+    with pytest.raises(BadVideo, match="no pictures"):
+        read.clip(str(with_cover(tmp_path / "sound.mp4", None)))
 
 
 def test_bare_streams_of_pictures_are_named(tmp_path: Path) -> None:

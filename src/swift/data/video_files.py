@@ -120,9 +120,9 @@ def _opened(file: str | io.BytesIO, source: str) -> Iterator[tuple[Any, Any]]:
     try:
         # A name with a colon is a path all the same.
         with av.open(f"file:{file}" if isinstance(file, str) else file, options=dict(ALONE)) as container:
-            if not container.streams.video:
+            stream = container.streams.best("video")
+            if stream is None or stream.disposition & av.stream.Disposition.attached_pic:  # the cover of a sound
                 raise BadVideo("broken video", why="it has no pictures", where=named(source))
-            stream = container.streams.video[0]
             if stream.codec_context is None:
                 raise BadVideo("broken video", why="no kind of pictures that is known", where=named(source))
             stream.thread_type = "AUTO"
