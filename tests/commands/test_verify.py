@@ -142,7 +142,14 @@ def test_a_killed_run_reports_that_it_has_not_ended_and_is_verified_once_resumed
     assert main(["verify", "../run", "--steps", "2"]) == 0
 
 
-@pytest.mark.parametrize(("words", "message"), [([], "no run is named"), (["nowhere"], "there is no folder")])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no run is named"),
+        (["nowhere"], "there is no folder"),
+        (["run", "--steps", "1.5"], "--steps takes a whole number, not `1.5`"),
+    ],
+)
 def test_what_is_no_run_is_refused(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -158,6 +158,26 @@ def test_a_run_goes_on_from_its_last_checkpoint_where_a_longer_row_does_not_fit(
     assert [("from checkpoint-2" in line, "8 rows a step" in line) for line in told] == [(True, True)] * 2
 
 
+@pytest.mark.parametrize("save_steps", [2, 9])
+def test_steps_that_are_done_again_are_once_in_the_curves(save_steps: int, tmp_path: Path) -> None:
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    passes: list[int] = []
+
+    class FitsTwoLater(SftObjective):
+        def sums(self, model: nn.Module, batch: Batch) -> Sums:
+            passes.append(batch["items"])
+            if batch["items"] > 2 and len(passes) > 3:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
+            return super().sums(model, batch)
+
+    options: dict[str, Any] = {"logging_steps": 1, "report_to": ("tensorboard",), "save_strategy": "steps"}
+    options |= {"batch_size": 4, "accumulation": 1, "max_steps": 5, "save_steps": save_steps}
+    train(tiny_run(tmp_path / "run", objective=FitsTwoLater, auto_find_batch_size=True, **options))
+    curves = event_accumulator.EventAccumulator(str(tmp_path / "run" / "runs"))
+    curves.Reload()
+    assert [point.step for point in curves.Scalars("train/loss")] == [1, 2, 3, 4, 5]
+
+
 def test_rows_that_are_left_out_of_an_epoch_stay_left_out_in_smaller_batches(tmp_path: Path) -> None:
     """Fourteen rows make one batch of eight, and three of four."""
     options: dict[str, Any] = {"max_steps": 4, "dataloader_drop_last": True, "batch_size": 8, "accumulation": 1}

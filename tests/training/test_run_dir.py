@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from swift.core.errors import SwiftError
-from swift.training import checkpoints
-from swift.training.run_dir import LOCK, LOG, claimed, forget_after, run_folder
+from swift.training import checkpoints, run_dir
+from swift.training.run_dir import LOCK, LOG, claimed, forget_after, own_folder, run_folder
 from training.kit import tiny_plan
 from training.process import CONTEXT
 
@@ -58,6 +59,22 @@ def test_going_back_gets_a_folder_of_its_own(tmp_path: Path) -> None:
     early, late = checkpoint(first, 2), checkpoint(first, 4)
     assert run_folder(plan, late, NOW) == first
     assert run_folder(plan, early, NOW) == tmp_path / "tiny" / "v1-20260102-030405"
+
+
+def test_of_two_runs_of_the_same_second_one_takes_the_next_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one makes its folder when this one has just looked."""
+
+    def looked(*given: Any) -> Path:
+        folder = run_folder(*given)
+        (tmp_path / "tiny" / "v0-20260102-030405").mkdir(parents=True, exist_ok=True)
+        return folder
+
+    monkeypatch.setattr(run_dir, "run_folder", looked)
+    with own_folder(tiny_plan(tmp_path), None, NOW) as folder, claimed(folder):
+        assert folder == tmp_path / "tiny" / "v1-20260102-030405"
+    assert [path.name for path in (tmp_path / "tiny").iterdir()] == ["v0-20260102-030405"], "the other's stays"
 
 
 def _hold(folder: Path, ready: object, done: object) -> None:

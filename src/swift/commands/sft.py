@@ -18,6 +18,7 @@ def trained(args: Args) -> tuple[Path, Path | None]:
 
     -> the run's folder and its best checkpoint, None where nothing is trained or saved.
     """
+    from contextlib import nullcontext
     from datetime import datetime
 
     from swift.catalog import load_catalog
@@ -44,7 +45,7 @@ def trained(args: Args) -> tuple[Path, Path | None]:
 
         require_questions(plan.eval_after)
 
-    from swift.training.run_dir import run_folder
+    from swift.training.run_dir import own_folder, run_folder
 
     if plan.dry_run:
         from swift.training.dry_run import preview
@@ -60,10 +61,10 @@ def trained(args: Args) -> tuple[Path, Path | None]:
 
     with process_group.joined(plan.train):
         resume = process_group.told_by_first(resume)
-        run_dir = process_group.told_by_first(
-            run_folder(plan.train, resume, datetime.now()) if machine.first else plan.train.output_dir
-        )
-        checkpoint = run_training(args, plan, catalog, machine, run_dir, resume)
+        own = own_folder(plan.train, resume, datetime.now()) if machine.first else nullcontext(plan.train.output_dir)
+        with own as folder:
+            run_dir = process_group.told_by_first(folder)
+            checkpoint = run_training(args, plan, catalog, machine, run_dir, resume)
     if plan.eval_after is not None and checkpoint is None:
         log.info("--eval_after asks nothing: nothing was trained")
     elif plan.eval_after is not None and checkpoint is not None and machine.first:

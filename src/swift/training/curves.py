@@ -19,8 +19,9 @@ from swift.core.optional_imports import installed
 class TensorBoard(TrainerCallback):
     """Writes numbers under `train/…` and `eval/…` to the folder that `tensorboard --logdir` reads."""
 
-    def __init__(self, folder: Path):
-        self._folder = folder
+    def __init__(self, folder: Path, *, again: bool = False):
+        """`again`: the run has been going on here before, and does some of its steps once more."""
+        self._folder, self._again = folder, again
         self._writer: Any = None
         self._begun_at = 0
 
@@ -47,7 +48,8 @@ class TensorBoard(TrainerCallback):
                 return
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self._folder), purge_step=self._begun_at + 1 if self._begun_at else None)
+            purged = self._begun_at + 1 if self._begun_at or self._again else None
+            self._writer = SummaryWriter(str(self._folder), purge_step=purged)
         for name, value in logs.items():
             if isinstance(value, int | float):
                 self._writer.add_scalar(tag(name), value, state.global_step)

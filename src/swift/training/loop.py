@@ -96,7 +96,7 @@ def train(run: Run) -> SwiftTrainer:
     if run.plan.group.auto_find_batch_size and run.plan.world_size > 1:
         log.warning("--auto_find_batch_size works with one process: of several, one that lacks memory ends the run")
     while True:
-        trainer = build(run)
+        trainer = build(run, again=kept is not None)
         if run.plan.group.auto_find_batch_size and run.plan.world_size == 1:
             stream = run.train if isinstance(run.train, StreamDataset) else None
             kept = kept or Kept(run.model, run.objective, stream, run.resume)
@@ -132,8 +132,8 @@ def require_room(run: Run) -> None:
     require_room_for_one(run.folder, trained * (3 if twice else 1))
 
 
-def build(run: Run) -> SwiftTrainer:
-    """The Trainer of a run, with everything that watches it."""
+def build(run: Run, *, again: bool = False) -> SwiftTrainer:
+    """The Trainer of a run, with everything that watches it; `again` where the run does steps a second time."""
     plan = run.plan
     if plan.group.gpu_memory_fraction and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(plan.group.gpu_memory_fraction)
@@ -155,7 +155,7 @@ def build(run: Run) -> SwiftTrainer:
     if run.last_step is not None:
         callbacks.append(_LeaveAfter(run.last_step))
     if any(name in ("tensorboard", "all") for name in plan.group.report_to):
-        callbacks.append(TensorBoard(Path(plan.group.logging_dir or run.folder / "runs")))
+        callbacks.append(TensorBoard(Path(plan.group.logging_dir or run.folder / "runs"), again=again))
     trainer = SwiftTrainer(
         model=run.model,
         args=args,

@@ -56,6 +56,28 @@ def run_folder(plan: TrainPlan, resume: Path | None, now: datetime) -> Path:
     return models / f"v{max(taken, default=-1) + 1}-{now:%Y%m%d-%H%M%S}"
 
 
+@contextmanager
+def own_folder(plan: TrainPlan, resume: Path | None, now: datetime) -> Iterator[Path]:
+    """Where the run writes; a folder with a number is made at once, so that of two runs one takes the next number.
+
+    Raises SwiftError as `run_folder` does.
+    """
+    while True:
+        folder = run_folder(plan, resume, now)
+        numbered = plan.group.add_output_dir_suffix and (resume is None or folder != resume.parent)
+        with removed_if_empty(folder):
+            try:
+                if numbered:
+                    folder.mkdir(parents=True)
+            except FileExistsError:
+                if folder.is_dir():
+                    continue  # another run has just made it
+            except OSError:
+                pass  # whoever writes into it says why it cannot
+            yield folder
+            return
+
+
 def _complete(run: Path, after: int = -1) -> list[Path]:
     return [path for path in checkpoints.checkpoints(run) if checkpoints.step_of(path) > after and fault(path) is None]
 
