@@ -355,3 +355,20 @@ def test_a_choice_of_prompts_is_told_where_it_is_made(
     checkpoint = run_of(tmp_path, tiny_llama_dir) / "checkpoint-1"
     questions = flags(val_dataset=rows, show_dataset_sample=1, max_new_tokens=1, system="Be short.")
     assert main(["infer", "--ckpt_dir", str(checkpoint), *questions]) == 0 and told not in capsys.readouterr().err
+
+
+def test_versions_that_nobody_has_tried_are_named(
+    tiny_llama_dir: Path,
+    rows: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("swift.core.installation.requires", lambda _: ["transformers<1,>=0.5", "torch>=2"])
+    words = flags(model_id_or_path=tiny_llama_dir, dataset=rows, output_dir=tmp_path / "output", max_steps=1)
+    assert main(["sft", *words]) == 0
+    told = capsys.readouterr().err
+    assert "is outside the tested range >=0.5,<1: pip install 'transformers>=0.5,<1'" in told
+    assert told.count("outside the tested range") == 1
+    report = (run_of(tmp_path / "output", tiny_llama_dir) / "report.html").read_text(encoding="utf-8")
+    assert "outside the tested range" in report

@@ -37,6 +37,7 @@ WHOLE = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "loca
         (RuntimeError("can't start new thread"), "ulimit -u"),
         (ModuleNotFoundError("No module named 'torch._C'", name="torch._C"), "package `torch`"),
         (MemoryError(), "out of memory"),
+        (RuntimeError("operator torchvision::nms does not exist"), "`torchvision` is built for another torch"),
     ],
 )
 def test_what_the_machine_did(error: Exception, message: str) -> None:
@@ -76,6 +77,14 @@ def test_a_package_that_gives_up_its_own_import(tmp_path: Path, monkeypatch: pyt
     fault = explain(raised.value)
     assert fault is not None and fault.what == "the package `giving_up` cannot be imported: libnowhere.so is not there"
     assert fault.next is not None and fault.next.endswith("giving_up")
+
+
+def test_what_lies_below_an_import_is_told() -> None:
+    outer = ModuleNotFoundError("Could not import module 'AutoModel'. Are this object's requirements defined?")
+    outer.__cause__ = RuntimeError("operator torchvision::nms does not exist")
+    fault = explain(outer)
+    assert fault is not None and "`torchvision` is built for another torch" in fault.what
+    assert fault.next is not None and "'torch>=" in fault.next and fault.next.endswith(" torchvision")
 
 
 def test_a_cache_that_cannot_be_made() -> None:

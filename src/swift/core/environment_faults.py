@@ -35,6 +35,8 @@ _NEXT = {
 }
 _ROOM = re.compile(r"[\w ]*out of memory\b(\. Tried to allocate [\d.]+ \w+)?|DefaultCPUAllocator: can't allocate[^.]*")
 """What PyTorch raises for a device, and for the host, that has no room for a tensor."""
+_OPERATOR = re.compile(r"operator (\w+)::\w+ does not exist")
+"""What PyTorch raises for a library whose compiled part belongs to another of its versions, as torchvision's."""
 _PLACES = "it is standard output, the cache (XDG_CACHE_HOME), temporary files (TMPDIR) or the run (--output_dir)"
 _LAUNCH = (
     "start with NPROC_PER_NODE=N swift …, which sets them, or unset RANK, LOCAL_RANK and WORLD_SIZE for one process"
@@ -47,6 +49,12 @@ def explain(error: BaseException) -> EnvironmentFault | None:
         return EnvironmentFault("the machine is out of memory", next=_NEXT[errno.ENOMEM])
     if isinstance(error, RuntimeError) and (room := _ROOM.search(str(error))):
         return EnvironmentFault(f"there is not enough memory: {room[0].strip('. ')}", next=_NEXT[errno.ENOMEM])
+    if isinstance(error, RuntimeError) and (built := _OPERATOR.search(str(error))):
+        return EnvironmentFault(
+            f"the package `{built[1]}` is built for another torch: {built[0]}", next=_install("torch", built[1])
+        )
+    if isinstance(error, ImportError) and error.__cause__ is not None and (deeper := explain(error.__cause__)):
+        return deeper  # as transformers raises it: `Could not import module 'AutoModel'`
     if isinstance(error, ImportError) and (package := (error.name or _raised_in(error)).partition(".")[0]) != "swift":
         return EnvironmentFault(
             f"the package `{package}` cannot be imported: {error.msg}", where=error.path, next=_install(package)
@@ -70,8 +78,10 @@ def _raised_in(error: BaseException) -> str:
     return "swift" if at is None else str(at.tb_frame.f_globals.get("__name__"))
 
 
-def _install(package: str) -> str:
-    """The line that brings a package into this environment, and all that is missing with it, in tested ranges."""
+def _install(package: str, beside: str | None = None) -> str:
+    """The line that brings a package into this environment, and all that is missing with it, in tested ranges.
+
+    `beside` it pip finds the version of another that belongs to it."""
     try:
         from swift.core.installation import requirements
 
@@ -85,7 +95,7 @@ def _install(package: str) -> str:
         wrong = (
             ["--force-reinstall", *(broken.get(name, name) for name in distributions)] if distributions else [package]
         )
-    return shlex.join([sys.executable, "-m", "pip", "install", *wrong])
+    return shlex.join([sys.executable, "-m", "pip", "install", *wrong, *([beside] if beside else [])])
 
 
 def _explain_path(error: OSError, path: Path) -> EnvironmentFault | None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from swift.core.errors import Interrupted, SwiftError
-from swift.core.installation import DISTRIBUTION
+from swift.core.installation import DISTRIBUTION, requirements
 from swift.core.log import log
 from swift.core.machine import Machine
 from swift.params.args import Args
@@ -73,6 +73,7 @@ def reported(args: Args, plan: SftPlan, machine: Machine, folder: Path) -> Itera
     write_json(folder / ENVIRONMENT, environment(machine))
     warnings = _Warnings()
     log.addHandler(warnings)
+    _say_untested()
     ending, whole = "finished", True
     try:
         yield write
@@ -85,6 +86,13 @@ def reported(args: Args, plan: SftPlan, machine: Machine, folder: Path) -> Itera
             (folder / ENVIRONMENT).unlink(missing_ok=True)
         elif (file := write(ending, whole)) is not None:
             log.info("report:  %s", file)
+
+
+def _say_untested() -> None:
+    """Name packages whose versions nobody has tried here: others of their releases have changed numbers."""
+    for one in requirements():
+        if one.fit == "outside":
+            log.warning("%s %s is outside the tested range %s: %s", one.name, one.version, one.range, one.pip)
 
 
 def origins(args: Args, plan: SftPlan, values: Mapping[str, Any]) -> dict[str, str]:
