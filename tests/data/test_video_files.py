@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from tests.fixtures.videos import picture, write_video
 
+from swift.core.log import another_command
 from swift.data.image_files import ImageReader
 from swift.data.video_files import VideoReader
 from swift.models.families.sampling import Sampling
@@ -156,6 +157,23 @@ def with_cover(path: Path, shown: str | None) -> Path:
             for packet in stream.encode(frame):
                 container.mux(packet)
     return path
+
+
+def test_frames_that_the_decoder_guesses_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    another_command()
+    path = write_video(tmp_path / "a.mp4", 40, 10, (160, 120))
+    whole, frames = path.read_bytes(), read.frames(str(path), range(40))
+    assert not caplog.records
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    for number, (start, size) in enumerate((packets[3], packets[4], packets[0])):
+        if number == 2:  # the frame that all others go by
+            another_command()
+        path, place = tmp_path / f"{number}.mp4", start + size - 40
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        assert read.frames(str(path), range(40)) != frames
+    said = [record.message for record in caplog.records]
+    assert ["damaged frames" in one for one in said] == [True] * 2 and "0.mp4" in said[0] and "2.mp4" in said[1]
 
 
 def test_a_cover_is_no_video(tmp_path: Path) -> None:

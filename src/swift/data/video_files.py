@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from swift.core.log import once
 from swift.core.optional_imports import need
 from swift.data.image_fetch import Bounds
 from swift.data.image_files import PREPARED, ImageReader
@@ -174,16 +175,21 @@ def _packets(file: str | io.BytesIO, source: str, step: float) -> int:
 
 def _frames(file: str | io.BytesIO, numbers: tuple[int, ...], source: str) -> tuple[Image.Image, ...]:
     wanted, shown = set(numbers), {}
-    count, last = 0, None
+    count, last, whole, guessed = 0, None, False, False
     with _opened(file, source) as (container, stream):
         for number, frame in enumerate(container.decode(stream)):
             count, last = number + 1, frame
+            # The first frames of a video that was cut without being encoded anew lack what they go by.
+            guessed = guessed or (frame.is_corrupt and (whole or frame.key_frame))
+            whole = whole or not frame.is_corrupt
             if number in wanted:
                 shown[number] = _upright(frame)
             if number >= numbers[-1]:
                 break
     if last is None or count < WHOLE * (numbers[-1] + 1):
         raise BadVideo("broken video", why=f"frame {count + 1} cannot be decoded", where=named(source))
+    if guessed:
+        once("videos have damaged frames, which are seen as the decoder guesses them", example=named(source))
     if missing := wanted - shown.keys():
         shown |= dict.fromkeys(missing, _upright(last))
     return tuple(shown[number] for number in numbers)
