@@ -455,6 +455,21 @@ def media_turns(*users: Any, **columns: Any) -> dict[str, Any]:
     return {"messages": turns, **columns}
 
 
+def test_sounds_in_parts_as_clients_write_them() -> None:
+    def heard(**sound: Any) -> tuple[str, ...]:
+        row = convert(media_turns([{"type": "input_audio", "input_audio": sound}])).row
+        assert isinstance(row, Conversation)
+        return row.media.audios
+
+    assert heard(data="UklG", format="wav") == ("data:audio/wav;base64,UklG",)
+    assert heard(data="UklG") == ("data:;base64,UklG",)
+    assert heard(data="data:audio/mp3;base64,UklG", format="wav") == ("data:audio/mp3;base64,UklG",)
+    with pytest.raises(BadRow, match="got 5"):
+        heard(data=5, format="wav")
+    with pytest.raises(BadRow, match="missing audios"):
+        heard(format="wav")
+
+
 PLACE, WORD = {"type": "image", "text": None}, {"type": "text", "text": "what?"}
 
 

@@ -294,14 +294,15 @@ def _first(part: Mapping[str, Any], names: tuple[str, ...]) -> Any:
 
 def _link(value: Any) -> Any:
     """The address inside `{"url": …}`, or OpenAI's `{"data": …, "format": …}` and Anthropic's `{"data": …,
-    "media_type": …}` as one."""
+    "media_type": …}` as one. What the content is says itself; some clients write all of an address as `data`."""
     if not isinstance(value, Mapping):
         return value
-    if isinstance(value.get("data"), str) and isinstance(value.get("format"), str):
-        return f"data:audio/{value['format']};base64,{value['data']}"
-    if isinstance(value.get("data"), str) and isinstance(value.get("media_type"), str):
-        return f"data:{value['media_type']};base64,{value['data']}"
-    return value.get("url")
+    data, form, kind = (value.get(name) for name in ("data", "format", "media_type"))
+    if data is None:
+        return value.get("url")
+    if not isinstance(data, str) or data.startswith("data:"):
+        return data
+    return f"data:{kind or (f'audio/{form}' if form else '')};base64,{data}"
 
 
 def tool_calls(value: Any, key: str, aside: Aside) -> tuple[ToolCall, ...]:
