@@ -151,15 +151,16 @@ def test_a_package_that_is_not_there_is_named_with_the_line_that_brings_it(
     (tmp_path / "rows.jsonl").write_text('{"query": "a", "response": "b"}\n' * 8)
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')\n")
     code = """import sys, swift
-for call in (lambda: swift.sft(model_id_or_path=sys.argv[1], dataset="rows.jsonl"), lambda: swift.load(sys.argv[1])):
+calls = lambda: swift.sft(model_id_or_path=sys.argv[1], dataset="rows.jsonl"), lambda: swift.load(sys.argv[1])
+for call in (*calls, lambda: swift.deploy(model_id_or_path=sys.argv[1]).__enter__()):
     try: call()
     except swift.SwiftError as error: print(error)
 """
     words = [sys.executable, "-c", code, str(tiny_llama_dir)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=env, check=True)
-    assert done.stdout.count("the package `torch` cannot be imported") == 2
-    assert done.stdout.count(" -m pip install ") == 2
+    assert done.stdout.count("the package `torch` cannot be imported") == 3
+    assert done.stdout.count(" -m pip install ") == 3
 
 
 def test_adapters_have_names(tmp_path: Path) -> None:
@@ -266,6 +267,8 @@ def test_other_calls_refuse_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert swift.Run(tmp_path).metrics == {} and swift.Run(tmp_path).best is None
     with pytest.raises(swift.SwiftError, match="no checkpoint"):
         swift.Run(tmp_path).chat()
+    with pytest.raises(swift.SwiftError, match="is not a folder"):
+        swift.Run(tmp_path / "nothing").chat()
 
 
 def test_a_file_of_flags_and_pasted_code(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import shlex
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +127,9 @@ def deploy(config: ConfigFile = None, **flags: Any) -> Iterator[Endpoint]:
         addresses.append(Endpoint(f"{scheme}://{host}:{port}/v1", started.service.model_names))
         settled.set()
 
-    with server(args, ready) as started:
+    with ExitStack() as stack:
+        with faults_told():
+            started = stack.enter_context(server(args, ready))
 
         def answer() -> None:
             try:
@@ -148,7 +150,8 @@ def deploy(config: ConfigFile = None, **flags: Any) -> Iterator[Endpoint]:
             started.stop()
             thread.join()
     if failures:
-        raise failures[0]
+        with faults_told():
+            raise failures[0]
     if not addresses:
         raise SwiftError("the server ended before its model was loaded")
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swift.core.did_you_mean import nearby
 from swift.core.errors import SwiftError
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class Run:
         """The best checkpoint, ready to answer; `flags` are those of `swift infer`. Raises SwiftError without one."""
         from swift.api.model import load
 
+        if not self.folder.is_dir():
+            raise SwiftError(f"{self.folder} is not a folder", next=nearby(self.folder))
         if self.best is None:
             raise SwiftError(f"the run in {self.folder} has no checkpoint", next="train with save_strategy='steps'")
         return load(self.best, **flags)
