@@ -95,6 +95,11 @@ BROKEN: list[tuple[Rule, str, str]] = [
     ),
     (rules.the_lowest_rate_is_that_of_a_cosine, TRAIN + "--min_lr 1e-6 --lr_scheduler_type linear", "not linear"),
     (rules.answers_are_generated_in_evaluation, TRAIN + "--predict_with_generate --evaluation_strategy no", "is no, d"),
+    (
+        rules.answers_are_generated_in_evaluation,
+        TRAIN + "--lr_scheduler_type reduce_lr_on_plateau --evaluation_strategy no",
+        "--lr_scheduler_type reduce_lr_on_plateau evaluates",
+    ),
     (rules.self_cognition_has_names, TRAIN + "--dataset self-cognition#10", "self-cognition rows need --model_name"),
     (rules.self_cognition_has_names, TRAIN + "--dataset MS::self-cognition --model_name a", "need --model_author"),
     (rules.self_cognition_has_names, TRAIN + "--dataset self-cognition:default", "need --model_author"),

@@ -368,6 +368,40 @@ def test_an_optimizer_that_cannot_work_here_is_refused_before_any_weights(
     assert told in "\n".join(caught.value.lines())
 
 
+@pytest.mark.parametrize(
+    ("schedule", "settings", "told"),
+    [
+        ("cosine", '{"num_cycle": 1}', "did you mean num_cycles?"),
+        ("cosine", '{"num_cycles": "x"}', "could not convert"),
+        ("cosine", '{"last_epoch": 5}', "has no last_epoch"),
+        ("constant", '{"a": 1}', "the schedule constant has no a"),
+        ("linear", '{"num_warmup_steps": 3}', "has no num_warmup_steps"),
+        ("polynomial", '{"lr_end": 5}', "must be smaller than"),
+        ("inverse_sqrt", '{"timescale": 0}', "division by zero"),
+        ("warmup_stable_decay", "{}", "needs num_decay_steps"),
+        ("cosine_with_min_lr", "{}", "min_lr"),
+        ("reduce_lr_on_plateau", '{"factor": 5}', "Factor should be"),
+        ("greedy", '{"factory": 5}', "did you mean factor?"),
+        ("cosine_with_restarts", '{"num_cycles": 3}', ""),
+        ("polynomial", '{"power": 2}', ""),
+        ("reduce_lr_on_plateau", '{"patience": 3}', ""),
+        ("greedy", "{}", ""),
+        ("warmup_stable_decay", '{"num_decay_steps": 5}', ""),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused_before_any_weights(
+    schedule: str, settings: str, told: str, tmp_path: Path
+) -> None:
+    from swift.training.check_schedule import check_schedule
+
+    plan = tiny_plan(tmp_path, scheduler=schedule, scheduler_kwargs=json.loads(settings))
+    if not told:
+        return check_schedule(plan)
+    with pytest.raises(SwiftError) as caught:
+        check_schedule(plan)
+    assert told in "\n".join(caught.value.lines())
+
+
 def test_the_resume_command_names_the_checkpoint_once(tmp_path: Path) -> None:
     line = "swift sft --resume-from-checkpoint auto --system 'a b'"
     expected = f"swift sft --system 'a b' --resume_from_checkpoint {tmp_path}/checkpoint-7"

@@ -14,13 +14,14 @@ from swift.params.alignment import ALGORITHMS, SAMPLES
 from swift.params.args import Args
 from swift.params.commands import COMMANDS, TRAINING
 from swift.params.flag import Alias, Deprecated
+from swift.params.optimizers import OF_EVALUATIONS
 from swift.params.takes_effect import condition
 from swift.params.values import shown
 
 ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon")
 NOT_ADAM = ("sgd", "adafactor", "adagrad", "rmsprop")
 """Beginnings of the names of optimizers that have other settings than Adam's."""
-WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
+WITHOUT_WARMUP = ("constant", *OF_EVALUATIONS)
 """Schedules that take no warm-up."""
 SHORT = 20
 """Optimizer steps below which no answers are shown unless asked for; see `swift.plan.samples`."""

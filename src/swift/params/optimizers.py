@@ -15,6 +15,8 @@ INSIDE = ("adamw", "paged_adamw", "adafactor", "sgd")
 """Beginnings of the names of optimizers whose steps do not depend on the weights."""
 OF_Q_GALORE = ("proj_quant", "proj_bits", "proj_group_size", "cos_threshold", "gamma_proj", "queue_size")
 LOSSES = ("long-ce", "loss-scale")
+OF_EVALUATIONS = ("reduce_lr_on_plateau", "greedy")
+"""Schedules of the learning rate that go by evaluations."""
 
 
 def flags_of_galore_need_it(args: Args) -> Mistakes:

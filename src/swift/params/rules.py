@@ -12,6 +12,7 @@ from swift.params.alignment import RULES as ALIGNMENT
 from swift.params.args import Args
 from swift.params.commands import COMMANDS
 from swift.params.flag import Exists, Json
+from swift.params.optimizers import OF_EVALUATIONS
 from swift.params.optimizers import RULES as OPTIMIZERS
 
 TRAINING = ("sft", "pt", "rlhf")
@@ -165,10 +166,14 @@ def the_lowest_rate_is_that_of_a_cosine(args: Args) -> Mistakes:
 
 
 def answers_are_generated_in_evaluation(args: Args) -> Mistakes:
-    if args.values.get("predict_with_generate") and args.values["evaluation_strategy"] == "no":
-        yield SwiftError(
-            "--predict_with_generate evaluates, but --evaluation_strategy is no", next="drop one of the two"
-        )
+    if args.values.get("evaluation_strategy") != "no":
+        return
+    flags = {"--predict_with_generate": args.values["predict_with_generate"]}
+    schedule = args.values["lr_scheduler_type"]
+    flags[f"--lr_scheduler_type {schedule}"] = schedule in OF_EVALUATIONS
+    for flag, given in flags.items():
+        if given:
+            yield SwiftError(f"{flag} evaluates, but --evaluation_strategy is no", next="drop one of the two")
 
 
 def self_cognition_has_names(args: Args) -> Mistakes:

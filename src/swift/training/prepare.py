@@ -16,13 +16,15 @@ from swift.core.log import log
 from swift.data.ledger import FILE_NAME, Ledger
 from swift.engines.model_images import media_processor_of
 from swift.models.limits import limits_of
+from swift.params.optimizers import OF_EVALUATIONS
 from swift.plan.methods import METHODS
 from swift.plan.reward_model import require_tokens_head
 from swift.plan.sft import SftPlan
+from swift.plan.train import TrainPlan
 from swift.prompts.encode import Encoder, build_encoder
 from swift.prompts.parity import require_same_images, say_differences_from_own
 from swift.training import process_group
-from swift.training.check_names import USUAL_OPTIMIZERS, check_names
+from swift.training.check_names import USUAL_OPTIMIZERS, USUAL_SCHEDULES, check_names
 from swift.training.companions import check_companions
 from swift.training.fit_to_model import fit_to_model, with_images
 from swift.training.pack_where_room import with_packed_layers
@@ -62,10 +64,7 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
     Everything that can be wrong with names, rows, the folder or the base of `resume` shows here.
     """
     check_names(plan.train)
-    if plan.train.optim.optim not in USUAL_OPTIMIZERS and plan.train.zero is None:
-        from swift.training.check_optimizer import check_optimizer  # imports transformers' Trainer, which takes seconds
-
-        check_optimizer(plan.train)
+    _try_out(plan.train)
     source = models.fetch(plan.model)
     if resume is not None:
         check_fits(plan, source, resume)
@@ -112,11 +111,25 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
     )
 
 
+def _try_out(plan: TrainPlan) -> None:
+    """Raise SwiftError for an optimizer or a schedule that takes no step. The usual ones do; trying takes seconds, as
+    transformers is imported for that."""
+    if plan.optim.optim not in USUAL_OPTIMIZERS and plan.zero is None:
+        from swift.training.check_optimizer import check_optimizer
+
+        check_optimizer(plan)
+    if plan.scheduler_kwargs or plan.scheduler not in USUAL_SCHEDULES:
+        from swift.training.check_schedule import check_schedule
+
+        check_schedule(plan)
+
+
 def _check_validation(plan: SftPlan, built: data.Built) -> None:
     """Raise SwiftError for flags that say how rows are evaluated where there are none."""
     train = plan.train.group
     flags = {
         "--predict_with_generate": train.predict_with_generate,
+        f"--lr_scheduler_type {plan.train.scheduler}": plan.train.scheduler in OF_EVALUATIONS,
         "--metric_for_best_model": train.metric_for_best_model is not None,
     }
     for flag, given in flags.items():
