@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.commands.test_multimodal_learning import COLOURS, write_squares
 from tests.commands.test_ppo import lines, recomputed
 from tests.commands.test_rlhf_with_images import BOTH, Oracle, other, tiny, write_rows
 from tests.fixtures.tiny_multimodal import write_tiny
@@ -113,3 +115,29 @@ def test_a_reward_model_that_sees_otherwise_is_refused(
     (coarse / "preprocessor_config.json").write_text(json.dumps({**settings, "image_mean": [0.1, 0.2, 0.3]}))
     assert "image_mean is [0.1, 0.2, 0.3] there" in refusal(coarse)
     assert "has another vocabulary than the trained one" in refusal(with_head(tiny_llama_dir, tmp_path / "text"))
+
+
+@pytest.mark.slow
+def test_a_reward_for_naming_what_is_shown_goes_up(tmp_path: Path, smollm2_tokenizer_dir: Path) -> None:
+    """The reward model is trained on pairs in which the better answer names the colour of the square."""
+    model = write_tiny("llava", tmp_path / "tiny", smollm2_tokenizer_dir)
+    squares, chance = lines(write_squares(tmp_path, "seen", 36, 0)), random.Random(0)
+    pairs = [{**row, "rejected_response": name} for row in squares for name in COLOURS if name != row["response"]]
+    halves = [{**row, "response": name} for row in squares for name in (row["response"], chance.choice(list(COLOURS)))]
+    prompts = [{"query": row["query"], "images": row["images"]} for row in squares]
+    whole = {"sft_type": "full", "freeze_vit": "false"}
+
+    def run(command: str, start: Path, rows: list[dict[str, Any]], steps: int, **more: Any) -> Path:
+        file, folder = tmp_path / f"{command}.jsonl", tmp_path / command
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        flags = {**whole, "max_steps": steps, "save_steps": steps, **more}
+        assert main(words(command, "llava1_5-7b-instruct", start, file, folder, **flags)) == 0
+        return folder / f"checkpoint-{steps}"
+
+    usual = {"batch_size": 12, "dataset_test_ratio": 0}
+    reward = run("rlhf", model, pairs, 150, rlhf_type="rm", learning_rate=0.002, **usual)
+    start = run("sft", model, halves, 120, learning_rate=0.003, answer_samples=0, **usual)
+    own = {"batch_size": 36, "max_new_tokens": 3, "temperature": 1, "num_ppo_epochs": 2, "kl_coef": 0.05}
+    run("ppo", start, prompts, 30, learning_rate=0.0005, reward_model_id_or_path=reward, **own)
+    scores = [answer["score"] for answer in lines(tmp_path / "ppo" / "rollouts.jsonl")]
+    assert np.mean(scores[-108:]) > np.mean(scores[:108]) + 0.7
