@@ -20,7 +20,7 @@ import swift.training.train
 from swift import models, tuners
 from swift.checking.checks import Checks
 from swift.checking.formulas import PAIRED, Weighed, number, paired
-from swift.checking.steps_by_hand import decaying
+from swift.checking.steps_by_hand import decaying, furthest
 from swift.checking.subject import Subject, planned, subject_of
 from swift.checking.verdict import Result
 from swift.data import collator
@@ -341,3 +341,11 @@ def test_layouts_of_a_model_that_gets_padded_rows_are_not_called_alike(
 def test_what_decays_by_hand_is_what_decays_in_training(name: str) -> None:
     model = tiny_model(name)
     assert decaying(model) == set(SwiftTrainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("off", "share"), [(6e-8, 0.0), (1e-3, 0.1), (math.nan, math.nan)])
+def test_rounding_of_a_weight_is_no_difference_and_what_is_no_number_is_one(off: float, share: float) -> None:
+    one = {"layers.0.weight": torch.ones(4), "layers.1.weight": torch.ones(4), "other.weight": torch.ones(4)}
+    before = {name: weight - 1e-2 for name, weight in one.items()}
+    told, kind = furthest(one, before, {**one, "other.weight": one["other.weight"] + off}, dict.fromkeys(one, 1e-2))
+    assert told == pytest.approx(share, rel=1e-3, nan_ok=True) and (kind == "other.weight" or not share)

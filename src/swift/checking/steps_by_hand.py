@@ -32,7 +32,7 @@ RATE = 1e-2
 """High enough for each weight to move by far more than rounding, that of bf16 too."""
 SCALE = 0.5
 """How much of a gradient clipping leaves, and what a step takes from a usual weight by its decay, beside the rate."""
-UNMOVED = 1e-2
+UNMOVED = 0.1
 """What a weight moves at least, as a share of the rates, before its kind is judged by how far it moved."""
 SLOW_EMBEDDING = 1e-6
 """LoRA+ leaves the rate of adapters of embeddings as it is in its reference."""
@@ -126,11 +126,12 @@ def walk(
         settings = settings or Settings.seen_in(gradients, weights, given)
         norm = _norm(gradients)
         clip = min(1.0, settings.limit / norm) if settings.limit else 1.0
-        now = settings.rate * _schedule(subject.plan.train.scheduler, number)
+        share = _schedule(subject.plan.train.scheduler, number)
         for name, gradient in gradients.items():
-            own, decays = (
-                (now, name in decayed) if ratio is None else _of_loraplus(name, weights[name], now, ratio, decayed)
-            )
+            own, decays = settings.rate, name in decayed
+            if ratio is not None:
+                own, decays = _of_loraplus(name, weights[name], own, ratio, decayed)
+            own *= share
             rates[name] += own
             steps, first, second = moments.get(name, (0, torch.zeros_like(gradient), torch.zeros_like(gradient)))
             steps += 1
@@ -164,6 +165,8 @@ def furthest(by_hand: Weights, before: Weights, after: Weights, rates: Mapping[s
     for kind, names in kinds.items():
         off, moved = (_norm({name: one[name] - by_hand[name] for name in names}) for one in (after, before))
         least = UNMOVED * sum(by_hand[name].numel() * rates[name] ** 2 for name in names) ** 0.5
+        rounded = _norm({name: by_hand[name] * torch.finfo(by_hand[name].dtype).eps for name in names})
+        off = 0.0 if off <= rounded else off - rounded
         shares[kind] = off / max(moved, least) if moved or off else 0.0
     worst = max(shares, key=lambda kind: math.inf if math.isnan(shares[kind]) else shares[kind])
     return shares[worst], worst
