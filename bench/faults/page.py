@@ -49,8 +49,7 @@ RULES = [
     "a message that speaks of it does, from whichever library it comes. Settings that are echoed and progress bars do",
     "not count.",
     "",
-    "ms-swift 2.5.2 ran with the libraries of its time but with torch 2.13, which is newer; cells that may have ended",
-    "for that reason alone are left out (not run).",
+    "ms-swift 2.5.2 ran with the libraries of its time but with torch 2.13, which is newer.",
     "",
 ]
 
