@@ -128,6 +128,19 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_step_stays_the_same(tmp_pat
     assert trainer.args.per_device_train_batch_size == 2
 
 
+def fits_two_later(passes: list[int]) -> type[SftObjective]:
+    """An objective that notes the rows of each pass, and from the fourth on has room for two."""
+
+    class FitsTwoLater(SftObjective):
+        def sums(self, model: nn.Module, batch: Batch) -> Sums:
+            passes.append(batch["items"])
+            if batch["items"] > 2 and len(passes) > 3:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
+            return super().sums(model, batch)
+
+    return FitsTwoLater
+
+
 def test_a_run_goes_on_from_its_last_checkpoint_where_a_longer_row_does_not_fit(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -140,15 +153,13 @@ def test_a_run_goes_on_from_its_last_checkpoint_where_a_longer_row_does_not_fit(
     expected = losses(train(same))
     passes: list[int] = []
 
-    class FitsTwoLater(SftObjective):
-        def sums(self, model: nn.Module, batch: Batch) -> Sums:
-            passes.append(batch["items"])
-            if batch["items"] > 2 and len(passes) > 3:
-                raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
-            return super().sums(model, batch)
-
     run = tiny_run(
-        tmp_path / "run", objective=FitsTwoLater, batch_size=8, accumulation=1, auto_find_batch_size=True, **options
+        tmp_path / "run",
+        objective=fits_two_later(passes),
+        batch_size=8,
+        accumulation=1,
+        auto_find_batch_size=True,
+        **options,
     )
     trainer = train(run)
     assert passes == [8, 8, 8, 8, 4, *[2] * 12], "three steps, the fourth fails; steps 3 to 5 after checkpoint-2"
@@ -163,16 +174,9 @@ def test_steps_that_are_done_again_are_once_in_the_curves(save_steps: int, tmp_p
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     passes: list[int] = []
 
-    class FitsTwoLater(SftObjective):
-        def sums(self, model: nn.Module, batch: Batch) -> Sums:
-            passes.append(batch["items"])
-            if batch["items"] > 2 and len(passes) > 3:
-                raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
-            return super().sums(model, batch)
-
     options: dict[str, Any] = {"logging_steps": 1, "report_to": ("tensorboard",), "save_strategy": "steps"}
     options |= {"batch_size": 4, "accumulation": 1, "max_steps": 5, "save_steps": save_steps}
-    train(tiny_run(tmp_path / "run", objective=FitsTwoLater, auto_find_batch_size=True, **options))
+    train(tiny_run(tmp_path / "run", objective=fits_two_later(passes), auto_find_batch_size=True, **options))
     curves = event_accumulator.EventAccumulator(str(tmp_path / "run" / "runs"))
     curves.Reload()
     assert [point.step for point in curves.Scalars("train/loss")] == [1, 2, 3, 4, 5]

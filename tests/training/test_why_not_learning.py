@@ -131,13 +131,16 @@ def test_questions_that_are_cut_off() -> None:
 
 
 def test_questions_that_are_the_same() -> None:
-    def asked(question: int, answer: int, **more: Any) -> dict[str, Any]:
-        return {"input_ids": [7, question, answer, 3], "labels": [-100, -100, answer, 3], **more}
+    def asked(question: int, answer: int, size: int = 1, **more: Any) -> dict[str, Any]:
+        told = [answer] * size
+        return {"input_ids": [7, question, *told, 3], "labels": [-100, -100, *told, 3], **more}
 
     several = ["one question with several answers"]
     assert named([asked(1, number) for number in range(20)]) == ["identical questions"]
     assert named([asked(1, number) for number in range(20)], effort=OF_LAZY_ROWS) == ["identical questions"]
     assert named([asked(number // 2, number) for number in range(20)]) == several
+    assert named([asked(number // 2, number, 40) for number in range(20)]) == []  # both may be good
+    assert named([asked(1, number, 40) for number in range(20)]) == ["identical questions"]
     assert named([asked(number // 2, number // 2) for number in range(20)]) == []  # rows that are there twice
     assert named([asked(min(number, 12), number) for number in range(20)]) == several
     assert named([asked(min(number, 13), number) for number in range(20)]) == []  # seven may be chance

@@ -14,6 +14,8 @@ FEW_ANSWERS = 8
 """Fewer equal answers than this may be chance, or all that there is to learn."""
 ONE_IN = 4
 """Rows that ask what another one asks are named from one in so many on: fewer may be meant."""
+SHORT_ANSWER = 32
+"""Tokens of an answer up to which another one to the same question contradicts it: longer ones differ in words."""
 ANSWERS = ("labels", "chosen_labels")
 PARTS = ("input_ids", "chosen_input_ids", "rejected_input_ids")
 Tokens = tuple[tuple[int, ...], ...]
@@ -79,7 +81,7 @@ def _same_answers(rows: Sequence[Mapping[str, Any]]) -> Cause | None:
 def _same_questions(train: Rows, effort: Effort) -> Cause | None:
     """Of conversations. A question is what stands before the first trained token; pairs repeat theirs on purpose."""
     answers: defaultdict[int, set[int]] = defaultdict(set)
-    asked = Counter[int]()
+    asked, longest = Counter[int](), Counter[int]()
     for place in _within(range(len(train)), train.lengths, effort.text_tokens or effort.tokens):
         row = train[place]
         if "labels" not in row or "label" in row:
@@ -91,18 +93,21 @@ def _same_questions(train: Rows, effort: Effort) -> Cause | None:
         question = hash(ids[:begin])
         asked[question] += 1
         answers[question].add(hash(ids[begin:]))
-    several = sum(rows for question, rows in asked.items() if len(answers[question]) > 1)
-    if several < max(FEW_ANSWERS, asked.total() / ONE_IN):
-        return None
-    if len(asked) == 1:
+        longest[question] = max(longest[question], len(ids) - begin)
+    differing = [question for question in asked if len(answers[question]) > 1]
+    if len(asked) == 1 and differing and asked.total() >= FEW_ANSWERS:
         return Cause(
             "identical questions",
-            f"the {several} rows that were looked at all ask the same, and have other answers",
+            f"the {asked.total()} rows that were looked at all ask the same, and have other answers",
             "look at the column of the questions (--columns names it): a model learns to say any of these answers",
         )
+    several = sum(asked[question] for question in differing if longest[question] <= SHORT_ANSWER)
+    if several < max(FEW_ANSWERS, asked.total() / ONE_IN):
+        return None
     return Cause(
         "one question with several answers",
-        f"{several} of the {asked.total()} rows that were looked at ask what another one asks, and answer otherwise",
+        f"{several} of the {asked.total()} rows that were looked at ask what another one asks, and shortly answer "
+        "otherwise",
         "leave out the wrong ones if they contradict each other: a model learns a mix of them",
     )
 
