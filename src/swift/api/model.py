@@ -152,7 +152,11 @@ def load(checkpoint: str | os.PathLike[str], **flags: Any) -> Model:
     from swift.catalog import load_catalog
 
     if not isinstance(checkpoint, str | os.PathLike):
-        raise SwiftError(f"a model is named by a text or a path, not {type(checkpoint).__name__}", where="checkpoint")
+        raise SwiftError(
+            f"a model is named by a text or a path, not {type(checkpoint).__name__}",
+            where="checkpoint",
+            next="a checkpoint, a folder, a model_type or a hub id",
+        )
     named = os.fspath(checkpoint)
     if Path(named).expanduser().is_dir():
         flags = {"ckpt_dir": named, **flags}

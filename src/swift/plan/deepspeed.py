@@ -141,9 +141,9 @@ def _malformed(config: Mapping[str, Any]) -> Iterator[SwiftError]:
                 next=suggestion(name, OBEYED, "`{}`") or "leave it out",
             )
         elif name in SECTIONS and not isinstance(value, Mapping):
-            yield SwiftError(f"{FLAG}: `{name}` is {json.dumps(value)} and no object", where=FLAG)
+            yield _no_object(name, value)
         elif name in LEFT_TO_FLAGS and not isinstance(value.get("params", {}), Mapping):
-            yield SwiftError(f"{FLAG}: `{name}.params` is {json.dumps(value['params'])} and no object", where=FLAG)
+            yield _no_object(f"{name}.params", value["params"])
     zero = config.get("zero_optimization", {})
     stage = zero.get("stage", "missing") if isinstance(zero, Mapping) else 0
     if isinstance(zero, Mapping) and (stage not in (1, 2, 3) or isinstance(stage, (bool, float))):
@@ -160,6 +160,11 @@ def _malformed(config: Mapping[str, Any]) -> Iterator[SwiftError]:
             why="each process computes with all weights, so they stay on its device",
             next="use offload_optimizer, or stage 3",
         )
+
+
+def _no_object(name: str, value: Any) -> SwiftError:
+    next = f"write it as {{…}}, or leave out `{name}`"
+    return SwiftError(f"{FLAG}: `{name}` is {json.dumps(value)} and no object", where=FLAG, next=next)
 
 
 SECTIONS = ("zero_optimization", *LEFT_TO_FLAGS, "bf16", "fp16")
