@@ -22,7 +22,7 @@ class BothWays(OneDnn):
 
     def __init__(self, weight: Tensor):
         super().__init__(weight)
-        self._transposed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().t().contiguous(), ROWS)
+        self._transposed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().t(), ROWS)
 
     def product(self, input: Tensor, bias: Tensor | None) -> Tensor:
         answer: Any = _Product.apply(input.reshape(-1, input.shape[-1]), bias, self)

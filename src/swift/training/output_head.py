@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from swift.training.varlen_attention import PROBE
+
 Work = Callable[[Tensor, nn.Linear], Tensor]
 """From the final hidden states (B, T, H) and the head to a tensor in at least fp32."""
 
@@ -128,7 +130,7 @@ def _passes_on(model: PreTrainedModel, head: nn.Linear) -> bool:
 
     handle = head.register_forward_hook(instead)
     try:
-        ids = torch.arange(1, 5, device=head.weight.device)[None]
+        ids = torch.arange(1, 1 + sum(PROBE), device=head.weight.device)[None]
         logits = model(input_ids=ids, use_cache=False).logits
     except (RuntimeError, ValueError):  # it counts on the length, or on logits for each token
         return False
