@@ -42,6 +42,6 @@ import sys
 from swift.core.quick_imports import quick_imports
 with quick_imports():
     import peft, bitsandbytes
-print([name for name in sys.modules if name.startswith("torch._inductor.compile")])
+print("torch._inductor.compile_fx" in sys.modules)
 """
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"

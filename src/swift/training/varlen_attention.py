@@ -178,7 +178,7 @@ def shares_prefixes(model: PreTrainedModel) -> bool:
 
 
 PROBE = (7, 7)
-"""Lengths of the two sequences that are tried: longer than the convolutions of recurrent models, and no border of blocks.
+"""Lengths of the two sequences that are tried: longer than the convolutions of recurrent models, no border of blocks.
 
 They are equal, so that one pass gives both alone, and all passes have as many rows: oneDNN writes its code for each
 number of rows anew.
