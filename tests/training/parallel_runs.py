@@ -44,7 +44,9 @@ Launch = Callable[..., Path]
 def launcher(
     command: str, model: Path, folder: Path, rows: Iterable[Mapping[str, Any]], flags: Mapping[str, Any] | None = None
 ) -> Launch:
-    """What trains in so many processes with six rows a pass in all, and gives the folder of the run."""
+    """What trains in so many processes with six rows a pass in all, and gives the folder of the run.
+
+    None among the `flags` leaves one of `FLAGS` out."""
     file = folder / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -54,7 +56,8 @@ def launcher(
         given |= {flag.lstrip("-"): value for flag, value in zip(more[::2], more[1::2], strict=True)}
         different_rows = processes // int(given.get("sequence_parallel_size", 1))
         given.setdefault("batch_size", 6 // different_rows)
-        words = [command, *(word for flag, value in given.items() for word in (f"--{flag}", str(value)))]
+        said = {flag: value for flag, value in given.items() if value is not None}
+        words = [command, *(word for flag, value in said.items() for word in (f"--{flag}", str(value)))]
         several = ranks(processes) if processes > 1 else [{"RANK": "0"}]
         started = [start(words, folder / f"{name}.{e['RANK']}.log", e if processes > 1 else None) for e in several]
         codes = [finished(process) for process in started]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from tests.commands.test_ppo_with_images import with_head
 from tests.fixtures.tiny_multimodal import write_tiny
 
 from training.parallel_runs import FULL, ROWS, SGD, ZERO_3, Launch, furthest, launcher, losses
@@ -63,3 +65,48 @@ def test_what_is_shared_out_equals_one_process(
     one, several = launch("one", 1, *flags), launch("several", 2, *flags, *engine)
     assert losses(several) == pytest.approx(losses(one), rel=1e-5)
     assert furthest(one, several) < 1e-5
+
+
+REWARD = """
+def even(token_ids, **rest):
+    return [sum(token % 2 == 0 for token in ids) / len(ids) for ids in token_ids]
+"""
+NUMBERS = ("score", "engine_log_probs", "log_probs", "ref_log_probs", "values", "advantages", "returns")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "command", "engine", "flags"),
+    [
+        ("llava", "ppo", [], []),
+        ("qwen2_vl", "ppo", ["--deepspeed", "default-zero2"], []),
+        ("qwen2_vl", "grpo", [], WHOLE),
+        ("llava", "grpo", ["--deepspeed", "default-zero2"], WHOLE),
+    ],
+    ids=lambda value: "-".join(value)[:40] if isinstance(value, list) else str(value),
+)
+def test_own_answers_to_what_is_shown_are_learned_from_as_by_one_process(
+    kind: str, command: str, engine: list[str], flags: list[str], tmp_path: Path, smollm2_tokenizer_dir: Path
+) -> None:
+    """Every third prompt shows nothing, so that a process has passes of text alone."""
+    if engine:
+        pytest.importorskip("deepspeed")
+    Image.effect_noise((60, 100), 90).convert("RGB").save(tmp_path / "one.png")
+    rows = [{"query": f"Say {i}", **({"images": ["one.png"]} if i % 3 else {})} for i in range(12)]
+    model = write_tiny(kind, tmp_path / kind, smollm2_tokenizer_dir)
+    (tmp_path / "rewards.py").write_text(REWARD)
+    method: dict[str, Any] = {"rlhf_type": command, "max_new_tokens": 5, "dataset_test_ratio": None, "eval_steps": None}
+    method |= {"template_type": "qwen2-vl", "reward_model_id_or_path": with_head(model, tmp_path / "reward")}
+    if command == "grpo":
+        method |= {"reward_funcs": "even", "external_plugins": tmp_path / "rewards.py", "num_generations": 4}
+        method |= {"num_iterations": 2}
+    launch = launcher("rlhf", model, tmp_path, rows, method)
+    one, several = launch("one", 1, *flags), launch("several", 2, *flags, *engine)
+    assert losses(several) == pytest.approx(losses(one), rel=1e-4, abs=1e-5)
+    assert furthest(one, several) < 1e-4
+    first, second = (list(map(json.loads, (run / "rollouts.jsonl").read_text().splitlines())) for run in (one, several))
+    assert len(first) == len(second)
+    for mine, theirs in zip(first, second, strict=True):
+        assert (mine["row"], mine["answer_ids"]) == (theirs["row"], theirs["answer_ids"])
+        for name in NUMBERS:
+            assert theirs[name] == pytest.approx(mine[name], rel=1e-3, abs=1e-4), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from conftest import FIXTURES
 from swift.training.policy_gradient import algebra
 from swift.training.policy_gradient.rollouts import Rollout, forget_from, read, write
+from swift.training.policy_gradient.schedule import Schedule
 
 FIXED = json.loads((FIXTURES / "ppo_functions.json").read_text())
 
@@ -94,3 +96,11 @@ def test_answers_keep_characters_that_end_a_line(tmp_path: Path) -> None:
     write(tmp_path / "rollouts.jsonl", answers)
     forget_from(tmp_path / "rollouts.jsonl", 2)
     assert read(tmp_path / "rollouts.jsonl") == answers[:2]
+
+
+def test_workers_can_be_sent_the_schedule() -> None:
+    """Where processes are not forked, as on macOS, what a DataLoader reads is pickled."""
+    schedule = Schedule(range(10), size=8, epochs=2, rows=32, seed=0, generations=2)
+    items = [schedule[number] for number in range(32)]
+    assert [pickle.loads(pickle.dumps(schedule))[number] for number in range(32)] == items
+    assert sorted(item["place"] for item in items[:8]) == list(range(8))

@@ -44,7 +44,6 @@ def with_images(plan: SftPlan, images: MediaProcessor | None) -> SftPlan:
     data, train, encodes = plan.data, plan.train, bool(images.family.opening)
     shared = train.zero is not None or train.fsdp is not None
     for flag, given in (
-        (f"--rlhf_type {plan.method} with --deepspeed or --fsdp", shared and plan.method in ON_OWN_ANSWERS),
         ("--deepspeed or --fsdp, where an encoder reads the prompt,", shared and encodes),
         ("--predict_with_generate", train.generation is not None and (train.shards_weights or encodes)),
         ("--sft_type longlora", plan.tuner.sft_type == "longlora"),
@@ -62,7 +61,8 @@ def with_images(plan: SftPlan, images: MediaProcessor | None) -> SftPlan:
         log.warning("rows with media are encoded in one process, which does not read --preprocess_num_proc")
     mode = "lazy" if data.mode == "eager" and not data.keeps_tokens else data.mode
     data = replace(data, mode=mode, cache=None, media=default_media())
-    if train.group.dataloader_num_workers is None and mode != "streaming":  # media are decoded beside the training
+    decoded = mode != "streaming" and plan.method not in ON_OWN_ANSWERS  # where prompts are answered, and not sooner
+    if train.group.dataloader_num_workers is None and decoded:  # media are decoded beside the training
         train = replace(train, workers=1)
     if train.distributed.ddp_find_unused_parameters is None:  # rows without images leave tower and projector out
         train = replace(train, distributed=train.distributed.replace(ddp_find_unused_parameters=True))

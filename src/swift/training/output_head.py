@@ -71,15 +71,25 @@ class OutputHead:
 
         DDP looks for weights without a gradient in what a model returns, and would take those of `work` for such.
         """
+        return self._within(model, inputs, lambda hidden, _: work(hidden), cut=True)
+
+    def with_logits(self, model: nn.Module, inputs: dict[str, Any], work: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Likewise, of the hidden states and the logits (B, T, V) that the model makes of them."""
+        return self._within(model, inputs, work, cut=False)
+
+    def _within(
+        self, model: nn.Module, inputs: dict[str, Any], work: Callable[[Tensor, Tensor], Tensor], *, cut: bool
+    ) -> Tensor:
+        """What `work` makes of hidden states and logits; when `cut`, the head gets one position, without gradient."""
         hidden: list[Tensor] = []
         shapes: list[torch.Size] = []
 
-        def cut(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        def take(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             hidden.append(given[0])
-            return (given[0][:, :1].detach(),)
+            return (given[0][:, :1].detach(),) if cut else given
 
         def instead(_model: nn.Module, _given: Any, output: Any) -> Any:
-            result = work(hidden[0])
+            result = work(hidden[0], output.logits)
             shapes.append(result.shape)
             output.logits = result.reshape(1, -1, 1)
             return output
@@ -87,7 +97,7 @@ class OutputHead:
         assert self._module is not None
         # The first of the hooks on the way out: an engine's own follows what the model returns on its way back.
         handles = [
-            self._module.register_forward_pre_hook(cut),
+            self._module.register_forward_pre_hook(take),
             self._model.register_forward_hook(instead, prepend=True),
         ]
         try:
@@ -96,21 +106,6 @@ class OutputHead:
             for handle in handles:
                 handle.remove()
         return through.reshape(shapes[0])
-
-    def with_logits(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Final hidden states (B, T, H), and the logits (B, T, V) that the model makes of them."""
-        hidden: list[Tensor] = []
-
-        def take(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-            hidden.append(given[0])
-
-        assert self._module is not None
-        handle = self._module.register_forward_pre_hook(take)
-        try:
-            logits: Tensor = model(**inputs).logits
-        finally:
-            handle.remove()
-        return hidden[0], logits
 
 
 @torch.no_grad()

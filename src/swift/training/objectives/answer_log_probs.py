@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
+from swift.models.value_head import ValueHead
 from swift.training.chunked_cross_entropy import linear_log_probs
 from swift.training.objectives import Batch
 from swift.training.output_head import OutputHead
@@ -36,9 +37,9 @@ class TokenScores:
     """(N) fp32, differentiable."""
     mean_logits: Tensor
     """(N) mean of the logits over the vocabulary, without gradient."""
-    hidden: Tensor
-    """(N, H) what the head was given: the state from which each token is predicted."""
     batch: Batch
+    values: Tensor | None = None
+    """(N) fp32, differentiable: of the state from which each token is predicted, where a critic was asked for."""
     untempered: Tensor | None = None
     """(N) the log-probabilities at temperature 1, without gradient, where they were asked for."""
 
@@ -86,28 +87,36 @@ class AnswerLogProbs:
         self._head = OutputHead(base)
         self.temperature = temperature
 
-    def __call__(self, model: nn.Module, batch: Batch, *, untempered: bool = False) -> TokenScores:
+    def __call__(
+        self, model: nn.Module, batch: Batch, *, critic: ValueHead | None = None, untempered: bool = False
+    ) -> TokenScores:
         """Run `model` (possibly wrapped) on a batch; `untempered` asks for the log-probabilities at 1 as well."""
         at, targets = batch["predicted_at"], batch["targets"]
-        if not self._head.plain:
-            hidden, logits = self._head.with_logits(model, model_inputs(batch))
-            hidden = hidden.reshape(-1, hidden.shape[-1])[at]
-            logits = logits.reshape(-1, logits.shape[-1])[at].float()
-            log_probs = -cross_entropy(logits / self.temperature, targets, reduction="none")
-            at_one = -cross_entropy(logits.detach(), targets, reduction="none") if untempered else None
-            return TokenScores(log_probs, (logits.detach() / self.temperature).mean(-1), hidden, batch, at_one)
-        noted: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        noted: list[tuple[Tensor, Tensor | None]] = []
 
-        def score(states: Tensor, head: nn.Linear) -> Tensor:
-            states = states.reshape(-1, states.shape[-1])[at]
-            log_probs = _of_states(head, states, targets, self.temperature)
+        def with_values(log_probs: Tensor, states: Tensor) -> Tensor:
+            return log_probs if critic is None else torch.stack([log_probs, critic(states)])
+
+        def score(hidden: Tensor, head: nn.Linear) -> Tensor:
+            states = hidden.reshape(-1, hidden.shape[-1])[at]
             at_one = _of_states(head, states.detach(), targets, 1.0).detach() if untempered else None
-            noted.append((states, _mean_logits(head, states.detach()), at_one))
-            return log_probs
+            noted.append((_mean_logits(head, states.detach()), at_one))
+            return with_values(_of_states(head, states, targets, self.temperature), states)
 
-        log_probs = self._head.compute(model, model_inputs(batch), score)
-        hidden, mean_logits, at_one = noted[0]
-        return TokenScores(log_probs, mean_logits, hidden, batch, at_one)
+        def score_logits(hidden: Tensor, all_logits: Tensor) -> Tensor:
+            logits = all_logits.reshape(-1, all_logits.shape[-1])[at].float()
+            at_one = -cross_entropy(logits.detach(), targets, reduction="none") if untempered else None
+            noted.append(((logits.detach() / self.temperature).mean(-1), at_one))
+            log_probs = -cross_entropy(logits / self.temperature, targets, reduction="none")
+            return with_values(log_probs, hidden.reshape(-1, hidden.shape[-1])[at])
+
+        inputs = model_inputs(batch)
+        if self._head.plain:
+            found = self._head.compute(model, inputs, score)
+        else:
+            found = self._head.with_logits(model, inputs, score_logits)
+        log_probs, values = (found, None) if critic is None else found
+        return TokenScores(log_probs, noted[0][0], batch, values, noted[0][1])
 
 
 def _of_states(head: nn.Linear, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:

@@ -112,12 +112,12 @@ class Policy:
         for start in range(0, len(answered), self.size):
             some = answered[start : start + self.size]
             batch = self.batch(some)
-            scores = self.scores(model, batch, untempered=True)
+            scores = self.scores(model, batch, critic=head, untempered=True)
             assert scores.untempered is not None
             parts["gap"].append((scores.untempered - self.flat(some, "engine_log_probs")).abs())
             parts["log_probs"].append(scores.log_probs)
-            if head is not None:
-                parts["values"].append(head(scores.hidden))
+            if scores.values is not None:
+                parts["values"].append(scores.values)
             if self.reference is not None:
                 parts["ref_log_probs"].append(self.reference.log_probs(batch))
         return {name: torch.cat(some).float().cpu() for name, some in parts.items()}

@@ -67,8 +67,9 @@ class PpoObjective(Objective):
         """The summed losses over the tokens of the batch's answers, and what is known of them."""
         given, flat = self._record.of(batch), self._policy.flat
         batch.update(self._policy.batch(given))
-        scores = self._policy.scores(model, batch)
-        values, log_probs = self._head(scores.hidden), scores.log_probs
+        scores = self._policy.scores(model, batch, critic=self._head)
+        values, log_probs = scores.values, scores.log_probs
+        assert values is not None
         old = {name: flat(given, name) for name in ("log_probs", "values", "advantages", "returns")}
         plan = self._plan
         policy, held = algebra.policy_losses(log_probs, old["log_probs"], old["advantages"], plan.cliprange)

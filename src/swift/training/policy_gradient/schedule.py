@@ -35,8 +35,6 @@ class Schedule:
         """`size` is the answers of a roll-out, `rows` the items of the whole run."""
         self.prompts, self.size, self.generations = prompts, size, generations
         self._epochs, self._rows, self._seed = epochs, rows, seed
-        self._pass = lru_cache(maxsize=2)(self._shuffled_pass)
-        self._order = lru_cache(maxsize=2)(self._shuffled_places)
         self.lengths = None
         """Of the items, which are not known before there are answers."""
 
@@ -63,10 +61,10 @@ class Schedule:
         """`file:line` of a prompt."""
         return self.prompts.origin(row)
 
-    def _shuffled_pass(self, number: int) -> list[int]:
+    def _pass(self, number: int) -> tuple[int, ...]:
         return _shuffled(len(self.prompts), f"{self._seed} pass {number}")
 
-    def _shuffled_places(self, roll_out: int, epoch: int) -> list[int]:
+    def _order(self, roll_out: int, epoch: int) -> tuple[int, ...]:
         return _shuffled(self.size, f"{self._seed} roll-out {roll_out} epoch {epoch}")
 
 
@@ -84,7 +82,8 @@ def arrange(setting: Setting) -> Schedule:
     )
 
 
-def _shuffled(count: int, seed: str) -> list[int]:
+@lru_cache(maxsize=4)  # a pass, an order, and those before them; not in a schedule, which workers are sent
+def _shuffled(count: int, seed: str) -> tuple[int, ...]:
     numbers = list(range(count))
     random.Random(seed).shuffle(numbers)
-    return numbers
+    return tuple(numbers)
