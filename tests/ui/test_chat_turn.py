@@ -20,6 +20,11 @@ def test_an_answer_of_no_words_is_one() -> None:
     assert (list(talk.messages), talk.media) == (said, Media(("/tmp/a.png",)))
 
 
+def test_files_without_a_word_are_a_question_of_their_own() -> None:
+    talk = conversation([TALK[0], {"role": "assistant", "content": "A."}, TALK[3]], "")
+    assert talk.messages == (Message("user", "<image>"), Message("assistant", "A."), Message("user", "And?"))
+
+
 def test_what_was_asked_since_the_last_answer_is_parted_from_the_talk() -> None:
     assert unanswered(TALK) == (TALK[:3], {"text": "And?", "files": []})
     assert unanswered(TALK[:2]) == ([], {"text": "What?", "files": ["/tmp/a.png"]})

@@ -139,6 +139,34 @@ def test_images_are_chosen_pasted_and_dropped_and_the_answer_is_that_of_infer(
         assert not [line for line in complaints(browser) if "favicon" not in line]
 
 
+SHOWN = """
+return [...document.querySelectorAll('#talk .user-row .message-buttons button, #box button, #talk .bot-row button')]
+  .filter(b => b.checkVisibility()).map(b => b.getAttribute('aria-label'))
+"""
+"""The buttons that can be seen, by their names."""
+
+
+def test_a_chinese_page_has_its_buttons_only_and_names_them(tmp_path: Path, smollm2_tokenizer_dir: Path) -> None:
+    model = write_tiny("qwen2_vl", tmp_path / "tiny", smollm2_tokenizer_dir)
+    files = [colour(tmp_path / f"{name}.png", name) for name in ("red", "green")]
+    with page_of(model, "qwen2-vl-2b-instruct") as address, opened("zh-CN") as browser:
+        browser.set_window_size(1280, 860)
+        browser.get(address)
+        until(lambda: find(browser, "#box textarea"))
+        find(browser, "#box input[type=file]").send_keys("\n".join(map(str, files)))
+        until(lambda: thumbnails(browser, "#box") == 2)
+        find(browser, "#box textarea").send_keys("What?")
+        find(browser, "#box button.submit-button").click()
+        until(lambda: set(browser.execute_script(SHOWN)) == {"撤销", "复制", "重试", "添加文件", "发送"})
+        assert "消息" in find(browser, "#box").get_attribute("textContent")
+        find(browser, "#talk .bot-row [aria-label=撤销]").click()
+        until(lambda: thumbnails(browser, "#box") == 2 and not thumbnails(browser, "#talk"))
+        assert find(browser, "#box textarea").get_attribute("value") == "What?"
+        browser.refresh()
+        until(lambda: find(browser, "#box textarea"))
+        assert not thumbnails(browser, "#talk")
+
+
 def test_a_question_that_gets_no_answer_goes_back_into_the_box(tmp_path: Path, smollm2_tokenizer_dir: Path) -> None:
     model = write_tiny("qwen2_vl", tmp_path / "tiny", smollm2_tokenizer_dir)
     (tmp_path / "broken.png").write_bytes(b"no image")

@@ -36,14 +36,19 @@ NAMES = """() => {
   const names = navigator.language.startsWith("zh") ? ZH : EN;
   const name = () => {
     for (const [place, word] of [["#box .submit-button", "send"], ["#box .stop-button", "stop"],
-                                 ["#settings .toggle-button", "settings"]])
+                                 ["#settings .toggle-button", "settings"], ["#box .upload-button", "attach"],
+                                 ["#talk [aria-label='Copy message']", "copy"],
+                                 ["#talk [aria-label='Fullscreen']", "large"]])
       for (const button of document.querySelectorAll(place))
-        if (button.getAttribute("aria-label") !== names[word]) button.setAttribute("aria-label", names[word]);
+        if (button.getAttribute("aria-label") !== names[word]) {
+          button.setAttribute("aria-label", names[word]);
+          if (button.title) button.title = names[word];
+        }
   };
   new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
   name();
 }""".replace("ZH", json.dumps(CHINESE)).replace("EN", json.dumps(ENGLISH))
-"""Names for buttons that gradio draws as pictures only, for those who cannot see them."""
+"""Names for buttons that gradio draws as pictures only, for those who cannot see them, in the page's language."""
 Kept = tuple[list[Turn], str]
 """A talk and what stands below it: whether its newest answer was stopped, its tokens and their speed."""
 THINKING = [("<think>", "</think>")]
@@ -132,6 +137,7 @@ class ChatPage:
             extra = {"file_types": kinds, "file_count": "multiple", "sources": sources}
         return make(
             elem_id="box",
+            label=WORDS("message"),
             show_label=False,
             placeholder=WORDS("placeholder"),  # type: ignore[arg-type]
             lines=1,
@@ -164,6 +170,9 @@ class ChatPage:
         answering(talk.retry(_again, talk, talk, show_progress="hidden"))
         answering(talk.edit(_edited, talk, talk, show_progress="hidden"))
         answering(talk.example_select(_example, talk, talk, show_progress="hidden"))
+        if self._takes:  # a question with files is not edited in its place by gradio
+            back = talk.undo(self._back, talk, [talk, facts, box], show_progress="hidden")
+            back.then(lambda *shown: shown, [talk, facts], saved, show_progress="hidden")
         box.stop(self._stop, None, None, show_progress="hidden")
         page.load(None, None, None, js=NAMES)
         page.load(lambda kept: kept, saved, [talk, facts], show_progress="hidden")
@@ -241,6 +250,16 @@ class ChatPage:
             yield before, "", gr.update(value=question if self._takes else question["text"])
         else:
             yield _with(history, text), _facts(measured, _words(request), stopped=mine.stop.is_set()), gr.skip()
+
+    def _back(self, history: list[Turn], request: gr.Request) -> tuple[Any, Any, Any]:
+        """The talk without its last question, which goes back into the box with its files."""
+        answer = self._under_way.get(str(request.session_hash))
+        if answer is not None and answer.running and not answer.dropped:
+            return gr.skip(), gr.skip(), gr.skip()
+        while history and history[-1]["role"] == "assistant":
+            history = history[:-1]
+        before, question = unanswered(history)
+        return before, "", gr.update(value=question)
 
     def _stop(self, request: gr.Request) -> None:
         """End the answer of this tab, if one is under way."""

@@ -64,6 +64,9 @@ def conversation(history: Sequence[Turn], system: str) -> Conversation:
     media = {"images": images, "videos": videos, "audios": audios}
     carried = ""
     for turn in history:
+        if carried and turn["role"] != "user":  # files that were sent without a word
+            messages.append(Message("user", carried))
+            carried = ""
         for file in files_of(turn["content"]):
             kind = kind_of(file)
             media[kind].append(file)
