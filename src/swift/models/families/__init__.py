@@ -237,10 +237,13 @@ class MediaProcessor:
         return torch.cat([number[None], own])[:, None]
 
     def keys(self, ids: Sequence[int], media: Media) -> list[int]:
-        """The ids of one row, with numbers below 0 for its media: equal for the same piece of the same picture."""
+        """The ids of one row, with numbers below 0 for its media: equal for the same piece of the same picture.
+
+        A picture in another number of pieces is another one: beside others, LLaVA-OneVision shows its small view alone.
+        """
         keys = list(ids)
         for _, places, kind, source in self._stretches(ids, media):
-            first = int.from_bytes(self._of[kind].digest(source)[:8]) << 32
+            first = (int.from_bytes(self._of[kind].digest(source)[:8]) << 32 | len(places)) << 32
             for piece, place in enumerate(places):
                 keys[place] = -1 - first - piece
         return keys
