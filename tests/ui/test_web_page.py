@@ -20,6 +20,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.fixtures.tiny_multimodal import write_tiny
 
 from params.test_form import any_value
 from swift.params.commands import COMMANDS
@@ -407,3 +408,20 @@ def test_chat_with_a_checkpoint(own_server: Server, tiny_llama_dir: Path) -> Non
         assert complaints(browser) == []
         browser.find_element("css selector", "[data-post$=stop]").click()
         until(lambda: "ended" in find(browser, "#server").text, 60)
+
+
+@pytest.mark.slow
+def test_the_chat_with_a_model_that_sees_names_the_page_for_pictures(
+    own_server: Server, smollm2_tokenizer_dir: Path
+) -> None:
+    model = write_tiny("qwen2_vl", own_server.folder / "tiny", smollm2_tokenizer_dir)
+    values = {"model_id_or_path": str(model), "model_type": "qwen2-vl-2b-instruct", "dtype": "fp32"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        values["port"] = str(free.getsockname()[1])
+    job = own_server.post("/api/jobs", {"command": "deploy", "values": values})["id"]
+    with opened() as browser:
+        browser.get(f"{own_server.url}/chat/{job}")
+        line = f"swift app-ui --model_type qwen2-vl-2b-instruct --model_id_or_path {model}"
+        until(lambda: find(browser, "#server").text.endswith(line), 300)
+        assert find(browser, "#send").is_enabled()

@@ -54,6 +54,14 @@ def curl(job: Job, name: str) -> str:
     return f"{shlex.join(words)}{key} -d {shlex.quote(json.dumps(body))}"
 
 
+def with_media(job: Job) -> str:
+    """The command whose page takes images, videos and sounds for the same model; this one sends text alone."""
+    values, names = read(job.words).args.values, ("ckpt_dir", "model_type", "model_id_or_path")
+    return shlex.join(
+        ["swift", "app-ui", *(word for name in names if values[name] for word in (f"--{name}", values[name]))]
+    )
+
+
 def _server(job: TheJob) -> Job:
     if job.command != "deploy":
         raise HTTPException(404, "this job serves no model")
@@ -86,7 +94,8 @@ def chat_page(job: TheServer, spoken: Spoken) -> str:
 @routes.get("/api/chat/{name}")
 async def state(job: TheServer) -> dict[str, Any]:
     """Whether the server answers, with which models, and how to reach it from elsewhere."""
-    models = await _models(job) if job.state == "running" else []
+    cards = await _models(job) if job.state == "running" else []
+    models = [card["id"] for card in cards]
     best = "default-lora" if "default-lora" in models else models[0] if models else ""
     return {
         "state": job.state,
@@ -94,6 +103,7 @@ async def state(job: TheServer) -> dict[str, Any]:
         "model": best,
         "address": f"{address(job)}/v1",
         "curl": curl(job, best) if best else "",
+        "with_media": with_media(job) if any(card.get("is_multimodal") for card in cards) else "",
         "log": plain("\n".join(job.log_tail(6000).splitlines()[-12:])),
     }
 
@@ -107,11 +117,11 @@ async def completions(request: Request, job: TheServer) -> StreamingResponse:
     return StreamingResponse(_answer(job, body), media_type="text/event-stream", headers=STREAMED)
 
 
-async def _models(job: Job) -> list[str]:
+async def _models(job: Job) -> list[dict[str, Any]]:
     try:
         async with _client(job) as client:
             answer = await client.get("/v1/models", timeout=3.0)
-        return [entry["id"] for entry in answer.json()["data"]] if answer.status_code == 200 else []
+        return [entry for entry in answer.json()["data"] if entry["id"]] if answer.status_code == 200 else []
     except (httpx.HTTPError, ValueError, KeyError):
         return []  # it is still loading
 

@@ -181,7 +181,7 @@ async function look() {
     const state = await (await fetch(place)).json();
     const ready = state.models.length > 0;
     $("#send").disabled = !ready;
-    $("#server").textContent = ready ? "" : ["running", "starting", "queued"].includes(state.state) ? WORDS.starting : WORDS.ended;
+    $("#server").textContent = ready ? state.with_media && `${WORDS.text_only} ${state.with_media}` : ["running", "starting", "queued"].includes(state.state) ? WORDS.starting : WORDS.ended;
     $("#server-log").textContent = ready ? "" : state.log;
     $("#address").textContent = state.address;
     $("#curl").textContent = state.curl;
