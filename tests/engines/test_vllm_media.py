@@ -6,60 +6,30 @@ import asyncio
 import importlib.util
 import itertools
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
+from tests.engines.shown_media import OF_THE_HUB, media_side, prompt, write_pictures
 from tests.fixtures.tiny_multimodal import write_tiny
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
-from swift.catalog.entries import MediaText
 from swift.core.errors import NotBuilt, SwiftError
-from swift.data.image_files import ImageReader
-from swift.data.sound_files import SoundReader
-from swift.data.video_files import VideoReader
 from swift.engines.base import Engine, Request, SamplingParams
-from swift.engines.vllm_media import require_adapted, require_same_places, require_taken
-from swift.models.families import MediaProcessor, Readers, load_media_processor
+from swift.engines.given_media import limits_of, require_same_places, require_taken
+from swift.engines.vllm_media import REASONS, TAKEN, require_adapted
 from swift.prompts.types import Media
 
 needs_vllm = pytest.mark.skipif(
     importlib.util.find_spec("vllm") is None, reason="vLLM has an environment of its own: make test-vllm"
 )
-OF_THE_HUB = (
-    ("^model.vision_tower.", "vision_tower."),
-    ("^vision_tower.(?!vision_model)", "vision_tower.vision_model."),
-)
-"""Names of LLaVA's weights that vLLM knows: those of the models on the hub, not of new ones of transformers 5."""
-
-
-def media_side(model: Path, kwargs: Mapping[str, Any] | None = None) -> MediaProcessor:
-    read = Readers(ImageReader(), VideoReader(ImageReader()), SoundReader())
-    tokenizer: Any = AutoTokenizer.from_pretrained(model)
-    images = load_media_processor(AutoConfig.from_pretrained(model), model, tokenizer, read, kwargs or {})
-    assert images is not None
-    return images
 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> list[str]:
-    paths = []
-    for number, size in enumerate(((60, 100), (112, 56), (300, 200))):
-        paths.append(str(tmp_path / f"{number}.png"))
-        picture = Image.new("RGB", size)
-        picture.putdata([((x * 7 + number * 50) % 256, x % 90, x * x % 256) for x in range(size[0] * size[1])])
-        picture.save(paths[-1])
-    return paths
-
-
-def prompt(images: MediaProcessor, tokenizer: Any, media: Media) -> tuple[int, ...]:
-    written = images.written(media, MediaText())
-    text = f"Look {' and '.join(each for kind in written for each in written[kind])}? What is it?"
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return write_pictures(tmp_path)
 
 
 def test_each_medium_by_itself_is_what_all_are_together(
@@ -86,25 +56,27 @@ def test_what_vllm_is_not_given_is_refused(tmp_path: Path, smollm2_tokenizer_dir
     qwen = media_side(write_tiny("qwen2_vl", tmp_path / "qwen", smollm2_tokenizer_dir))
     idefics = media_side(write_tiny("idefics3", tmp_path / "idefics", smollm2_tokenizer_dir))
     two = Media(images=("a.png", "b.png"))
-    assert require_taken(qwen, two, {"image": 2, "video": 0}) is qwen
+    assert require_taken("vLLM", TAKEN, REASONS, qwen, two, {"image": 2, "video": 0}) is qwen
     with pytest.raises(SwiftError, match="2 images, and --limit_mm_per_prompt allows 1"):
-        require_taken(qwen, two, {"image": 1})
+        require_taken("vLLM", TAKEN, REASONS, qwen, two, {"image": 1})
     with pytest.raises(SwiftError, match="1 videos, and --limit_mm_per_prompt allows 0"):
-        require_taken(qwen, Media(videos=("a.mp4",)), {"video": 0})
+        require_taken("vLLM", TAKEN, REASONS, qwen, Media(videos=("a.mp4",)), {"video": 0})
     with pytest.raises(NotBuilt, match="not given images of Idefics3"):
-        require_taken(idefics, two, {})
+        require_taken("vLLM", TAKEN, REASONS, idefics, two, {})
+    with pytest.raises(SwiftError, match="counts by kind of media"):
+        limits_of({"images": 2})
     with pytest.raises(NotBuilt, match="not given audios of a model of text"):
-        require_taken(None, Media(audios=("a.wav",)), {})
+        require_taken("vLLM", TAKEN, REASONS, None, Media(audios=("a.wav",)), {})
 
 
 def test_places_that_vllm_would_lay_out_otherwise_are_refused(tmp_path: Path, smollm2_tokenizer_dir: Path) -> None:
     model = write_tiny("qwen3_vl", tmp_path / "qwen3", smollm2_tokenizer_dir)
     images, config = media_side(model), AutoConfig.from_pretrained(model).to_dict()
-    require_same_places(images, config)
+    require_same_places("vLLM", images, config)
     del config["text_config"]["rope_parameters"]["mrope_interleaved"]
-    require_same_places(None, config)
+    require_same_places("vLLM", None, config)
     with pytest.raises(SwiftError, match="does not say mrope_interleaved"):
-        require_same_places(images, config)
+        require_same_places("vLLM", images, config)
 
 
 def test_adapters_on_parts_that_vllm_would_leave_out_are_refused(tmp_path: Path, smollm2_tokenizer_dir: Path) -> None:

@@ -85,6 +85,8 @@ def test_another_configuration_does_not_reach_lmdeploy(tmp_path: Path) -> None:
     args = parse(["infer", *words.split(), '{"rms_norm_eps": 0.1}'])
     with pytest.raises(SwiftError, match="--model_kwargs does not reach lmdeploy"):
         plan_infer(args, load_catalog(), VLLM)
+    args = parse(["infer", *words.split(), '{"max_pixels": 9999}'])  # pixels are made here
+    assert plan_infer(args, load_catalog(), VLLM).engine.backend == "lmdeploy"
 
 
 def test_auto_takes_an_engine_that_reads_the_positions() -> None:

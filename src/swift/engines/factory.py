@@ -157,10 +157,7 @@ async def start(plan: InferPlan, prepared: Prepared) -> Engine:
         )
         return await VllmEngine.start(source, tokenizer, settings, adapters, admit, prepared.images)
     if engine.backend == "lmdeploy":
-        from swift.engines.lmdeploy import LmdeployEngine, lmdeploy_settings
-
-        flags = lmdeploy_settings(engine.lmdeploy, session_len=engine.vllm.max_model_len, dtype=plan.model.dtype)
-        return await LmdeployEngine.start(source, tokenizer, flags, adapters)
+        return await _lmdeploy(plan, prepared)
     if engine.backend == "llamacpp":
         return await asyncio.to_thread(_llamacpp, plan, prepared)
 
@@ -188,13 +185,33 @@ async def start(plan: InferPlan, prepared: Prepared) -> Engine:
 
 def _changes(plan: InferPlan, prepared: Prepared) -> dict[str, Any]:
     """What --model_kwargs changes for vLLM, of the model and of its image processor, and what adapters may change."""
-    from swift.engines.vllm_media import adapts_all, require_same_places
+    from swift.engines.given_media import require_same_places
+    from swift.engines.vllm_media import adapts_all
 
     config, images = models.load_config(plan.model, prepared.source).to_dict(), prepared.images
-    require_same_places(images, config)
+    require_same_places("vLLM", images, config)
     of_model = {name: value for name, value in plan.model.model_kwargs.items() if name in config}
     of_images = {} if images is None or "size" not in images.facts else {"size": images.facts["size"]}
     return {"hf_overrides": of_model, "mm_processor_kwargs": of_images, "adapts_all": adapts_all(images)}
+
+
+async def _lmdeploy(plan: InferPlan, prepared: Prepared) -> Engine:
+    from swift.engines.given_media import limits_of, require_same_places
+    from swift.engines.lmdeploy import LmdeployEngine, lmdeploy_settings
+    from swift.engines.lmdeploy_media import require_decoder
+
+    engine, images = plan.engine, prepared.images
+    if images is not None:
+        config = models.load_config(plan.model, prepared.source).to_dict()
+        require_same_places("LMDeploy", images, config)
+        require_decoder(images, config)
+    settings = lmdeploy_settings(
+        engine.lmdeploy,
+        session_len=engine.vllm.max_model_len,
+        dtype=plan.model.dtype,
+        limits=limits_of(engine.vllm.limit_mm_per_prompt),
+    )
+    return await LmdeployEngine.start(prepared.source, prepared.tokenizer, settings, dict(engine.adapters), images)
 
 
 def _llamacpp(plan: InferPlan, prepared: Prepared) -> Engine:

@@ -1,6 +1,7 @@
 """The LMDeploy backend: its `AsyncEngine` in this process, behind the Engine protocol. It needs a CUDA device.
 
-LMDeploy picks between its two engines by the model; adapters need the PyTorch one, which takes them at the start only.
+LMDeploy picks between its two engines by the model; adapters need the PyTorch one, which takes them at the start only,
+and so do models that see: of the other's towers nothing is known here.
 Its config classes are built through `checked`: some of them take unknown keywords without a word.
 """
 
@@ -9,16 +10,19 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import logging
 import re
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from swift.core.errors import NotBuilt, SwiftError
+from swift.core.errors import SwiftError
 from swift.core.optional_imports import installed
 from swift.engines.base import (
     JSON_OBJECT,
@@ -32,9 +36,17 @@ from swift.engines.base import (
     TokenLogprob,
 )
 from swift.engines.detokenizer import Detokenizer, StopStrings
+from swift.engines.given_media import require_taken
+from swift.engines.lmdeploy_adapters import require_adapter
+from swift.engines.lmdeploy_media import REASONS, TAKEN, Item, items_of
 from swift.params.groups import Lmdeploy
 from swift.prompts.types import Media
 
+if TYPE_CHECKING:
+    from swift.models.families import MediaProcessor
+
+NOT_STARTED = (ValueError, TypeError, RuntimeError, OSError, LookupError, AttributeError, AssertionError)
+"""What LMDeploy raises for a model that it cannot build or load."""
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "auto": "auto"}
 
 
@@ -47,19 +59,19 @@ class LmdeploySettings:
     """Share of the free memory for the KV cache."""
     quant_policy: int = 0
     """Bits of the KV cache, 4 or 8; 0 leaves it as it is."""
-    vision_batch_size: int = 1
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """Most media of a prompt, by kind."""
     session_len: int | None = None
     """Tokens of prompt and answer together; None takes the model's own length."""
     dtype: str = "auto"
 
 
 def lmdeploy_settings(flags: Lmdeploy, **others: Any) -> LmdeploySettings:
-    """The settings the flags ask for. `others` are the settings that are no LMDeploy flags (session_len, dtype)."""
+    """The settings the flags ask for. `others` are those that are no LMDeploy flags (limits, session_len, dtype)."""
     return LmdeploySettings(
         tp=flags.tp,
         cache_max_entry_count=flags.cache_max_entry_count,
         quant_policy=flags.quant_policy,
-        vision_batch_size=flags.vision_batch_size,
         **others,
     )
 
@@ -80,8 +92,8 @@ def checked(cls: type, **values: Any) -> Any:
         raise SwiftError(f"LMDeploy refuses its {cls.__name__}", why=str(problem).strip().splitlines()[-1]) from None
 
 
-def backend_config(settings: LmdeploySettings, adapters: Mapping[str, Path]) -> Any:
-    """LMDeploy's engine config: TurboMind's, or the PyTorch engine's where there are adapters to serve."""
+def backend_config(settings: LmdeploySettings, adapters: Mapping[str, Path], *, sees: bool = False) -> Any:
+    """LMDeploy's engine config: TurboMind's, or the PyTorch engine's where there are adapters to serve or media."""
     # LMDeploy has an environment of its own; without it, pyright may take this file for it.
     from lmdeploy import PytorchEngineConfig, TurbomindEngineConfig  # pyright: ignore
 
@@ -96,16 +108,19 @@ def backend_config(settings: LmdeploySettings, adapters: Mapping[str, Path]) -> 
         "session_len": settings.session_len,
         "dtype": DTYPES[settings.dtype],
     }
-    if adapters:
-        return checked(PytorchEngineConfig, **values, adapters={name: str(folder) for name, folder in adapters.items()})
+    if adapters or sees:
+        folders = {name: str(folder) for name, folder in adapters.items()}
+        return checked(PytorchEngineConfig, **values, adapters=folders or None)
     return checked(TurbomindEngineConfig, **values)
 
 
-def vision_config(settings: LmdeploySettings) -> Any:
-    """LMDeploy's config of the image encoder."""
-    from lmdeploy import VisionConfig  # pyright: ignore  # as above
-
-    return checked(VisionConfig, max_batch_size=settings.vision_batch_size)
+def _keep_errors_alone() -> None:
+    """LMDeploy tells on standard output, where answers go, of each request."""
+    log = logging.getLogger("lmdeploy")
+    log.setLevel(logging.ERROR)
+    for handler in log.handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
+            handler.setStream(sys.stderr)
 
 
 class LmdeployEngine:
@@ -113,61 +128,75 @@ class LmdeployEngine:
 
     reader: None = None
 
-    def __init__(self, engine: Any, tokenizer: Any, adapters: tuple[str, ...]):
+    def __init__(
+        self,
+        engine: Any,
+        tokenizer: Any,
+        adapters: tuple[str, ...],
+        images: MediaProcessor | None = None,
+        limits: Mapping[str, int] = MappingProxyType({}),
+    ):
         self.tokenizer = tokenizer
+        self._images = images
+        self._limits = limits
         self.max_model_len: int = engine.session_len
         self.adapters = adapters
         self._engine = engine
 
     @classmethod
     async def start(
-        cls, model_dir: Path, tokenizer: Any, settings: LmdeploySettings, adapters: Mapping[str, Path] | None = None
+        cls,
+        model_dir: Path,
+        tokenizer: Any,
+        settings: LmdeploySettings,
+        adapters: Mapping[str, Path] | None = None,
+        images: MediaProcessor | None = None,
     ) -> LmdeployEngine:
-        """Load the model and the LoRAs given by name. Raises SwiftError without CUDA or without LMDeploy."""
+        """Load the model and the LoRAs given by name. Raises SwiftError without CUDA or without LMDeploy.
+
+        `images` makes the pixels of a model that sees.
+        """
         if not torch.cuda.is_available():
             raise SwiftError("LMDeploy needs a CUDA device and this machine has none: use --infer_backend pt")
         if not installed("lmdeploy"):
             raise SwiftError("--infer_backend lmdeploy needs the package `lmdeploy`: pip install lmdeploy==0.18.0")
-        from lmdeploy.archs import autoget_backend_config, get_task  # pyright: ignore[reportMissingImports]  # as above
+        from lmdeploy.archs import autoget_backend_config  # pyright: ignore[reportMissingImports]  # as above
+        from lmdeploy.serve.core import AsyncEngine  # pyright: ignore[reportMissingImports]  # as above
 
+        _keep_errors_alone()
         adapters = adapters or {}
+        for adapter in adapters.values():
+            require_adapter(adapter, sees=images is not None)
         folder = str(model_dir)
         # Without TurboMind support for the model this turns into the PyTorch engine's config, with the same values.
-        backend, config = autoget_backend_config(folder, backend_config(settings, adapters))
-        task, engine_class = get_task(backend, folder, backend_config=config)
-        vision = {"vision_config": vision_config(settings)} if task == "vlm" else {}
+        backend, config = autoget_backend_config(folder, backend_config(settings, adapters, sees=images is not None))
         try:
-            engine = engine_class(
-                folder,
-                backend=backend,
-                backend_config=config,
-                **vision,
-            )
-        except (ValueError, RuntimeError, OSError) as problem:
+            # Not its engine for models that see, which has processors and templates of its own before this one.
+            engine = AsyncEngine(folder, backend=backend, backend_config=config)
+        except NOT_STARTED as problem:
             raise SwiftError("LMDeploy did not start", where=folder, why=str(problem)) from problem
         engine.start_loop(asyncio.get_running_loop(), use_async_api=True)
-        return cls(engine, tokenizer, tuple(adapters))
+        return cls(engine, tokenizer, tuple(adapters), images, settings.limits)
 
     async def stream(self, request: Request) -> AsyncIterator[Delta]:
         """Deltas as LMDeploy makes them. Raises SwiftError for a request that cannot be answered."""
-        if request.media != Media():
-            raise NotBuilt(
-                "images, videos and audio do not reach LMDeploy: it takes them in its own templates only",
-                next="use --infer_backend pt",
-            )
         if request.adapter is not None and request.adapter not in self.adapters:
             known = ", ".join(self.adapters)
             raise SwiftError(
                 f"there is no adapter `{request.adapter}`", next=f"it serves {known}" if known else "it serves none"
             )
+        items: list[Item] = []
+        if request.media.any:
+            images = require_taken("LMDeploy", TAKEN, REASONS, self._images, request.media, self._limits)
+            items = await asyncio.to_thread(items_of, images, request.prompt_ids, request.media)
         if request.sampling.n == 1:
-            async with aclosing(self._answer(request, 0)) as deltas:
+            async with aclosing(self._answer(request, items, 0)) as deltas:
                 async for delta in deltas:
                     yield delta
             return
         # LMDeploy makes one answer a session; n of them run side by side and their deltas come out as they are made.
         queue: asyncio.Queue[Delta | BaseException] = asyncio.Queue()
-        tasks = [asyncio.create_task(self._into(queue, request, index)) for index in range(request.sampling.n)]
+        tasks = [asyncio.create_task(self._into(queue, request, items, index)) for index in range(request.sampling.n)]
         unfinished = len(tasks)
         try:
             while unfinished:
@@ -181,15 +210,17 @@ class LmdeployEngine:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _into(self, queue: asyncio.Queue[Delta | BaseException], request: Request, index: int) -> None:
+    async def _into(
+        self, queue: asyncio.Queue[Delta | BaseException], request: Request, items: Sequence[Item], index: int
+    ) -> None:
         try:
-            async with aclosing(self._answer(request, index)) as deltas:
+            async with aclosing(self._answer(request, items, index)) as deltas:
                 async for delta in deltas:
                     queue.put_nowait(delta)
         except SwiftError as error:
             queue.put_nowait(error)
 
-    async def _answer(self, request: Request, index: int) -> AsyncGenerator[Delta, None]:
+    async def _answer(self, request: Request, items: Sequence[Item], index: int) -> AsyncGenerator[Delta, None]:
         from lmdeploy.serve.core.exceptions import RequestError  # pyright: ignore[reportMissingImports]  # as above
 
         generation = generation_config(request.sampling, index)
@@ -205,6 +236,8 @@ class LmdeployEngine:
             )
         except RequestError as problem:
             raise SwiftError(f"LMDeploy refuses the request: {problem}") from None
+        if items:
+            prepared.inputs["multimodal"] = [dict(item) for item in items]
         outputs = self._engine.generate(prepared)
         try:
             # Closing LMDeploy's generator cancels the session.

@@ -22,7 +22,8 @@ from uuid import uuid4
 from swift.core.errors import SwiftError
 from swift.core.optional_imports import installed
 from swift.engines.base import NOTHING_SHOWN, Delta, FinishReason, Request, SamplingParams, TokenLogprob
-from swift.engines.vllm_media import prompt_with_media, require_adapted, require_taken
+from swift.engines.given_media import limits_of, require_taken
+from swift.engines.vllm_media import REASONS, TAKEN, prompt_with_media, require_adapted
 from swift.engines.vllm_process import gauge_writer, interrupts_kept_from_children, leash, prepare_environment
 from swift.params.groups import Vllm
 from swift.prompts.types import Media
@@ -80,24 +81,11 @@ def vllm_settings(flags: Vllm, *, memory_given: bool = True, **others: Any) -> V
         max_model_len=flags.max_model_len,
         disable_custom_all_reduce=flags.disable_custom_all_reduce,
         enforce_eager=flags.enforce_eager,
-        limit_mm_per_prompt=_limits(flags.limit_mm_per_prompt),
+        limit_mm_per_prompt=limits_of(flags.limit_mm_per_prompt),
         enable_lora=flags.vllm_enable_lora,
         max_lora_rank=flags.vllm_max_lora_rank,
         **others,
     )
-
-
-def _limits(given: str | Mapping[str, Any] | None) -> dict[str, int]:
-    mistake = SwiftError(
-        "limits are counts by kind of media", where="--limit_mm_per_prompt", next="""write it like '{"image": 2}'"""
-    )
-    try:
-        limits = json.loads(given) if isinstance(given, str) else dict(given or {})
-    except json.JSONDecodeError:
-        raise mistake from None
-    if not isinstance(limits, dict) or not all(type(count) is int and count >= 0 for count in limits.values()):
-        raise mistake
-    return limits
 
 
 class VllmEngine:
@@ -209,7 +197,7 @@ class VllmEngine:
 
         if not media.any:
             return tokens_input(list(ids))
-        images = require_taken(self._images, media, self._limits)
+        images = require_taken("vLLM", TAKEN, REASONS, self._images, media, self._limits)
         return await asyncio.to_thread(prompt_with_media, images, ids, media)
 
     async def log_probs(

@@ -10,15 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swift.core.errors import NotBuilt, SwiftError
+from swift.core.errors import SwiftError
+from swift.engines.given_media import MODALITIES, Taken
 from swift.prompts.types import Media
 
 if TYPE_CHECKING:
     from swift.models.families import MediaProcessor, Shown
 
-MODALITIES = {"images": "image", "videos": "video", "audios": "audio"}
-"""What vLLM calls each kind."""
-TAKEN: Mapping[str, tuple[str, ...]] = {
+TAKEN: Taken = {
     "Llava": ("images",),
     "LlavaNext": ("images",),
     "Qwen2VL": ("images", "videos"),
@@ -26,7 +25,8 @@ TAKEN: Mapping[str, tuple[str, ...]] = {
     "Qwen3VL": ("images", "videos"),
     "InternVL": ("images",),
 }
-"""Kinds of media by family that answers of vLLM were compared with those of the model here for."""
+REASONS: Mapping[str, str] = {}
+"""Why families are not given to it that were compared."""
 ADAPTED = ("Qwen2VL", "Qwen25VL", "Qwen3VL")
 """Families whose adapters may change the projector and the tower too, and not only the decoder. Of others vLLM leaves
 such parts out without a word, or its process ends over them."""
@@ -34,27 +34,6 @@ BEGUN = ("Qwen3VL",)
 """Families in whose videos vLLM looks for the token that begins the first frame, too."""
 OF_THE_HOST = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts", "image_sizes", "image_num_patches")
 """Numbers that vLLM's models read on the CPU."""
-
-
-def require_taken(images: MediaProcessor | None, media: Media, limits: Mapping[str, int]) -> MediaProcessor:
-    """Raise SwiftError for media that are not given to vLLM, or more of them than --limit_mm_per_prompt allows."""
-    family = "" if images is None else type(images.family).__name__
-    for kind, name in MODALITIES.items():
-        count = len(media.of(kind))
-        if count and kind not in TAKEN.get(family, ()):
-            raise NotBuilt(
-                f"vLLM is not given {kind} of {family or 'a model of text'}",
-                why="its answers about them were not compared with those of the model itself",
-                next="use --infer_backend pt",
-            )
-        if count > limits.get(name, count):
-            raise SwiftError(
-                f"the prompt has {count} {kind}, and --limit_mm_per_prompt allows {limits[name]}",
-                where="--limit_mm_per_prompt",
-                next="show fewer, or start with a larger limit",
-            )
-    assert images is not None, "a model of text takes no media"
-    return images
 
 
 def adapts_all(images: MediaProcessor | None) -> bool:
@@ -76,21 +55,6 @@ def require_adapted(images: MediaProcessor | None, adapter: Path) -> None:
             where=str(adapter),
             why="it would answer about images without that",
             next="--merge_lora true, or --infer_backend pt",
-        )
-
-
-def require_same_places(images: MediaProcessor | None, config: Mapping[str, Any]) -> None:
-    """Raise SwiftError for a Qwen3-VL `config` whose pieces of an image vLLM would put into other places.
-
-    transformers lays the coordinates of a place out by turns whatever the file says; vLLM wants to be told.
-    """
-    if images is None or type(images.family).__name__ != "Qwen3VL":
-        return
-    if not config["text_config"]["rope_parameters"].get("mrope_interleaved"):
-        raise SwiftError(
-            "config.json of the model does not say mrope_interleaved, without which vLLM places images otherwise",
-            where="rope_parameters of text_config",
-            next='write "mrope_interleaved": true there, or use --infer_backend pt',
         )
 
 

@@ -40,12 +40,14 @@ ENGINES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         **dict.fromkeys(
             (
                 *("gpu_memory_utilization", "tensor_parallel_size", "disable_custom_all_reduce", "enforce_eager"),
-                *("limit_mm_per_prompt", "vllm_enable_lora", "vllm_max_lora_rank"),
+                *("vllm_enable_lora", "vllm_max_lora_rank"),
             ),
             ("vllm",),
         ),
         "max_num_seqs": ("vllm", "llamacpp"),
-        **dict.fromkeys(("cache_max_entry_count", "quant_policy", "vision_batch_size", "tp"), ("lmdeploy",)),
+        "limit_mm_per_prompt": ("vllm", "lmdeploy"),
+        **dict.fromkeys(("cache_max_entry_count", "quant_policy", "tp"), ("lmdeploy",)),
+        "vision_batch_size": (),
         **dict.fromkeys(("device_map_config", "device_max_memory"), ("pt",)),
     }
 )
@@ -105,7 +107,7 @@ def condition(flag: Flag) -> Condition | None:
             return Condition("rlhf_type", kinds)
     if flag.group.__name__ != "Galore" and (kinds := owners(flag.name)) is not None:
         return Condition("sft_type", kinds)
-    if flag.group.__name__ in ("Vllm", "Lmdeploy") and flag.name in ENGINES:
+    if flag.group.__name__ in ("Vllm", "Lmdeploy") and ENGINES.get(flag.name):
         return Condition("infer_backend", ("AUTO", *ENGINES[flag.name]))
     return _FLAGS.get(flag.name) or _GROUPS.get(flag.group.__name__)
 

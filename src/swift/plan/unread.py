@@ -79,7 +79,8 @@ def check_configuration(model: ModelPlan, backend: str) -> None:
     """Raise SwiftError where an engine would answer from another configuration than the one that was asked for."""
     if backend not in ("vllm", "lmdeploy"):
         return
-    flags = {"--rope_scaling": stretches(model), "--model_kwargs": bool(model.model_kwargs) and backend == "lmdeploy"}
+    others = model.model_kwargs.keys() - MEDIA_SETTINGS  # pixels are made here for every engine
+    flags = {"--rope_scaling": stretches(model), "--model_kwargs": bool(others) and backend == "lmdeploy"}
     for flag, given in flags.items():
         if given:
             raise SwiftError(
