@@ -2133,7 +2133,7 @@ def infer(
         tp: Tensor parallelism of the LMDeploy engine.
         cache_max_entry_count: Share of free memory for the KV cache.
         quant_policy: KV cache quantization, 0 off, 4 or 8 bits: 0, 4, 8.
-        vision_batch_size: Batch size of the vision model (multimodal only).
+        vision_batch_size: Batch size of the vision model.
         ignore_args_error: Report unknown flags in one warning instead of stopping.
     """
     ...
@@ -2311,7 +2311,7 @@ def merge(
         tp: Tensor parallelism of the LMDeploy engine.
         cache_max_entry_count: Share of free memory for the KV cache.
         quant_policy: KV cache quantization, 0 off, 4 or 8 bits: 0, 4, 8.
-        vision_batch_size: Batch size of the vision model (multimodal only).
+        vision_batch_size: Batch size of the vision model.
         ignore_args_error: Report unknown flags in one warning instead of stopping.
     """
     ...
@@ -2535,7 +2535,7 @@ def export(
         tp: Tensor parallelism of the LMDeploy engine.
         cache_max_entry_count: Share of free memory for the KV cache.
         quant_policy: KV cache quantization, 0 off, 4 or 8 bits: 0, 4, 8.
-        vision_batch_size: Batch size of the vision model (multimodal only).
+        vision_batch_size: Batch size of the vision model.
         ignore_args_error: Report unknown flags in one warning instead of stopping.
     """
     ...
@@ -2744,7 +2744,7 @@ def evaluate(
         tp: Tensor parallelism of the LMDeploy engine.
         cache_max_entry_count: Share of free memory for the KV cache.
         quant_policy: KV cache quantization, 0 off, 4 or 8 bits: 0, 4, 8.
-        vision_batch_size: Batch size of the vision model (multimodal only).
+        vision_batch_size: Batch size of the vision model.
         ignore_args_error: Report unknown flags in one warning instead of stopping.
     """
     ...
@@ -2946,7 +2946,7 @@ def deploy(
         tp: Tensor parallelism of the LMDeploy engine.
         cache_max_entry_count: Share of free memory for the KV cache.
         quant_policy: KV cache quantization, 0 off, 4 or 8 bits: 0, 4, 8.
-        vision_batch_size: Batch size of the vision model (multimodal only).
+        vision_batch_size: Batch size of the vision model.
         ignore_args_error: Report unknown flags in one warning instead of stopping.
     """
     ...
@@ -3124,7 +3124,7 @@ def load(
         tp: Tensor parallelism of the LMDeploy engine.
         cache_max_entry_count: Share of free memory for the KV cache.
         quant_policy: KV cache quantization, 0 off, 4 or 8 bits: 0, 4, 8.
-        vision_batch_size: Batch size of the vision model (multimodal only).
+        vision_batch_size: Batch size of the vision model.
         ignore_args_error: Report unknown flags in one warning instead of stopping.
     """
     ...

@@ -43,7 +43,7 @@ _VLLM = (
     *("gpu_memory_utilization", "tensor_parallel_size", "max_num_seqs", "disable_custom_all_reduce", "enforce_eager"),
     *("limit_mm_per_prompt", "vllm_enable_lora", "vllm_max_lora_rank"),
 )
-_LMDEPLOY = ("tp", "cache_max_entry_count", "quant_policy", "vision_batch_size")
+_LMDEPLOY = ("tp", "cache_max_entry_count", "quant_policy")
 _SURFACE = ("sft_type", *_CHAT, *_ROWS, *_FILES, "eval_human", "stream")
 UNREAD: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {

@@ -49,6 +49,11 @@ TABLE: tuple[Leftover, ...] = (
         what="the code of mPLUG-Owl, DeepSeek-VL, Yi-VL and LLaVA in repositories of their own",
         instead="leave it out; a --model_type that needs such code names a model of the same kind that does not",
     ),
+    Leftover(
+        "vision_batch_size",
+        what="towers that LMDeploy ran beside its engine",
+        instead="leave it out; its engine computes the images of a step together",
+    ),
     Leftover("to_hf", what=_MEGATRON, instead="convert with Megatron-Bridge, and give swift the folder that it writes"),
 )
 

@@ -47,7 +47,6 @@ ENGINES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "max_num_seqs": ("vllm", "llamacpp"),
         "limit_mm_per_prompt": ("vllm", "lmdeploy"),
         **dict.fromkeys(("cache_max_entry_count", "quant_policy", "tp"), ("lmdeploy",)),
-        "vision_batch_size": (),
         **dict.fromkeys(("device_map_config", "device_max_memory"), ("pt",)),
     }
 )
@@ -107,7 +106,7 @@ def condition(flag: Flag) -> Condition | None:
             return Condition("rlhf_type", kinds)
     if flag.group.__name__ != "Galore" and (kinds := owners(flag.name)) is not None:
         return Condition("sft_type", kinds)
-    if flag.group.__name__ in ("Vllm", "Lmdeploy") and ENGINES.get(flag.name):
+    if flag.group.__name__ in ("Vllm", "Lmdeploy") and flag.name in ENGINES:
         return Condition("infer_backend", ("AUTO", *ENGINES[flag.name]))
     return _FLAGS.get(flag.name) or _GROUPS.get(flag.group.__name__)
 

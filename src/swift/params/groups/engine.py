@@ -41,4 +41,4 @@ class Lmdeploy(Frozen):
     quant_policy: Literal[0, 4, 8] = 0
     """KV cache quantization, 0 off, 4 or 8 bits."""
     vision_batch_size: Annotated[int, Range(1)] = 1
-    """Batch size of the vision model. No engine reads it: LMDeploy computes the images of a step together."""
+    """Batch size of the vision model. LMDeploy computes the images of a step together."""
