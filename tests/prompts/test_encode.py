@@ -14,6 +14,7 @@ from tests.fixtures.shown import Pictures
 
 from swift.core.errors import SwiftError
 from swift.prompts.encode import Encoder, TooLong
+from swift.prompts.images import IN_ANSWER, without_answer
 from swift.prompts.types import Conversation, Media, Message, Origin, Preference
 
 ASK, SAY = Message("user", "Who are you?"), Message("assistant", "A robot.")
@@ -69,6 +70,35 @@ def test_what_opens_an_image_is_not_cut_off_it(
             kept.append(tokenizer.decode(encoder.encode(row)[0].input_ids))
     assert len(kept) > 5
     assert kept[0].strip().startswith(head + piece * 3)
+
+
+def test_media_of_an_answer_are_not_in_the_prompt_to_it(
+    golden_tokenizer: Callable[[str], Any], encoder_of: Callable[..., Encoder]
+) -> None:
+    tokenizer, piece = golden_tokenizer("smollm2-plus"), "<|endoftext|>"
+    pictures = Pictures(f"[{piece}]", piece, tokenizer.convert_tokens_to_ids(piece))
+    encoder = encoder_of("chatml", tokenizer, images=pictures)
+
+    def row(query: str, response: str, *images: str) -> Conversation:
+        return Conversation((Message("user", query), Message("assistant", response)), media=Media(images=images))
+
+    def prompt(given: Conversation) -> tuple[str, tuple[str, ...]]:
+        (encoded,) = encoder.encode(without_answer(given), inference=True)
+        text = tokenizer.decode(encoded.input_ids).partition("user\n")[2]
+        return text.partition("<|im_end|>")[0], encoded.media.images
+
+    assert prompt(row("See <image>", "like <image>", "a", "b")) == (f"See [{piece}]", ("a",))
+    assert prompt(row("See", "like <image>", "a", "b")) == (f"[{piece}]See", ("a",))
+    assert prompt(row("See", "like <image>", "a")) == ("See", ())
+    assert prompt(row("See", "this", "a", "b")) == (f"[{piece}][{piece}]See", ("a", "b"))
+    (trained,) = encoder.encode(row("See <image>", "like <image>", "a", "b"))
+    assert IN_ANSWER in trained.rewrites and trained.media.images == ("a", "b")
+    (usual,) = encoder.encode(row("See <image>", "this", "a"))
+    assert IN_ANSWER not in usual.rewrites
+    good = Preference(row("<image>?", "x <image>", "a", "b"), row("<image>?", "<image> y", "a", "b"))
+    assert encoder.encode_preference(good).chosen.media.images == ("a", "b")
+    with pytest.raises(SwiftError, match="their prompts would differ"):
+        encoder.encode_preference(Preference(good.chosen, row("<image>?", "y", "a", "b")))
 
 
 def test_settings_left_by_a_padded_call_do_not_matter(

@@ -27,9 +27,9 @@ from swift.plan.data import Rounds
 from swift.plan.methods import Kind
 from swift.prompts.bad_row import BadRow
 from swift.prompts.encode import AnswerTooLong, Encoder, TooLong
-from swift.prompts.images import BadMedium
+from swift.prompts.images import BadMedium, without_answer
 from swift.prompts.rewrites import LOST
-from swift.prompts.types import IGNORED, Conversation, Encoded, Media, Origin, Preference, Row
+from swift.prompts.types import IGNORED, Encoded, Media, Origin, Preference, Row
 
 
 @dataclass(frozen=True)
@@ -330,14 +330,6 @@ def _encode_prompt(encoder: Encoder, row: Row, how: Preprocessor) -> Made | BadR
     size = len(encoded.input_ids)
     shown = {"media": encoded.media} if encoder.images is not None and encoded.media.any else {}
     return Made([{"input_ids": encoded.input_ids, **shown}], size, size, bool(encoded.truncated))
-
-
-def without_answer(conversation: Conversation) -> Conversation:
-    """The conversation up to the turn that is to be answered."""
-    messages = conversation.messages
-    while messages and messages[-1].role == "assistant":
-        messages = messages[:-1]
-    return Conversation(messages, conversation.tools, conversation.media, conversation.origin)
 
 
 def refusal(error: SwiftError) -> BadRow:

@@ -11,12 +11,13 @@ from swift.core.log import log
 from swift.data.columns import refuse_absent
 from swift.data.dataset_files import dataset_files
 from swift.data.parts import Part, open_part, resampled
-from swift.data.preprocess import Outcome, Preprocessor, without_answer
+from swift.data.preprocess import Outcome, Preprocessor
 from swift.data.row_table import Tabulator, say_formats
 from swift.data.shard import UNUSABLE, Shard
 from swift.data.source import RowSource, SourceRow
 from swift.data.workers import chunks, shard_of
 from swift.plan.data import DataPlan
+from swift.prompts.images import without_answer
 from swift.prompts.types import Conversation, Message, Origin, Preference
 
 

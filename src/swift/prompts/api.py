@@ -14,6 +14,7 @@ from swift.plan.prompt import JINJA, PromptPlan
 from swift.prompts.bad_row import BadRow
 from swift.prompts.encode import Encoder, TooLong, build_encoder
 from swift.prompts.grounding import objects
+from swift.prompts.images import without_answer
 from swift.prompts.media_links import out_of_text
 from swift.prompts.messages import (
     MEDIA_TAGS,
@@ -84,8 +85,7 @@ class RowTemplate:
         messages = conversation.messages
         answered = bool(messages) and messages[-1].role == "assistant"
         if inference and answered:
-            conversation = Conversation(messages[:-1], conversation.tools, conversation.media)
-            answered = False
+            conversation, answered = without_answer(conversation), False
         try:
             encoded = self.encoder.encode(conversation, inference=not answered)[-1]
         except TooLong:

@@ -17,7 +17,20 @@ from swift.core.log import once
 from swift.core.optional_imports import MissingPackage
 from swift.plan.prompt import JINJA, PromptPlan
 from swift.prompts.grounding import grounded
-from swift.prompts.images import FAULTS, UNTAGGED, MediaTokens, in_front, placed, tagged, tags, untagged
+from swift.prompts.images import (
+    FAULTS,
+    IN_ANSWER,
+    UNTAGGED,
+    BadImage,
+    MediaTokens,
+    answer_shows,
+    in_front,
+    placed,
+    tagged,
+    tags,
+    untagged,
+    without_answer,
+)
 from swift.prompts.jinja import JinjaTemplate
 from swift.prompts.loss_scale import load_loss_scale
 from swift.prompts.template import DataTemplate
@@ -200,6 +213,7 @@ class Encoder:
         seen = [place(example, media, self.images, self._media_text, whole=whole) for example in examples]
         if 0 < tags(conversation) < len(media.images):
             remarks += (UNTAGGED,)
+        remarks += (IN_ANSWER,) if answer_shows(conversation) else ()
         if remarks:
             seen[-1] = replace(seen[-1], rewrites=(*seen[-1].rewrites, *remarks))
         for kind, fault in FAULTS.items():
@@ -215,6 +229,8 @@ class Encoder:
         none of their last answers: AnswerTooLong when there is not so much prompt.
         """
         ends = [end for end in (preference.chosen, preference.rejected) if end is not None]
+        if self.images is not None and without_answer(ends[0]).media != without_answer(ends[-1]).media:
+            raise BadImage("one answer has tags of media that the other has not, and their prompts would differ")
         rendered = [self._render(end, last_only=rounds == "last")[-1] for end in ends]
         ids = self.tokens.of_segments([example.segments for example in rendered])
         whole = [self._assemble(*three) for three in zip(rendered, ids, ends, strict=True)]

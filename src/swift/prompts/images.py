@@ -14,6 +14,7 @@ from swift.prompts.messages import MEDIA_TAGS
 from swift.prompts.types import Conversation, Example, Media, Message, Segment
 
 UNTAGGED = "images that its text has no tag for stand before the first question"
+IN_ANSWER = "media stand in its last answer, and are not shown where that is to be given"
 
 
 class BadMedium(SwiftError):
@@ -108,6 +109,35 @@ def tagged(conversation: Conversation, tokens: MediaTokens) -> Conversation:
         elif links:
             raise fault(f"the row has {kind}, which this model does not take here")
     return conversation
+
+
+def without_answer(conversation: Conversation) -> Conversation:
+    """The conversation up to the turn that is to be answered, without the media that stand in the answer."""
+    asked = _asked(conversation)
+    return replace(conversation, messages=asked, media=_shown_by(asked, conversation))
+
+
+def _asked(conversation: Conversation) -> tuple[Message, ...]:
+    messages = conversation.messages
+    while messages and messages[-1].role == "assistant":
+        messages = messages[:-1]
+    return messages
+
+
+def _shown_by(asked: Sequence[Message], conversation: Conversation) -> Media:
+    """What tags stand for is in their order, and what has none stands before them: the last media are the answer's."""
+    counts = {}
+    for kind, tag in MEDIA_TAGS.items():
+        before, all_of = (sum(one.content.count(tag) for one in part) for part in (asked, conversation.messages))
+        given = len(conversation.media.of(kind))
+        counts[kind] = given if given < all_of else given - (all_of - before)
+    return replace(conversation.media.first(counts), objects=conversation.media.objects)
+
+
+def answer_shows(conversation: Conversation) -> bool:
+    """Whether media stand in an answer to something, and not in a text that is nothing else."""
+    asked = without_answer(conversation)
+    return bool(asked.messages) and asked.media != conversation.media
 
 
 def untagged(conversation: Conversation, tokens: MediaTokens) -> Conversation:
