@@ -12,17 +12,24 @@ from swift.data.packing import segments, unpacked
 from swift.prompts.types import IGNORED
 
 
-def flatten(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def flatten(items: Sequence[dict[str, Any]], left_out: Sequence[int] = ()) -> dict[str, Any]:
     """All examples end to end in one row of T tokens, nothing padded.
 
     `input_ids`, `labels` and `position_ids` are (1, T) and int64; positions start at 0 in every sequence, so a packed
     item starts as often as it has `lengths`. `sequence_lengths` are those of all sequences, as numbers: attention needs
     them on the CPU. `loss_scale` (1, T) is there when an item has it. `predicted_at` (N) are the places before those
     that have a label. `rows` lists the rows.
+
+    `left_out` are the first tokens, none of them trained, that each sequence has in common with one before it: they are
+    not among its own, and become `prefix_lengths` where there are any.
     """
     lengths = tuple(length for item in items for length in segments(item))
-    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    starts = left_out or [0] * len(lengths)
+    places = [torch.arange(start, start + length) for start, length in zip(starts, lengths, strict=True)]
+    positions = torch.cat(places)[None]
     batch = _joined(items)
+    if any(starts):
+        batch["prefix_lengths"] = tuple(starts)
     at = _predicted_at(batch["labels"], positions != 0)
     return {**batch, "predicted_at": at, "position_ids": positions, "sequence_lengths": lengths}
 

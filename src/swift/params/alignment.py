@@ -16,9 +16,9 @@ from swift.params.roll_outs import RULES as ROLL_OUT_RULES
 
 Mistakes = Iterator[SwiftError]
 REFERENCE = ("ref_model_type", "ref_model_id_or_path", "ref_model_revision", "precompute_ref_log_probs")
-SAMPLES = "answer_samples"
-"""A flag of every training that some algorithms have nothing to do with."""
-OF_PAIRS = ("share_prompts", SAMPLES)
+SAMPLES, SHARING = "answer_samples", "share_prompts"
+"""Flags of every training that some algorithms have nothing to do with."""
+OF_PAIRS = (SHARING, SAMPLES)
 REWARD_MODEL = ("reward_model", "reward_model_id_or_path", "reward_model_type", "reward_model_revision")
 DEPENDS_ON_MICRO_BATCH = ("aot", "aot_pair", "kto")
 """Losses that look at all rows of a micro-batch at once: the first two sort them, KTO estimates its KL from them."""
@@ -70,7 +70,7 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
             losses=("kto", "apo_zero_unpaired"),
             flags=("beta", "loss_type", "desirable_weight", "undesirable_weight", SAMPLES, *REFERENCE),
         ),
-        "rm": Algorithm(flags=("share_prompts",)),
+        "rm": Algorithm(flags=(SHARING,)),
         "ppo": Algorithm(
             flags=(
                 *("local_rollout_forward_batch_size", "whiten_rewards", "kl_coef", "cliprange", "vf_coef"),
@@ -114,7 +114,7 @@ def flags_belong_to_the_algorithm(args: Args) -> Mistakes:
     if args.command != "rlhf":
         return
     chosen = args.values["rlhf_type"]
-    for name in (*Rlhf.__annotations__, SAMPLES):
+    for name in (*Rlhf.__annotations__, SAMPLES, SHARING):
         if name == "rlhf_type" or not args.changed(name) or name in ALGORITHMS[chosen].flags:
             continue
         owners = [other for other, algorithm in ALGORITHMS.items() if name in algorithm.flags]

@@ -97,8 +97,6 @@ class AlignmentPlan:
     grpo: GrpoPlan | None = None
     """Set for GRPO, which has no other loss."""
     reference: ReferencePlan | None
-    share_prompts: bool | None
-    """Whether a pair's prompt is computed once; None decides by what it saves."""
     dropout: bool
     """Whether dropout stays on: in a reward model whose adapter is asked to have some. Where two models are compared it
     would count as a difference."""
@@ -163,7 +161,6 @@ def plan_alignment(args: Args, catalog: Catalog, machine: Machine, tuner: TunerP
         ppo=plan_ppo(args, catalog, machine) if rlhf.rlhf_type == "ppo" else None,
         grpo=plan_grpo(args, catalog, machine) if rlhf.rlhf_type == "grpo" else None,
         reference=_reference(args, catalog, machine, tuner) if has_reference(args) else None,
-        share_prompts=chosen(rlhf.share_prompts),
         dropout=rlhf.rlhf_type == "rm" and bool(asked),
         idle_dropout=None if rlhf.rlhf_type == "rm" else next(iter(asked), None),
     )

@@ -16,11 +16,15 @@ from swift.models.families import MediaProcessor
 from swift.prompts.types import Media
 from swift.training.companion_row import companions_of, missing
 from swift.training.objectives import Batch, Setting
+from swift.training.shared_beginnings import flatten_shared, shares_beginnings
 
 
 def build(setting: Setting) -> Collate:
     """The collator of rows that are conversations."""
-    return Collate(setting.flat, setting.pad_id, setting.images, setting.base, companions_of(setting))
+    companions = companions_of(setting)
+    return Collate(
+        setting.flat, setting.pad_id, setting.images, setting.base, companions, share=shares_beginnings(setting)
+    )
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Collate:
     """The model that they are for, which knows where tokens of images stand; asked for rows that lie end to end."""
     companions: tuple[dict[str, Any], ...] = ()
     """What joins batches that show nothing (see `swift.training.companion_row`)."""
+    share: bool = False
+    """Whether what sequences begin with alike is computed once, where they lie end to end."""
 
     def __call__(self, items: list[dict[str, Any]]) -> Batch:
         """The batch, with the numbers of its rows under `rows` and the number of its items under `items`."""
@@ -45,7 +51,8 @@ class Collate:
         if opening:
             batch = pad_apart(items, self.pad_id, opening)
         else:
-            batch = flatten(items) if self.flat else pad(items, self.pad_id)
+            end_to_end = flatten_shared if self.share else flatten
+            batch = end_to_end(items) if self.flat else pad(items, self.pad_id)
         if self.images is not None:
             batch |= self._of_media(self.images, [shown for item in items for shown in media(item)], batch)
         return {**batch, "items": count}
@@ -66,9 +73,11 @@ class MicroBatch:
 
 
 def tokens_in(batch: Batch) -> int:
-    """Tokens of a batch on the CPU, padding left out."""
+    """Tokens of a batch on the CPU, padding left out; those that are computed once for several rows count for each."""
     masks = [batch[name] for name in ("attention_mask", "decoder_attention_mask") if name in batch]
-    return sum(int(mask.sum()) for mask in masks) if masks else batch["input_ids"].numel()
+    if masks:
+        return sum(int(mask.sum()) for mask in masks)
+    return batch["input_ids"].numel() + sum(batch.get("prefix_lengths", ()))
 
 
 def pinned(batch: Batch) -> Batch:

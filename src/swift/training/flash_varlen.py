@@ -77,10 +77,13 @@ def borders(lengths: tuple[int, ...], device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=8)
 def keys_in_sight(lengths: tuple[int, ...], prefixes: Sequence[int], device: torch.device) -> Tensor:
-    """The places of the keys of each sequence: the first `prefixes[i]` of the sequence before it, and its own."""
-    starts = [0, *accumulate(lengths)]
-    own = [torch.arange(start, start + length) for start, length in zip(starts, lengths, strict=False)]
-    pieces = [piece for i, prefix in enumerate(prefixes) for piece in (own[i - 1][:prefix], own[i])]
+    """The places of the keys of each sequence: the first `prefixes[i]` of the last one with 0 there, and its own."""
+    pieces: list[Tensor] = []
+    first = start = 0
+    for length, prefix in zip(lengths, prefixes, strict=True):
+        first = first if prefix else start
+        pieces += [torch.arange(first, first + prefix), torch.arange(start, start + length)]
+        start += length
     return _on(device, torch.cat(pieces))
 
 

@@ -9,24 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.data.collator import rows
 from swift.data.stream import StreamDataset
+from swift.params.flag import chosen
 from swift.prompts.types import IGNORED
 from swift.training.companion_row import companions_of
 from swift.training.media_inputs import MediaInputs
 from swift.training.objectives import Batch, Setting
 from swift.training.objectives.answer_log_probs import MEDIA_INPUTS
 from swift.training.rows_with_media import beginnings_agree
+from swift.training.shared_beginnings import SHORTEST_PREFIX, WORTH_IT, cannot_share, common_length
 from swift.training.varlen_attention import shares_prefixes
 
 SAMPLED, SAMPLED_WITH_MEDIA = 1000, 50
 """Pairs from which the gain of sharing prompts is estimated, spread over all rows; their media are decoded for it."""
-WORTH_IT = 1.08
-"""Token ratio from which prompts are shared unasked."""
-SHORTEST_PREFIX = 16
-"""Tokens that two answers must have in common before it pays to compute them once."""
 
 
 def build_pairs(setting: Setting) -> CollatePairs:
@@ -118,8 +115,7 @@ def shared_length(pair: dict[str, Any], media: MediaInputs | None = None) -> int
     last token of either side is kept apart, so that each has one of its own.
     """
     chosen, rejected = pair["chosen_input_ids"], pair["rejected_input_ids"]
-    most = min(len(chosen), len(rejected)) - 1
-    length = next((i for i in range(most) if chosen[i] != rejected[i]), max(0, most))
+    length = common_length(chosen[:-1], rejected[:-1])
     if length < SHORTEST_PREFIX or (
         media is not None and not media.shareable(end(pair, "chosen_"), end(pair, "rejected_"), length)
     ):
@@ -129,20 +125,14 @@ def shared_length(pair: dict[str, Any], media: MediaInputs | None = None) -> int
 
 def shares_prompts(setting: Setting) -> bool:
     """Whether common beginnings are computed once, as the plan says or by what it saves. Says what it found."""
-    assert setting.plan.alignment is not None
-    wanted = setting.plan.alignment.share_prompts
+    wanted = chosen(setting.plan.train.group.share_prompts)
     if wanted is False:
         return False
     media = media_inputs(setting)
     able = setting.flat and (shares_prefixes(setting.base) if media is None else _shares_with_media(setting, media))
     if not able:
         if wanted:
-            raise SwiftError(
-                "--share_prompts true does not work with this model",
-                where="--share_prompts",
-                why="its attention cannot see two answers after one prompt",
-                next="leave the flag out",
-            )
+            raise cannot_share("its attention cannot see two answers after one prompt")
         log.info("prompts are computed once for each answer: this model cannot share them")
         return False
     pairs = setting.rows

@@ -22,9 +22,6 @@ class Rlhf(Frozen):
     precompute_ref_log_probs: Annotated[Auto, Ours(), Bare("true")] = "AUTO"
     """Compute the reference's log-probabilities of all rows once, keep them beside the token cache, and train without
     the reference in memory. AUTO does it where nothing in them can change and it saves work."""
-    share_prompts: Annotated[Auto, Ours(), Bare("true")] = "AUTO"
-    """Compute the prompt of a pair once for both answers. AUTO does it where the model can and it saves more than 8 %
-    of the tokens."""
     beta: Annotated[float | None, Range(0)] = None
     """Strength of the KL regularization; None means 2.0 for simpo, 0.04 for grpo and 0.1 otherwise. GRPO with 0 has no
     reference."""
