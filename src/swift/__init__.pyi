@@ -111,6 +111,7 @@ def sft(
     eval_batch_size: int | None = None,
     gradient_accumulation_steps: int | None = None,
     micro_batching: str | PathLike[str] = "auto",
+    share_prompts: Literal["AUTO", "true", "false"] | bool = "AUTO",
     auto_find_batch_size: bool = False,
     gradient_checkpointing: bool | None = True,
     pack_frozen_layers: Literal["AUTO", "true", "false"] | bool = "AUTO",
@@ -326,6 +327,7 @@ def sft(
         eval_batch_size: Rows a device takes in one forward pass of evaluation.
         gradient_accumulation_steps: Forward passes an optimizer step.
         micro_batching: How the rows of an optimizer step are laid into forward passes.
+        share_prompts: Compute once what sequences of a forward pass begin with alike: AUTO, true, false.
         auto_find_batch_size: Halve batch_size until it fits into memory, keeping the rows of an optimizer step.
         gradient_checkpointing: Recompute activations to save memory at the cost of speed.
         pack_frozen_layers: On a CPU in fp32, hold an adapter's base in the order that oneDNN reads it in, once for each direction: AUTO, true, false.
@@ -554,6 +556,7 @@ def pt(
     eval_batch_size: int | None = None,
     gradient_accumulation_steps: int | None = None,
     micro_batching: str | PathLike[str] = "auto",
+    share_prompts: Literal["AUTO", "true", "false"] | bool = "AUTO",
     auto_find_batch_size: bool = False,
     gradient_checkpointing: bool | None = True,
     pack_frozen_layers: Literal["AUTO", "true", "false"] | bool = "AUTO",
@@ -768,6 +771,7 @@ def pt(
         eval_batch_size: Rows a device takes in one forward pass of evaluation.
         gradient_accumulation_steps: Forward passes an optimizer step.
         micro_batching: How the rows of an optimizer step are laid into forward passes.
+        share_prompts: Compute once what sequences of a forward pass begin with alike: AUTO, true, false.
         auto_find_batch_size: Halve batch_size until it fits into memory, keeping the rows of an optimizer step.
         gradient_checkpointing: Recompute activations to save memory at the cost of speed.
         pack_frozen_layers: On a CPU in fp32, hold an adapter's base in the order that oneDNN reads it in, once for each direction: AUTO, true, false.
@@ -913,7 +917,6 @@ def rlhf(
     ref_model_id_or_path: str | PathLike[str] | None = None,
     ref_model_revision: str | PathLike[str] | None = None,
     precompute_ref_log_probs: Literal["AUTO", "true", "false"] | bool = "AUTO",
-    share_prompts: Literal["AUTO", "true", "false"] | bool = "AUTO",
     beta: float | None = None,
     label_smoothing: float = 0.0,
     loss_type: str | PathLike[str] | None = None,
@@ -1038,6 +1041,7 @@ def rlhf(
     eval_batch_size: int | None = None,
     gradient_accumulation_steps: int | None = None,
     micro_batching: str | PathLike[str] = "auto",
+    share_prompts: Literal["AUTO", "true", "false"] | bool = "AUTO",
     auto_find_batch_size: bool = False,
     gradient_checkpointing: bool | None = True,
     pack_frozen_layers: Literal["AUTO", "true", "false"] | bool = "AUTO",
@@ -1190,7 +1194,6 @@ def rlhf(
         ref_model_id_or_path: Local path or id of the reference model.
         ref_model_revision: Revision of the reference model.
         precompute_ref_log_probs: Compute the reference's log-probabilities of all rows once, keep them beside the token cache, and train without the reference in memory: AUTO, true, false.
-        share_prompts: Compute the prompt of a pair once for both answers: AUTO, true, false.
         beta: Strength of the KL regularization.
         label_smoothing: DPO label smoothing, usually between 0 and 0.5.
         loss_type: Loss variant.
@@ -1294,6 +1297,7 @@ def rlhf(
         eval_batch_size: Rows a device takes in one forward pass of evaluation.
         gradient_accumulation_steps: Forward passes an optimizer step.
         micro_batching: How the rows of an optimizer step are laid into forward passes.
+        share_prompts: Compute once what sequences of a forward pass begin with alike: AUTO, true, false.
         auto_find_batch_size: Halve batch_size until it fits into memory, keeping the rows of an optimizer step.
         gradient_checkpointing: Recompute activations to save memory at the cost of speed.
         pack_frozen_layers: On a CPU in fp32, hold an adapter's base in the order that oneDNN reads it in, once for each direction: AUTO, true, false.
@@ -1441,7 +1445,6 @@ def check(
     ref_model_id_or_path: str | PathLike[str] | None = None,
     ref_model_revision: str | PathLike[str] | None = None,
     precompute_ref_log_probs: Literal["AUTO", "true", "false"] | bool = "AUTO",
-    share_prompts: Literal["AUTO", "true", "false"] | bool = "AUTO",
     beta: float | None = None,
     label_smoothing: float = 0.0,
     loss_type: str | PathLike[str] | None = None,
@@ -1566,6 +1569,7 @@ def check(
     eval_batch_size: int | None = None,
     gradient_accumulation_steps: int | None = None,
     micro_batching: str | PathLike[str] = "auto",
+    share_prompts: Literal["AUTO", "true", "false"] | bool = "AUTO",
     auto_find_batch_size: bool = False,
     gradient_checkpointing: bool | None = True,
     pack_frozen_layers: Literal["AUTO", "true", "false"] | bool = "AUTO",
@@ -1718,7 +1722,6 @@ def check(
         ref_model_id_or_path: Local path or id of the reference model.
         ref_model_revision: Revision of the reference model.
         precompute_ref_log_probs: Compute the reference's log-probabilities of all rows once, keep them beside the token cache, and train without the reference in memory: AUTO, true, false.
-        share_prompts: Compute the prompt of a pair once for both answers: AUTO, true, false.
         beta: Strength of the KL regularization.
         label_smoothing: DPO label smoothing, usually between 0 and 0.5.
         loss_type: Loss variant.
@@ -1822,6 +1825,7 @@ def check(
         eval_batch_size: Rows a device takes in one forward pass of evaluation.
         gradient_accumulation_steps: Forward passes an optimizer step.
         micro_batching: How the rows of an optimizer step are laid into forward passes.
+        share_prompts: Compute once what sequences of a forward pass begin with alike: AUTO, true, false.
         auto_find_batch_size: Halve batch_size until it fits into memory, keeping the rows of an optimizer step.
         gradient_checkpointing: Recompute activations to save memory at the cost of speed.
         pack_frozen_layers: On a CPU in fp32, hold an adapter's base in the order that oneDNN reads it in, once for each direction: AUTO, true, false.

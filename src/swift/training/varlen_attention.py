@@ -69,40 +69,44 @@ def sequence_attention(
         prefixes = None if prefix_lengths is None else tuple(prefix_lengths)
         lengths = tuple(sequence_lengths)
         return flash_attention(query, key, value, lengths, prefixes, scaling=scaling, window=sliding_window), None
+    how = {"dropout_p": dropout, "scale": scaling}
+    prefixes = prefix_lengths or [0] * len(sequence_lengths)
+    stretches = both_ways or [()] * len(sequence_lengths)
+    return _one_by_one((query, key, value), sequence_lengths, prefixes, stretches, sliding_window, how), None
+
+
+def _one_by_one(
+    states: tuple[Tensor, Tensor, Tensor],
+    lengths: Sequence[int],
+    prefixes: Sequence[int],
+    both_ways: Sequence[Sequence[tuple[int, int]]],
+    window: int | None,
+    how: dict[str, Any],
+) -> Tensor:
+    query, key, value = states
     groups = query.shape[1] // key.shape[1]
     # Elsewhere not every kernel takes fewer heads of keys. Without numbers the memory of a CPU is estimated.
     share_heads = groups > 1 and query.device.type in ("cpu", "meta")
     if groups > 1 and not share_heads:
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    lengths = list(sequence_lengths)
-    pieces = list(zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True))
+    pieces = list(zip(*(state.split(list(lengths), 2) for state in (query, key, value)), strict=True))
     outputs, first = [], pieces[0]
-    for number, (q, k, v) in enumerate(pieces):
-        prefix = prefix_lengths[number] if prefix_lengths is not None else 0
+    for (q, k, v), prefix, stretches in zip(pieces, prefixes, both_ways, strict=True):
         if prefix:
-            _, first_k, first_v = first
-            k, v = torch.cat([first_k[:, :, :prefix], k], 2), torch.cat([first_v[:, :, :prefix], v], 2)
+            k, v = torch.cat([first[1][:, :, :prefix], k], 2), torch.cat([first[2][:, :, :prefix], v], 2)
         else:
             first = (q, k, v)
-        stretches = () if both_ways is None else both_ways[number]
-        again = prefix if _long(q.shape[2], prefix) and sliding_window is None and not stretches else 0
+        again = prefix if window is None and not stretches and _long(q.shape[2], prefix) else 0
         if again:
             q = torch.cat([first[0][:, :, :again], q], 2)
-        mask = _band(q.shape[2], sliding_window, q.device, prefix - again)
+        mask = _band(q.shape[2], window, q.device, prefix - again)
         if stretches:
             mask = _with_stretches(mask, stretches, q)
         out = scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            is_causal=mask is None,
-            dropout_p=dropout,
-            scale=scaling,
-            enable_gqa=share_heads,
+            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=share_heads, **how
         )
         outputs.append(out[:, :, again:].transpose(1, 2))
-    return torch.cat(outputs, dim=1), None
+    return torch.cat(outputs, dim=1)
 
 
 def _long(length: int, prefix: int) -> bool:
