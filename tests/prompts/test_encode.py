@@ -14,7 +14,7 @@ from tests.fixtures.shown import Pictures
 
 from swift.core.errors import SwiftError
 from swift.prompts.encode import Encoder, TooLong
-from swift.prompts.images import IN_ANSWER, without_answer
+from swift.prompts.images import IN_ANSWER, OTHER_TAG, UNTAGGED, odd_tags, without_answer
 from swift.prompts.types import Conversation, Media, Message, Origin, Preference
 
 ASK, SAY = Message("user", "Who are you?"), Message("assistant", "A robot.")
@@ -99,6 +99,25 @@ def test_media_of_an_answer_are_not_in_the_prompt_to_it(
     assert encoder.encode_preference(good).chosen.media.images == ("a", "b")
     with pytest.raises(SwiftError, match="their prompts would differ"):
         encoder.encode_preference(Preference(good.chosen, row("<image>?", "y", "a", "b")))
+
+
+def test_tags_of_other_tools_are_remarked_on_where_media_have_no_tag() -> None:
+    def remarks(query: str, *images: str) -> tuple[str, ...]:
+        return odd_tags(Conversation((Message("user", query), SAY), media=Media(images=images)))
+
+    for query in (
+        "See <image 1>",
+        "<image_1>",
+        "<IMAGE>?",
+        "<image/>",
+        "<|image_1|>",
+        "<ImageHere>",
+        "<start_of_image>",
+    ):
+        assert remarks(query, "a") == (OTHER_TAG,)
+    assert remarks("<image> and <image 2>", "a", "b") == (UNTAGGED, OTHER_TAG)
+    for query, images in (("<image>, as <image 1>", "a"), ("See image 1", "a"), ("<imagery>", "a"), ("<image 1>", "")):
+        assert remarks(query, *images) == ()
 
 
 def test_settings_left_by_a_padded_call_do_not_matter(

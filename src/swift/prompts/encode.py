@@ -19,15 +19,12 @@ from swift.plan.prompt import JINJA, PromptPlan
 from swift.prompts.grounding import grounded
 from swift.prompts.images import (
     FAULTS,
-    IN_ANSWER,
-    UNTAGGED,
     BadImage,
     MediaTokens,
-    answer_shows,
     in_front,
+    odd_tags,
     placed,
     tagged,
-    tags,
     untagged,
     without_answer,
 )
@@ -211,9 +208,7 @@ class Encoder:
         examples = render(put(one_a_turn(conversation, self._media_text), self.images))
         whole = self.tokens.whole
         seen = [place(example, media, self.images, self._media_text, whole=whole) for example in examples]
-        if 0 < tags(conversation) < len(media.images):
-            remarks += (UNTAGGED,)
-        remarks += (IN_ANSWER,) if answer_shows(conversation) else ()
+        remarks += odd_tags(conversation)
         if remarks:
             seen[-1] = replace(seen[-1], rewrites=(*seen[-1].rewrites, *remarks))
         for kind, fault in FAULTS.items():

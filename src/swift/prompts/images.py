@@ -14,6 +14,11 @@ from swift.prompts.messages import MEDIA_TAGS
 from swift.prompts.types import Conversation, Example, Media, Message, Segment
 
 UNTAGGED = "images that its text has no tag for stand before the first question"
+OTHER_TAG = "tags of other tools (`<image 1>`, `<|image|>`) are text here: its media stand before the first question"
+_OTHER_TAG = re.compile(
+    r"<\|?(?:image|img|video|audio)(?:[ _-]?\d+)?\s?/?\|?>|<(?:start_of_image|ImageHere)>|\[(?:image|img)\]",
+    re.IGNORECASE,
+)
 IN_ANSWER = "media stand in its last answer, and are not shown where that is to be given"
 
 
@@ -134,12 +139,6 @@ def _shown_by(asked: Sequence[Message], conversation: Conversation) -> Media:
     return replace(conversation.media.first(counts), objects=conversation.media.objects)
 
 
-def answer_shows(conversation: Conversation) -> bool:
-    """Whether media stand in an answer to something, and not in a text that is nothing else."""
-    asked = without_answer(conversation)
-    return bool(asked.messages) and asked.media != conversation.media
-
-
 def untagged(conversation: Conversation, tokens: MediaTokens) -> Conversation:
     """The conversation without tags, for a model whose one image stands before everything.
 
@@ -182,6 +181,24 @@ def tag_first(conversation: Conversation, tag: str, kind: str, count: int) -> Co
 def tags(conversation: Conversation, tag: str = MEDIA_TAGS["images"]) -> int:
     """How many places its texts name for media."""
     return sum(message.content.count(tag) for message in conversation.messages)
+
+
+def odd_tags(conversation: Conversation) -> tuple[str, ...]:
+    """Remarks on media that a text has no tag for, though it has others, and on those that stand in an answer."""
+    media, remarks = conversation.media, ()
+    if 0 < tags(conversation) < len(media.images):
+        remarks += (UNTAGGED,)
+    bare = [kind for kind, tag in MEDIA_TAGS.items() if tags(conversation, tag) < len(media.of(kind))]
+    if bare and any(_has_other_tag(one.content) for one in conversation.messages if one.role != "assistant"):
+        remarks += (OTHER_TAG,)
+    asked = without_answer(conversation)
+    if asked.messages and asked.media != media:  # a text without a question is shown all of them
+        remarks += (IN_ANSWER,)
+    return remarks
+
+
+def _has_other_tag(text: str) -> bool:
+    return any(found not in MEDIA_TAGS.values() for found in _OTHER_TAG.findall(text))
 
 
 def in_front(example: Example, media: Media, tokens: MediaTokens, form: MediaText, *, whole: bool) -> Example:
