@@ -172,6 +172,7 @@ def test_redirects_have_an_end_and_other_answers_are_named() -> None:
         "198.18.0.1", "224.0.0.1", "255.255.255.255", "240.0.0.1", "user@127.0.0.1", "example.org@127.0.0.1",
         "example.org:80@127.0.0.1", "127.0.0.1.", "①②⑦.⓪.⓪.①", "127。0。0。1",
         "168.63.129.16", "[::ffff:168.63.129.16]", "192.0.2.1", "[2001:db8::1]", "[::ffff:0:7f00:1]",
+        "192.0.0.192", "[::ffff:192.0.0.192]", "[2002:c000:c0::]", "[64:ff9b:1::7f00:1]", "[3fff::1]",
     ],
 )  # fmt: skip
 def test_addresses_of_this_machine_and_its_network_are_refused_however_they_are_written(host: str) -> None:

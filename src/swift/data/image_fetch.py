@@ -17,10 +17,18 @@ from swift.prompts.images import BadImage, BadMedium
 REDIRECTS = 3
 PIECE = 2**16
 MAX_PORT = 65535
-TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
-"""IPv6 addresses that a gateway turns into any IPv4 address (RFC 6052)."""
-HOSTS_OWN = ipaddress.ip_address("168.63.129.16")
-"""Public by the table, and on Azure the host of a machine, which tells it its secrets."""
+NOT_PUBLIC = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            *("64:ff9b::/96", "64:ff9b:1::/48"),  # a gateway turns them into any IPv4 address: RFC 6052 and 8215
+            "168.63.129.16/32",  # on Azure the host of a machine, which tells it its secrets
+            "192.0.0.0/24",  # of protocols (RFC 6890); on Oracle's cloud the host is among them
+            *("192.88.99.0/24", "3fff::/20"),  # given up (RFC 7526), and for documents (RFC 9637)
+        ),
+    )
+)
+"""Networks that are no public ones, whatever the table of this version of Python says."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,7 @@ def _is_public(address: str) -> bool:
     usual = [each.is_global and not each.is_multicast and not each.is_reserved for each in every]
     # fec0:: was each site's own before fc00::, and is in no table any more.
     own = isinstance(parsed, ipaddress.IPv6Address) and parsed.is_site_local
-    return parsed not in TRANSLATED and not own and HOSTS_OWN not in every and all(usual)
+    return not own and all(usual) and not any(each in network for each in every for network in NOT_PUBLIC)
 
 
 def _shown(url: str) -> str:
