@@ -97,6 +97,10 @@ def test_too_few_rows_and_an_adapter_are_refused(
     checkpoint = adapter(tiny_llama_dir, tmp_path / "checkpoint-1", saved_args=True)
     assert main(["export", "--ckpt_dir", str(checkpoint), "--quant_bits", "4", "--quant_method", "bnb"]) == 2
     assert "--merge_lora true" in capsys.readouterr().err
+    words = ["export", "--ckpt_dir", str(checkpoint), "--quant_bits", "4", "--quant_method", "bnb", "--merge_lora"]
+    assert main([*words, "true", "--dataset", str(rows_file(tmp_path, 2))]) == 2
+    assert "too few rows to compare" in capsys.readouterr().err
+    assert not (tmp_path / "checkpoint-1-merged").exists()  # known before the merge
 
 
 def test_merged_quantized_converted_and_pushed_in_one_command(

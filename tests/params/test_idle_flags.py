@@ -61,6 +61,15 @@ def named(line: str) -> list[str]:
         (EXPORT + "--merge_lora true --quant_seqlen 9", "--quant_bits 0: quant_seqlen"),
         (EXPORT + "--to_gguf q8_0 --temperature 1", "--to_ollama false: temperature"),
         (EXPORT + "--quant_bits 8 --quant_method bnb --quant_n_samples 9", "--quant_method bnb: quant_n_samples"),
+        (
+            EXPORT + "--quant_bits 4 --dataset d --max_length 9 --dataset_test_ratio 0.5",
+            "--quant_bits: dataset_test_ratio max_length",
+        ),
+        (EXPORT + "--to_peft_format true --system s", "an export that makes no other weights: system"),
+        (
+            EXPORT + "--push_to_hub true --hub_model_id a/b --dtype bf16",
+            "an export that makes no other weights: dtype",
+        ),
         (EVAL + "--dtype bf16 --infer_backend pt", "--eval_url: infer_backend dtype"),
         ("eval --model_type m --eval_dataset ceval --eval_nproc 3", "an evaluation without --eval_url: eval_nproc"),
         ("deploy --model_type m --val_dataset v --stream false", "swift deploy: stream val_dataset"),
@@ -108,6 +117,7 @@ def test_named(line: str, expected: str) -> None:
         MERGE + "--merge_device_map cpu --save_safetensors false --dtype fp32",
         EXPORT + "--to_ollama true --temperature 1 --stop_words a --max_model_len 9 --gguf_min_agreement 0.5",
         EXPORT + "--quant_bits 4 --quant_method gptq --dataset d --quant_seqlen 9",
+        EXPORT + "--to_gguf f32 --rope_scaling linear --max_length 99",
         EVAL + "--model_type m --temperature 1 --max_model_len 9 --eval_nproc 3",
         "deploy --model_type m --verbose false --max_length 9 --max_num_seqs 3",
         INFER + "--val_dataset v#9 --dataset_seed 7 --max_length 9 --truncation_strategy truncation_left",

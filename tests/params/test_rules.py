@@ -119,6 +119,11 @@ BROKEN: list[tuple[Rule, str, str]] = [
     (rules.tls_has_both_files, "deploy --model_type m --ssl_certfile x", "--ssl_certfile needs --ssl_keyfile too"),
     (rules.a_public_address_is_whole, "web-ui --public_url gpu.example/swift", "is no address"),
     (rules.hub_pushes_have_a_name, "export --model_type m --push_to_hub", "add --hub_model_id"),
+    (
+        rules.exports_quantize_by_flags_of_their_own,
+        "export --model_type m --to_gguf f16 --quantization_bit 4",
+        "--quant_bits 4 or 8 writes a quantized model",
+    ),
     (rules.dataset_config_comes_from_a_checkpoint, "infer --model_type m --load_dataset_config", "add --ckpt_dir"),
     (
         rules.dataset_config_comes_from_a_checkpoint,

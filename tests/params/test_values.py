@@ -157,6 +157,12 @@ def test_mistakes(words: list[str], message: str) -> None:
     assert all(len(line) < 1300 for line in error.value.lines())
 
 
+def test_a_method_that_another_flag_has_is_refused_with_that_flag() -> None:
+    with pytest.raises(SwiftError) as error:
+        parse(["export", "--quant_method", "hqq"])
+    assert "--quantization_bit 4 --quant_method hqq of `swift sft`" in str(error.value.next)
+
+
 def test_a_message_is_read_line_by_line() -> None:
     with pytest.raises(SwiftError) as error:
         parse(["sft", "--dtype", "x" * 9999 + "\n"])

@@ -48,6 +48,8 @@ def exported(args: Args) -> Path:
     if to_peft:
         args = _to_peft(args, catalog, machine)
         results = [Path(args[Checkpoint].ckpt_dir or "").expanduser()]
+    if args[Checkpoint].merge_lora and quantize:
+        _check_quantization(args, catalog, machine)
     if args[Checkpoint].merge_lora or quantize:
         _check_conversion(args, catalog, machine)
     if args[Checkpoint].merge_lora:
@@ -120,6 +122,21 @@ def _quantize(args: Args, catalog: Catalog, machine: Machine) -> Path:
     folder = quantize(plan, make_encoder(plan, catalog))
     log.info("try it: swift infer --ckpt_dir %s", folder)
     return folder
+
+
+def _check_quantization(args: Args, catalog: Catalog, machine: Machine) -> None:
+    """What the quantization would refuse after the hours of a merge: the model, the folder, the rows."""
+    from swift.core.quick_imports import quick_imports
+    from swift.plan.merge import plan_merge
+    from swift.plan.quantize import plan_quantize, target_of
+
+    target = target_of(args, plan_merge(args, catalog, machine).target)  # it is named by what is merged
+    plan = plan_quantize(args.with_values(quant_output_dir=str(target)), catalog, machine)
+    with quick_imports():
+        from swift.exporting.calibration import read_rows
+        from swift.exporting.quantize import make_encoder
+
+    read_rows(plan, make_encoder(plan, catalog))
 
 
 def _check_conversion(args: Args, catalog: Catalog, machine: Machine) -> None:

@@ -30,6 +30,16 @@ CHOICES: Mapping[str, str] = {
     "reinforce": "ppo",
 }
 
+_ON_LOADING = (
+    "{} quantizes while a model loads: --quantization_bit {} --quant_method {} of `swift sft`, `infer` and `deploy`"
+)
+ELSEWHERE: Mapping[str, str] = {
+    "hqq": _ON_LOADING.format("HQQ", 4, "hqq"),
+    "eetq": _ON_LOADING.format("EETQ", 8, "eetq"),
+    "gguf": "--to_gguf q4_0 or q8_0 makes a GGUF file",
+}
+"""Choices of a flag that are done by other flags, and by which."""
+
 MEDIA_SETTINGS = ("max_pixels", "min_pixels", "max_num", "hd_num", "input_size", "resized_height", "resized_width")
 MEDIA_SETTINGS += ("fps", "nframes", "num_frames", "fps_min_frames", "fps_max_frames", "video_segments")
 MEDIA_SETTINGS += ("video_min_pixels", "video_max_pixels", "video_total_pixels", "size_factor", "max_partition")

@@ -272,9 +272,24 @@ def _converting(args: Args) -> Case:
 
 def _calibrating(args: Args) -> Case:
     if not args.values["quant_bits"]:
-        return "--quant_bits 0", ("quant_method", *_CHAT, *_ROWS, *_LENGTH)
+        length = _LENGTH[1:] if args.values["rope_scaling"] else _LENGTH  # which it is stretched to
+        return "--quant_bits 0", ("quant_method", *_CHAT, *_ROWS, *length)
     bnb = args.values["quant_method"] == "bnb"
     return ("--quant_method bnb", ("quant_n_samples", "quant_batch_size")) if bnb else _NOTHING
+
+
+def _cutting(args: Args) -> Case:
+    """Rows that quantization calibrates on have a length of their own, and so has the part of them it holds back."""
+    return ("--quant_bits", ("dataset_test_ratio", *_LENGTH)) if args.values["quant_bits"] else _NOTHING
+
+
+def _moving(args: Args) -> Case:
+    """An adapter that is converted and a folder that is pushed stay what they are."""
+    if args.values["merge_lora"] or args.values["quant_bits"] or args.values["to_ollama"] or args.values["to_gguf"]:
+        return _NOTHING
+    placing = ("use_flash_attn", "device_map_config", "device_max_memory")
+    loading = () if args.values["to_peft_format"] else ("dtype", "rope_scaling", "model_kwargs", *placing)
+    return "an export that makes no other weights", (*_PROMPT, *loading)
 
 
 def _asking(args: Args) -> Case:
@@ -296,6 +311,6 @@ _OTHER_CASES: Mapping[str, tuple[Callable[[Args], Case], ...]] = MappingProxyTyp
         "deploy": (_limit, _folder, _merging, _loading),
         "app-ui": (_limit, _folder, _merging, _loading),
         "eval": (_asking, _limit, _folder, _merging, _loading),
-        "export": (_handing_over, _converting, _calibrating, _folder, _merging),
+        "export": (_handing_over, _converting, _calibrating, _cutting, _moving, _folder, _merging),
     }
 )

@@ -256,6 +256,15 @@ def hub_pushes_have_a_name(args: Args) -> Mistakes:
         yield SwiftError("--push_to_hub needs a repository", next="add --hub_model_id USER/NAME")
 
 
+def exports_quantize_by_flags_of_their_own(args: Args) -> Mistakes:
+    bits = args.values.get("quantization_bit")
+    if args.command == "export" and bits and args.is_explicit("quantization_bit"):
+        yield SwiftError(
+            f"--quantization_bit {bits} quantizes a model while it loads, and writes nothing",
+            next="--quant_bits 4 or 8 writes a quantized model, --to_gguf q4_0 or q8_0 a GGUF file",
+        )
+
+
 def dataset_config_comes_from_a_checkpoint(args: Args) -> Mistakes:
     if not args.values.get("load_dataset_config"):
         return
@@ -290,6 +299,7 @@ _RULES: tuple[Callable[[Args], Mistakes], ...] = (
     tls_has_both_files,
     a_public_address_is_whole,
     hub_pushes_have_a_name,
+    exports_quantize_by_flags_of_their_own,
     dataset_config_comes_from_a_checkpoint,
     *ALIGNMENT,
     *OPTIMIZERS,

@@ -10,7 +10,7 @@ from typing import Any
 from swift.core.did_you_mean import suggestion
 from swift.core.environment import FALSE, TRUE
 from swift.params.flag import Flag, Json, Kind, Named, OneOf, Range, Text
-from swift.params.flag_synonyms import CHOICES
+from swift.params.flag_synonyms import CHOICES, ELSEWHERE
 from swift.params.frozen import Frozen
 
 NOTHING = frozenset({"None", "null", "NULL", "Null"})
@@ -171,7 +171,7 @@ def _choice(flag: Flag, text: str) -> Any:
     synonym = CHOICES.get(text.lower())
     raise BadValue(
         f"does not take `{text}`, but {', '.join(names[:-1])} or {names[-1]}",
-        next=suggestion(synonym if synonym in names else text, names, "`{}`"),
+        next=ELSEWHERE.get(text.lower()) or suggestion(synonym if synonym in names else text, names, "`{}`"),
     )
 
 

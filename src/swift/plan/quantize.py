@@ -72,7 +72,7 @@ class QuantizePlan:
 
 
 def plan_quantize(args: Args, catalog: Catalog, machine: Machine) -> QuantizePlan:
-    """The quantization that `--quant_bits` asks for.
+    """The quantization that `--quant_bits` asks for; with `--merge_lora`, of what will have been merged.
 
     Raises SwiftError for an adapter that is not merged, weights that are quantized already, a model of more than text,
     and an output folder that exists, unless more steps follow: then the command may be going on where it stopped.
@@ -81,10 +81,10 @@ def plan_quantize(args: Args, catalog: Catalog, machine: Machine) -> QuantizePla
     export, given = args[Export], args[Checkpoint].ckpt_dir
     checkpoint = Path(given).expanduser() if given else None
     model = plan_model(args.with_values(quantization_bit=0, quant_method=None), catalog, machine)
-    _check_model(model)
+    _check_model(model, merged=args[Checkpoint].merge_lora)
     name = checkpoint.resolve() if checkpoint else model.model_type
     require_place(export.quant_device_map, "--quant_device_map", machine)
-    target = Path(export.quant_output_dir or f"{name}-{export.quant_method}-int{export.quant_bits}").expanduser()
+    target = target_of(args, Path(name))
     goes_on = export.to_gguf is not None or export.to_ollama or args[Hub].push_to_hub
     if target.exists() and not goes_on:
         raise SwiftError(
@@ -109,6 +109,12 @@ def plan_quantize(args: Args, catalog: Catalog, machine: Machine) -> QuantizePla
     )
 
 
+def target_of(args: Args, source: Path) -> Path:
+    """The folder of the weights that are made of those in `source`."""
+    export = args[Export]
+    return Path(export.quant_output_dir or f"{source}-{export.quant_method}-int{export.quant_bits}").expanduser()
+
+
 def check_method(args: Args, machine: Machine) -> None:
     """Raise SwiftError for bits that the method has not, and a package that is missing; known before any merge."""
     method, bits = args[Export].quant_method, args[Export].quant_bits
@@ -130,8 +136,8 @@ def check_method(args: Args, machine: Machine) -> None:
         )
 
 
-def _check_model(model: ModelPlan) -> None:
-    if model.adapter is not None:
+def _check_model(model: ModelPlan, *, merged: bool) -> None:
+    if model.adapter is not None and not merged:
         raise SwiftError(
             f"{model.adapter} is an adapter, and weights are quantized whole",
             where="--quant_bits",
