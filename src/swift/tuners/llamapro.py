@@ -47,6 +47,7 @@ def placed(layers: int, new: int, groups: int | None) -> dict[int, int]:
 
 def deepen(model: PreTrainedModel, sources: Mapping[int, int]) -> None:
     """Put copies of layers into `model`, `sources` as of `placed`. Raises SwiftError when that changes answers."""
+    _require_free_numbers(model, min(sources))
     meta = next(model.parameters()).is_meta
     before = None if meta else _logits(model)
     layers = decoder_layers(model)
@@ -108,6 +109,23 @@ def put_in(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> list[int]:
     return numbers
 
 
+def _require_free_numbers(model: PreTrainedModel, lowest: int) -> None:
+    """Images may come in at layers of certain numbers, which a new layer with a number of `lowest` or more would take.
+
+    Texts, by which answers are compared, do not show that.
+    """
+    config = model.config.to_dict()
+    if (config.get("text_config") or {}).get("cross_attention_layers"):
+        raise _unfit(model, "the layers that look at its images are named by their numbers")
+    reached = len((config.get("vision_config") or {}).get("deepstack_visual_indexes") or ())
+    if lowest < reached:
+        raise _unfit(
+            model,
+            f"what it sees is added to its first {reached} layers, and a new one would be number {lowest + 1}",
+            f"use a smaller --llamapro_num_groups, so that {reached} layers or more stand below the first new one",
+        )
+
+
 def _copied(layer: nn.Module) -> nn.Module:
     """A copy that reads the model's own configuration, by which all layers are told how to attend."""
     held = [value for module in layer.modules() for value in vars(module).values()]
@@ -158,12 +176,12 @@ def _nearest_divisor(layers: int, new: int) -> int:
     return max(number for number in range(1, layers + 1) if layers % number == 0 and number <= max(new, 1))
 
 
-def _unfit(model: PreTrainedModel, why: str) -> SwiftError:
+def _unfit(model: PreTrainedModel, why: str, next: str = "use --sft_type lora") -> SwiftError:
     return SwiftError(
         f"--sft_type llamapro cannot put layers into {type(model).__name__}",
         where="--sft_type",
         why=why,
-        next="use --sft_type lora",
+        next=next,
     )
 
 
