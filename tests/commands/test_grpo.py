@@ -296,3 +296,21 @@ def test_rewards_that_are_none_name_their_line_or_row(
     assert main(words(tmp_path / "bare", tiny_llama_dir, bare, plugin, **given)) == 2
     err = capsys.readouterr().err
     assert "needs the column solution or answer" in err and "bare.jsonl:2" in err
+
+
+def test_a_prompt_of_a_group_is_computed_once_and_nothing_else_changes(
+    tmp_path: Path, tiny_llama_dir: Path, plugin: Path
+) -> None:
+    rows = tmp_path / "prompts.jsonl"
+    asked = ({"query": f"Say a word that has as many letters as {number} times itself. " * 2} for number in range(12))
+    rows.write_text("".join(json.dumps(row) + "\n" for row in asked))
+    for share in ("AUTO", "false"):
+        output = tmp_path / share
+        assert main(words(output, tiny_llama_dir, rows, plugin, max_steps=3, beta=0.1, share_prompts=share)) == 0
+    names = ("loss", "grad_norm", "kl", "ratio", "reward", "completions/mean_length")
+    shared, apart = (logged(tmp_path / share) for share in ("AUTO", "false"))
+    assert len(shared) == 3
+    for mine, theirs in zip(shared, apart, strict=True):
+        assert {name: mine[name] for name in names} == pytest.approx(
+            {name: theirs[name] for name in names}, rel=1e-3, abs=1e-5
+        )

@@ -74,7 +74,15 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
         "ppo": Algorithm(
             flags=(
                 *("local_rollout_forward_batch_size", "whiten_rewards", "kl_coef", "cliprange", "vf_coef"),
-                *("cliprange_value", "gamma", "lam", "num_ppo_epochs", "num_mini_batches", "missing_eos_penalty"),
+                *(
+                    "cliprange_value",
+                    "gamma",
+                    "lam",
+                    "num_ppo_epochs",
+                    "num_mini_batches",
+                    "missing_eos_penalty",
+                    SHARING,
+                ),
                 *REWARD_MODEL,
                 *REFERENCE,
             ),
@@ -85,7 +93,7 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
                 *("beta", "loss_type", "local_rollout_forward_batch_size", "num_mini_batches"),
                 *("reward_funcs", "reward_weights", "external_plugins", "num_generations", "max_completion_length"),
                 *("epsilon", "epsilon_high", "num_iterations", "scale_rewards", "overlong_filter", "dynamic_sample"),
-                *("max_resample_times", "soft_cache_length", "log_completions"),
+                *("max_resample_times", "soft_cache_length", "log_completions", SHARING),
                 *REWARD_MODEL,
                 *REFERENCE,
             ),

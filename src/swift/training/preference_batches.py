@@ -172,7 +172,7 @@ def answers(
     `attention_mask` (A, T). `targets` (N) are the tokens to predict, `predicted_at` (N) the places in the flattened
     batch whose hidden states predict them, `answer` (N) whose they are, `weights` (N) what they count if not 1. `last`
     (A) are the places of the last tokens, `answers` is A. `common` says of each sequence how many first tokens it has
-    in common with the one before it. `media` makes the `media_inputs` of a model that takes some.
+    in common with the last one before it that has 0 there. `media` makes the `media_inputs` of a model that takes some.
     """
     count, common = len(items), [0] * len(items) if common is None else common
     if media is not None:  # behind the answers, as sequences in which nothing is trained
@@ -217,9 +217,11 @@ def _places(lengths: Sequence[int], common: Sequence[int], width: int | None) ->
     """Where each token of each sequence lies in the flattened batch; padded sequences are `width` apart."""
     places: list[Tensor] = []
     start = 0
-    for number, (length, shared) in enumerate(zip(lengths, common, strict=True)):
+    first = torch.empty(0)
+    for length, shared in zip(lengths, common, strict=True):
         own = torch.arange(start, start + length - shared)
-        places.append(torch.cat([places[number - 1][:shared], own]) if shared else own)
+        first = first if shared else own
+        places.append(torch.cat([first[:shared], own]) if shared else own)
         start += len(own) if width is None else width
     return places
 

@@ -53,10 +53,11 @@ def flatten_shared(items: Sequence[dict[str, Any]]) -> Batch:
 
 
 def beginnings(sequences: Sequence[dict[str, Any]]) -> list[int]:
-    """How many first tokens each of the sorted sequences leaves to the last one before it that leaves none.
+    """How many first tokens each of the sequences leaves to the last one before it that leaves none.
 
-    No trained token is left out, nor the one that it is predicted from. A sequence has all its own where the next one
-    has more than twice as much in common with it as it has with those before.
+    Sorted ones have most in common with their neighbours. No trained token is left out, nor the one that it is
+    predicted from. A sequence has all its own where the next one has more than twice as much in common with it as it
+    has with those before.
     """
     ids = [sequence["input_ids"] for sequence in sequences]
     common = [0, *(common_length(*two) for two in pairwise(ids))]
@@ -81,16 +82,23 @@ def shares_beginnings(setting: Setting) -> bool:
     wanted = chosen(setting.plan.train.group.share_prompts)
     if wanted is False:
         return False
-    obstacle = _obstacle(setting)
-    ratio = None if obstacle or isinstance(setting.rows, StreamDataset) else token_ratio(setting)
-    if not wanted and (ratio is None or ratio <= WORTH_IT):
+    measured = _obstacle(setting) is None and not isinstance(setting.rows, StreamDataset)
+    ratio = token_ratio(setting) if measured else None
+    if (not wanted and (ratio is None or ratio <= WORTH_IT)) or not can_share(setting):
+        return False
+    saved = "" if ratio is None else f": that makes {ratio:.3f} x fewer tokens"
+    log.info("what rows of a pass begin with alike is computed once%s", saved)
+    return True
+
+
+def can_share(setting: Setting) -> bool:
+    """Whether beginnings may be computed once. Raises SwiftError where they must, and cannot."""
+    wanted, obstacle = chosen(setting.plan.train.group.share_prompts), _obstacle(setting)
+    if wanted is False:
         return False
     if obstacle is None and not shares_prefixes(setting.base):
         obstacle = "its attention cannot see two sequences after one beginning"
-    if obstacle is None:
-        saved = "" if ratio is None else f": that makes {ratio:.3f} x fewer tokens"
-        log.info("what rows of a pass begin with alike is computed once%s", saved)
-    elif wanted:
+    if obstacle is not None and wanted:
         raise cannot_share(obstacle)
     return obstacle is None
 

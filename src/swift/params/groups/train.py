@@ -32,8 +32,9 @@ class Train(Frozen):
     longest row (on a CPU, beyond a single row, in 1,024 tokens), said into batch_size rows each; the loss is the same.
     A number is the most tokens of one."""
     share_prompts: Annotated[Auto, Ours(), Bare("true")] = "AUTO"
-    """Compute once what sequences of a forward pass begin with alike: the prompt of a pair for both answers, a system
-    prompt or tools for all rows. AUTO does it where the model can and it saves more than 4 % of the tokens."""
+    """Compute once what sequences of a forward pass begin with alike: the prompt of a pair for both answers, that of a
+    group for all, a system prompt or tools for all rows. AUTO does it where the model can and it saves more than 4 % of
+    the tokens."""
     auto_find_batch_size: bool = False
     """Halve batch_size until it fits into memory, keeping the rows of an optimizer step."""
     gradient_checkpointing: Annotated[bool | None, Basic()] = True

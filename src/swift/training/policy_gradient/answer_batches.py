@@ -15,15 +15,23 @@ from swift.training.objectives import Batch, Setting
 from swift.training.policy_gradient.rollouts import Rollout
 from swift.training.policy_gradient.schedule import Schedule
 from swift.training.preference_batches import answers
+from swift.training.shared_beginnings import beginnings
 
 
 def batch_of(
-    setting: Setting, given: Sequence[Rollout], model: PreTrainedModel, flat: bool, media: MediaInputs | None
+    setting: Setting,
+    given: Sequence[Rollout],
+    model: PreTrainedModel,
+    flat: bool,
+    media: MediaInputs | None,
+    *,
+    shared: bool = False,
 ) -> Batch:
     """Answers of a run as `model` takes them, on its device, with the count of their `tokens`, which the Trainer adds
-    up. `media` makes its inputs of what is shown."""
+    up. `media` makes its inputs of what is shown; a prompt is computed once for answers that follow each other, where
+    it is `shared`."""
     items = [one.item if media is None else {**one.item, **_shown(setting.rows, one)} for one in given]
-    batch = answers(items, flat, setting.pad_id, media=media)
+    batch = answers(items, flat, setting.pad_id, beginnings(items) if shared else None, media)
     moved: Any = send_to_device(batch, model.device)
     return {**moved, "tokens": tokens_in(batch)}
 

@@ -24,6 +24,7 @@ from swift.training.policy_gradient.sampling import sample
 from swift.training.policy_gradient.schedule import Schedule
 from swift.training.policy_gradient.shares import gathered, share
 from swift.training.preference_batches import media_inputs
+from swift.training.shared_beginnings import can_share
 
 GAP = 0.05
 """Mean difference of log-probabilities from which the engine and the training forward pass are not one model."""
@@ -41,6 +42,7 @@ class Policy:
         )
         self.size = plan.forward_rows
         """Rows of a forward pass while rolling out."""
+        self._shares = can_share(setting)
 
     def answer(self, roll_out: int, rows: Sequence[int], *, places: Sequence[int], attempt: int = 0) -> list[Rollout]:
         """An answer to each prompt of these `rows`, with nothing known of it but what the engine says."""
@@ -125,7 +127,7 @@ class Policy:
     def batch(self, given: Sequence[Rollout]) -> Batch:
         """Answers as a batch of the trained model."""
         setting = self._setting
-        return batch_of(setting, given, setting.base, setting.flat, media_inputs(setting))
+        return batch_of(setting, given, setting.base, setting.flat, media_inputs(setting), shared=self._shares)
 
     def flat(self, given: Sequence[Rollout], name: str) -> Tensor:
         """(N) one number of each token, one answer after the other."""
