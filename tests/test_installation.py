@@ -129,6 +129,27 @@ def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     assert main(["doctor", "--jsn"]) == 2
 
 
+def test_doctor_names_what_is_here_and_broken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fine_part.py").touch()
+    (tmp_path / "broken_part.py").write_text("raise OSError('libx.so: no')")
+    (tmp_path / "fatal_part.py").write_text("import os; os._exit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
+    part = Extra(
+        name="serve", what="a server", commands=("deploy",), modules=("broken_part", "fatal_part", "fine_part")
+    )
+    monkeypatch.setattr(doctor, "extras", lambda: {"serve": part})
+    assert main(["doctor"]) == 0
+    told = capsys.readouterr().out
+    again = "pip install --force-reinstall --no-deps"
+    assert f"broken_part cannot be imported (OSError: libx.so: no): {again} 'broken_part'" in told
+    assert f"fatal_part cannot be imported (it ended Python (exit code 3)): {again} 'fatal_part'" in told
+    assert "fine_part" not in told and "  !   serve" in told
+    assert main(["doctor", "--quick"]) == 0
+    assert "cannot be imported" not in capsys.readouterr().out
+
+
 def test_examples_are_copied_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["examples", str(tmp_path / "examples")]) == 0
     assert (tmp_path / "examples" / "data" / "cities.jsonl").is_file()

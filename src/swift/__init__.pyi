@@ -1440,6 +1440,7 @@ def check(
     config: str | PathLike[str] | None = None,
     *,
     command: str | None = None,
+    result_path: str | PathLike[str] | None = None,
     rlhf_type: Literal["dpo", "orpo", "simpo", "kto", "cpo", "rm", "ppo", "grpo"] | None = None,
     ref_model_type: str | PathLike[str] | None = None,
     ref_model_id_or_path: str | PathLike[str] | None = None,

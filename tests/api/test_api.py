@@ -17,6 +17,7 @@ import pytest
 
 import swift
 from swift.api.arguments import arguments
+from swift.checking.verdict import Verdict
 from swift.core.log import log, once
 from swift.params.commands import COMMANDS, find_command
 from swift.params.parse import parse, read_call
@@ -186,6 +187,17 @@ def test_a_check_is_of_the_training_that_is_named(command: str, monkeypatch: pyt
         assert planned[0].values["rlhf_type"] == command and command in lines[0]
 
 
+def test_a_check_is_written_where_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict = Verdict(subject="a model", results=[], command="swift check", seconds=0.0)
+    monkeypatch.setattr("swift.checking.subject.planned_of", lambda _: None)
+    monkeypatch.setattr("swift.checking.checks.verdict_of", lambda *_: verdict)
+    flags: dict[str, Any] = {"model_type": "smollm2-135m-instruct", "dataset": EXAMPLES / "data" / "cities.jsonl"}
+    assert swift.check(**flags, result_path=tmp_path / "new" / "check.json") is verdict
+    assert json.loads((tmp_path / "new" / "check.json").read_text()) == verdict.as_json()
+    with pytest.raises(swift.SwiftError, match="is a folder"):
+        swift.check(**flags, result_path=tmp_path)
+
+
 @pytest.mark.parametrize("call", [swift.sft, partial(swift.rlhf, rlhf_type="dpo")])
 def test_tokens_of_another_tokenizer_are_refused(call: Any, tiny_llama_dir: Path, tmp_path: Path) -> None:
     rows = [{"query": f"Say {i}", "response": f"{i} it is", "rejected_response": "no"} for i in range(8)]
@@ -300,7 +312,7 @@ def test_stubs_name_what_is_there() -> None:
     for name, (command, _) in CALLS.items():
         body = text.partition(f"def {name}(")[2].partition(") ->")[0]
         keywords = {line.strip().split(":")[0] for line in body.splitlines() if ":" in line} - {"config"}
-        keywords -= {"command"} if name == "check" else set()
+        keywords -= {"command", "result_path"} if name == "check" else set()
         assert keywords == set(COMMANDS[command].flags) - set(NOT_KEYWORDS)
 
 

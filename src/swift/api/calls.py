@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,14 +44,22 @@ def rlhf(config: ConfigFile = None, **flags: Any) -> Run:
 
 
 @faults_told()
-def check(config: ConfigFile = None, *, command: str | None = None, **flags: Any) -> Verdict:
+def check(
+    config: ConfigFile = None,
+    *,
+    command: str | None = None,
+    result_path: str | PathLike[str] | None = None,
+    **flags: Any,
+) -> Verdict:
     """Whether a training computes what it should, as `swift check`.
 
     `command` is that of the training: sft, pt, rlhf, dpo, … rm; None means rlhf where `rlhf_type` is given, else sft.
+    `result_path` is a file for the verdict as JSON; None writes none.
     -> the verdict: `failed`, `results` and `text()`. A check that fails raises nothing.
     """
     from swift.checking.checks import verdict_of
     from swift.checking.subject import planned_of
+    from swift.commands.check import written_verdict
     from swift.params.commands import SHORT, TRAINING
     from swift.params.form import given_line
 
@@ -62,7 +71,8 @@ def check(config: ConfigFile = None, *, command: str | None = None, **flags: Any
     require_one_process(name)
     args = arguments(name, config, flags)
     with _alone():
-        return verdict_of(planned_of(args), shlex.split(given_line(args))[1:])
+        planned, words = planned_of(args), shlex.split(given_line(args))[1:]
+        return verdict_of(planned, words) if result_path is None else written_verdict(planned, words, Path(result_path))
 
 
 @faults_told()

@@ -11,6 +11,7 @@ from swift.core.own_parser import OwnParser
 
 if TYPE_CHECKING:
     from swift.checking.subject import Planned
+    from swift.checking.verdict import Verdict
 
 USAGE = """usage: swift check [sft|pt|rlhf|dpo|…] [FILE.yaml] [--flag value …] [--result_path FILE.json]
 
@@ -58,20 +59,30 @@ def own_words(words: Sequence[str]) -> tuple[Path | None, list[str]]:
     return known.result_path, rest
 
 
-def _checked(given: Planned, words: Sequence[str], result_path: Path | None) -> int:
+def written_verdict(given: Planned, words: Sequence[str], path: Path) -> Verdict:
+    """Check, and write the verdict. Raises SwiftError for a file that cannot be written, before anything is checked."""
     import json
-    from datetime import datetime
 
     from swift.checking.checks import verdict_of
+    from swift.core.errors import SwiftError
     from swift.core.log import log
     from swift.core.transaction import write_file
     from swift.core.writable import removed_if_empty, require_writable
 
-    result_path = result_path or given.plan.train.output_dir / f"check-{datetime.now():%Y%m%d-%H%M%S}" / "check.json"
-    with removed_if_empty(result_path.parent):
-        require_writable(result_path.parent, "--result_path")
+    if path.is_dir():
+        raise SwiftError(f"{path} is a folder", where="--result_path", next=f"name a file: {path / 'check.json'}")
+    with removed_if_empty(path.parent):
+        require_writable(path.parent, "--result_path")
         verdict = verdict_of(given, words)
-        write_file(result_path, json.dumps(verdict.as_json(), indent=2, ensure_ascii=False) + "\n")
+        write_file(path, json.dumps(verdict.as_json(), indent=2, ensure_ascii=False) + "\n")
+    log.info("written to %s", path)
+    return verdict
+
+
+def _checked(given: Planned, words: Sequence[str], result_path: Path | None) -> int:
+    from datetime import datetime
+
+    folder = f"check-{datetime.now():%Y%m%d-%H%M%S}"
+    verdict = written_verdict(given, words, result_path or given.plan.train.output_dir / folder / "check.json")
     print(verdict.text())
-    log.info("written to %s", result_path)
     return 1 if verdict.failed else 0

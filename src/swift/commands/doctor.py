@@ -12,14 +12,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from swift.core.broken_imports import broken
 from swift.core.environment import cache_home
 from swift.core.installation import DISTRIBUTION, extras, requirements
 from swift.core.own_parser import OwnParser
 
-USAGE = """usage: swift doctor [--json]
+USAGE = """usage: swift doctor [--json] [--quick]
 
 Shows versions and their tested ranges, devices, memory and disk, what is missing for which command, and the pip line
-that brings it. Loads torch only where there is a GPU to ask about. Exit code 1 when something that every command needs
+that brings it. Packages of optional parts are imported, to see that they can be; --quick takes them by their names, and
+loads torch only where there is a GPU to ask about. Exit code 1 when something that every command needs
 is missing or outside its tested range, or a GPU is out of reach."""
 VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
@@ -41,29 +43,40 @@ def run(words: Sequence[str]) -> int:
     """Look, and say what was seen. -> exit code."""
     parser = OwnParser("doctor")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("-h", "--help", "--help-all", action="store_true")
     given = parser.parse_args(list(words))
     if given.help:
         print(USAGE)
         return 0
-    facts = look()
+    facts = look(imports=not given.quick)
     print(json.dumps(facts, indent=2, ensure_ascii=False) if given.json else "\n".join(_lines(facts)))
     return 1 if facts["problems"] else 0
 
 
-def look() -> dict[str, Any]:
-    """Everything, as plain values. `problems` are lists of what is wrong and the line that mends it."""
+def look(*, imports: bool) -> dict[str, Any]:
+    """Everything, as plain values. `problems` are lists of what is wrong and the line that mends it.
+
+    With `imports`, the packages of optional parts that are here are imported in a process of their own.
+    """
     packages = [
         {"name": one.name, "version": one.version, "tested": one.range, "fit": one.fit, "pip": one.pip}
         for one in requirements()
     ]
     devices, troubles = _devices()
+    here = [module for one in extras().values() for module in one.imported]
+    faults = broken(here) if imports and _version("torch") else {}  # many need torch, whose lack is named
     parts = [
         {
             "name": one.name,
             "what": one.what,
             "commands": list(one.commands),
             "missing": one.missing,
+            "broken": [
+                {"name": module, "why": faults[module], "pip": one.again(module)}
+                for module in one.imported
+                if module in faults
+            ],
             "outside": [{"name": each.name, "version": each.version, "tested": each.range} for each in one.outside],
             "pip": one.pip,
         }
@@ -172,13 +185,7 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield "Optional parts"
     for part in facts["extras"]:
-        state = "-" if part["missing"] else "!" if part["outside"] else "ok"
-        yield f"  {state:<4}{part['name']:<12}{part['what']}"
-        if part["missing"]:
-            yield f"      {', '.join(part['commands'])}: {part['pip']}"
-        for one in part["outside"]:
-            tested = f"outside the tested range {one['tested']}"
-            yield f"      {one['name']} {one['version']} is {tested}: {part['pip']}"
+        yield from _lines_of_part(part)
     for name, found in facts["engines"].items():
         yield f"  {'ok' if found else '-':<4}{name:<12}{found or 'an environment of its own: docs/install.md'}"
     yield ""
@@ -186,6 +193,18 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
         yield "all that every command needs is here"
     for problem in facts["problems"]:
         yield f"{problem['what']}: {problem['next']}"
+
+
+def _lines_of_part(part: Mapping[str, Any]) -> Iterator[str]:
+    state = "-" if part["missing"] else "!" if part["outside"] or part["broken"] else "ok"
+    yield f"  {state:<4}{part['name']:<12}{part['what']}"
+    if part["missing"]:
+        yield f"      {', '.join(part['commands'])}: {part['pip']}"
+    for one in part["broken"]:
+        yield f"      {one['name']} cannot be imported ({one['why']}): {one['pip']}"
+    for one in part["outside"]:
+        tested = f"outside the tested range {one['tested']}"
+        yield f"      {one['name']} {one['version']} is {tested}: {part['pip']}"
 
 
 def _size(count: int) -> str:

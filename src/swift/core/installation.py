@@ -6,7 +6,7 @@ import functools
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -26,6 +26,21 @@ class Extra:
     commands: tuple[str, ...]
     """What does not work without it."""
     modules: tuple[str, ...]
+    files_only: tuple[str, ...] = ()
+    """Those of them that are read and never imported."""
+
+    @property
+    def imported(self) -> tuple[str, ...]:
+        """The modules that are here to be imported."""
+        return tuple(module for module in self.modules if module not in (*self.missing, *self.files_only))
+
+    def again(self, module: str) -> str:
+        """The line that installs the package of a module anew, and nothing beside it."""
+        from packaging.utils import canonicalize_name
+
+        names = packages_distributions().get(module, [module])
+        asked = {canonicalize_name(one.name): one.requirement for one in requirements(self.name)}
+        return f"pip install --force-reinstall --no-deps '{asked.get(canonicalize_name(names[0]), names[0])}'"
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -71,7 +86,13 @@ def extras() -> Mapping[str, Extra]:
         raw = tomllib.load(file)
     return MappingProxyType(
         {
-            name: Extra(name=name, what=body["what"], commands=tuple(body["commands"]), modules=tuple(body["modules"]))
+            name: Extra(
+                name=name,
+                what=body["what"],
+                commands=tuple(body["commands"]),
+                modules=tuple(body["modules"]),
+                files_only=tuple(body.get("files_only", ())),
+            )
             for name, body in raw.items()
         }
     )

@@ -52,6 +52,10 @@ __version__: str
 KINDS = {"bool": "bool", "int": "int", "float": "float", "str": "str | PathLike[str]"}
 
 
+RESULT_PATH = "result_path: str | PathLike[str] | None = None,"
+"""The keyword of `check` that is no flag of a training."""
+
+
 def write_stubs(path: Path) -> None:
     """Write the stub file."""
     path.write_text(stubs(), encoding="utf-8")
@@ -69,7 +73,7 @@ def stubs() -> str:
 def _call(name: str, command: Command, result: str) -> str:
     text = _function(name, "    config: str | PathLike[str] | None = None,", command, result, command.summary)
     if name == "check":  # of `sft`, unless one of them is given
-        text = text.replace("    *,", "    *,\n    command: str | None = None,", 1)
+        text = text.replace("    *,", f"    *,\n    command: str | None = None,\n    {RESULT_PATH}", 1)
         text = re.sub(r"(    rlhf_type: .*?) = .*,", r"\1 | None = None,", text, count=1)
         text = text.replace(command.summary, "Whether a training on these rows computes what it should", 1)
     return text
