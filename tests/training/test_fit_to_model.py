@@ -146,11 +146,33 @@ def test_an_answer_has_room_beside_its_prompt(
     assert "1 dropped" in printed.out
 
 
-def test_images_are_refused_where_processes_compute_a_row_together(tmp_path: Path) -> None:
-    words = "--sequence_parallel_size 2"
+@pytest.mark.parametrize("words", ["--sequence_parallel_size 2", "--sft_type longlora"])
+def test_rows_that_cannot_lie_end_to_end_are_not_divided(words: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     given = ["sft", "--model_id_or_path", str(tmp_path), "--dataset", str(tmp_path / "config.json"), *words.split()]
-    two = Machine(world_size=2, local_world_size=2, packages=frozenset({"deepspeed"}))
-    images: Any = SimpleNamespace(family=SimpleNamespace(opening=()))
-    with pytest.raises(SwiftError, match=f"{words.split()[0]} is not built yet for multimodal models"):
-        with_images(plan_sft(parse(given), load_catalog(), two), images)
+    two = Machine(world_size=2, local_world_size=2)
+    plan = plan_sft(parse(given), load_catalog(), two)
+    apart: Any = SimpleNamespace(family=SimpleNamespace(opening=(), lies_flat=False, parts=None))
+    with pytest.raises(SwiftError, match=f"{words.split()[0]}.* does not go together with this model"):
+        with_images(plan, apart)
+    flat: Any = SimpleNamespace(family=SimpleNamespace(opening=(), lies_flat=True, parts=None))
+    assert with_images(plan, flat).train.sequence_parallel == plan.train.sequence_parallel
+
+
+def test_beams_do_not_share_weights_out_and_see_images(tmp_path: Path) -> None:
+    """The loop of transformers that would carry them out repeats images beam by beam, whichever row they are of."""
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    given = [
+        "sft",
+        "--model_id_or_path",
+        str(tmp_path),
+        "--dataset",
+        str(tmp_path / "config.json"),
+        "--fsdp",
+        "full_shard",
+    ]
+    given += ["--predict_with_generate", "true", "--num_beams", "2"]
+    images: Any = SimpleNamespace(family=SimpleNamespace(opening=(), lies_flat=True, parts=None))
+    plan = plan_sft(parse(given), load_catalog(), Machine(world_size=2, local_world_size=2))
+    with pytest.raises(SwiftError, match="--num_beams above 1, where weights are shared out"):
+        with_images(plan, images)

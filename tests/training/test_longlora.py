@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from tests.training.kit import tiny_model
 from torch import Tensor
@@ -16,10 +17,16 @@ LENGTHS = (11, 5, 16)
 GROUP = 4
 
 
-def seen(length: int, first: int) -> Tensor:
+Stretches = list[tuple[int, int]]
+
+
+def seen(length: int, first: int, stretches: Stretches) -> Tensor:
     """(length, length): which tokens a token of one half of the heads sees, written down token by token."""
     group = [0 if token < first else 1 + (token - first) // GROUP for token in range(length)]
-    return torch.tensor([[group[k] == group[q] and k <= q for k in range(length)] for q in range(length)])
+    image = [next((at for at, (a, b) in enumerate(stretches) if a <= token < b), -1 - token) for token in range(length)]
+    return torch.tensor(
+        [[group[k] == group[q] and (k <= q or image[k] == image[q]) for k in range(length)] for q in range(length)]
+    )
 
 
 def test_groups_of_a_sequence_add_up_to_it() -> None:
@@ -29,7 +36,9 @@ def test_groups_of_a_sequence_add_up_to_it() -> None:
     assert group_lengths(16, 4, 2) == [2, 4, 4, 4, 2]
 
 
-def test_each_half_of_the_heads_attends_inside_its_own_groups() -> None:
+@pytest.mark.parametrize("stretches", [None, ([(2, 7)], [], [(0, 3), (5, 15)])], ids=["text", "images"])
+def test_each_half_of_the_heads_attends_inside_its_own_groups(stretches: tuple[Stretches, ...] | None) -> None:
+    """Tokens of an image that see each other both ways do so where they are of one group."""
     model = tiny_model()
     assert keep_inside_sequences(model)
     shift_attention(model, 16)  # a quarter is a group of four
@@ -41,9 +50,10 @@ def test_each_half_of_the_heads_attends_inside_its_own_groups() -> None:
     layer.train()
     outputs: list[Tensor] = []
     layer.o_proj.register_forward_pre_hook(lambda module, inputs: outputs.append(inputs[0].detach()))
-    layer(states, position_embeddings=rope, attention_mask=None, sequence_lengths=LENGTHS)
+    rows = {"sequence_lengths": LENGTHS} if stretches is None else {"sequence_lengths": LENGTHS, "both_ways": stretches}
+    layer(states, position_embeddings=rope, attention_mask=None, **rows)
     layer.eval()
-    layer(states, position_embeddings=rope, attention_mask=None, sequence_lengths=LENGTHS)
+    layer(states, position_embeddings=rope, attention_mask=None, **rows)
     shifted, whole = (output.view(1, -1, 4, 16).transpose(1, 2) for output in outputs)
 
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
@@ -54,11 +64,16 @@ def test_each_half_of_the_heads_attends_inside_its_own_groups() -> None:
     )
     q, k = apply_rotary_pos_emb(q, k, *rope)
     k, v = k.repeat_interleave(2, 1), v.repeat_interleave(2, 1)
+    each = list(zip(LENGTHS, stretches or [[]] * 3, strict=True))
     for half, first in ((slice(0, 2), GROUP), (slice(2, 4), GROUP // 2)):
-        mask = torch.block_diag(*[seen(length, first).float() for length in LENGTHS]).bool()
+        mask = torch.block_diag(*[seen(length, first, images).float() for length, images in each]).bool()
         expected = scaled_dot_product_attention(q[:, half], k[:, half], v[:, half], attn_mask=mask)
         torch.testing.assert_close(shifted[:, half], expected, atol=1e-5, rtol=0)
-    full = torch.block_diag(*[torch.ones(length, length).tril() for length in LENGTHS]).bool()
+    full = [torch.ones(length, length).tril() for length in LENGTHS]
+    for mask, (_, images) in zip(full, each, strict=True):
+        for begin, end in images:
+            mask[begin:end, begin:end] = 1
+    full = torch.block_diag(*full).bool()
     torch.testing.assert_close(whole, scaled_dot_product_attention(q, k, v, attn_mask=full), atol=1e-5, rtol=0)
 
 

@@ -7,7 +7,7 @@ those of every weight. A process whose rows are texts would leave tower and proj
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swift.models.families.samples import sample
 from swift.plan.train import TrainPlan
@@ -15,15 +15,18 @@ from swift.prompts.encode import Encoder
 from swift.prompts.types import IGNORED, Conversation, Media, Message
 from swift.training.objectives import Setting
 
+if TYPE_CHECKING:
+    from swift.training.prepare import Prepared
+
 FRAMES = 2
 """Of a video, which some families want an even number of."""
 
 
-def companions_of(setting: Setting) -> tuple[dict[str, Any], ...]:
+def companions_of(run: Setting | Prepared) -> tuple[dict[str, Any], ...]:
     """The row of each kind of media that the model takes, where the processes of a run need it; else nothing."""
-    if setting.images is None or not in_step(setting.plan.train):
+    if run.images is None or not in_step(run.plan.train):
         return ()
-    return tuple(_row(setting.encoder, kind) for kind in setting.images.kinds)
+    return tuple(_row(run.encoder, kind) for kind in run.images.kinds)
 
 
 def in_step(plan: TrainPlan) -> bool:

@@ -43,14 +43,16 @@ def with_images(plan: SftPlan, images: MediaProcessor | None) -> SftPlan:
         return plan
     data, train, encodes = plan.data, plan.train, bool(images.family.opening)
     shared = train.zero is not None or train.fsdp is not None
+    beams = train.generation is not None and train.generation.num_beams > 1
     for flag, given in (
         ("--deepspeed or --fsdp, where an encoder reads the prompt,", shared and encodes),
-        ("--predict_with_generate", train.generation is not None and (train.shards_weights or encodes)),
-        ("--sft_type longlora", plan.tuner.sft_type == "longlora"),
-        ("--sequence_parallel_size", plan.train.sequence_parallel > 1),
+        ("--predict_with_generate, where an encoder reads the prompt,", train.generation is not None and encodes),
+        ("--num_beams above 1, where weights are shared out,", beams and train.shards_weights),
     ):
         if given:
             raise NotBuilt(f"{flag} is not built yet for multimodal models", where=flag, next="leave it out")
+    if not images.family.lies_flat:
+        require_flat(plan)
     if encodes and (plan.method, plan.prompt.loss_scale) != ("sft", None):
         raise NotBuilt(
             f"the model {plan.model.model_type}, whose encoder reads the prompt, is built for sft without --loss_scale",
@@ -67,6 +69,21 @@ def with_images(plan: SftPlan, images: MediaProcessor | None) -> SftPlan:
     if train.distributed.ddp_find_unused_parameters is None:  # rows without images leave tower and projector out
         train = replace(train, distributed=train.distributed.replace(ddp_find_unused_parameters=True))
     return replace(plan, data=data, train=train, tuner=replace(plan.tuner, parts=images.family.parts))
+
+
+def require_flat(plan: SftPlan) -> None:
+    """Raise SwiftError for what works on rows that lie end to end, where a model cannot take such."""
+    for flag, given in (
+        ("--sequence_parallel_size", plan.train.sequence_parallel > 1),
+        ("--sft_type longlora", plan.tuner.sft_type == "longlora"),
+    ):
+        if given:
+            raise SwiftError(
+                f"{flag} does not go together with this model",
+                where=flag,
+                why="its attention cannot be kept inside sequences that lie end to end in one row, which is divided",
+                next="leave it out",
+            )
 
 
 def _within_context(plan: SftPlan, context: int | None) -> SftPlan:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from swift import tuners
@@ -15,6 +16,7 @@ from swift.engines.base import SamplingParams
 from swift.models.families import MediaProcessor
 from swift.params.groups import Generate
 from swift.prompts.types import IGNORED, Media
+from swift.training.companion_row import missing
 from swift.training.objectives.reference import evaluating
 from swift.training.policy_gradient.sampling import sample
 from swift.training.text_metrics import scores
@@ -31,14 +33,17 @@ class Answers:
         stop_ids: Sequence[int],
         together: bool = False,
         images: MediaProcessor | None = None,
+        companions: Sequence[dict[str, Any]] = (),
     ):
         """`together`: no process computes without the others, whose number of passes has to be the same. `images` is
-        the media side of a model that has one, which answers as it is served."""
+        the media side of a model that has one, which answers as it is served where a process computes by itself; else
+        `companions` join prompts that show nothing (see `swift.training.companion_row`)."""
         self._rows = rows
         self._tokenizer = tokenizer
         self._flags = generate
         self._together = together
         self._images = images
+        self._companions = companions
         self._stop_ids: list[Any] = list(dict.fromkeys([*stop_ids, tokenizer.eos_token_id]))
 
     @torch.no_grad()
@@ -52,13 +57,11 @@ class Answers:
         end = -(-len(self._rows) // world) if self._together else len(turns)
         for start in range(0, end, batch_size):
             part = turns[start : start + batch_size]
-            if not part:  # others still have some, and wait for our share of the weights
-                self._generate(model, [[self._stop_ids[0]]], config)
-                continue
-            if self._images is None:
-                generated = self._generate(model, [prompt for prompt, *_ in part], config)
-            else:
-                generated = self._served(model, self._images, [(prompt, media) for prompt, _, media in part], config)
+            prompts = [(prompt, media) for prompt, _, media in part]
+            if self._images is not None and not self._together:
+                generated = self._served(model, self._images, prompts, config)
+            else:  # without prompts, others may still have some, and wait for our share of the weights
+                generated = self._generate(model, prompts or [([self._stop_ids[0]], Media())], config)[: len(part)]
             pairs += [(self._text(ids), self._text(turn[1])) for ids, turn in zip(generated, part, strict=True)]
         if world > 1:
             shares: list[Any] = [None] * world
@@ -66,27 +69,39 @@ class Answers:
             pairs = [pair for share in shares for pair in share]
         return scores(pairs)
 
-    def _generate(self, model: Any, prompts: list[list[int]], config: GenerationConfig) -> list[list[int]]:
-        longest = max(map(len, prompts))
-        ids = torch.full((len(prompts), longest), config.pad_token_id)
+    def _generate(
+        self, model: Any, prompts: Sequence[tuple[list[int], Media]], config: GenerationConfig
+    ) -> list[list[int]]:
+        """By the model's own loop, which goes on until every process has its answers."""
+        count, shown = len(prompts), self._shown(prompts)
+        shown += missing(self._companions, [row["media"] for row in shown])
+        longest = max(len(row["input_ids"]) for row in shown)
+        ids = torch.full((len(shown), longest), config.pad_token_id)
         mask = torch.zeros_like(ids)
-        for i, prompt in enumerate(prompts):
-            ids[i, longest - len(prompt) :] = torch.tensor(prompt)
-            mask[i, longest - len(prompt) :] = 1
-        device = model.device
+        for i, row in enumerate(shown):
+            own = len(row["input_ids"])
+            ids[i, longest - own :] = torch.tensor(row["input_ids"])
+            mask[i, longest - own :] = 1
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if self._images is not None:
+            inputs |= self._images.inputs([row["media"] for row in shown], ids, None)
         out = model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
+            **{name: _moved(value, model) for name, value in inputs.items()},
             generation_config=config,
             synced_gpus=self._together,
         )
-        return out[:, longest:].tolist()
+        return out[:count, longest:].tolist()
+
+    def _shown(self, prompts: Sequence[tuple[list[int], Media]]) -> list[dict[str, Any]]:
+        """Prompts with what stands in them of what their rows show."""
+        within = self._images.within if self._images is not None else lambda _, media: media
+        return [{"input_ids": ids, "media": within(ids, media)} for ids, media in prompts]
 
     def _served(
         self, model: Any, images: MediaProcessor, prompts: Sequence[tuple[list[int], Media]], config: GenerationConfig
     ) -> list[list[int]]:
         """By the engine that serves models, to which every family tells where its media stand."""
-        shown = [{"input_ids": ids, "media": images.within(ids, media)} for ids, media in prompts]
+        shown = self._shown(prompts)
         how = SamplingParams(
             max_tokens=self._flags.max_new_tokens,
             temperature=float(config.temperature or 1) if config.do_sample else 0.0,
@@ -130,6 +145,10 @@ class Answers:
     def _text(self, ids: list[int]) -> str:
         text = self._tokenizer.decode(ids, skip_special_tokens=True)
         return text if isinstance(text, str) else "".join(text)
+
+
+def _moved(tensor: Tensor, model: Any) -> Tensor:
+    return tensor.to(model.device, model.dtype if tensor.is_floating_point() else tensor.dtype)
 
 
 def last_reply(row: dict[str, Any]) -> tuple[list[int], list[int]] | None:

@@ -24,8 +24,9 @@ GROUP_SHARE = 0.25
 """A group in shares of the longest row, as in the paper's experiments."""
 
 
-def shift_attention(model: PreTrainedModel, longest: int | None) -> None:
-    """Let `model` attend that way while it is trained on rows of up to `longest` tokens.
+def shift_attention(model: PreTrainedModel, longest: int | None, part: str | None = None) -> None:
+    """Let `model`, or the `part` of it that has this configuration, attend that way while it is trained on rows of up
+    to `longest` tokens.
 
     Raises SwiftError where that is not known, or the model's attention cannot be switched.
     """
@@ -41,7 +42,7 @@ def shift_attention(model: PreTrainedModel, longest: int | None) -> None:
     AttentionInterface.register(name, partial(_attention, group=group))
     AttentionMaskInterface.register(name, flat_mask)
     try:
-        model.set_attn_implementation(name)
+        model.set_attn_implementation(name if part is None else {part: name})
     except ValueError as error:
         raise SwiftError(
             f"--sft_type longlora cannot change how {type(model).__name__} attends",
@@ -58,6 +59,18 @@ def group_lengths(length: int, group: int, first: int) -> list[int]:
     return [each for each in lengths if each]
 
 
+def inside_groups(groups: Sequence[int], stretches: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """What each group of a sequence has of stretches that see themselves both ways."""
+    inside: list[list[tuple[int, int]]] = []
+    begin = 0
+    for length in groups:
+        end = begin + length
+        own = [(max(first, begin) - begin, min(last, end) - begin) for first, last in stretches]
+        inside.append([(first, last) for first, last in own if first < last])
+        begin = end
+    return inside
+
+
 def _attention(
     module: nn.Module,
     query: Tensor,
@@ -67,22 +80,25 @@ def _attention(
     *,
     group: int,
     sequence_lengths: Sequence[int] | None = None,
+    both_ways: Sequence[Sequence[tuple[int, int]]] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """As `sequence_attention`, which it is where nothing is trained."""
     if not module.training:
-        return sequence_attention(
-            module, query, key, value, attention_mask, sequence_lengths=sequence_lengths, **kwargs
-        )
+        rows_of = {"sequence_lengths": sequence_lengths, "both_ways": both_ways}
+        return sequence_attention(module, query, key, value, attention_mask, **rows_of, **kwargs)
     rows, heads, length, width = query.shape
     key, value = repeat_kv(key, heads // key.shape[1]), repeat_kv(value, heads // value.shape[1])
     if sequence_lengths is None:  # a padded row is one sequence: no token sees the padding behind it
         query, key, value = (states.transpose(0, 1).reshape(1, heads, -1, width) for states in (query, key, value))
+    lengths = list(sequence_lengths or [length] * rows)
     outputs = []
     for own, first in ((slice(None, heads // 2), group), (slice(heads // 2, None), group // 2)):
-        lengths = [part for each in sequence_lengths or [length] * rows for part in group_lengths(each, group, first)]
-        output, _ = sequence_attention(
-            module, query[:, own], key[:, own], value[:, own], None, sequence_lengths=lengths, **kwargs
-        )
+        groups = [group_lengths(each, group, first) for each in lengths]
+        given: dict[str, Any] = {"sequence_lengths": [part for parts in groups for part in parts]}
+        if both_ways is not None:
+            inside = map(inside_groups, groups, both_ways)
+            given["both_ways"] = [stretches for each in inside for stretches in each]
+        output, _ = sequence_attention(module, query[:, own], key[:, own], value[:, own], None, **given, **kwargs)
         outputs.append(output)
     return torch.cat(outputs, dim=2).view(rows, length, heads, width), None

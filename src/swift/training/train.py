@@ -18,7 +18,6 @@ from transformers.utils.logging import disable_progress_bar
 
 from swift import data, models, tuners
 from swift.catalog import Catalog
-from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.core.machine import Machine
 from swift.data.eager import EncodedDataset
@@ -36,7 +35,9 @@ from swift.training.artifacts import example, model_info, parts_info, saved_args
 from swift.training.batches import Collate
 from swift.training.causality import require_causal
 from swift.training.checkpoint_contents import Contents, write_contents
+from swift.training.companion_row import companions_of
 from swift.training.compiled_layers import compile_layers
+from swift.training.fit_to_model import require_flat
 from swift.training.frozen_layers import pack_frozen
 from swift.training.generation_eval import Answers
 from swift.training.longlora import shift_attention
@@ -45,12 +46,13 @@ from swift.training.objectives import Objective, Setting
 from swift.training.objectives.reference import reference_source
 from swift.training.odd_rows import OF_LAZY_ROWS, Effort, in_rows
 from swift.training.parallel import parallel_of
+from swift.training.parallel.sequence import cut_in_decoder
 from swift.training.prepare import Prepared, prepare
 from swift.training.process_group import require_same
 from swift.training.quick_dropout import quicken_dropout
 from swift.training.rehearsal import rehearsed
 from swift.training.resume import nothing_left
-from swift.training.rows_with_media import keep_apart
+from swift.training.rows_with_media import DECODER, keep_apart
 from swift.training.run_dir import claimed
 from swift.training.run_report import note_inputs, reported
 from swift.training.saving_machines import saving_where
@@ -262,16 +264,13 @@ def _set_attention(plan: SftPlan, base: PreTrainedModel, prepared: Prepared) -> 
     # Unsloth has attention of its own, and some versions cut a row of several sequences off at --max_length.
     own = plan.tuner.tuner_backend == "unsloth"
     flat = not own and _keep_inside(prepared, base)
+    if not flat and (prepared.images is not None or plan.train.sequence_parallel > 1):
+        require_flat(plan)
     if prepared.images is not None:
         log.info("%s", FLAT_MEDIA if flat else PADDED_MEDIA)
+        if plan.tuner.sft_type == "longlora":
+            shift_attention(base, plan.prompt.max_length, DECODER)
         return flat
-    if not flat and plan.train.sequence_parallel > 1:
-        raise SwiftError(
-            "--sequence_parallel_size does not go together with this model",
-            where="--sequence_parallel_size",
-            why="its attention cannot be kept inside the sequences of one row, which is what is spread over processes",
-            next="leave it out",
-        )
     if not flat:
         require_causal(base)  # a flat row that gave the same was read with causal attention
         log.info("batches are padded, as --batch_size says: this model's attention cannot be kept inside sequences")
@@ -284,7 +283,11 @@ def _keep_inside(prepared: Prepared, model: PreTrainedModel) -> bool:
     """Let a model attend inside the sequences of flat batches, where that gives what padded ones give."""
     if prepared.images is None:
         return keep_inside_sequences(model)
-    return keep_apart(model, Collate(True, cast(int, prepared.tokenizer.pad_token_id), prepared.images, model))
+    flat = keep_apart(model, Collate(True, cast(int, prepared.tokenizer.pad_token_id), prepared.images, model))
+    if flat and prepared.plan.train.sequence_parallel > 1:
+        (decoder,) = prepared.images.family.parts.decoder
+        cut_in_decoder(model, decoder)
+    return flat
 
 
 def answer_samples(plan: SftPlan, prepared: Prepared, run_dir: Path, resume: Path | None) -> AnswerSamples | None:
@@ -355,4 +358,5 @@ def _answers(prepared: Prepared, val: Any) -> Answers | None:
         prepared.encoder.stop_token_ids,
         together=plan.train.shards_weights,
         images=prepared.images,
+        companions=companions_of(prepared),
     )

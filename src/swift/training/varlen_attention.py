@@ -56,7 +56,8 @@ def sequence_attention(
     """
     if sequence_group is not None:
         how = {"dropout": dropout, "scaling": scaling, "sliding_window": sliding_window, "attention_mask": None}
-        inner = partial(sequence_attention, module, sequence_lengths=sequence_lengths, prefix_lengths=prefix_lengths)
+        rows = {"sequence_lengths": sequence_lengths, "prefix_lengths": prefix_lengths, "both_ways": both_ways}
+        inner = partial(sequence_attention, module, **rows)
         return sequence_group.attend(inner, query, key, value, **how), None
     if sequence_lengths is None:
         if attention_mask is None and query.shape[2] == key.shape[2]:

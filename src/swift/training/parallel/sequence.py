@@ -6,26 +6,32 @@ the row is cut, attention sees whole sequences, and each process adds its tokens
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
-from transformers import PretrainedConfig
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv
 
 from swift.core.errors import SwiftError
 from swift.models.context_window import rope_kinds
+from swift.models.families import OF_TOKENS as OF_PROMPT
+from swift.models.families import is_multimodal
 from swift.prompts.types import IGNORED
 from swift.training.objectives import Batch
-from swift.training.objectives.answer_log_probs import ANSWER_TOKENS, token_counts
+from swift.training.objectives.answer_log_probs import ANSWER_TOKENS, MEDIA_INPUTS, token_counts
 
 FLAG = "--sequence_parallel_size"
 BY_LENGTH = {"dynamic", "longrope"}
 """Kinds of rotary embedding that look at the largest position of a batch."""
 OF_TOKENS = {"labels": IGNORED, "loss_scale": 0.0}
 """Fields of a batch that have a number for each token, and what there is where none is."""
+PIECES, FEATURES = "visual_pos_masks", "deepstack_visual_embeds"
+"""Which tokens are pieces of images, and what some decoders add to those, layer by layer."""
+AMONG_TOKENS = (PIECES, "position_ids", *OF_PROMPT)
+"""What decoders are given of each token beside its embedding."""
 OF_TARGETS = ("targets", "answer", "weights")
 """Fields that have one for each token that is predicted."""
 Attention = Callable[..., tuple[Tensor, None]]
@@ -36,6 +42,8 @@ class SequenceGroup:
 
     def __init__(self, size: int, config: PretrainedConfig):
         """`size` neighbours each, for a model of this configuration. All processes of the run make theirs together."""
+        self._whole = is_multimodal(config)
+        """Whether models are given whole rows, which their decoders cut (`cut_in_decoder`)."""
         heads = config.get_text_config().num_attention_heads
         if kinds := {str(rope.get("rope_type")) for rope in rope_kinds(config).values()} & BY_LENGTH:
             raise SwiftError(
@@ -68,33 +76,47 @@ class SequenceGroup:
         missing = -ids.shape[1] % self._size
         if missing:
             lengths.append(missing)
-        length = (ids.shape[1] + missing) // self._size
-        start, end = self._place * length, (self._place + 1) * length
-        positions = torch.cat([batch["position_ids"], torch.arange(missing)[None]], 1)
+        here = self._here(ids.shape[1] + missing)
+        whole = {**batch, **_lengthened(batch, missing), "sequence_lengths": tuple(lengths)}
+        if MEDIA_INPUTS in batch:
+            whole[MEDIA_INPUTS] = {**batch[MEDIA_INPUTS], **_lengthened(batch[MEDIA_INPUTS], missing)}
+        if not self._whole:
+            whole |= {name: whole[name][:, here] for name in ("input_ids", "position_ids")}
         at = batch["predicted_at"]
-        here = (at >= start) & (at < end)
+        predicted = (at >= here.start) & (at < here.stop)
         mine = {
-            **batch,
-            "input_ids": _filled(ids, missing, 0)[:, start:end],
-            "position_ids": positions[:, start:end],
-            "predicted_at": at[here] - start,
-            "sequence_lengths": tuple(lengths),
+            **whole,
+            "predicted_at": at[predicted] - here.start,
             "sequence_group": self,
-            "tokens": max(0, min(end, ids.shape[1]) - start),
+            "tokens": max(0, min(here.stop, ids.shape[1]) - here.start),
         }
         for name, fill in OF_TOKENS.items():
             if name in batch:
-                mine[name] = _filled(batch[name], missing + 1, fill)[:, start : end + 1]
+                mine[name] = _filled(batch[name], missing + 1, fill)[:, here.start : here.stop + 1]
         for name in OF_TARGETS:
             if name in batch:
-                mine[name] = batch[name][here]
-        if "prefix_lengths" in batch and missing:
-            mine["prefix_lengths"] = (*batch["prefix_lengths"], 0)
+                mine[name] = batch[name][predicted]
         if "answer" in batch:
             mine[ANSWER_TOKENS] = token_counts(batch)
         if "kl" in batch:
             mine["kl"] = self.share(batch["kl"])
         return mine
+
+    def _here(self, length: int) -> slice:
+        """The places of a row of `length` tokens that are computed here."""
+        own = length // self._size
+        return slice(self._place * own, (self._place + 1) * own)
+
+    def stretch(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What a decoder is given of a whole row, for the tokens that are computed here."""
+        here = self._here(given["inputs_embeds"].shape[1])
+        mine = {name: given[name][..., here] for name in AMONG_TOKENS if given.get(name) is not None}
+        mine["inputs_embeds"] = given["inputs_embeds"][:, here]
+        if given.get(FEATURES) is not None:
+            pieces = given[PIECES][0]
+            before, own = int(pieces[: here.start].sum()), int(pieces[here].sum())
+            mine[FEATURES] = [features[before : before + own] for features in given[FEATURES]]
+        return {**given, **mine}
 
     def sum(self, parts: Tensor) -> Tensor:
         """The sum of what each process of the group has a part of, in all of them; differentiable."""
@@ -127,6 +149,19 @@ class SequenceGroup:
         got = [torch.Size(shape).numel() for shape in shapes]
         flat: Any = _AllToAll.apply(torch.cat([part.reshape(-1) for part in parts]), sent, got, self._group)
         return [part.reshape(shape) for part, shape in zip(flat.split(got), shapes, strict=True)]
+
+
+def cut_in_decoder(model: PreTrainedModel, decoder: str) -> None:
+    """Let the `decoder` of a model compute a stretch of a row of which several processes have the whole.
+
+    Each embeds all that is shown, so that features find their tokens, and learns of it what its own tokens teach.
+    """
+
+    def cut(_: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        group: SequenceGroup | None = given.get("sequence_group")
+        return args, given if group is None else group.stretch(given)
+
+    model.get_submodule(decoder).register_forward_pre_hook(cut, with_kwargs=True)
 
 
 class _AllToAll(torch.autograd.Function):
@@ -170,6 +205,23 @@ def _sent(flat: Tensor, sent: list[int], got: list[int], group: Any) -> Tensor:
     received = flat.new_empty(sum(got))
     dist.all_to_all_single(received, flat.contiguous(), got, sent, group=group)
     return received
+
+
+def _lengthened(batch: Mapping[str, Any], missing: int) -> dict[str, Any]:
+    """The inputs that have something for each token or each sequence, with a sequence of `missing` tokens more."""
+    if not missing:
+        return {}
+    longer: dict[str, Any] = {}
+    for name in ("input_ids", *OF_PROMPT):
+        if name in batch:
+            longer[name] = _filled(batch[name], missing, 0)
+    if "position_ids" in batch:
+        places = batch["position_ids"]
+        longer["position_ids"] = torch.cat([places, torch.arange(missing).expand(*places.shape[:-1], missing)], -1)
+    for name, nothing in (("prefix_lengths", 0), ("both_ways", ())):
+        if name in batch:
+            longer[name] = (*batch[name], nothing)
+    return longer
 
 
 def _filled(row: Tensor, missing: int, fill: float) -> Tensor:
