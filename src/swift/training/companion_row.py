@@ -7,26 +7,29 @@ those of every weight. A process whose rows are texts would leave tower and proj
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from swift.models.families import MediaProcessor
 from swift.models.families.samples import sample
 from swift.plan.train import TrainPlan
 from swift.prompts.encode import Encoder
 from swift.prompts.types import IGNORED, Conversation, Media, Message
 from swift.training.objectives import Setting
 
-if TYPE_CHECKING:
-    from swift.training.prepare import Prepared
-
 FRAMES = 2
 """Of a video, which some families want an even number of."""
 
 
-def companions_of(run: Setting | Prepared) -> tuple[dict[str, Any], ...]:
+def companions_of(setting: Setting) -> tuple[dict[str, Any], ...]:
+    """Those of a run's batches."""
+    return companions_for(setting.plan.train, setting.images, setting.encoder)
+
+
+def companions_for(plan: TrainPlan, images: MediaProcessor | None, encoder: Encoder) -> tuple[dict[str, Any], ...]:
     """The row of each kind of media that the model takes, where the processes of a run need it; else nothing."""
-    if run.images is None or not in_step(run.plan.train):
+    if images is None or not in_step(plan):
         return ()
-    return tuple(_row(run.encoder, kind) for kind in run.images.kinds)
+    return tuple(_row(encoder, kind) for kind in images.kinds)
 
 
 def in_step(plan: TrainPlan) -> bool:

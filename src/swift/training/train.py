@@ -35,7 +35,7 @@ from swift.training.artifacts import example, model_info, parts_info, saved_args
 from swift.training.batches import Collate
 from swift.training.causality import require_causal
 from swift.training.checkpoint_contents import Contents, write_contents
-from swift.training.companion_row import companions_of
+from swift.training.companion_row import companions_for
 from swift.training.compiled_layers import compile_layers
 from swift.training.fit_to_model import require_flat
 from swift.training.frozen_layers import pack_frozen
@@ -358,5 +358,5 @@ def _answers(prepared: Prepared, val: Any) -> Answers | None:
         prepared.encoder.stop_token_ids,
         together=plan.train.shards_weights,
         images=prepared.images,
-        companions=companions_of(prepared),
+        companions=companions_for(plan.train, prepared.images, prepared.encoder),
     )
