@@ -25,7 +25,8 @@ if not _has_ops():
     for _name in ("nms", "qnms"):
         torch.library.define(f"torchvision::{_name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 EOF
-    pip_install peft 'pytest>=8,<10' 'pytest-timeout>=2.3,<3' 'httpx>=0.28,<1'
+    # A processor of transformers, which vLLM builds for SmolVLM, wants num2words.
+    pip_install peft num2words 'pytest>=8,<10' 'pytest-timeout>=2.3,<3' 'httpx>=0.28,<1'
     # LMDeploy pins an older torch: it comes alone, with the packages that importing it needs beside vLLM's.
     pip_install mmengine-lite shortuuid
     pip_install --no-deps lmdeploy==0.18.0

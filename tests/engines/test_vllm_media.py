@@ -54,15 +54,16 @@ def test_each_medium_by_itself_is_what_all_are_together(
 
 def test_what_vllm_is_not_given_is_refused(tmp_path: Path, smollm2_tokenizer_dir: Path) -> None:
     qwen = media_side(write_tiny("qwen2_vl", tmp_path / "qwen", smollm2_tokenizer_dir))
-    idefics = media_side(write_tiny("idefics3", tmp_path / "idefics", smollm2_tokenizer_dir))
+    gemma = media_side(write_tiny("gemma3", tmp_path / "gemma", smollm2_tokenizer_dir))
     two = Media(images=("a.png", "b.png"))
     assert require_taken("vLLM", TAKEN, REASONS, qwen, two, {"image": 2, "video": 0}) is qwen
     with pytest.raises(SwiftError, match="2 images, and --limit_mm_per_prompt allows 1"):
         require_taken("vLLM", TAKEN, REASONS, qwen, two, {"image": 1})
     with pytest.raises(SwiftError, match="1 videos, and --limit_mm_per_prompt allows 0"):
         require_taken("vLLM", TAKEN, REASONS, qwen, Media(videos=("a.mp4",)), {"video": 0})
-    with pytest.raises(NotBuilt, match="not given images of Idefics3"):
-        require_taken("vLLM", TAKEN, REASONS, idefics, two, {})
+    with pytest.raises(NotBuilt, match="not given images of Gemma3") as caught:
+        require_taken("vLLM", TAKEN, REASONS, gemma, two, {})
+    assert "see each other" in str(caught.value.why)
     with pytest.raises(SwiftError, match="counts by kind of media"):
         limits_of({"images": 2})
     with pytest.raises(NotBuilt, match="not given audios of a model of text"):
@@ -110,6 +111,7 @@ def heads_for_vllm(text: dict[str, Any]) -> None:
 ADAPTED = {"qwen2_vl": r".*(merger\.mlp\.0|blocks\.\d\.mlp\.fc1|layers\.\d\.mlp\.up_proj)"}
 ADAPTED["qwen3_vl"] = r".*(merger.*\.linear_fc1|blocks\.\d\.mlp\.linear_fc1|layers\.\d\.mlp\.up_proj)"
 ADAPTED["llava"] = ADAPTED["internvl"] = r".*language_model\.layers\.\d\.mlp\.up_proj"
+ADAPTED["idefics3"] = ADAPTED["smolvlm"] = r".*text_model\.layers\.\d\.mlp\.up_proj"
 """What a LoRA is on: parts of all that vLLM puts it on."""
 
 
@@ -129,7 +131,7 @@ def write_adapter(kind: str, model: Path, folder: Path) -> Path:
 
 @needs_vllm
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::ResourceWarning")
-@pytest.mark.parametrize("kind", ["qwen2_vl", "qwen3_vl", "llava", "internvl"])
+@pytest.mark.parametrize("kind", ["qwen2_vl", "qwen3_vl", "llava", "internvl", "idefics3", "smolvlm"])
 def test_answers_about_media_are_those_of_the_model(
     kind: str, tmp_path: Path, smollm2_tokenizer_dir: Path, pictures: list[str]
 ) -> None:

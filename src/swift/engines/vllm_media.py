@@ -24,15 +24,21 @@ TAKEN: Taken = {
     "Qwen25VL": ("images", "videos"),
     "Qwen3VL": ("images", "videos"),
     "InternVL": ("images",),
+    "Idefics3": ("images",),
 }
-REASONS: Mapping[str, str] = {}
+REASONS: Mapping[str, str] = {
+    "Gemma3": "pieces of an image see each other, and in vLLM's attention for CPUs only those before them",
+    "PaliGemma": "its whole prompt sees itself both ways, and in vLLM only what stands before",
+}
 """Why families are not given to it that were compared."""
 ADAPTED = ("Qwen2VL", "Qwen25VL", "Qwen3VL")
 """Families whose adapters may change the projector and the tower too, and not only the decoder. Of others vLLM leaves
 such parts out without a word, or its process ends over them."""
 BEGUN = ("Qwen3VL",)
 """Families in whose videos vLLM looks for the token that begins the first frame, too."""
-OF_THE_HOST = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts", "image_sizes", "image_num_patches")
+TILED = {"InternVL": "image_num_patches", "Idefics3": "num_patches", "Gemma3": "num_patches"}
+"""Families whose tiles of images lie end to end, be it one tile, and what vLLM calls their number."""
+OF_THE_HOST = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts", "image_sizes", *TILED.values())
 """Numbers that vLLM's models read on the CPU."""
 
 
@@ -74,8 +80,8 @@ def prompt_with_media(images: MediaProcessor, ids: Sequence[int], media: Media) 
         length = one.places[-1] + 1 - first
         own = torch.zeros(length, dtype=torch.bool)
         own[[place - first for place in one.places]] = True
-        inputs = _inputs(images, one)
-        fields = {key: _field(name, key, value, _laid_out(images)) for key, value in inputs.items()}
+        inputs, tiled = _inputs(images, one), type(images.family).__name__ in TILED
+        fields = {key: _field(name, key, value, tiled) for key, value in inputs.items()}
         items.setdefault(name, []).extend(MultiModalKwargsItems.from_hf_inputs(inputs, fields)[name])
         hashes.setdefault(name, []).append(one.digest.hex())
         ranges.setdefault(name, []).append(PlaceholderRange(first, length, None if own.all() else own))
@@ -89,22 +95,22 @@ def _inputs(images: MediaProcessor, one: Shown) -> dict[str, Any]:
     from swift.models.families import OF_TOKENS
 
     inputs = {name: value for name, value in one.inputs.items() if name not in OF_TOKENS}
-    if not _laid_out(images):
+    family = type(images.family).__name__
+    if family not in TILED:
         return inputs
-    told = {"image_num_patches": len(inputs["pixel_values"]), "image_token_id": images.family.tokens[one.kind][1]}
+    if family == "Idefics3":  # its images lie in a row of squares
+        inputs = {name: value[0] for name, value in inputs.items()}
+    told = {TILED[family]: len(inputs["pixel_values"])}
+    if family == "InternVL":
+        told["image_token_id"] = images.family.tokens[one.kind][1]
     return {**inputs, **{name: torch.tensor([number]) for name, number in told.items()}}
 
 
-def _laid_out(images: MediaProcessor) -> bool:
-    """Whether the tiles of images lie end to end, be it one tile, and their number and token are told."""
-    return type(images.family).__name__ == "InternVL"
-
-
-def _field(modality: str, name: str, value: Any, laid_out: bool) -> Any:
+def _field(modality: str, name: str, value: Any, tiled: bool) -> Any:
     """Whether tensors of several media are stacked, or laid end to end as the patches of Qwen-VL are."""
     import torch
     from vllm.multimodal.inputs import MultiModalFieldConfig  # pyright: ignore[reportMissingImports]  # as above
 
-    if len(value) == 1 and not (laid_out and name == "pixel_values"):
+    if len(value) == 1 and not (tiled and name.startswith("pixel")):
         return MultiModalFieldConfig.batched(modality, keep_on_cpu=name in OF_THE_HOST)
     return MultiModalFieldConfig.flat_from_sizes(modality, torch.tensor([len(value)]))
