@@ -15,7 +15,9 @@ from swift.cli import main
 from swift.data.collator import flatten
 from swift.data.packing import join
 from swift.prompts.types import IGNORED
+from swift.training.objectives.answer_log_probs import AnswerLogProbs
 from swift.training.objectives.sft import SftObjective
+from swift.training.preference_batches import answers
 from swift.training.shared_beginnings import beginnings, flatten_shared
 from swift.training.varlen_attention import keep_inside_sequences
 from training.kit import VOCABULARY
@@ -105,6 +107,22 @@ def test_what_is_trained_and_what_it_is_predicted_from_stay_with_their_row() -> 
 def test_short_beginnings_are_left_where_they_are() -> None:
     items = [row(i, tokens(15, 1), tokens(10, 50 + i)) for i in range(4)]
     assert "prefix_lengths" not in flatten_shared(items)
+
+
+def test_answers_to_one_prompt_are_predicted_as_one_by_one() -> None:
+    prompts = [SYSTEM, [*SYSTEM, *TOOLS], OTHER]
+    items = [row(0, prompt, tokens(size, 40 + size)) for prompt in prompts for size in (3, 1, 8, 5)]
+    model = models()["llama with grouped keys"].eval()
+    assert keep_inside_sequences(model)
+    apart, shared = answers(items, True, 0), answers(items, True, 0, beginnings(items))
+    saved = apart["input_ids"].numel() - shared["input_ids"].numel()
+    assert saved == sum(3 * (len(prompt) - 1) for prompt in prompts)
+    for name in ("targets", "answer"):
+        assert torch.equal(shared[name], apart[name])
+    assert torch.equal(shared["input_ids"][0, shared["last"]], apart["input_ids"][0, apart["last"]])
+    with torch.no_grad():
+        mine, theirs = (AnswerLogProbs(model)(model, batch).log_probs for batch in (shared, apart))
+    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
