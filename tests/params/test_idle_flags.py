@@ -65,6 +65,8 @@ def named(line: str) -> list[str]:
             EXPORT + "--quant_bits 4 --dataset d --max_length 9 --dataset_test_ratio 0.5",
             "--quant_bits: dataset_test_ratio max_length",
         ),
+        (MERGE + "--rescale_image 99", "swift merge-lora: rescale_image"),
+        (EXPORT + "--to_gguf f16 --rescale_image 99", "swift export: rescale_image"),
         (EXPORT + "--to_peft_format true --system s", "an export that makes no other weights: system"),
         (
             EXPORT + "--push_to_hub true --hub_model_id a/b --dtype bf16",
@@ -114,6 +116,7 @@ def test_named(line: str, expected: str) -> None:
         TRAIN + "--quantization_bit 4 --bnb_4bit_quant_type fp4",
         "pt --model_type m --dataset d --predict_with_generate true --max_new_tokens 9",
         "rlhf --rlhf_type ppo --model_type m --dataset d --max_new_tokens 9",
+        MERGE + "--rope_scaling linear --max_length 99",
         MERGE + "--merge_device_map cpu --save_safetensors false --dtype fp32",
         EXPORT + "--to_ollama true --temperature 1 --stop_words a --max_model_len 9 --gguf_min_agreement 0.5",
         EXPORT + "--quant_bits 4 --quant_method gptq --dataset d --quant_seqlen 9",

@@ -53,12 +53,23 @@ UNREAD: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "eval": (*_SURFACE, "verbose", "max_logprobs"),
         "export": (
             *leftovers.IDLE_FLAGS,
-            *("sft_type", "show_dataset_sample", *_SCREEN, *_FILES, *_ENGINE, *_QUANT, *_VLLM, *_LMDEPLOY),
+            *(
+                "sft_type",
+                "show_dataset_sample",
+                "rescale_image",
+                *_SCREEN,
+                *_FILES,
+                *_ENGINE,
+                *_QUANT,
+                *_VLLM,
+                *_LMDEPLOY,
+            ),
         ),
         "merge-lora": (
             *(
                 "sft_type",
                 "merge_lora",
+                "rescale_image",
                 *_CHAT,
                 *_ROWS,
                 *_SCREEN,
@@ -99,7 +110,8 @@ def _has_no_effect(args: Args, name: str) -> bool:
 
 
 def _reasons(args: Args, name: str) -> Iterator[str]:
-    if name in UNREAD.get(args.command, ()):
+    stretched = name == "max_length" and args.values.get("rope_scaling")  # to that length
+    if name in UNREAD.get(args.command, ()) and not stretched:
         yield f"swift {args.command}"
     when = condition(COMMANDS[args.command].flags[name])
     if when is not None and when.name in args.values and when.name not in ("infer_backend", "rlhf_type"):
@@ -108,7 +120,7 @@ def _reasons(args: Args, name: str) -> Iterator[str]:
             yield f"--{when.name} {shown(value)}"
     for case in _TRAINING_CASES if args.command in TRAINING else _OTHER_CASES.get(args.command, ()):
         why, names = case(args)
-        if name in names:
+        if name in names and not stretched:
             yield why
 
 
@@ -272,8 +284,7 @@ def _converting(args: Args) -> Case:
 
 def _calibrating(args: Args) -> Case:
     if not args.values["quant_bits"]:
-        length = _LENGTH[1:] if args.values["rope_scaling"] else _LENGTH  # which it is stretched to
-        return "--quant_bits 0", ("quant_method", *_CHAT, *_ROWS, *length)
+        return "--quant_bits 0", ("quant_method", *_CHAT, *_ROWS, *_LENGTH)
     bnb = args.values["quant_method"] == "bnb"
     return ("--quant_method bnb", ("quant_n_samples", "quant_batch_size")) if bnb else _NOTHING
 
