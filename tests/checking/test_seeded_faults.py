@@ -177,6 +177,21 @@ def clipped_before_the_mean(patch: pytest.MonkeyPatch, _: Path) -> None:
     patch.setattr(SwiftTrainer, "training_step", training_step)
 
 
+def last_batch_lost(patch: pytest.MonkeyPatch, _: Path) -> None:
+    whole = SwiftTrainer.training_step
+
+    def training_step(self: Any, model: Any, *rest: Any) -> torch.Tensor:
+        trained = [weight for weight in model.parameters() if weight.requires_grad]
+        before = [None if weight.grad is None else weight.grad.clone() for weight in trained]
+        loss = whole(self, model, *rest)
+        if self.accelerator.sync_gradients and all(gradient is not None for gradient in before):
+            for weight, gradient in zip(trained, before, strict=True):
+                weight.grad = gradient
+        return loss
+
+    patch.setattr(SwiftTrainer, "training_step", training_step)
+
+
 def told_otherwise(name: str, value: Any) -> Callable[[pytest.MonkeyPatch, Path], None]:
     """A setting of the optimizer that is not what the flags say."""
 
@@ -213,6 +228,7 @@ def a_weight_left_out(patch: pytest.MonkeyPatch, _: Path) -> None:
         (told_otherwise("lr", lambda rate: 2 * rate), "steps = by hand"),
         (told_otherwise("betas", lambda betas: betas[::-1]), "steps = by hand"),
         (clipped_before_the_mean, "steps = by hand"),
+        (last_batch_lost, "steps = by hand"),
         pytest.param(no_decay, "steps = by hand", marks=pytest.mark.slow),
         pytest.param(a_weight_left_out, "steps = by hand", marks=pytest.mark.slow),
         (dropout_in_evaluation, "evaluated = by hand"),
