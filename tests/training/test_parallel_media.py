@@ -19,6 +19,8 @@ Make = Any
 WHOLE = [*FULL, *SGD, "--freeze_vit", "false", "--weight_decay", "0"]
 """Without decay: DeepSpeed decays weights that no row reads as well, such as the last layer of LLaVA's tower."""
 SEQUENCE = ["--sequence_parallel_size", "2"]
+CUT_IN_IMAGES = ["--batch_size", "1", "--gradient_accumulation_steps", "12", "--micro_batching", "said"]
+"""One row a pass, in the middle of which is what it shows."""
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def launch_of(smollm2_tokenizer_dir: Path, tmp_path: Path) -> Make:
         ("idefics3", "sft", ["--fsdp", "full_shard"], WHOLE),
         ("llava", "sft", SEQUENCE, WHOLE),
         ("qwen2_vl", "dpo", SEQUENCE, []),
-        ("qwen3_vl", "sft", SEQUENCE, WHOLE),
+        ("qwen3_vl", "sft", SEQUENCE, [*WHOLE, *CUT_IN_IMAGES]),
         ("gemma3", "orpo", SEQUENCE, WHOLE),
         ("qwen2_vl", "sft", [*SEQUENCE, "--deepspeed", ZERO_3], []),
     ],
@@ -91,6 +93,7 @@ NUMBERS = ("score", "engine_log_probs", "log_probs", "ref_log_probs", "values", 
     ("kind", "command", "engine", "flags"),
     [
         ("llava", "ppo", [], []),
+        ("qwen2_vl", "ppo", [], ["--target_modules", "lm_head,q_proj"]),
         ("qwen2_vl", "ppo", ["--deepspeed", "default-zero2"], []),
         ("qwen2_vl", "grpo", [], WHOLE),
         ("llava", "grpo", ["--deepspeed", "default-zero2"], WHOLE),
