@@ -37,6 +37,7 @@ def launch_labelled(tiny_llama_dir: Path, tmp_path: Path) -> Launch:
     [
         ("sequence", ["--rlhf_type", "dpo", "--rpo_alpha", "0.5"], 2),
         ("sequence", ["--rlhf_type", "orpo", *FULL, *SGD], 4),
+        ("sequence", ["--rlhf_type", "rm", *SGD], 2),
         ("zero2", ["--rlhf_type", "dpo", *FULL, *SGD], 2),
         ("zero3", ["--rlhf_type", "dpo"], 2),
         ("zero3", ["--rlhf_type", "dpo", *FULL, *SGD], 3),

@@ -66,6 +66,7 @@ def launch_of(smollm2_tokenizer_dir: Path, tmp_path: Path) -> Make:
         ("qwen2_vl", "dpo", SEQUENCE, []),
         ("qwen3_vl", "sft", SEQUENCE, [*WHOLE, *CUT_IN_IMAGES]),
         ("gemma3", "orpo", SEQUENCE, WHOLE),
+        ("qwen2_vl", "rm", SEQUENCE, SGD),
         ("qwen2_vl", "sft", [*SEQUENCE, "--deepspeed", ZERO_3], []),
     ],
     ids=lambda value: "-".join(value)[:40] if isinstance(value, list) else str(value),

@@ -39,7 +39,6 @@ def _misfits(args: Args, machine: Machine, size: int, sft_type: str) -> Iterator
     train, method = args[Train], method_name(args)
     given = {
         f"swift {method}": method in ("ppo", "grpo"),
-        "--rlhf_type rm": method == "rm",
         "--sft_type longlora": sft_type == "longlora",
         "--acc_strategy sentence": train.acc_strategy == "sentence",
         "--loss_name long-ce": train.loss_name == "long-ce",

@@ -27,6 +27,8 @@ MEDIA_INPUTS = "media_inputs"
 """Of a batch whose answers are about media: what its model is given of them."""
 ANSWER_TOKENS = "answer_tokens"
 """The `token_counts` of a batch of which only a stretch is computed here."""
+ENDED_HERE = "ended_here"
+"""And the answers whose last tokens are, at the places `last`."""
 
 
 @dataclass(frozen=True)

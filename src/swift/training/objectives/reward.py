@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from swift.models.value_head import NAME, ValueHead, read_head, save_head
 from swift.training.objectives import Batch, Objective, Setting, Sums
-from swift.training.objectives.answer_log_probs import model_inputs
+from swift.training.objectives.answer_log_probs import ENDED_HERE, model_inputs
 from swift.training.output_head import OutputHead
 
 
@@ -49,6 +49,9 @@ class RewardObjective(Objective):
             return self._head(hidden.reshape(-1, hidden.shape[-1])[batch["last"]])
 
         scores = self._output.instead_of_logits(model, model_inputs(batch), work)
+        if ENDED_HERE in batch:
+            mine = scores.new_zeros(batch["answers"]).index_add_(0, batch[ENDED_HERE], scores)
+            scores = batch["sequence_group"].sum(mine)
         chosen, rejected = scores[0::2], scores[1::2]
         with torch.no_grad():
             values = {

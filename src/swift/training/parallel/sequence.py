@@ -21,7 +21,7 @@ from swift.models.families import OF_TOKENS as OF_PROMPT
 from swift.models.families import is_multimodal
 from swift.prompts.types import IGNORED
 from swift.training.objectives import Batch
-from swift.training.objectives.answer_log_probs import ANSWER_TOKENS, MEDIA_INPUTS, token_counts
+from swift.training.objectives.answer_log_probs import ANSWER_TOKENS, ENDED_HERE, MEDIA_INPUTS, token_counts
 
 FLAG = "--sequence_parallel_size"
 BY_LENGTH = {"dynamic", "longrope"}
@@ -96,6 +96,9 @@ class SequenceGroup:
         for name in OF_TARGETS:
             if name in batch:
                 mine[name] = batch[name][predicted]
+        if "last" in batch:
+            ends = (batch["last"] >= here.start) & (batch["last"] < here.stop)
+            mine["last"], mine[ENDED_HERE] = batch["last"][ends] - here.start, ends.nonzero()[:, 0]
         if "answer" in batch:
             mine[ANSWER_TOKENS] = token_counts(batch)
         if "kl" in batch:
