@@ -110,7 +110,10 @@ def test_port_in_use_is_said_before_anything_is_loaded(tiny_llama_dir: Path, cap
         port = str(taken.getsockname()[1])
         argv = ["deploy", "--model_id_or_path", str(tiny_llama_dir), "--host", "127.0.0.1", "--port", port]
         assert main(argv) == 2
-    assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"cannot listen on 127.0.0.1:{port}" in told and "choose another --port" in told
+    assert main([*argv[:-3], "no.such.name", *argv[-2:]]) == 2
+    assert "--host 127.0.0.1 for this machine alone" in capsys.readouterr().err
 
 
 def test_half_a_certificate_is_refused(tiny_llama_dir: Path, tmp_path: Path, capsys) -> None:

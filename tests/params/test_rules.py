@@ -69,6 +69,7 @@ BROKEN: list[tuple[Rule, str, str]] = [
         TRAIN + "--custom_register_path /no/such.py",
         "--custom_register_path /no/such.py is not a file",
     ),
+    (rules.files_exist, "web-ui --allowed_paths . /nowhere", "--allowed_paths /nowhere is not a folder"),
     (rules.files_exist, TRAIN + "--deepspeed zero9.json", "give a JSON file, JSON text or default-zero2"),
     (rules.adapters_do_not_freeze, TRAIN + "--freeze_parameters_ratio 0.5", "full tuning only, not with lora"),
     (optimizers.lisa_needs_full_tuning, TRAIN + "--lisa_activated_layers 2", "LISA works with full tuning only"),

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 
 from serving.scripted import ScriptedEngine
 from swift.catalog import load_catalog
+from swift.core.errors import SwiftError
 from swift.engines.base import SamplingParams
 from swift.engines.sync_engine import SyncEngine
 from swift.plan.prompt import PromptPlan
@@ -62,6 +63,17 @@ def engine(smollm2_tokenizer_dir: Path) -> ScriptedEngine:
     engine = ScriptedEngine(tokenizer, reply, pause=0.05, adapters=("default-lora",))
     engine.max_model_len = 2**15
     return engine
+
+
+def test_a_public_link_that_does_not_come_up_is_refused() -> None:
+    import gradio as gr
+
+    from swift.ui.chat_page import launch
+
+    with gr.Blocks() as page:
+        gr.HTML("a page")
+    with pytest.raises(SwiftError, match="tunnel did not come up"):
+        launch(page, "127.0.0.1", 0, share=True)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from swift.params.args import Args
 def run(args: Args) -> int:
     """Plan, load, serve the page until Ctrl-C. -> exit code."""
     from swift.catalog import load_catalog
+    from swift.core.listening import bind
     from swift.core.log import log
     from swift.core.optional_imports import need
     from swift.core.probe import probe
@@ -26,7 +27,7 @@ def run(args: Args) -> int:
 
     from swift.engines.factory import prepare, start
     from swift.engines.sync_engine import SyncEngine
-    from swift.ui.chat_page import ChatPage, check_free, serve
+    from swift.ui.chat_page import ChatPage, serve
     from swift.ui.chat_turn import Controls, Talker
 
     prepared = prepare(plan, catalog)
@@ -39,7 +40,7 @@ def run(args: Args) -> int:
         top_p=sampling.top_p,
         max_tokens=sampling.max_new_tokens,
     )
-    check_free(page.host, page.port)
+    bind(page.host, page.port).close()  # known before the model is loaded
     with SyncEngine(lambda: start(plan, prepared)) as engine:
         drawn = seeds(plan.first_seed)
         talker = Talker(

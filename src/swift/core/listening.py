@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from swift.core.errors import SwiftError
@@ -17,7 +18,11 @@ def bind(host: str, port: int) -> socket.socket:
         listener.listen(2048)
     except (OSError, OverflowError) as error:
         listener.close()
+        ours = not isinstance(error, socket.gaierror) and error.args[:1] != (errno.EADDRNOTAVAIL,)
         raise SwiftError(
-            f"cannot listen on {host}:{port}", where="--host, --port", why=str(error), next="choose another --port"
+            f"cannot listen on {host}:{port}",
+            where="--host, --port",
+            why=str(error),
+            next="choose another --port" if ours else "--host 127.0.0.1 for this machine alone, 0.0.0.0 for others too",
         ) from error
     return listener

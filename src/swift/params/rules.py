@@ -59,12 +59,14 @@ def checkpoints_exist(args: Args) -> Mistakes:
 
 def files_exist(args: Args) -> Mistakes:
     for name, flag in COMMANDS[args.command].flags.items():
-        value = args.values[name]
-        if not isinstance(value, str) or not args.is_explicit(name):
+        value, wanted = args.values[name], flag.marker(Exists)
+        if not args.is_explicit(name):
             continue
-        wanted = flag.marker(Exists)
-        if wanted is not None and not _is_there(value, wanted.kind):
-            yield SwiftError(f"--{name} {value} is not a {wanted.kind}", next=nearby(value))
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, str) and wanted is not None and not _is_there(path, wanted.kind):
+                yield SwiftError(f"--{name} {path} is not a {wanted.kind}", next=nearby(path))
+        if not isinstance(value, str):
+            continue
         as_json = flag.marker(Json)
         if as_json is not None and value not in as_json.names and value.lstrip()[:1] not in ("{", "[", ""):
             yield from _json_file(name, value, as_json.names)
@@ -72,7 +74,7 @@ def files_exist(args: Args) -> Mistakes:
 
 def _is_there(value: str, kind: str) -> bool:
     tests = {"file": os.path.isfile, "folder": os.path.isdir, "path": os.path.exists}
-    return tests[kind](value)
+    return tests[kind](os.path.expanduser(value) if kind == "folder" else value)
 
 
 def _json_file(name: str, value: str, names: tuple[str, ...]) -> Mistakes:

@@ -6,7 +6,6 @@ import asyncio
 import html
 import json
 import os
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -326,20 +325,11 @@ def _edited(history: list[Turn], edit: gr.EditData) -> list[Turn]:
     return [*history[:place], {"role": "user", "content": edit.value}]
 
 
-def check_free(host: str, port: int) -> None:
-    """Raises SwiftError when the page could not listen there. Asked before the model is loaded. Port 0 takes any."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except (OSError, OverflowError) as error:
-            raise SwiftError(
-                f"cannot listen on {host}:{port}", where="--host, --port", why=str(error), next="choose another --port"
-            ) from error
-
-
 def launch(page: gr.Blocks, host: str, port: int, *, share: bool = False, public_url: str | None = None) -> str:
-    """Serve the page from threads of its own and return its address; `page.close()` ends it."""
+    """Serve the page from threads of its own and return its address; `page.close()` ends it.
+
+    Raises SwiftError where `share` is wanted and gradio's tunnel does not come up.
+    """
     start = partial(
         page.launch,
         server_name=host,
@@ -359,6 +349,9 @@ def launch(page: gr.Blocks, host: str, port: int, *, share: bool = False, public
     )
     with _past_proxies(host):
         _, local, public = _inside_a_loop(start)
+    if share and not public:
+        page.close(verbose=False)
+        raise SwiftError("gradio's tunnel did not come up", where="--share", next="leave --share out")
     return public_url or public or local
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from swift.params.flag import Alias, Basic, Ours, Range
+from swift.params.flag import Alias, Basic, Exists, Ours, Range
 from swift.params.frozen import Frozen
 
 
@@ -23,7 +23,7 @@ class Page(Frozen):
     """Where a proxy shows the page, with its path: https://HOST/swift; web-ui then asks for a token."""
     output_dir: Annotated[str, Ours()] = "output"
     """Folder of runs: jobs are kept below it, and runs that were started in a terminal are listed too."""
-    allowed_paths: Annotated[tuple[str, ...], Ours()] = ()
+    allowed_paths: Annotated[tuple[str, ...], Ours(), Exists("folder")] = ()
     """Further folders whose files the page may show and use, beside the working folder and the home folder."""
     server_name: Annotated[str | None, Alias("host")] = None
     """Another spelling of host."""
