@@ -80,6 +80,9 @@ class TrainPlan:
     pass_tokens: int | None = None
     """The most tokens of a forward pass, into which the rows of an optimizer step are laid; None keeps the
     micro-batches as they are. Decided when the rows are known, see `swift.training.passes`."""
+    shares_beginnings: bool = False
+    """Whether what rows of a pass begin with alike is computed once. Decided when rows and model are known, see
+    `swift.training.shared_beginnings`."""
     recompute: bool | None = None
     """Whether activations are computed again in the backward pass; None: where there is no room to keep them, which is
     known when the rows are, see `swift.training.recompute`."""

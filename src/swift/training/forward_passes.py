@@ -12,7 +12,8 @@ from swift.plan.train import TrainPlan
 from swift.training.batches import MicroBatch, tokens_in
 from swift.training.objectives import Batch
 from swift.training.parallel.sequence import SequenceGroup
-from swift.training.passes import lay, passes_needed, tokens_of
+from swift.training.passes import lay, passes_needed
+from swift.training.shared_beginnings import sized
 
 
 class ForwardPasses:
@@ -35,11 +36,11 @@ class ForwardPasses:
         """
         filled = [micro_batch.rows for micro_batch in micro_batches if micro_batch.rows]
         rows = [row for some in filled for row in some]
-        sizes = [] if self._plan.pass_tokens is None else [tokens_of(row) for row in rows]
-        count = passes_needed(sizes, self._plan, len(filled)) if sizes else len(filled)
+        sizes, plan = ([], self._plan) if self._plan.pass_tokens is None else sized(rows, self._plan)
+        count = passes_needed(sizes, plan, len(filled)) if sizes else len(filled)
         if together:
             count = self._most(count)
-        passes = [[rows[row] for row in numbers] for numbers in lay(sizes, count, self._plan)] if sizes else filled
+        passes = [[rows[row] for row in numbers] for numbers in lay(sizes, count, plan)] if sizes else filled
         missing = max(least, count if together else 0) - len(passes)
         return [*map(self._collated, passes), *(self._spare(spare) for _ in range(missing))]
 

@@ -6,16 +6,18 @@ So the loss and its gradient are those of the sequences one by one, but for drop
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, pairwise
 from typing import Any
 
 from swift.core.errors import SwiftError
 from swift.core.log import log
 from swift.data.collator import flatten, rows
-from swift.data.packing import unpacked
+from swift.data.packing import segments, unpacked
 from swift.data.stream import StreamDataset
 from swift.params.flag import chosen
+from swift.plan.train import TrainPlan
 from swift.prompts.types import IGNORED
 from swift.training.objectives import Batch, Setting
 from swift.training.passes import lay, passes_needed, tokens_of
@@ -77,16 +79,41 @@ def _first_label(labels: Sequence[int]) -> int:
     return next((place for place, label in enumerate(labels) if label != IGNORED), len(labels))
 
 
+def sized(items: Sequence[dict[str, Any]], plan: TrainPlan) -> tuple[list[int], TrainPlan]:
+    """Tokens of the rows of a step, and the plan that they are laid into passes by: with the room of its passes.
+
+    What all of them begin with counts once in a pass. What only some have in common then takes less than its room.
+    """
+    sizes = [tokens_of(item) for item in items]
+    if not plan.shares_beginnings or plan.pass_tokens is None or not items:
+        return sizes, plan
+    counts, common = [len(segments(item)) for item in items], _common_to_all(items)
+    own = [size - common * count for size, count in zip(sizes, counts, strict=True)]
+    return own, replace(plan, pass_tokens=plan.pass_tokens - common)
+
+
+def _common_to_all(items: Sequence[dict[str, Any]]) -> int:
+    sequences = [piece for item in items for piece in unpacked(item)]
+    first = sequences[0]["input_ids"]
+    length = min(
+        min(common_length(first, sequence["input_ids"]), _first_label(sequence["labels"]) - 1) for sequence in sequences
+    )
+    return length if length >= SHORTEST_PREFIX else 0
+
+
 def shares_beginnings(setting: Setting) -> bool:
     """Whether beginnings in common are computed once, as the plan says or by what it saves. Says what it found."""
     wanted = chosen(setting.plan.train.group.share_prompts)
     if wanted is False:
         return False
     measured = _obstacle(setting) is None and not isinstance(setting.rows, StreamDataset)
-    ratio = token_ratio(setting) if measured else None
-    if (not wanted and (ratio is None or ratio <= WORTH_IT)) or not can_share(setting):
+    steps = list(_first_steps(setting)) if measured else []
+    ratio = token_ratio(chain.from_iterable(steps))
+    if (not wanted and ratio <= WORTH_IT) or not can_share(setting):
         return False
-    saved = "" if ratio is None else f": that makes {ratio:.3f} x fewer tokens"
+    counts = sorted(len(passes) for passes in steps)
+    number = "-".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else ""
+    saved = f": {ratio:.3f} x fewer tokens, passes a step: {number}" if counts else ""
     log.info("what rows of a pass begin with alike is computed once%s", saved)
     return True
 
@@ -128,25 +155,26 @@ def _obstacle(setting: Setting) -> str | None:
     return None
 
 
-def token_ratio(setting: Setting) -> float:
-    """Tokens of the first rows, divided by those that are computed when passes share their beginnings."""
+def token_ratio(passes: Iterable[Sequence[dict[str, Any]]]) -> float:
+    """Tokens of the rows of some passes, divided by those that are computed when they share their beginnings."""
     apart = together = 0
-    for items in _first_passes(setting):
+    for items in passes:
         sequences = sorted((piece for item in items for piece in unpacked(item)), key=lambda piece: piece["input_ids"])
         tokens = sum(map(tokens_of, sequences))
         apart, together = apart + tokens, together + tokens - sum(beginnings(sequences))
     return apart / together if together else 1.0
 
 
-def _first_passes(setting: Setting) -> Iterator[list[dict[str, Any]]]:
-    plan, dataset = setting.plan.train, setting.rows
+def _first_steps(setting: Setting) -> Iterator[list[list[dict[str, Any]]]]:
+    """The passes of the first steps, as they are when beginnings are shared."""
+    plan, dataset = replace(setting.plan.train, shares_beginnings=True), setting.rows
     order = row_order(len(dataset), plan.data_seed % 2**32)
-    step = plan.batch_size * plan.accumulation
-    for first in range(0, min(len(order), SAMPLED), step):
-        items = [dataset[number] for number in order[first : first + step]]
+    rows = plan.batch_size * plan.accumulation
+    for first in range(0, min(len(order), SAMPLED), rows):
+        items = [dataset[number] for number in order[first : first + rows]]
         if plan.pass_tokens is None:
-            yield from (items[at : at + plan.batch_size] for at in range(0, len(items), plan.batch_size))
+            yield [items[at : at + plan.batch_size] for at in range(0, len(items), plan.batch_size)]
             continue
-        sizes = [tokens_of(item) for item in items]
-        for numbers in lay(sizes, passes_needed(sizes, plan, plan.accumulation), plan):
-            yield [items[number] for number in numbers]
+        sizes, room = sized(items, plan)
+        laid = lay(sizes, passes_needed(sizes, room, plan.accumulation), room)
+        yield [[items[number] for number in numbers] for numbers in laid]

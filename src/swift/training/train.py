@@ -217,7 +217,11 @@ def assemble(
         setting = replace(setting, scored=True)
     objective: Objective = _named(method.objective)(setting)
     return Run(
-        plan=plan.train if flat else replace(plan.train, pass_tokens=None),
+        plan=replace(
+            plan.train,
+            pass_tokens=plan.train.pass_tokens if flat else None,
+            shares_beginnings=isinstance(collate, Collate) and collate.share,
+        ),
         tuner=plan.tuner,
         folder=run_dir,
         model=model,
