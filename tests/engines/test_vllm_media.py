@@ -110,8 +110,9 @@ def heads_for_vllm(text: dict[str, Any]) -> None:
 
 ADAPTED = {"qwen2_vl": r".*(merger\.mlp\.0|blocks\.\d\.mlp\.fc1|layers\.\d\.mlp\.up_proj)"}
 ADAPTED["qwen3_vl"] = r".*(merger.*\.linear_fc1|blocks\.\d\.mlp\.linear_fc1|layers\.\d\.mlp\.up_proj)"
-ADAPTED["llava"] = ADAPTED["internvl"] = r".*language_model\.layers\.\d\.mlp\.up_proj"
-ADAPTED["idefics3"] = ADAPTED["smolvlm"] = r".*text_model\.layers\.\d\.mlp\.up_proj"
+ADAPTED |= dict.fromkeys(("idefics3", "smolvlm"), r".*text_model\.layers\.\d\.mlp\.up_proj")
+OF_DECODERS = r".*language_model\.layers\.\d\.mlp\.up_proj"
+ADAPTED |= dict.fromkeys(("llava", "internvl", "pixtral"), OF_DECODERS)
 """What a LoRA is on: parts of all that vLLM puts it on."""
 
 
@@ -131,7 +132,7 @@ def write_adapter(kind: str, model: Path, folder: Path) -> Path:
 
 @needs_vllm
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::ResourceWarning")
-@pytest.mark.parametrize("kind", ["qwen2_vl", "qwen3_vl", "llava", "internvl", "idefics3", "smolvlm"])
+@pytest.mark.parametrize("kind", ADAPTED)
 def test_answers_about_media_are_those_of_the_model(
     kind: str, tmp_path: Path, smollm2_tokenizer_dir: Path, pictures: list[str]
 ) -> None:
@@ -156,7 +157,7 @@ def test_answers_about_media_are_those_of_the_model(
 
     async def about(engine: Engine) -> list[Any]:
         told = []
-        for number, (adapter, each) in enumerate(itertools.product((None, "first"), media)):
+        for number, (adapter, each) in enumerate(itertools.product((None, *adapters), media)):
             ids, sampling = prompt(images, tokenizer, each), SamplingParams(max_tokens=8, ignore_eos=True)
             request = Request(id=str(number), prompt_ids=ids, sampling=sampling, media=each, adapter=adapter)
             answer = [token async for delta in engine.stream(request) for token in delta.token_ids]

@@ -25,9 +25,11 @@ TAKEN: Taken = {
     "Qwen3VL": ("images", "videos"),
     "InternVL": ("images",),
     "Idefics3": ("images",),
+    "Pixtral": ("images",),
 }
 REASONS: Mapping[str, str] = {
     "Gemma3": "pieces of an image see each other, and in vLLM's attention for CPUs only those before them",
+    "LlavaOnevision": "of several images it is shown the small views alone, for which vLLM was not compared",
     "PaliGemma": "its whole prompt sees itself both ways, and in vLLM only what stands before",
 }
 """Why families are not given to it that were compared."""
