@@ -305,6 +305,29 @@ def test_settings_of_the_image_processor_reach_it_and_stay_with_the_checkpoint(
     assert "MAX_PIXELS is 'large'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("kind", "own", "said"),
+    [
+        ("qwen2-vl-2b-instruct", {"patch_size": 16}, "cannot read what its media processor makes"),
+        ("llava1_5-7b-instruct", {"do_center_crop": False}, "whose images keep their shape"),
+    ],
+)
+def test_an_image_processor_of_another_model_is_refused(
+    kind: str,
+    own: dict[str, Any],
+    said: str,
+    tmp_path: Path,
+    smollm2_tokenizer_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = FAMILIES[kind][0](tmp_path / "tiny", smollm2_tokenizer_dir)
+    file = model / "preprocessor_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **own}))
+    words = ["sft", "--model_type", kind, "--max_steps", "1", "--dataset_test_ratio", "0"]
+    assert main([*words, *flags_of(model, write_rows(tmp_path), tmp_path / "output")]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_a_type_with_code_of_its_own_is_refused_before_anything_is_fetched(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

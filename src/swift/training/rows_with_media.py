@@ -11,8 +11,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from swift.catalog.entries import MediaText
+from swift.core.errors import SwiftError, first_line
 from swift.models.families import MediaProcessor
 from swift.models.families.samples import sample
+from swift.models.processor_files import PREPROCESSOR
 from swift.prompts.types import IGNORED, Media
 from swift.training.batches import Collate
 from swift.training.finite_weights import require_finite_weights
@@ -34,7 +36,7 @@ def keep_apart(model: PreTrainedModel, collate: Collate) -> bool:
     """Switch the decoder to attention inside sequences, and measure that flat rows give what padded ones give.
 
     `collate` is the flat one. False, with the model as it was, where they do not, or the family says so.
-    Raises CheckFailed for a weight that is not a number.
+    Raises CheckFailed for a weight that is not a number, and SwiftError for a processor of another model.
     """
     images = collate.images
     assert images is not None
@@ -42,7 +44,17 @@ def keep_apart(model: PreTrainedModel, collate: Collate) -> bool:
     if not images.family.lies_flat or before not in SWITCHED_FROM:
         return False
     rows = _rows(model, images)
-    expected = _states(model, replace(collate, flat=False), rows)
+    try:
+        expected = _states(model, replace(collate, flat=False), rows)
+    except (ValueError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise SwiftError(
+            "the model cannot read what its media processor makes of two pictures or a sound",
+            where=PREPROCESSOR,
+            why=first_line(error),
+            next=f"take {PREPROCESSOR} from the folder of the model itself, and see what --model_kwargs says",
+        ) from error
     require_finite_weights(model, expected)
     try:
         if before == "sdpa":  # the other one reads from the positions where rows begin

@@ -38,6 +38,11 @@ class Llava(Family):
                 next=f"use one on {' or '.join(TOWERS)}",
             )
         shape = processor.crop_size if processor.do_center_crop else processor.size
+        if "height" not in shape:
+            raise NotBuilt(
+                "LLaVA whose images keep their shape is not built",
+                next="set do_center_crop to true in preprocessor_config.json, or size to a height and a width",
+            )
         patches = (shape["height"] // vision.patch_size) * (shape["width"] // vision.patch_size)
         dropped = config.vision_feature_select_strategy == "default"
         self._count = patches + (vision.model_type in WITH_CLASS_TOKEN) - dropped
