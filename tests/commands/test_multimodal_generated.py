@@ -9,8 +9,20 @@ from typing import Any
 import pytest
 from PIL import Image
 from tests.commands.test_multimodal import FAMILIES, train
+from tests.fixtures.tiny_multimodal import write_tiny
 
+from swift.catalog import load_catalog
 from swift.cli import main
+from swift.core.machine import Machine
+from swift.engines.base import SamplingParams
+from swift.models import load_model
+from swift.params.parse import parse
+from swift.plan.sft import plan_sft
+from swift.training.batches import Collate
+from swift.training.policy_gradient.sampling import sample
+from swift.training.prepare import prepare
+from swift.training.rows_with_media import keep_apart
+from swift.training.varlen_attention import NAME
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 ANSWERS = ("--max_new_tokens", "8", "--temperature", "0")
@@ -56,3 +68,25 @@ def test_answers_in_a_run_are_those_of_the_served_model(
     samples = lines(run / "samples.jsonl")
     assert [sample["after"] for sample in samples] == [sample["before"] for sample in samples]
     assert {sample["after"] for sample in samples} == set(map(str.strip, answers))
+
+
+def test_answers_in_a_run_see_images_both_ways(tmp_path: Path, smollm2_tokenizer_dir: Path) -> None:
+    """As Gemma 3 is served, whatever attention its rows are trained with."""
+    folder = write_tiny("gemma3", tmp_path / "tiny", smollm2_tokenizer_dir)
+    words = ["sft", "--model_id_or_path", str(folder), "--dataset", str(write_rows(tmp_path))]
+    words += ["--template_type", "qwen2-vl", "--dataset_test_ratio", "0"]
+    prepared = prepare(plan_sft(parse(words), load_catalog(), Machine()), load_catalog(), None, None)
+    assert prepared.images is not None
+    rows: Any = prepared.built.train
+    prompts = [{"input_ids": row["input_ids"], "media": row["media"]} for row in (rows[at] for at in range(1, 3))]
+    how = [SamplingParams(max_tokens=4, temperature=0.0, logprobs=0)] * 2
+
+    def log_probs() -> list[float]:
+        answers = sample(model, prepared.tokenizer, prompts, how, 2, prepared.images)
+        return [value for answer in answers for value in answer.log_probs]
+
+    model = load_model(prepared.plan.model, prepared.source).eval()
+    served = log_probs()
+    assert keep_apart(model, Collate(True, 2, prepared.images, model))
+    assert log_probs() == pytest.approx(served, abs=1e-5)
+    assert model.config.get_text_config()._attn_implementation == NAME

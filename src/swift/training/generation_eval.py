@@ -19,6 +19,7 @@ from swift.prompts.types import IGNORED, Media
 from swift.training.companion_row import missing
 from swift.training.objectives.reference import evaluating
 from swift.training.policy_gradient.sampling import sample
+from swift.training.rows_with_media import answering
 from swift.training.text_metrics import scores
 
 
@@ -85,11 +86,12 @@ class Answers:
         inputs = {"input_ids": ids, "attention_mask": mask}
         if self._images is not None:
             inputs |= self._images.inputs([row["media"] for row in shown], ids, None)
-        out = model.generate(
-            **{name: _moved(value, model) for name, value in inputs.items()},
-            generation_config=config,
-            synced_gpus=self._together,
-        )
+        with answering(tuners.base_model(model), self._images):
+            out = model.generate(
+                **{name: _moved(value, model) for name, value in inputs.items()},
+                generation_config=config,
+                synced_gpus=self._together,
+            )
         return out[:count, longest:].tolist()
 
     def _shown(self, prompts: Sequence[tuple[list[int], Media]]) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -68,6 +69,21 @@ def keep_apart(model: PreTrainedModel, collate: Collate) -> bool:
     if before == "sdpa":
         model.set_attn_implementation({DECODER: before})
     return False
+
+
+@contextmanager
+def answering(model: PreTrainedModel, images: MediaProcessor | None) -> Iterator[None]:
+    """With the attention that the model is served with, and back: that of flat rows is told by the batch which tokens
+    see each other both ways, and does not read it off the mask of a prompt."""
+    trained = model.config.get_text_config()._attn_implementation
+    if images is None or trained is None or not trained.startswith(NAME):
+        yield
+        return
+    model.set_attn_implementation({DECODER: "sdpa"})
+    try:
+        yield
+    finally:
+        model.set_attn_implementation({DECODER: trained})
 
 
 def beginnings_agree(

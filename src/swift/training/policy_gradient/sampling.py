@@ -14,6 +14,7 @@ from swift.engines.base import Delta, Request, SamplingParams
 from swift.engines.torch import TorchEngine
 from swift.models.families import MediaProcessor
 from swift.prompts.types import Media
+from swift.training.rows_with_media import answering
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def sample(
         )
         for number, (prompt, sampling) in enumerate(zip(prompts, how, strict=True))
     ]
-    return asyncio.run(_answers(model, tokenizer, requests, places, images))
+    with answering(model, images):
+        return asyncio.run(_answers(model, tokenizer, requests, places, images))
 
 
 async def _answers(
