@@ -141,7 +141,7 @@ def test_logprobs_are_those_of_the_model(served: Served, reference: Any) -> None
 
 def test_log_probs_of_a_text_that_is_in_the_cache(served: Served) -> None:
     """Longer than a block of the cache: what vLLM takes from there has no log-probabilities."""
-    prompt = served.request(PROMPTS[0]).prompt_ids * 40
+    prompt = served.request(PROMPTS[0]).prompt_ids * 60
     assert len(prompt) > 256
     work = served.sync.engine.log_probs
     first, again = (_run(served, work(prompt, [(5, 6, 7)])) for _ in range(2))
