@@ -154,6 +154,7 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
         ("qwen2_vl", ["--fsdp", "full_shard"]),
         ("gemma3", ["--deepspeed", ZERO_3]),
         ("qwen3_vl", ["--deepspeed", ZERO_3]),
+        ("got_ocr2", ["--fsdp", "full_shard"]),
     ],
     ids=lambda value: "-".join(value)[:20] if isinstance(value, list) else value,
 )

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from PIL.Image import Image
+from torch import Tensor
+
 from swift.core.errors import NotBuilt
 from swift.models.families.base import Family, Size
 from swift.plan.tuner import Parts
@@ -36,3 +39,10 @@ class GotOcr2(Family):
     def written(self, sizes: Sequence[Size]) -> list[str]:
         """The same for every page, between two marks."""
         return [f"<img>{self.token_text * self._pieces}</img>\n"] * len(sizes)
+
+    def inputs(
+        self, processor: Any, rows: Sequence[Sequence[Image]], ids: Tensor, labels: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Pixels. The processor also counts the patches of a page, which is 1; the model's `generate` refuses that."""
+        given = super().inputs(processor, rows, ids, labels)
+        return {name: value for name, value in given.items() if name == "pixel_values"}
