@@ -47,6 +47,13 @@ def test_what_is_no_setting_is_refused_by_its_name(kind: str, given: dict, said:
     assert said in str(error.value)
 
 
+def test_a_processor_that_does_not_resize_is_refused(tmp_path: Path) -> None:
+    settings = {**tiny_config("qwen2_vl", 100, lambda token: 1)[1], "do_resize": False}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(SwiftError, match="do_resize is false"):
+        FAMILIES["qwen2_vl"].load_processor(tmp_path)
+
+
 def test_variables_are_named_by_theirs_and_a_flag_goes_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     processor = processor_in(tmp_path, "qwen2_vl")
     monkeypatch.setenv("MAX_PIXELS", "1568")

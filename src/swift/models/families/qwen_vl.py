@@ -13,8 +13,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
+from swift.core.errors import SwiftError
 from swift.models.families.base import Family, Size, Video
 from swift.models.families.sampling import Sampling, TokenName
+from swift.models.processor_files import PREPROCESSOR
 from swift.plan.tuner import Parts
 from swift.prompts.images import Clip
 
@@ -41,9 +43,16 @@ class Qwen2VL(Family):
 
     @staticmethod
     def load_processor(folder: Path, **settings: Any) -> Any:
-        """With `size_factor`, which transformers' own keeps and does not read."""
+        """With `size_factor`, which transformers' own keeps and does not read. Raises SwiftError for one that does not
+        resize: images have no tokens then unless their sides happen to fit."""
         factor = settings.pop("size_factor", None)
         processor = Family.load_processor(folder, **settings)
+        if not processor.do_resize:
+            raise SwiftError(
+                "images of this model are resized as it was trained, and do_resize is false",
+                where=str(folder / PREPROCESSOR),
+                next='write "do_resize": true there',
+            )
         if factor is not None:
             processor.size_factor = factor
         return processor
