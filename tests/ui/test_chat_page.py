@@ -65,15 +65,23 @@ def engine(smollm2_tokenizer_dir: Path) -> ScriptedEngine:
     return engine
 
 
-def test_a_public_link_that_does_not_come_up_is_refused() -> None:
+def test_a_public_link_that_does_not_come_up_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     import gradio as gr
+    from gradio import networking
 
     from swift.ui.chat_page import launch
 
-    with gr.Blocks() as page:
-        gr.HTML("a page")
+    def unreachable(*_args: object, **_options: object) -> str:
+        raise RuntimeError("no way to the server of tunnels")
+
+    async def page() -> gr.Blocks:  # without a loop gradio makes one for each of its locks, and closes none
+        with gr.Blocks() as blocks:
+            gr.HTML("a page")
+        return blocks
+
+    monkeypatch.setattr(networking, "setup_tunnel", unreachable)  # no link is opened where there is a network
     with pytest.raises(SwiftError, match="tunnel did not come up"):
-        launch(page, "127.0.0.1", 0, share=True)
+        launch(asyncio.run(page()), "127.0.0.1", 0, share=True)
 
 
 @pytest.fixture(scope="module")
