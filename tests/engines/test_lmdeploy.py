@@ -6,7 +6,6 @@ It generates on CUDA only, so the stream is tested over a stand-in for its engin
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from engines.lmdeploy_environment import ITS_WARNINGS, needs_lmdeploy
 from swift.core.errors import NotBuilt, SwiftError
 from swift.engines.base import JSON_OBJECT, Constraint, Delta, Request, SamplingParams
 from swift.engines.lmdeploy import (
@@ -31,14 +31,7 @@ from swift.engines.lmdeploy_adapters import require_adapter
 from swift.params.groups import Lmdeploy
 from swift.prompts.types import Media
 
-needs_lmdeploy = pytest.mark.skipif(
-    importlib.util.find_spec("lmdeploy") is None, reason="LMDeploy has an environment of its own: make test-vllm"
-)
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+pytestmark = ITS_WARNINGS
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -6,7 +6,6 @@ Its operators for CUDA are the one part that does not run here: see `lmdeploy_on
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import re
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from tests.engines.shown_media import OF_THE_HUB, media_side, prompt, write_pict
 from tests.fixtures.tiny_multimodal import write_tiny
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
+from engines.lmdeploy_environment import ITS_WARNINGS, needs_lmdeploy
 from swift.core.errors import NotBuilt, SwiftError
 from swift.engines.base import Engine, Request, SamplingParams
 from swift.engines.given_media import require_same_places, require_taken
@@ -27,14 +27,7 @@ from swift.engines.lmdeploy import LmdeployEngine, LmdeploySettings
 from swift.engines.lmdeploy_media import REASONS, TAKEN, items_of, require_decoder
 from swift.prompts.types import Media
 
-needs_lmdeploy = pytest.mark.skipif(
-    importlib.util.find_spec("lmdeploy") is None, reason="LMDeploy has an environment of its own: make test-vllm"
-)
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+pytestmark = ITS_WARNINGS
 DECODERS = {"llava": "LlamaForCausalLM", "llava_next": "LlamaForCausalLM", "internvl": "Qwen2ForCausalLM"}
 LLAVA = (
     *OF_THE_HUB,

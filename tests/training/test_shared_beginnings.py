@@ -117,7 +117,7 @@ def test_passes_are_filled_with_what_is_computed(seed: int, tmp_path: Path) -> N
     assert all(flatten_shared(items)["input_ids"].numel() <= 60 for items in passes)
     apart, room = sized(rows, replace(plan, shares_beginnings=False))
     assert apart == [len(item["input_ids"]) for item in rows] and room.pass_tokens == 60
-    assert 2 * len(passes) <= passes_needed(apart, room, 24)
+    assert 3 * len(passes) <= 2 * passes_needed(apart, room, 24)
 
 
 def test_short_beginnings_are_left_where_they_are() -> None:
