@@ -168,8 +168,8 @@ def test_the_decision_is_said_written_and_kept(
     assert main([*flags, "--output_dir", str(tmp_path / "auto"), "--micro_batching", "auto"]) == 0
     tokens = sft_args(tmp_path / "auto")["micro_batching"]
     said = capfd.readouterr()
-    assert f"passes of up to {tokens} tokens" in said.out + said.err
-    assert (int(tokens) == 128) == streaming
+    assert f"of up to {int(tokens):,} tokens" in said.out + said.err
+    assert (int(tokens) == 1024) == streaming  # beside 16 of the longest rows
     assert main([*flags, "--output_dir", str(tmp_path / "said"), "--micro_batching", "said"]) == 0
     for mine, theirs in zip(logged(tmp_path / "auto"), logged(tmp_path / "said"), strict=True):
         assert mine == pytest.approx(theirs, rel=1e-5, abs=1e-6)

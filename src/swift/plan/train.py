@@ -75,6 +75,8 @@ class TrainPlan:
     batch_size: int
     """Rows of a micro-batch; halved where memory is short (`--auto_find_batch_size`), with `accumulation` doubled."""
     accumulation: int
+    batch_size_said: bool = True
+    """Whether it is the user's: a forward pass may be larger where it is not, and where there is room."""
     given_batch_size: int | None = None
     """Where it was halved: what it was, by which `--dataloader_drop_last` still counts."""
     pass_tokens: int | None = None
@@ -85,7 +87,7 @@ class TrainPlan:
     `swift.training.shared_beginnings`."""
     recompute: bool | None = None
     """Whether activations are computed again in the backward pass; None: where there is no room to keep them, which is
-    known when the rows are, see `swift.training.recompute`."""
+    known when the rows are, see `swift.training.room`."""
     cache_vision_features: bool | None = None
     """None: where it pays."""
     pack_frozen: bool | None = None
@@ -217,6 +219,7 @@ def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, 
         output_dir=Path(train.output_dir).expanduser(),
         model_type=model_type,
         batch_size=batch,
+        batch_size_said=_said(args, "batch_size"),
         accumulation=accumulation,
         recompute=_recompute(args),
         pack_frozen=_pack_frozen(args, machine, sft_type, dtype),
@@ -311,7 +314,11 @@ def _recompute(args: Args) -> bool | None:
     name = "gradient_checkpointing"
     if recomputes(args):
         return True
-    return args.values[name] if args.is_explicit(name) or args.origins.get(name) == "checkpoint" else None
+    return args.values[name] if _said(args, name) else None
+
+
+def _said(args: Args, name: str) -> bool:
+    return args.is_explicit(name) or args.origins.get(name) == "checkpoint"
 
 
 def _pack_frozen(args: Args, machine: Machine, sft_type: str, dtype: Dtype) -> bool | None:

@@ -38,12 +38,21 @@ def tokens_of(row: Mapping[str, Any]) -> int:
 
 
 def with_pass_tokens(plan: SftPlan, built: Built) -> SftPlan:
-    """The plan with the most tokens of a forward pass, which is said; without where the micro-batches are as given."""
-    tokens = _pass_tokens(plan, built)
-    plan = replace(plan, train=replace(plan.train, pass_tokens=tokens))
-    if tokens is not None:
-        log.info("%s", describe(plan.train, built))
-    return plan
+    """The plan with the most tokens of a forward pass; without where the micro-batches are as given."""
+    return replace(plan, train=replace(plan.train, pass_tokens=_pass_tokens(plan, built)))
+
+
+def widened(plan: SftPlan) -> SftPlan | None:
+    """The plan with forward passes as large as a CPU is fastest with; None where they are, or are not to be.
+
+    A size of batches that somebody said bounds the memory; what pixels take is not estimated.
+    """
+    train = plan.train
+    bounded = train.batch_size_said or train.group.micro_batching != "auto" or plan.data.media
+    if train.pass_tokens is None or bounded or train.device != "cpu":
+        return None
+    tokens = min(CPU_TOKENS, train.pass_tokens * train.accumulation)
+    return replace(plan, train=replace(train, pass_tokens=tokens)) if tokens > train.pass_tokens else None
 
 
 def _pass_tokens(plan: SftPlan, built: Built) -> int | None:

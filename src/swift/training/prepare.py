@@ -30,8 +30,8 @@ from swift.training.fit_to_model import fit_to_model, with_images
 from swift.training.pack_where_room import with_packed_layers
 from swift.training.passes import with_pass_tokens
 from swift.training.policy_gradient.reward_columns import check_columns
-from swift.training.recompute import with_recompute
 from swift.training.resume import check_fits
+from swift.training.room import with_room
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -96,7 +96,7 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
             log.warning("--dataloader_drop_last leaves %d of %d rows out of each epoch", left_out, len(built.train))
     if (few := plan.train.few_steps(steps)) is not None:
         log.warning(few)
-    plan = with_recompute(plan, built, source, steps=steps, per_epoch=per_epoch)
+    plan = with_room(plan, built, source, steps=steps, per_epoch=per_epoch)
     plan = with_packed_layers(plan, source)
     return Prepared(
         plan=plan,

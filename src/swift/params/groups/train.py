@@ -29,8 +29,8 @@ class Train(Frozen):
     """Forward passes an optimizer step; None means ceil(16 / batch_size / devices)."""
     micro_batching: Annotated[str, Ours()] = "auto"
     """How the rows of an optimizer step are laid into forward passes: auto into as few as fit in batch_size times the
-    longest row (on a CPU, beyond a single row, in 1,024 tokens), said into batch_size rows each; the loss is the same.
-    A number is the most tokens of one."""
+    longest row (on a CPU, beyond a single row, in 1,024 tokens, which it also takes where batch_size is not given and
+    there is room), said into batch_size rows each; the loss is the same. A number is the most tokens of one."""
     share_prompts: Annotated[Auto, Ours(), Bare("true")] = "AUTO"
     """Compute once what sequences of a forward pass begin with alike: the prompt of a pair for both answers, that of a
     group for all, a system prompt or tools for all rows. AUTO does it where the model can and it saves more than 4 % of

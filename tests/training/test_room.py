@@ -1,4 +1,4 @@
-"""Activations are kept where there is room: decided once, said, part of the checkpoint, and no number changes."""
+"""Large passes and kept activations where there is room: decided once, said, in the checkpoint, no number changes."""
 
 from __future__ import annotations
 
@@ -107,6 +107,48 @@ def test_every_way_to_train_comes_to_a_decision(
     rows = rows_file(tmp_path / "rows.jsonl", rejected_response="no", label=True)
     assert main([words[0], *train_words(tiny_llama_dir, rows, *words[1:]), "--output_dir", str(tmp_path / "run")]) == 0
     assert line in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "passes"),
+    [
+        ([], "1 pass"),
+        (["--gradient_checkpointing", "false"], "1 pass"),
+        (["--batch_size", "1"], "8 passes"),
+        (["--gradient_checkpointing", "true"], "1 pass"),
+        (["without room"], "8 passes"),
+    ],
+)
+def test_a_pass_is_larger_than_a_row_where_nobody_bounds_it(
+    words: list[str],
+    passes: str,
+    tiny_llama_dir: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"query": f"Say {i}", "response": "so it"}) + "\n" for i in range(8)))
+    if words == ["without room"]:
+        words = []
+        monkeypatch.setattr("swift.training.room.free_memory", lambda _: 2**20)
+    words = train_words(tiny_llama_dir, rows, *words, "--dataset_test_ratio", "0", "--lora_dropout", "0", steps=1)
+    words = [*words, "--gradient_accumulation_steps", "8"]
+    assert main(["sft", *words, "--output_dir", str(tmp_path / "run")]) == 0
+    assert f"8 rows a step, {passes} of up to" in capfd.readouterr().err
+    given = ["--micro_batching", "said", "--output_dir", str(tmp_path / "given")]
+    assert main(["sft", *words, *given]) == 0
+    for mine, theirs in zip(run_numbers(tmp_path / "run"), run_numbers(tmp_path / "given"), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-5, abs=1e-6)
+    capfd.readouterr()
+    again = [
+        "--resume_from_checkpoint",
+        str(tmp_path / "run" / "checkpoint-1"),
+        "--output_dir",
+        str(tmp_path / "again"),
+    ]
+    assert main(["sft", *words, *again, "--max_steps", "2"]) == 0
+    assert f"8 rows a step, {passes} of up to" in capfd.readouterr().err
 
 
 def cgroup(folder: Path, **files: object) -> None:
