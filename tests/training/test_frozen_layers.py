@@ -93,6 +93,26 @@ def test_a_run_logs_the_same_and_its_checkpoint_keeps_the_choice(
         assert mine == pytest.approx(theirs, rel=1e-4)
 
 
+@pytest.mark.parametrize(("steps", "packs"), [(1, False), (9, True)])
+def test_a_run_packs_where_it_is_long_enough(
+    steps: int, packs: bool, tiny_llama_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"query": f"Say {i}", "response": f"it is {i * i}"}) + "\n" for i in range(40)))
+    flags = [
+        "--dataset",
+        str(rows),
+        "--max_steps",
+        str(steps),
+        "--output_dir",
+        str(tmp_path / "run"),
+        "--report_to",
+        "none",
+    ]
+    assert main(["sft", "--model_id_or_path", str(tiny_llama_dir), *flags]) == 0
+    assert ("frozen layers are kept" in capfd.readouterr().err) == packs
+
+
 @pytest.mark.parametrize(
     "words", ["--sft_type full", "--use_dora true", "--sft_type boft", "--dtype bf16", "--torch_compile true"]
 )

@@ -113,6 +113,12 @@ def test_equal_answers() -> None:
     assert named(same) == ["identical answers"] == named([pair(3)] * 20)
 
 
+def test_a_loss_scale_without_effect() -> None:
+    ones = [{**row, "loss_scale": [0.0, 0.0, 0.0, 1.0, 1.0]} for row in VARIED]
+    assert named(ones) == ["a loss scale that weighs nothing"]
+    assert named([*ones[1:], {**ones[0], "loss_scale": [0.0, 0.0, 0.0, 2.0, 1.0]}]) == []
+
+
 def test_validation_rows_that_are_trained() -> None:
     assert named(VARIED, [example(10, 99)]) == []
     assert named(VARIED, [example(10, 99), VARIED[3]]) == INSIDE

@@ -22,7 +22,7 @@ from swift.plan.data import Mode
 from swift.plan.deepspeed import ZeroPlan, plan_deepspeed
 from swift.plan.fsdp import FsdpPlan, plan_fsdp, recomputes
 from swift.plan.json_flag import json_mapping
-from swift.plan.methods import method_name, plan_best_metric
+from swift.plan.methods import METHODS, method_name, plan_best_metric
 from swift.plan.model import Dtype
 from swift.plan.sequence_parallel import plan_sequence_parallel
 
@@ -30,6 +30,8 @@ FEW_STEPS = 10
 """Fewer optimizer steps than this are told about."""
 PACKABLE = ("lora", "longlora", "adalora", "ia3", "vera", "fourierft", "adapter", "reft")
 """The sft types whose layers call those of the base and never read their weights."""
+BY_PLACE = ("longlora", "reft")
+"""The sft types that treat a token by its place in its sequence."""
 CHUNK_BYTES = 48 * 2**20
 """Logits in fp32 that the loss has in memory at once: they fill the matrix units, and are small beside activations."""
 ROWS_PER_STEP = 16
@@ -82,6 +84,8 @@ class TrainPlan:
     pass_tokens: int | None = None
     """The most tokens of a forward pass, into which the rows of an optimizer step are laid; None keeps the
     micro-batches as they are. Decided when the rows are known, see `swift.training.passes`."""
+    apart: str | None = None
+    """Why each row is computed for itself, as far as the flags tell, whatever rows begin with."""
     shares_beginnings: bool = False
     """Whether what rows of a pass begin with alike is computed once. Decided when rows and model are known, see
     `swift.training.shared_beginnings`."""
@@ -221,6 +225,7 @@ def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, 
         batch_size=batch,
         batch_size_said=_said(args, "batch_size"),
         accumulation=accumulation,
+        apart=_apart(args, sft_type, sequence),
         recompute=_recompute(args),
         pack_frozen=_pack_frozen(args, machine, sft_type, dtype),
         cache_vision_features=chosen(args[Train].cache_vision_features),
@@ -319,6 +324,25 @@ def _recompute(args: Args) -> bool | None:
 
 def _said(args: Args, name: str) -> bool:
     return args.is_explicit(name) or args.origins.get(name) == "checkpoint"
+
+
+def _apart(args: Args, sft_type: str, sequence_parallel: int) -> str | None:
+    """Raises SwiftError where rows are to share their beginnings in vain. Both answers of a pair are one row."""
+    train = args[Train]
+    obstacles = {
+        "--sequence_parallel_size spreads a pass over processes as it comes": sequence_parallel > 1,
+        "--neftune_noise_alpha gives each row a noise of its own": bool(train.neftune_noise_alpha),
+        f"--sft_type {sft_type} treats tokens by their place": sft_type in BY_PLACE,
+    }
+    why = next((why for why, given in obstacles.items() if given), None)
+    if why is not None and chosen(train.share_prompts) and METHODS[method_name(args)].kind != "pairs":
+        raise SwiftError(
+            "--share_prompts true does not work in this run",
+            where="--share_prompts",
+            why=why,
+            next="leave the flag out",
+        )
+    return why
 
 
 def _pack_frozen(args: Args, machine: Machine, sft_type: str, dtype: Dtype) -> bool | None:

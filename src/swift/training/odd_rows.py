@@ -57,7 +57,7 @@ def in_rows(
 ) -> list[Cause]:
     """The causes in conversations, pairs of answers or prompts. `text` gives what token ids read as."""
     looked_at = [train[place] for place in range(0, len(train), max(1, len(train) // effort.answers))]
-    causes = [_same_answers(looked_at)]
+    causes = [_same_answers(looked_at), _no_weights(looked_at)]
     if not plain_text:
         causes += [_no_questions(looked_at), _same_questions(train, effort)]
     if val is not None:
@@ -75,6 +75,18 @@ def _same_answers(rows: Sequence[Mapping[str, Any]]) -> Cause | None:
         "identical answers",
         f"the {len(rows)} rows that were looked at all have the same {'' if side == 'labels' else 'better '}answer",
         "look at the column of the answers (--columns names it): a model learns to say this, whatever is asked",
+    )
+
+
+def _no_weights(rows: Sequence[Mapping[str, Any]]) -> Cause | None:
+    """Weights are there where rules of a loss scale are given."""
+    weights = [row[name] for row in rows for name in row if name.endswith("loss_scale")]
+    if not weights or any(weight not in (0, 1) for of_row in weights for weight in of_row):
+        return None
+    return Cause(
+        "a loss scale that weighs nothing",
+        f"the rules of --use_loss_scale match no part of an answer in the {len(rows)} rows that were looked at",
+        "give rules for texts that answers have (--loss_scale_config_path), or leave --use_loss_scale out",
     )
 
 

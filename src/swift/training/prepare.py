@@ -97,7 +97,7 @@ def prepare(plan: SftPlan, catalog: Catalog, run_dir: Path | None, resume: Path 
     if (few := plan.train.few_steps(steps)) is not None:
         log.warning(few)
     plan = with_room(plan, built, source, steps=steps, per_epoch=per_epoch)
-    plan = with_packed_layers(plan, source)
+    plan = with_packed_layers(plan, built, source, steps)
     return Prepared(
         plan=plan,
         source=source,

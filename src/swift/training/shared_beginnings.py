@@ -33,8 +33,6 @@ SHORTEST_PREFIX = 16
 KEYS = 8
 """A sequence keeps the keys and values of the beginning that it goes on after until the backward pass: for each so many
 tokens of it, less than all that is kept of one token (2 of some 20 widths, where heads are not grouped)."""
-BY_PLACE = ("longlora", "reft")
-"""Tuners that treat a token by its place in its sequence."""
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:
@@ -146,18 +144,11 @@ def cannot_share(why: str) -> SwiftError:
 
 
 def _obstacle(setting: Setting) -> str | None:
-    plan = setting.plan
     if not setting.flat:
         return "its rows are padded, and each of them is computed for itself"
     if setting.images is not None:
         return "rows with media are not compared"
-    if plan.train.sequence_parallel > 1:
-        return "--sequence_parallel_size spreads a pass over processes as it comes"
-    if plan.train.group.neftune_noise_alpha:
-        return "--neftune_noise_alpha gives each row a noise of its own"
-    if plan.tuner.sft_type in BY_PLACE:
-        return f"--sft_type {plan.tuner.sft_type} treats tokens by their place"
-    return None
+    return setting.plan.train.apart
 
 
 def token_ratio(passes: Iterable[Sequence[dict[str, Any]]]) -> float:

@@ -41,8 +41,8 @@ class Train(Frozen):
     """Recompute activations to save memory at the cost of speed; not given: only where there is no room for them."""
     pack_frozen_layers: Annotated[Auto, Ours(), Bare("true")] = "AUTO"
     """On a CPU in fp32, hold an adapter's base in the order that oneDNN reads it in, once for each direction: faster,
-    for twice the memory of these layers. AUTO: where activations are kept and a quarter of the free memory is enough.
-    """
+    for twice the memory of these layers. AUTO: in runs of more than some
+    thousand tokens, where activations are kept and a quarter of the free memory is enough."""
     cache_vision_features: Annotated[Auto, Ours(), Bare("true")] = "AUTO"
     """Keep what a frozen vision tower makes of each image, so that later epochs do not compute it. AUTO: where there is
     more than one epoch and the model's images can be told apart in its tower."""
