@@ -330,7 +330,7 @@ def sft(
         share_prompts: Compute once what sequences of a forward pass begin with alike: AUTO, true, false.
         auto_find_batch_size: Halve batch_size until it fits into memory, keeping the rows of an optimizer step.
         gradient_checkpointing: Recompute activations to save memory at the cost of speed.
-        pack_frozen_layers: On a CPU in fp32, hold an adapter's base in the order that oneDNN reads it in, once for each direction: AUTO, true, false.
+        pack_frozen_layers: On a CPU, hold an adapter's base in the order that oneDNN reads it in, once for each direction: AUTO, true, false.
         cache_vision_features: Keep what a frozen vision tower makes of each image, so that later epochs do not compute it: AUTO, true, false.
         torch_compile: Compile the norms and feed-forward blocks of the layers with torch.compile.
         vit_use_gc: Recompute activations in the vision tower too.
@@ -774,7 +774,7 @@ def pt(
         share_prompts: Compute once what sequences of a forward pass begin with alike: AUTO, true, false.
         auto_find_batch_size: Halve batch_size until it fits into memory, keeping the rows of an optimizer step.
         gradient_checkpointing: Recompute activations to save memory at the cost of speed.
-        pack_frozen_layers: On a CPU in fp32, hold an adapter's base in the order that oneDNN reads it in, once for each direction: AUTO, true, false.
+        pack_frozen_layers: On a CPU, hold an adapter's base in the order that oneDNN reads it in, once for each direction: AUTO, true, false.
         cache_vision_features: Keep what a frozen vision tower makes of each image, so that later epochs do not compute it: AUTO, true, false.
         torch_compile: Compile the norms and feed-forward blocks of the layers with torch.compile.
         vit_use_gc: Recompute activations in the vision tower too.
@@ -1300,7 +1300,7 @@ def rlhf(
         share_prompts: Compute once what sequences of a forward pass begin with alike: AUTO, true, false.
         auto_find_batch_size: Halve batch_size until it fits into memory, keeping the rows of an optimizer step.
         gradient_checkpointing: Recompute activations to save memory at the cost of speed.
-        pack_frozen_layers: On a CPU in fp32, hold an adapter's base in the order that oneDNN reads it in, once for each direction: AUTO, true, false.
+        pack_frozen_layers: On a CPU, hold an adapter's base in the order that oneDNN reads it in, once for each direction: AUTO, true, false.
         cache_vision_features: Keep what a frozen vision tower makes of each image, so that later epochs do not compute it: AUTO, true, false.
         torch_compile: Compile the norms and feed-forward blocks of the layers with torch.compile.
         vit_use_gc: Recompute activations in the vision tower too.
@@ -1829,7 +1829,7 @@ def check(
         share_prompts: Compute once what sequences of a forward pass begin with alike: AUTO, true, false.
         auto_find_batch_size: Halve batch_size until it fits into memory, keeping the rows of an optimizer step.
         gradient_checkpointing: Recompute activations to save memory at the cost of speed.
-        pack_frozen_layers: On a CPU in fp32, hold an adapter's base in the order that oneDNN reads it in, once for each direction: AUTO, true, false.
+        pack_frozen_layers: On a CPU, hold an adapter's base in the order that oneDNN reads it in, once for each direction: AUTO, true, false.
         cache_vision_features: Keep what a frozen vision tower makes of each image, so that later epochs do not compute it: AUTO, true, false.
         torch_compile: Compile the norms and feed-forward blocks of the layers with torch.compile.
         vit_use_gc: Recompute activations in the vision tower too.

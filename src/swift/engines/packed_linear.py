@@ -96,12 +96,17 @@ class PackedLinear(nn.Linear):
         return self._packed.product(input, self.bias)
 
 
+def packed_dtypes() -> set[torch.dtype]:
+    """The dtypes of weights that oneDNN multiplies on this CPU."""
+    if not torch.backends.mkldnn.is_available():
+        return set()
+    return {torch.float32, *([torch.bfloat16] if torch.ops.mkldnn._is_mkldnn_bf16_supported() else [])}
+
+
 @torch.no_grad()
 def pack(model: nn.Module) -> None:
     """Put `PackedLinear` in the place of the plain linear layers on a CPU whose dtype oneDNN multiplies there."""
-    if not torch.backends.mkldnn.is_available():
-        return
-    dtypes = {torch.float32, *([torch.bfloat16] if torch.ops.mkldnn._is_mkldnn_bf16_supported() else [])}
+    dtypes = packed_dtypes()
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
             if type(layer) is nn.Linear and layer.weight.device.type == "cpu" and layer.weight.dtype in dtypes:

@@ -227,7 +227,7 @@ def plan_train(args: Args, machine: Machine, *, model_type: str, sft_type: str, 
         accumulation=accumulation,
         apart=_apart(args, sft_type, sequence),
         recompute=_recompute(args),
-        pack_frozen=_pack_frozen(args, machine, sft_type, dtype),
+        pack_frozen=_pack_frozen(args, machine, sft_type),
         cache_vision_features=chosen(args[Train].cache_vision_features),
         eval_batch_size=train.eval_batch_size or (1 if train.predict_with_generate else batch),
         data_seed=train.seed if data_seed is None else data_seed,
@@ -345,16 +345,16 @@ def _apart(args: Args, sft_type: str, sequence_parallel: int) -> str | None:
     return why
 
 
-def _pack_frozen(args: Args, machine: Machine, sft_type: str, dtype: Dtype) -> bool | None:
+def _pack_frozen(args: Args, machine: Machine, sft_type: str) -> bool | None:
     """Whether frozen layers are packed, as far as the flags tell. Raises SwiftError where it is asked for in vain."""
     given = chosen(args[Train].pack_frozen_layers)
-    able = machine.device == "cpu" and dtype == "fp32" and sft_type in PACKABLE and not args[Lora].use_dora
+    able = machine.device == "cpu" and sft_type in PACKABLE and not args[Lora].use_dora
     able = able and not args[Train].torch_compile  # which would break its graphs at each packed layer
     if given and not able and args.is_explicit("pack_frozen_layers"):
         raise SwiftError(
             "--pack_frozen_layers true has nothing to pack",
             where="--pack_frozen_layers",
-            why=f"it is for {', '.join(PACKABLE)} without DoRA and --torch_compile, in fp32 on a CPU",
+            why=f"it is for {', '.join(PACKABLE)} without DoRA and --torch_compile, on a CPU",
             next="leave it out",
         )
     return given if able else False

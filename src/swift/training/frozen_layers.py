@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from swift import tuners
 from swift.core.log import log
-from swift.engines.packed_linear import ONEDNN_PRODUCT, ROWS, OneDnn, PackedLinear
+from swift.engines.packed_linear import ONEDNN_PRODUCT, ROWS, OneDnn, PackedLinear, packed_dtypes
 
 
 class BothWays(OneDnn):
@@ -25,7 +25,7 @@ class BothWays(OneDnn):
         self._transposed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().t(), ROWS)
 
     def product(self, input: Tensor, bias: Tensor | None) -> Tensor:
-        answer: Any = _Product.apply(input.reshape(-1, input.shape[-1]), bias, self)
+        answer: Any = _Product.apply(input.reshape(-1, input.shape[-1]).to(self._weight.dtype), bias, self)
         return answer.view(*input.shape[:-1], -1)
 
     def forward(self, input: Tensor, bias: Tensor | None) -> Tensor:
@@ -52,7 +52,7 @@ class _Product(torch.autograd.Function):
 
 @torch.no_grad()
 def pack_frozen(model: nn.Module) -> None:
-    """Put packed layers in the place of the plain ones of float32 that nothing trains, the head left out.
+    """Put packed layers in the place of the plain ones that nothing trains, the head left out.
 
     The head's weights are read for the loss.
     """
@@ -66,7 +66,7 @@ def pack_frozen(model: nn.Module) -> None:
     if packed:
         log.info("%d frozen layers are kept in the order that oneDNN reads them in", packed)
     else:
-        log.info("no layer is packed: none is a plain frozen one in fp32")
+        log.info("no layer is packed: none is a plain frozen one that oneDNN multiplies here")
 
 
 def packing_bytes(model: nn.Module) -> int:
@@ -78,6 +78,6 @@ def packing_bytes(model: nn.Module) -> int:
 
 def is_packed(layer: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether `pack_frozen` takes this layer, unless it is the head."""
-    if type(layer) is not nn.Linear or layer.weight.dtype is not torch.float32:
+    if type(layer) is not nn.Linear or layer.weight.dtype not in packed_dtypes():
         return False
     return not any(parameter.requires_grad for parameter in layer.parameters())

@@ -40,7 +40,7 @@ class Train(Frozen):
     gradient_checkpointing: Annotated[bool | None, Basic()] = True
     """Recompute activations to save memory at the cost of speed; not given: only where there is no room for them."""
     pack_frozen_layers: Annotated[Auto, Ours(), Bare("true")] = "AUTO"
-    """On a CPU in fp32, hold an adapter's base in the order that oneDNN reads it in, once for each direction: faster,
+    """On a CPU, hold an adapter's base in the order that oneDNN reads it in, once for each direction: faster,
     for twice the memory of these layers. AUTO: in runs of more than some
     thousand tokens, where activations are kept and a quarter of the free memory is enough."""
     cache_vision_features: Annotated[Auto, Ours(), Bare("true")] = "AUTO"
