@@ -115,9 +115,7 @@ def test_a_run_packs_where_it_is_long_enough(
     assert ("frozen layers are kept" in capfd.readouterr().err) == packs
 
 
-@pytest.mark.parametrize(
-    "words", ["--sft_type full", "--use_dora true", "--sft_type boft", "--torch_compile true"]
-)
+@pytest.mark.parametrize("words", ["--sft_type full", "--use_dora true", "--sft_type boft", "--torch_compile true"])
 def test_what_cannot_be_packed_is_refused(words: str, tiny_llama_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
     flags = ["sft", "--model_id_or_path", str(tiny_llama_dir), "--dataset", "alpaca-en", *words.split()]
     assert main([*flags, "--pack_frozen_layers", "true"]) == 2
