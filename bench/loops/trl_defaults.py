@@ -12,8 +12,8 @@ from trl import SFTConfig, SFTTrainer
 
 
 def main() -> None:
-    """`trl_defaults.py MODEL ROWS FOLDER`"""
-    model, rows, folder = sys.argv[1:4]
+    """`trl_defaults.py MODEL ROWS FOLDER [fp32]`"""
+    model, rows, folder, *precision = sys.argv[1:]
     read = [json.loads(line) for line in Path(rows).read_text(encoding="utf-8").splitlines()]
     data = Dataset.from_list(
         [
@@ -24,9 +24,10 @@ def main() -> None:
             for row in read
         ]
     )
+    in_fp32 = {"bf16": False} if precision else {}
     trainer = SFTTrainer(
         model=model,
-        args=SFTConfig(output_dir=folder, num_train_epochs=1, report_to="none", use_cpu=True),
+        args=SFTConfig(output_dir=folder, num_train_epochs=1, report_to="none", use_cpu=True, **in_fp32),
         train_dataset=data,
         peft_config=LoraConfig(),
     )
