@@ -12,6 +12,7 @@ from tests.fixtures.tiny_multimodal import tiny_config
 from swift.core.errors import SwiftError
 from swift.models.families.internvl import InternVL
 from swift.models.families.media_settings import given_settings, tried
+from swift.models.families.mllama import Mllama
 from swift.models.families.qwen_vl import Qwen2VL
 from swift.params.parse import parse
 
@@ -52,6 +53,12 @@ def test_a_processor_that_does_not_resize_is_refused(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
     with pytest.raises(SwiftError, match="do_resize is false"):
         FAMILIES["qwen2_vl"].load_processor(tmp_path)
+
+
+def test_the_processor_of_another_model_is_refused(tmp_path: Path) -> None:
+    processor_in(tmp_path, "qwen2_vl")
+    with pytest.raises(SwiftError, match="has no max_image_tiles"):
+        Mllama.load_processor(tmp_path)
 
 
 def test_variables_are_named_by_theirs_and_a_flag_goes_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

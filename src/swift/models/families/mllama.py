@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +14,10 @@ from transformers.models.mllama.processing_mllama import (
     get_cross_attention_token_mask,
 )
 
+from swift.core.errors import SwiftError
 from swift.core.log import once
 from swift.models.families.base import Family, Size
+from swift.models.processor_files import PREPROCESSOR
 from swift.plan.tuner import Parts
 
 
@@ -24,6 +27,19 @@ class Mllama(Family):
     parts = Parts(("model.vision_model",), ("model.multi_modal_projector",), ("model.language_model",))
     embedded = False
     lies_flat = False  # layers that look at tiles know no borders between rows
+
+    @staticmethod
+    def load_processor(folder: Path, **settings: Any) -> Any:
+        """Raises SwiftError for that of another model, which cuts no tiles that a mask could name."""
+        processor = Family.load_processor(folder, **settings)
+        if "max_image_tiles" not in processor.to_dict():
+            raise SwiftError(
+                "the image processor is that of another model",
+                where=str(folder / PREPROCESSOR),
+                why=f"{type(processor).__name__} has no max_image_tiles",
+                next="copy preprocessor_config.json of the model into the folder",
+            )
+        return processor
 
     def written(self, sizes: Sequence[Size]) -> list[str]:
         """One token each."""
