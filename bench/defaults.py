@@ -73,6 +73,7 @@ def main() -> int:
         (work / "rows.json").write_text(json.dumps(rows))
         model = Path(options.model) if options.model else smollm2()
         tokens = _tokens(model, rows)
+        print(f"{len(rows)} rows, {tokens:,} tokens", flush=True)
         results: dict[str, list[tuple[float, float, float]]] = {}
         for number in range(options.runs):
             for name in options.only:

@@ -115,7 +115,7 @@ def test_equal_answers() -> None:
 
 def test_a_loss_scale_without_effect() -> None:
     ones = [{**row, "loss_scale": [0.0, 0.0, 0.0, 1.0, 1.0]} for row in VARIED]
-    assert named(ones) == ["a loss scale that weighs nothing"]
+    assert named(ones) == ["a loss scale without weights"]
     assert named([*ones[1:], {**ones[0], "loss_scale": [0.0, 0.0, 0.0, 2.0, 1.0]}]) == []
 
 

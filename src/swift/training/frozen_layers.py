@@ -57,10 +57,10 @@ def pack_frozen(model: nn.Module) -> None:
     The head's weights are read for the loss.
     """
     head = tuners.base_model(model).get_output_embeddings()
-    packed = 0
+    packed, dtypes = 0, packed_dtypes()
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
-            if is_packed(layer) and layer is not head:
+            if is_packed(layer) and layer is not head and layer.weight.dtype in dtypes:
                 setattr(parent, name, PackedLinear(layer, BothWays))
                 packed += 1
     if packed:
@@ -70,7 +70,7 @@ def pack_frozen(model: nn.Module) -> None:
 
 
 def packing_bytes(model: nn.Module) -> int:
-    """What `pack_frozen` adds to the memory."""
+    """What `pack_frozen` adds to the memory, where oneDNN multiplies the dtype."""
     head = tuners.base_model(model).get_output_embeddings()
     layers = {layer for layer in model.modules() if is_packed(layer) and layer is not head}
     return sum(layer.weight.nbytes for layer in layers)
@@ -78,6 +78,6 @@ def packing_bytes(model: nn.Module) -> int:
 
 def is_packed(layer: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether `pack_frozen` takes this layer, unless it is the head."""
-    if type(layer) is not nn.Linear or layer.weight.dtype not in packed_dtypes():
+    if type(layer) is not nn.Linear or layer.weight.dtype not in (torch.float32, torch.bfloat16):
         return False
     return not any(parameter.requires_grad for parameter in layer.parameters())

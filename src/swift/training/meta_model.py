@@ -128,8 +128,8 @@ class _WithoutNumbers(TorchFunctionMode):
     """Answers for what models ask of tensors without numbers."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is scaled_dot_product_attention and args[0].shape[-1] == args[2].shape[-1]:
-            return _flash_attention(*args, **(kwargs or {}))  # other widths of values have no kernel on a CPU
+        if func is scaled_dot_product_attention:
+            return _attention(*args, **(kwargs or {}))
         if func.__name__ == "_grouped_mm":  # in bf16 only; the product with one expert has and keeps the same sizes
             return args[0] @ args[1][0]
         if func is Tensor.__bool__ and args[0].is_meta:  # whether all tokens are of one sequence
@@ -139,7 +139,7 @@ class _WithoutNumbers(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _flash_attention(
+def _attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -149,8 +149,11 @@ def _flash_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """(…, heads, T, dim) like `query`. What a kernel keeps are the states, the result and a sum for each token, no
-    square of the length."""
+    """(…, heads, T, dim of `value`). What a kernel keeps are the states, the result and a sum for each token, no square
+    of the length; CPUs have none for values of another width than the keys."""
+    if query.shape[-1] != value.shape[-1]:
+        how: dict[str, Any] = {"attn_mask": attn_mask, "is_causal": is_causal, "scale": scale, "enable_gqa": enable_gqa}
+        return scaled_dot_product_attention(query, key, value, dropout_p=dropout_p, **how)
     return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
     )[0]

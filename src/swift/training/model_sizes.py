@@ -65,7 +65,7 @@ def known_sizes(plan: SftPlan, source: Path, tokens: int) -> ModelSizes | None:
         gradients=trainable * width,
         projected=trainable * width,
         quantized=0,
-        packed=0 if full or plan.model.dtype == "fp16" else decoder.layers * sum(map(prod, linear.values())) * width,
+        packed=0 if full else decoder.layers * sum(map(prod, linear.values())) * width,
         activations=activations,
     )
 

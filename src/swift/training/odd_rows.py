@@ -84,9 +84,9 @@ def _no_weights(rows: Sequence[Mapping[str, Any]]) -> Cause | None:
     if not weights or any(weight not in (0, 1) for of_row in weights for weight in of_row):
         return None
     return Cause(
-        "a loss scale that weighs nothing",
-        f"the rules of --use_loss_scale match no part of an answer in the {len(rows)} rows that were looked at",
-        "give rules for texts that answers have (--loss_scale_config_path), or leave --use_loss_scale out",
+        "a loss scale without weights",
+        f"no token of the {len(rows)} rows that were looked at has a weight other than 1 and 0 by --use_loss_scale",
+        "look at the rules (--loss_scale_config_path) if they are to do more than leave parts of answers out",
     )
 
 

@@ -29,8 +29,8 @@ class Train(Frozen):
     """Forward passes an optimizer step; None means ceil(16 / batch_size / devices)."""
     micro_batching: Annotated[str, Ours()] = "auto"
     """How the rows of an optimizer step are laid into forward passes: auto into as few as fit in batch_size times the
-    longest row (on a CPU, beyond a single row, in 1,024 tokens, which it also takes where batch_size is not given and
-    there is room), said into batch_size rows each; the loss is the same. A number is the most tokens of one."""
+    longest row (on a CPU in 1,024 tokens, if no row is longer, and in as many where batch_size is not given and there
+    is room), said into batch_size rows each; the loss is the same. A number is the most tokens of one."""
     share_prompts: Annotated[Auto, Ours(), Bare("true")] = "AUTO"
     """Compute once what sequences of a forward pass begin with alike: the prompt of a pair for both answers, that of a
     group for all, a system prompt or tools for all rows. AUTO does it where the model can and it saves more than 4 % of
@@ -40,9 +40,9 @@ class Train(Frozen):
     gradient_checkpointing: Annotated[bool | None, Basic()] = True
     """Recompute activations to save memory at the cost of speed; not given: only where there is no room for them."""
     pack_frozen_layers: Annotated[Auto, Ours(), Bare("true")] = "AUTO"
-    """On a CPU, hold an adapter's base in the order that oneDNN reads it in, once for each direction: faster,
-    for twice the memory of these layers. AUTO: in runs of more than some
-    thousand tokens, where activations are kept and a quarter of the free memory is enough."""
+    """On a CPU, hold an adapter's base in the order that oneDNN reads it in, once for each direction: faster, for twice
+    the memory of these layers. AUTO: from 2,000 tokens on, where activations are kept and a quarter of the free memory
+    is enough."""
     cache_vision_features: Annotated[Auto, Ours(), Bare("true")] = "AUTO"
     """Keep what a frozen vision tower makes of each image, so that later epochs do not compute it. AUTO: where there is
     more than one epoch and the model's images can be told apart in its tower."""
