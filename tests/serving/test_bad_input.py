@@ -332,10 +332,10 @@ def test_an_encrypted_tls_key_without_a_terminal_is_an_error(tmp_path, monkeypat
     assert refused.value.where == "--ssl_keyfile"
 
 
-def test_an_offer_to_change_the_protocol_is_passed_over_in_silence(module_server, capfd) -> None:
+def test_an_offer_to_change_the_protocol_is_passed_over_in_silence(running, capfd) -> None:
     for offer in ("websocket", "h2c"):
         headers = {"Connection": "Upgrade", "Upgrade": offer}
-        assert httpx.get(f"{module_server.url}/health", headers=headers).status_code == 200
+        assert httpx.get(f"{running.url}/health", headers=headers).status_code == 200
     assert capfd.readouterr().err == ""
 
 
