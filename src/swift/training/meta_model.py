@@ -132,6 +132,10 @@ class _WithoutNumbers(TorchFunctionMode):
             return _attention(*args, **(kwargs or {}))
         if func.__name__ == "_grouped_mm":  # in bf16 only; the product with one expert has and keeps the same sizes
             return args[0] @ args[1][0]
+        if func is Tensor.nonzero and args[0].is_meta:  # which experts are asked: as if one were
+            return torch.zeros((1, args[0].ndim), dtype=torch.long)
+        if func is torch.where and len(args) == 1 and args[0].is_meta:  # for which tokens: as if for all
+            return (torch.zeros(args[0].numel(), dtype=torch.long, device="meta"),) * args[0].ndim
         if func is Tensor.__bool__ and args[0].is_meta:  # whether all tokens are of one sequence
             return True
         if func is Tensor.__contains__ and args[0].is_meta:  # whether there is padding

@@ -53,15 +53,19 @@ def _why(model: Any, error: Exception) -> str:
 
 
 def _untie(model: Any) -> None:
-    """Give the head a weight of its own when the adapter sits on tied embeddings or on the head."""
+    """Give the head a weight of its own when the adapter sits on tied embeddings or on the head.
+
+    The configuration then says that they are not tied, and also where a class of models never ties what it promises to.
+    """
     base = model.get_base_model()
     inputs, head = base.get_input_embeddings(), base.get_output_embeddings()
-    if head is None or (isinstance(inputs, nn.Embedding) and isinstance(head, nn.Linear)):
+    if head is None:
         return
     source, target = _weight_owner(inputs), _weight_owner(head)
-    if source.weight is not target.weight:
-        return
-    target.weight = nn.Parameter(target.weight.detach().clone(), requires_grad=False)
+    if source.weight is target.weight:
+        if isinstance(inputs, nn.Embedding) and isinstance(head, nn.Linear):
+            return
+        target.weight = nn.Parameter(target.weight.detach().clone(), requires_grad=False)
     base.config.tie_word_embeddings = False
 
 
