@@ -32,12 +32,12 @@ def run(words: Sequence[str]) -> int:
         print(USAGE)
         return 0
     from swift.core.environment_faults import check_interpreter
-    from swift.core.quick_imports import quick_models
+    from swift.core.quick_imports import quick_imports
     from swift.core.threads import wait_briefly
 
     check_interpreter()
     wait_briefly(os.environ)
-    with quick_models():
+    with quick_imports():
         from swift.checking.checks import one_of_two
         from swift.checking.subject import planned
 

@@ -94,13 +94,13 @@ def _check_first(args: Args, machine: Machine) -> None:
 def _to_peft(args: Args, catalog: Catalog, machine: Machine) -> Args:
     """Convert the adapter; what follows takes the result."""
     from swift.core.log import log
-    from swift.core.quick_imports import quick_models
+    from swift.core.quick_imports import quick_imports
     from swift.params.groups import Checkpoint
     from swift.plan.model import plan_model
     from swift.plan.reward_model import how_to_try
 
     model = plan_model(args.with_values(quantization_bit=0, quant_method=None), catalog, machine)
-    with quick_models():
+    with quick_imports():
         from swift.exporting.to_peft import to_peft
 
     target = to_peft(Path(args[Checkpoint].ckpt_dir or "").expanduser(), model)
@@ -111,12 +111,12 @@ def _to_peft(args: Args, catalog: Catalog, machine: Machine) -> Args:
 def _quantize(args: Args, catalog: Catalog, machine: Machine) -> Path:
     """Quantize the model, or what was merged, and compare it with that. -> the folder."""
     from swift.core.log import log
-    from swift.core.quick_imports import quick_models
+    from swift.core.quick_imports import quick_imports
     from swift.plan.quantize import plan_quantize
 
     plan = plan_quantize(args, catalog, machine)
     log.info(plan.summary())
-    with quick_models():
+    with quick_imports():
         from swift.exporting.quantize import make_encoder, quantize
 
     folder = quantize(plan, make_encoder(plan, catalog))
@@ -126,13 +126,13 @@ def _quantize(args: Args, catalog: Catalog, machine: Machine) -> Path:
 
 def _check_quantization(args: Args, catalog: Catalog, machine: Machine) -> None:
     """What the quantization would refuse after the hours of a merge: the model, the folder, the rows."""
-    from swift.core.quick_imports import quick_models
+    from swift.core.quick_imports import quick_imports
     from swift.plan.merge import plan_merge
     from swift.plan.quantize import plan_quantize, target_of
 
     target = target_of(args, plan_merge(args, catalog, machine).target)  # it is named by what is merged
     plan = plan_quantize(args.with_values(quant_output_dir=str(target)), catalog, machine)
-    with quick_models():
+    with quick_imports():
         from swift.exporting.calibration import read_rows
         from swift.exporting.quantize import make_encoder
 

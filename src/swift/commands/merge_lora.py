@@ -18,7 +18,7 @@ def merged(args: Args) -> Path:
     from swift.catalog import load_catalog
     from swift.core.log import log
     from swift.core.probe import probe
-    from swift.core.quick_imports import quick_models
+    from swift.core.quick_imports import quick_imports
     from swift.params.groups import Data, Model
     from swift.plan.merge import plan_merge
     from swift.plan.reward_model import how_to_try
@@ -26,7 +26,7 @@ def merged(args: Args) -> Path:
     plan = plan_merge(args, load_catalog(args[Model].custom_register_path, args[Data].custom_dataset_info), probe())
     log.info(plan.summary())
 
-    with quick_models():
+    with quick_imports():
         from swift.exporting.merge import merge
 
     folder = merge(plan)

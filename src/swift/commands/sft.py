@@ -24,7 +24,7 @@ def trained(args: Args) -> tuple[Path, Path | None]:
     from swift.catalog import load_catalog
     from swift.core.log import log
     from swift.core.probe import probe
-    from swift.core.quick_imports import quick_models
+    from swift.core.quick_imports import quick_imports
     from swift.params.groups import Data, Model
     from swift.plan.sft import plan_sft
     from swift.plan.unread import say_unread_by_machine
@@ -56,7 +56,7 @@ def trained(args: Args) -> tuple[Path, Path | None]:
 
     from swift.training import process_group
 
-    with quick_models():
+    with quick_imports():
         from swift.training.train import run_training
 
     with process_group.joined(plan.train):

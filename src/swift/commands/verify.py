@@ -28,12 +28,12 @@ def run(words: Sequence[str]) -> int:
     if given.run is None or given.steps < 1:
         parser.error("no run is named" if given.run is None else f"--steps takes 1 or more, not {given.steps}")
     from swift.core.environment_faults import check_interpreter
-    from swift.core.quick_imports import quick_models
+    from swift.core.quick_imports import quick_imports
     from swift.core.threads import wait_briefly
 
     check_interpreter()
     wait_briefly(os.environ)
-    with quick_models():
+    with quick_imports():
         from swift.checking.first_steps import verify
 
     verified = verify(given.run, given.steps)

@@ -39,16 +39,3 @@ def quick_imports() -> Iterator[None]:
             gc.freeze()
         if enabled:
             gc.enable()
-
-
-@contextmanager
-def quick_models() -> Iterator[None]:
-    """Likewise for what brings the classes of transformers' models.
-
-    transformers learns the names of its models by reading their thousands of files: once when it is imported, and once
-    more when `transformers.models` is imported by a module of its own before somebody asked it for an Auto class.
-    """
-    with quick_imports():
-        from transformers import AutoConfig as _  # noqa: F401
-
-        yield

@@ -14,7 +14,7 @@ from swift import models
 from swift.catalog import Catalog
 from swift.core.errors import SwiftError
 from swift.core.log import log
-from swift.core.quick_imports import quick_imports, quick_models
+from swift.core.quick_imports import quick_imports
 from swift.core.transaction import write_file
 from swift.core.writable import writing
 from swift.engines.base import Engine, SamplingParams
@@ -161,7 +161,7 @@ async def start(plan: InferPlan, prepared: Prepared) -> Engine:
     if engine.backend == "llamacpp":
         return await asyncio.to_thread(_llamacpp, plan, prepared)
 
-    with quick_models():
+    with quick_imports():
         from swift.engines.torch import TorchEngine
 
     _check_length(engine.vllm.max_model_len, limits_of(plan.model, source).context_length)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from swift.catalog import Catalog
 from swift.core.log import log
 from swift.core.machine import Machine
-from swift.core.quick_imports import quick_models
+from swift.core.quick_imports import quick_imports
 from swift.params.args import Args
 from swift.params.groups import Checkpoint
 
@@ -21,7 +21,7 @@ def with_merged(args: Args, catalog: Catalog, machine: Machine) -> Args:
     if not args[Checkpoint].merge_lora:
         return args
 
-    with quick_models():
+    with quick_imports():
         from swift.exporting.merge import merge
     from swift.plan.merge import plan_merge
 
