@@ -15,7 +15,7 @@ import psutil
 
 
 class Endless(Exception):
-    """A program was ended because it took too long; `memory` is its peak resident set until then, in GiB."""
+    """A program was ended because it took too long; `memory` is at least what it, or what it started, held, in GiB."""
 
     def __init__(self, memory: float):
         self.memory = memory
@@ -38,7 +38,7 @@ def watch(
     began = time.monotonic()
     with (folder / "output.txt").open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
-        first, ended, seconds = 0.0, (0, 0, None), list[float]()
+        first, memory, ended, seconds = 0.0, 0.0, (0, 0, None), list[float]()
         while not ended[0]:
             written = log.read_text() if log.is_file() else ""
             if not first and '"loss"' in written:
@@ -46,12 +46,12 @@ def watch(
             seconds += [_cpu(process.pid)] * (written.count("\n") - len(seconds))
             time.sleep(0.02)
             if time.monotonic() - began > limit:
-                os.kill(process.pid, signal.SIGKILL)  # `Popen.kill` would take the exit status away
+                memory = max(memory, _killed(process.pid))
             ended = os.wait4(process.pid, os.WNOHANG)
         _, status, usage = ended
     if status == signal.SIGKILL and time.monotonic() - began > limit:
         assert usage is not None
-        raise Endless(usage.ru_maxrss / 2**20)
+        raise Endless(max(memory, usage.ru_maxrss / 2**20))
     if status:
         raise SystemExit(f"{command} failed:\n{(folder / 'output.txt').read_text()[-2000:]}")
     assert usage is not None
@@ -68,3 +68,13 @@ def _cpu(pid: int) -> float:
     except psutil.NoSuchProcess:
         return 0.0
     return sum(each.user + each.system for each in times) + times[0].children_user + times[0].children_system
+
+
+def _killed(pid: int) -> float:
+    """End a program with all that it has started. -> the largest resident set of them, in GiB."""
+    program = psutil.Process(pid)
+    every = [program, *program.children(recursive=True)]
+    sizes = [each.memory_info().rss for each in every if each.is_running()]
+    for each in every:
+        os.kill(each.pid, signal.SIGKILL)  # `Popen.kill` would take the exit status away
+    return max(sizes) / 2**30

@@ -17,11 +17,9 @@ def bf16_speedup(inputs: int, outputs: int) -> float:
         import torch  # most plans fail or end without a measurement
         from torch import nn
 
-        from swift.engines.packed_linear import PackedLinear
+        from swift.engines.packed_linear import PackedLinear, multiplies_bf16
 
-    capabilities = torch.cpu.get_capabilities()
-    has_bf16 = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
-    if not (has_bf16 and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+    if not multiplies_bf16():
         return 0.0
     outputs = max(1, min(outputs, WEIGHTS // inputs))
     count = max(1, WEIGHTS // (inputs * outputs))

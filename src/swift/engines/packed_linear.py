@@ -103,6 +103,13 @@ def packed_dtypes() -> set[torch.dtype]:
     return {torch.float32, *([torch.bfloat16] if torch.ops.mkldnn._is_mkldnn_bf16_supported() else [])}
 
 
+def multiplies_bf16() -> bool:
+    """Whether oneDNN has instructions of this CPU for bf16, and need not compute it by way of fp32."""
+    capabilities = torch.cpu.get_capabilities()
+    has_bf16 = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+    return has_bf16 and torch.bfloat16 in packed_dtypes()
+
+
 @torch.no_grad()
 def pack(model: nn.Module) -> None:
     """Put `PackedLinear` in the place of the plain linear layers on a CPU whose dtype oneDNN multiplies there."""

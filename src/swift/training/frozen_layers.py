@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from swift import tuners
 from swift.core.log import log
-from swift.engines.packed_linear import ONEDNN_PRODUCT, ROWS, OneDnn, PackedLinear, packed_dtypes
+from swift.engines.packed_linear import ONEDNN_PRODUCT, ROWS, OneDnn, PackedLinear, multiplies_bf16, packed_dtypes
 
 
 class BothWays(OneDnn):
@@ -57,14 +57,17 @@ def pack_frozen(model: nn.Module) -> None:
     The head's weights are read for the loss.
     """
     head = tuners.base_model(model).get_output_embeddings()
-    packed, dtypes = 0, packed_dtypes()
+    packed, dtypes, exact = 0, packed_dtypes(), False
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
             if is_packed(layer) and layer is not head and layer.weight.dtype in dtypes:
+                exact |= layer.weight.dtype == torch.float32
                 setattr(parent, name, PackedLinear(layer, BothWays))
                 packed += 1
     if packed:
         log.info("%d frozen layers are kept in the order that oneDNN reads them in", packed)
+        if exact and multiplies_bf16():
+            log.info("--dtype bf16 may be quicker on this CPU, and takes less memory")
     else:
         log.info("no layer is packed: none is a plain frozen one that oneDNN multiplies here")
 
