@@ -12,7 +12,7 @@ from tests.training.kit import LORA, tiny_model
 
 from swift import tuners
 from swift.cli import main
-from swift.engines.packed_linear import PackedLinear, packed_dtypes
+from swift.engines.packed_linear import PackedLinear, multiplies_bf16, packed_dtypes
 from swift.plan.tuner import TunerPlan
 from swift.training.frozen_layers import BothWays, pack_frozen, packing_bytes
 
@@ -112,7 +112,9 @@ def test_a_run_packs_where_it_is_long_enough(
         "none",
     ]
     assert main(["sft", "--model_id_or_path", str(tiny_llama_dir), *flags]) == 0
-    assert ("frozen layers are kept" in capfd.readouterr().err) == packs
+    said = capfd.readouterr().err
+    assert ("frozen layers are kept" in said) == packs
+    assert ("--dtype bf16 may be quicker" in said) == (packs and multiplies_bf16())
 
 
 @pytest.mark.parametrize("words", ["--sft_type full", "--use_dora true", "--sft_type boft", "--torch_compile true"])
