@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,11 @@ def _cpu(pid: int) -> float:
 def _killed(pid: int) -> float:
     """End a program with all that it has started. -> the largest resident set of them, in GiB."""
     program = psutil.Process(pid)
-    every = [program, *program.children(recursive=True)]
-    sizes = [each.memory_info().rss for each in every if each.is_running()]
+    every, largest = [program, *program.children(recursive=True)], 0
     for each in every:
-        os.kill(each.pid, signal.SIGKILL)  # `Popen.kill` would take the exit status away
-    return max(sizes) / 2**30
+        with suppress(psutil.NoSuchProcess):
+            largest = max(largest, each.memory_info().rss)
+    for each in every:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()  # `Popen.kill` would take the exit status away
+    return largest / 2**30
